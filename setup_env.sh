@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Set ScaleDown up, then run a command in it:  bash setup_env.sh [COMMAND ...]
+#
+# Makes .venv beside this file if need be, installs what is missing with the torch build of the machine (CUDA, Neuron
+# or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call takes
+# about a second. pip's own settings (PIP_*, pip.conf) are honoured: where they name an index, torch comes from there.
+# Nothing outside .venv is changed, but for pip's cache.
+#
+# PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
+# TORCH_BUILD=cuda|cpu|trainium   instead of looking at the machine, as when building an image elsewhere
+set -euo pipefail
+
+TORCH_VERSION=2.13.0
+CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+venv=$here/.venv
+python=$venv/bin/python
+stamp=$venv/.scaledown-ready
+
+say() { printf 'setup_env: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 2; }
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python; do
+        if is_new_enough "$candidate"; then printf '%s\n' "$candidate"; return; fi
+        [ "$candidate" != "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not Python 3.11 or newer"
+    done
+    die "needs Python 3.11 or newer, found $(python3 -V 2>/dev/null || echo none): install one, or name it with PYTHON="
+}
+
+detect_build() {
+    if ls /dev/neuron[0-9]* >/dev/null 2>&1; then echo trainium
+    elif ls /dev/nvidia[0-9]* >/dev/null 2>&1 || nvidia-smi -L >/dev/null 2>&1; then echo cuda
+    else echo cpu
+    fi
+}
+
+# Changes with everything that decides what .venv holds.
+fingerprint() { { "$python" -V; echo "$TORCH_VERSION"; cat "$here"/requirements*.txt; } | cksum | tr ' ' -; }
+
+# Every requirement's import name is its own name with _ for -.
+modules() { sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_'; }
+
+is_ready() {
+    local done_fingerprint done_build
+    [ -f "$stamp" ] && [ -x "$python" ] || return 1
+    read -r done_fingerprint done_build <"$stamp" || return 1
+    # Every build computes on a CPU, so a .venv shared with a GPU machine is good here too.
+    [ "$build" = cpu ] || [ "$build" = "$done_build" ] || return 1
+    [ "$(fingerprint)" = "$done_fingerprint" ] || return 1
+    modules | "$python" -c 'import importlib.util, sys
+sys.exit(not all(map(importlib.util.find_spec, sys.stdin.read().split())))'
+}
+
+make_venv() {
+    if [ -e "$python" ] && "$python" -c '' 2>/dev/null; then
+        is_new_enough "$python" || die "$venv holds $("$python" -V), 3.11 or newer is needed: delete it, then run again"
+    else
+        local base
+        base=$(find_python)
+        say "making $venv with $("$base" -V)"
+        "$base" -m venv --clear --without-pip "$venv" || die "could not make $venv (see above)"
+    fi
+}
+
+# A killed pip leaves packages without their RECORD, which the next pip would take for whole.
+drop_torn_packages() {
+    local info
+    for info in "$venv"/lib/python*/site-packages/*.dist-info; do
+        [ ! -d "$info" ] || [ -f "$info/RECORD" ] || rm -rf -- "$info"
+    done
+}
+
+add_pip() {
+    "$python" -c 'import importlib.metadata; importlib.metadata.version("pip")' 2>/dev/null && return
+    "$python" -m ensurepip --default-pip >/dev/null 2>&1 && return
+    # Colab and bare Debian have no ensurepip, but a pip that can install into another environment.
+    "$(find_python)" -m pip --python "$python" install --quiet pip ||
+        die "this Python cannot install pip into $venv; on Debian and Ubuntu: apt install python3-venv"
+}
+
+install() {
+    # PIP_USER would send packages to the home directory, outside .venv.
+    PIP_USER=0 "$python" -m pip install -qq --disable-pip-version-check "$@" ||
+        die "pip could not install everything (see above); what is done is kept: run again to go on"
+}
+
+pip_has_sources() {
+    local settings
+    settings=$("$python" -m pip config list)
+    case $settings in *index-url=* | *find-links=* | *no-index=*) return 0 ;; *) return 1 ;; esac
+}
+
+torch_suits() {
+    "$python" - "$TORCH_VERSION" "$build" 2>/dev/null <<'PY'
+import re, sys
+import torch
+minimum, build = sys.argv[1:]
+release = [[int(part) for part in re.findall(r"\d+", text)[:3]] for text in (torch.__version__, minimum)]
+sys.exit(release[0] < release[1] or (build == "cuda" and torch.version.cuda is None))
+PY
+}
+
+# Installed before everything else: as a dependency of others, torch would come as the CUDA build, gigabytes of it.
+install_torch() {
+    if [ "$build" = trainium ]; then install -r "$here/requirements-trainium.txt"; return; fi
+    torch_suits && return
+    "$python" -m pip uninstall --quiet --yes torch 2>/dev/null || true
+    if [ "$build" = cuda ] || [ "$(uname -s)" != Linux ]; then
+        install "torch==$TORCH_VERSION"
+    elif pip_has_sources; then
+        say "torch comes from where pip's own settings point"
+        install "torch==$TORCH_VERSION"
+    elif "$python" -m pip index versions torch --index-url "$CPU_INDEX" --timeout 5 --retries 0 >/dev/null 2>&1; then
+        install "torch==$TORCH_VERSION" --extra-index-url "$CPU_INDEX"
+    else
+        say "$CPU_INDEX is out of reach: taking PyPI's torch, the larger CUDA build (it computes on the CPU too)"
+        install "torch==$TORCH_VERSION"
+    fi
+}
+
+check() {
+    modules | "$python" -c 'import importlib, sys
+for name in sys.stdin.read().split():
+    importlib.import_module(name)' || die "installed, but it does not import (see above)"
+    [ "$build" != cuda ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+        say "warning: there is a GPU, but torch cannot use it (is the NVIDIA driver too old for this torch?)"
+}
+
+set_up() {
+    rm -f -- "$stamp"
+    make_venv
+    drop_torn_packages
+    add_pip
+    say "installing into $venv for $build (minutes, the first time)"
+    install_torch
+    install -r "$here/requirements.txt"
+    check
+    printf '%s %s\n' "$(fingerprint)" "$build" >"$stamp"
+    say "ready: $("$python" -V), torch $("$python" -c 'import torch; print(torch.__version__)')"
+}
+
+build=${TORCH_BUILD:-$(detect_build)}
+case $build in cuda | cpu | trainium) ;; *) die "TORCH_BUILD must be cuda, cpu or trainium, got '$build'" ;; esac
+is_ready || set_up
+if [ $# -eq 0 ]; then say "to use it: source '$venv/bin/activate'"; exit; fi
+
+export VIRTUAL_ENV=$venv PATH=$venv/bin:$PATH
+unset PYTHONHOME
+exec "$@"
