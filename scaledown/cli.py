@@ -1,0 +1,62 @@
+"""What every script does alike: flags from configs, and one clear message for a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2."""
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except ValueError as fault:
+            print(f"error: {fault}", file=sys.stderr)
+            return USER_ERROR
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return INTERRUPTED
+
+    return guarded
+
+
+def add_flags(parser: argparse.ArgumentParser, cls: type, but: Sequence[str] = (), **defaults: Any) -> None:
+    """Give ``parser`` a flag for each field of config ``cls``, ``but`` for those named.
+
+    ``defaults`` are this script's own where they differ from the config's.
+    """
+    hints = typing.get_type_hints(cls)
+    group = parser.add_argument_group(cls.__name__)
+    for field in dataclasses.fields(cls):
+        if field.name in but:
+            continue
+        default = defaults.get(field.name, field.default)
+        text = field.metadata["help"].replace("%", "%%")
+        if default is not None and not isinstance(default, bool):
+            text += f" [{default}]"
+        kind = hints[field.name]
+        if isinstance(kind, types.UnionType):
+            kind = next(member for member in typing.get_args(kind) if member is not type(None))
+        if kind is bool:
+            group.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, default=default, help=text)
+        else:
+            group.add_argument(f"--{field.name}", type=kind, default=default, choices=field.metadata["choices"],
+                               help=text)
+
+
+def config_from(args: argparse.Namespace, cls: type, **overrides: Any) -> Any:
+    """Build config ``cls`` from parsed flags; ``overrides`` win, and fields without a flag keep their default."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls) if hasattr(args, field.name)}
+    return cls(**(values | overrides))

@@ -1,0 +1,159 @@
+"""Every setting and its default, in frozen dataclasses that check themselves. No torch here.
+
+A field's ``metadata["help"]`` is the help of its command-line flag (see :mod:`scaledown.cli`), so a default
+is written once: here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMPRESSOR_TYPES = ("n_layers", "modernbert")
+DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
+DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
+EMBEDDED = "embedded"
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that carries the help text and the choices of its flag."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def _require(faults: list[str]) -> None:
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _positive(config: Any, *names: str) -> list[str]:
+    values = ((name, getattr(config, name)) for name in names)
+    return [f"--{name} must be above 0, got {value}" for name, value in values if value is not None and value <= 0]
+
+
+def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
+    """Build config ``cls`` from ``values``; a key it does not know is an error that names ``source``.
+
+    Raises:
+        ValueError: for unknown keys, or values that the config itself refuses.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class ScaleDownConfig:
+    """The model: a generator, a compressor and how they meet (paper, section 3). Saved as ``config.json``.
+
+    ``compression_rate`` is document tokens over memory tokens: with 8 memory tokens, rate 16 reads documents
+    of 128 tokens.
+    """
+
+    generator_model: str = setting(DEFAULT_GENERATOR, "the generator: a Hub id, a local folder, or 'embedded'")
+    generator_revision: str | None = setting(None, "commit, branch or tag of the generator on the Hub")
+    compressor_type: str = setting("n_layers", "the compressor's kind", COMPRESSOR_TYPES)
+    num_layers: int | None = setting(
+        None, "layers of the generator that the n_layers compressor copies [8, or a third where it has fewer than 24]")
+    compressor_model: str | None = setting(None, f"the modernbert compressor's encoder, by name [{DEFAULT_ENCODER}]")
+    compressor_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub")
+    num_memory_tokens: int = setting(8, "embeddings that stand for one document")
+    compression_rate: int = setting(16, "document tokens / memory tokens")
+    query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
+    enable_reranking: bool = setting(False, "also score each document, in the same pass")
+    memory_norm: bool = setting(
+        False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
+    mlp_width: int = setting(8096, "hidden width of the encoder compressor's MLP (paper, section 3)")
+    lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
+    lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
+    lora_dropout: float = setting(0.1, "dropout inside the LoRA adapter")
+    trust_remote_code: bool = setting(False, "run model code that comes with a Hub model: only for authors you trust")
+
+    def __post_init__(self) -> None:
+        faults = _positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
+                           "lora_rank", "lora_alpha")
+        if self.compressor_type not in COMPRESSOR_TYPES:
+            faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, got {self.compressor_type!r}")
+        if not 0 <= self.lora_dropout < 1:
+            faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
+        if self.num_layers is not None and self.compressor_type != "n_layers":
+            faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
+        if self.compressor_model is not None and self.compressor_type == "n_layers":
+            faults.append("--compressor_model belongs to --compressor_type modernbert: n_layers copies the generator")
+        _require(faults)
+
+    @property
+    def document_tokens(self) -> int:
+        """Longest document that is read, in tokens; what is longer is cut (with a warning)."""
+        return self.num_memory_tokens * self.compression_rate
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``config.json`` into ``folder``."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        (Path(folder) / "config.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> ScaleDownConfig:
+        """Read ``config.json`` from ``folder``.
+
+        Raises:
+            ValueError: where it is missing, is not JSON, or has unknown or impossible settings.
+        """
+        path = Path(folder) / "config.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{folder}: no config.json; expected a folder that save_pretrained wrote") from None
+        except json.JSONDecodeError as fault:
+            raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+        return from_dict(cls, values, source=str(path))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a run trains (defaults: the paper's table 7). Saved with each run."""
+
+    batch_size: int = setting(128, "questions a step, over all processes and accumulation steps")
+    num_epochs: float = setting(1.0, "passes over the training records")
+    max_steps: int | None = setting(None, "stop after so many steps, whatever --num_epochs says")
+    learning_rate_generator: float = setting(1e-4, "peak learning rate of LoRA and the generator's special rows")
+    learning_rate_compressor: float | None = setting(
+        None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others]")
+    weight_decay: float = setting(0.1, "AdamW's weight decay")
+    warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
+    reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
+    gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
+    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
+    answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
+    logging_steps: int = setting(10, "steps between two lines of the log")
+    save_steps: int = setting(500, "steps between two checkpoints")
+    seed: int = setting(42, "seed of everything random")
+
+    def __post_init__(self) -> None:
+        faults = _positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
+                           "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
+                           "answer_tokens", "logging_steps", "save_steps")
+        if not 0 <= self.warmup_ratio < 1:
+            faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
+        if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
+            faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
+                          f"{self.gradient_accumulation_steps} equal parts")
+        _require(faults)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a run is measured."""
+
+    eval_examples: int = setting(500, "evaluation questions, the first of the evaluation half")
+    eval_batch_size: int = setting(8, "questions answered together")
+    max_new_tokens: int = setting(64, "longest answer, in tokens")
+    timed_queries: int = setting(30, "questions timed one by one for the latency figures")
+    bootstrap_resamples: int = setting(1000, "resamples behind each 95% interval")
+
+    def __post_init__(self) -> None:
+        _require(_positive(self, *(field.name for field in dataclasses.fields(self))))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
+from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, setting
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A config with a field of every kind that the project's own have."""
+
+    num_steps: int = setting(3, "steps, of which 100% are taken")
+    rate: float | None = setting(None, "rate")
+    kind: str = setting("a", "kind", ("a", "b"))
+    verbose: bool = setting(False, "talk")
+
+
+def parse(*argv: str, cls: type = Sample, **options) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, cls, **options)
+    return parser.parse_args(argv)
+
+
+def test_no_flags_give_the_defaults_of_the_config():
+    assert config_from(parse(), Sample) == Sample()
+
+
+def test_flags_are_read_with_the_types_of_their_fields():
+    config = config_from(parse("--num_steps", "7", "--rate", "1e-3", "--kind", "b", "--verbose"), Sample)
+    assert config == Sample(num_steps=7, rate=1e-3, kind="b", verbose=True)
+
+
+def test_a_switch_can_be_turned_off():
+    assert config_from(parse("--no-verbose", verbose=True), Sample).verbose is False
+
+
+def test_a_script_may_have_its_own_defaults_and_leave_flags_out():
+    args = parse(names=["num_steps"], num_steps=9)
+    assert vars(args) == {"num_steps": 9}
+    assert config_from(args, Sample) == Sample(num_steps=9)
+
+
+def test_overrides_win_over_flags():
+    assert config_from(parse("--num_steps", "7"), Sample, num_steps=1).num_steps == 1
+
+
+@pytest.mark.parametrize("argv", [["--num_steps", "many"], ["--kind", "c"], ["--nonsense"]])
+def test_a_bad_flag_exits_with_2(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(*argv)
+    assert end.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cls", [Sample, ScaleDownConfig, TrainingConfig, EvaluationConfig])
+def test_help_names_every_field(cls, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse("--help", cls=cls)
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in cls.__dataclass_fields__)
+
+
+def test_help_shows_defaults_that_are_not_none(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "steps, of which 100% are taken [3]" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("cls", [ScaleDownConfig, TrainingConfig, EvaluationConfig])
+def test_every_config_survives_its_own_flags(cls):
+    assert config_from(parse(cls=cls), cls) == cls()
+
+
+def test_main_returns_its_code():
+    assert command(lambda argv=None: 5)([]) == 5
+
+
+def test_a_users_mistake_is_one_message_and_code_2(capsys):
+    def main(argv=None):
+        raise ValueError("no such file: x.json")
+
+    assert command(main)([]) == USER_ERROR == 2
+    assert capsys.readouterr().err == "error: no such file: x.json\n"
+
+
+def test_ctrl_c_is_code_130(capsys):
+    def main(argv=None):
+        raise KeyboardInterrupt
+
+    assert command(main)([]) == INTERRUPTED == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_our_own_faults_keep_their_traceback():
+    def main(argv=None):
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        command(main)([])
+
+
+def test_a_process_ends_with_the_code_and_without_a_traceback():
+    script = ("import sys\nfrom scaledown.cli import command\n"
+              "@command\ndef main(argv=None):\n    raise ValueError('broken')\nsys.exit(main())")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "error: broken\n")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, from_dict
+
+CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_defaults_are_valid_and_every_setting_has_help(cls):
+    cls()
+    assert all(field.metadata["help"].strip() for field in dataclasses.fields(cls))
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_configs_are_frozen(cls):
+    field = dataclasses.fields(cls)[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(cls(), field.name, field.default)
+
+
+def test_document_tokens_are_memory_tokens_times_the_rate():
+    assert ScaleDownConfig().document_tokens == 128
+    assert ScaleDownConfig(num_memory_tokens=4, compression_rate=32).document_tokens == 128
+
+
+def test_all_faults_are_told_together():
+    with pytest.raises(ValueError) as fault:
+        ScaleDownConfig(num_memory_tokens=0, compression_rate=-1, lora_dropout=1.0, compressor_type="magic")
+    for flag in ("--num_memory_tokens", "--compression_rate", "--lora_dropout", "--compressor_type"):
+        assert flag in str(fault.value)
+
+
+@pytest.mark.parametrize("settings", [
+    {"num_layers": 4, "compressor_type": "modernbert"},
+    {"compressor_model": "some/encoder", "compressor_type": "n_layers"},
+])
+def test_settings_of_the_other_compressor_are_refused(settings):
+    with pytest.raises(ValueError, match="belongs to --compressor_type"):
+        ScaleDownConfig(**settings)
+
+
+@pytest.mark.parametrize("settings", [
+    {"batch_size": 0}, {"num_epochs": 0}, {"max_steps": -1}, {"warmup_ratio": 1.0}, {"learning_rate_generator": -1e-4},
+    {"batch_size": 6, "gradient_accumulation_steps": 4},
+])
+def test_impossible_training_settings_are_refused_by_flag(settings):
+    with pytest.raises(ValueError, match=f"--{list(settings)[0]}"):
+        TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(EvaluationConfig)])
+def test_impossible_evaluation_settings_are_refused_by_flag(name):
+    with pytest.raises(ValueError, match=f"--{name}"):
+        EvaluationConfig(**{name: 0})
+
+
+def test_save_and_load_give_the_same_config(tmp_path):
+    config = ScaleDownConfig(generator_model="embedded", num_layers=3, enable_reranking=True, lora_dropout=0.0)
+    config.save(tmp_path)
+    assert ScaleDownConfig.load(tmp_path) == config
+
+
+def test_an_unknown_key_is_an_error_that_names_key_and_source():
+    with pytest.raises(ValueError, match=r"run\.json: unknown keys \['batchsize'\]"):
+        from_dict(TrainingConfig, {"batchsize": 4}, source="run.json")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "no config.json"),
+    ('{\n"num_layers": ,}', "line 2"),
+    (json.dumps({"num_memory_token": 8}), "unknown keys"),
+    (json.dumps({"num_memory_tokens": 0}), "--num_memory_tokens"),
+])
+def test_a_folder_with_a_bad_config_says_what_is_wrong(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        ScaleDownConfig.load(tmp_path)

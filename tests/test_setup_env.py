@@ -1,0 +1,143 @@
+"""setup_env.sh against a pip and a torch of three lines each: its decisions, not the network."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "setup_env.sh"
+PIP = """
+import os, pathlib, sys
+pathlib.Path(os.environ["PIP_LOG"]).open("a").write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1:3] == ["config", "list"]:
+    print(os.environ.get("PIP_SETTINGS", ""))
+if sys.argv[1] == "index":
+    sys.exit(int(os.environ.get("INDEX_CODE", "0")))
+if sys.argv[1] == "install" and any(word.startswith("torch==") for word in sys.argv):
+    torch = pathlib.Path(__file__).parents[1] / "torch.py"
+    torch.write_text("__version__ = '2.13.0'\\nclass version: cuda = None\\nclass cuda: is_available = lambda: False")
+if sys.argv[1] == "install":
+    sys.exit(int(os.environ.get("PIP_CODE", "0")))
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+class Tree:
+    """A copy of the script beside a .venv whose pip only writes down what it is asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log = root / "pip.log"
+        shutil.copy(SCRIPT, root)
+        (root / "requirements.txt").write_text("# modules that every Python has\njson>=1  # why\ncsv>=1\n")
+        venv.create(root / ".venv", with_pip=False)
+        site = next((root / ".venv").glob("lib/python*/site-packages"))
+        (site / "pip").mkdir()
+        (site / "pip" / "__main__.py").write_text(PIP)
+        info = site / "pip-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pip\nVersion: 1.0\n")
+        (info / "RECORD").write_text("")
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess:
+        settings = {"TORCH_BUILD": "cpu", "PIP_LOG": str(self.log)} | environment
+        return subprocess.run(["bash", str(self.root / SCRIPT.name), *command], env=os.environ | settings,
+                              cwd=self.root.parent, capture_output=True, text=True, check=False)
+
+    def asked_of_pip(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def tree(tmp_path) -> Tree:
+    root = tmp_path / "a folder with spaces"
+    root.mkdir()
+    return Tree(root)
+
+
+def test_the_script_is_valid_bash():
+    subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
+
+
+def test_it_installs_once_and_passes_the_command_through(tree):
+    code = "import os, sys; print(os.getcwd(), os.environ['VIRTUAL_ENV'], sys.prefix, sep='\\n'); sys.exit(7)"
+    first = tree.run("python", "-c", code)
+    assert first.returncode == 7, first.stderr
+    assert first.stdout.splitlines() == [str(tree.root.parent), *[str(tree.root / ".venv")] * 2]
+    asked = tree.asked_of_pip()
+    assert any(f"-r {tree.root / 'requirements.txt'}" in line for line in asked)
+    second = tree.run("python", "-c", "")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert tree.asked_of_pip() == asked
+
+
+def test_torch_comes_first_and_changed_requirements_are_installed_again(tree):
+    tree.run("true")
+    installs = [line for line in tree.asked_of_pip() if line.startswith("install")]
+    assert ["torch==" in line for line in installs] == [True, False]
+    with (tree.root / "requirements.txt").open("a") as requirements:
+        requirements.write("ast>=1\n")
+    tree.log.unlink()
+    assert tree.run("true").returncode == 0
+    assert [line.split()[0] for line in tree.asked_of_pip()] == ["install"]
+
+
+def test_a_failed_install_is_an_error_and_the_next_call_goes_on(tree):
+    failed = tree.run("echo", "the command ran", PIP_CODE="1")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "run again to go on" in failed.stderr
+    assert tree.run("echo", "the command ran").stdout == "the command ran\n"
+
+
+def test_a_package_that_does_not_import_is_an_error(tree):
+    (tree.root / "requirements.txt").write_text("no-such-module>=1\n")
+    failed = tree.run("true")
+    assert failed.returncode == 2
+    assert "No module named 'no_such_module'" in failed.stderr
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="elsewhere PyPI's torch is a CPU build")
+@pytest.mark.parametrize(("environment", "from_cpu_index"), [
+    ({}, True),
+    ({"INDEX_CODE": "1"}, False),
+    ({"PIP_SETTINGS": "global.index-url='https://mirror/simple'"}, False),
+    ({"PIP_SETTINGS": ":env:.find-links='wheels'"}, False),
+    ({"PIP_SETTINGS": "global.timeout='60'"}, True),
+])
+def test_the_cpu_index_is_used_only_where_it_may_and_can_be(tree, environment, from_cpu_index):
+    assert tree.run("true", **environment).returncode == 0
+    [torch_install] = [line for line in tree.asked_of_pip() if "torch==" in line]
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in torch_install) is from_cpu_index
+
+
+def test_trainium_installs_its_own_requirements(tree):
+    tree.run("true", TORCH_BUILD="trainium")
+    assert "requirements-trainium.txt" in tree.asked_of_pip()[0]
+
+
+def test_an_old_python_is_refused(tree):
+    shutil.rmtree(tree.root / ".venv")
+    old = tree.root / "python2"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    refused = tree.run("true", PYTHON=str(old))
+    assert refused.returncode == 2
+    assert "3.11 or newer" in refused.stderr
+
+
+def test_a_broken_environment_is_made_anew_and_pip_may_not_leave_its_index(tree):
+    python = tree.root / ".venv" / "bin" / "python"
+    python.unlink()
+    (tree.root / ".venv" / "leftover").write_text("")
+    failed = tree.run("true", PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tree.root))
+    assert (failed.returncode, python.exists()) == (2, True)
+    assert "No matching distribution found for torch" in failed.stderr
+    assert not (tree.root / ".venv" / "leftover").exists()
