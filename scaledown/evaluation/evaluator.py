@@ -1,0 +1,158 @@
+"""One evaluator for every system: the same records, batches, metrics and resamples; only the prefill differs."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from scaledown.config import EvaluationConfig, TrainingConfig
+from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
+from scaledown.evaluation.systems import System
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion:
+    """One question, what the system said and how good that is."""
+
+    id: str
+    query: str
+    references: tuple[str, ...]
+    prediction: str
+    scores: AnswerScores
+    num_prompt_tokens: int
+    num_new_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """A flat dictionary: the metrics stand beside the texts."""
+        return {"id": self.id, "query": self.query, "references": list(self.references),
+                "prediction": self.prediction, **self.scores.to_dict(),
+                "num_prompt_tokens": self.num_prompt_tokens, "num_new_tokens": self.num_new_tokens}
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """What one system reached: the averages with their intervals, and every question in the records' order."""
+
+    system: str
+    averages: dict[str, Any]
+    questions: tuple[AnsweredQuestion, ...]
+
+    @property
+    def mean_prompt_tokens(self) -> float:
+        """Mean generator prompt of a question, in tokens (a memory embedding counts as one)."""
+        return statistics.fmean(question.num_prompt_tokens for question in self.questions)
+
+    @property
+    def mean_new_tokens(self) -> float:
+        """Mean answer, in generated tokens."""
+        return statistics.fmean(question.num_new_tokens for question in self.questions)
+
+    def summary(self) -> dict[str, Any]:
+        """Averages, intervals and mean lengths, without the questions."""
+        return {**self.averages, "mean_prompt_tokens": self.mean_prompt_tokens,
+                "mean_new_tokens": self.mean_new_tokens}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``before_training_results.json`` and ``after_training_results.json``."""
+        return {"system": self.system, **self.summary(),
+                "questions": [question.to_dict() for question in self.questions]}
+
+
+@contextlib.contextmanager
+def inference(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each module has the training mode it had before."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def is_distributed() -> bool:
+    """Whether several processes run, each with its own copy of the model (``accelerate launch``, ``torchrun``)."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def process_rank() -> int:
+    """This process's number; 0 where there is one process."""
+    return torch.distributed.get_rank() if is_distributed() else 0
+
+
+def _world_size() -> int:
+    return torch.distributed.get_world_size() if is_distributed() else 1
+
+
+def _gathered(share: dict[int, Any]) -> dict[int, Any]:
+    if not is_distributed():
+        return share
+    shares: list[Any] = [None] * _world_size()
+    torch.distributed.all_gather_object(shares, share)
+    return {index: value for part in shares for index, value in part.items()}
+
+
+def _longest_first(records: Sequence[Any]) -> list[int]:
+    """Indices by falling length: batches hold little padding, and one that is too big for memory fails at once."""
+    num_characters = [len(record.query) + sum(map(len, record.documents)) for record in records]
+    return sorted(range(len(records)), key=lambda index: (-num_characters[index], index))
+
+
+def answer_batch(model: Any, system: System, records: Sequence[Any], max_new_tokens: int) -> tuple[list[str], Any]:
+    """Answer ``records`` together.
+
+    Returns:
+        The answers, and the decoding state with the token counts of each question.
+    """
+    questions = [record.query for record in records]
+    documents = [list(record.documents) for record in records]
+    memory = system.compress(model, questions, documents)
+    state = system.prefill(model, questions, documents, memory)
+    return model.decode(state, max_new_tokens=max_new_tokens), state
+
+
+def _answer_share(model: Any, system: System, records: Sequence[Any], config: EvaluationConfig,
+                  progress: bool) -> dict[int, tuple[str, int, int]]:
+    """This process's share of the records: index -> (answer, prompt tokens, new tokens)."""
+    indices = _longest_first(records)[process_rank()::_world_size()]
+    bar = tqdm(total=len(indices), desc=f"answering, {system.name}", unit="question",
+               disable=not progress or process_rank() > 0)
+    share = {}
+    with bar, inference(model):
+        for start in range(0, len(indices), config.eval_batch_size):
+            batch = indices[start:start + config.eval_batch_size]
+            answers, state = answer_batch(model, system, [records[index] for index in batch], config.max_new_tokens)
+            counted = zip(batch, answers, state.num_prompt_tokens, state.num_new_tokens, strict=True)
+            share.update({index: values for index, *values in counted})
+            bar.update(len(batch))
+    return share
+
+
+def evaluate_system(model: Any, system: System, records: Sequence[Any], config: EvaluationConfig,
+                    seed: int = TrainingConfig.seed, progress: bool = True) -> SystemResult:
+    """Answer all ``records`` and score the answers.
+
+    With several processes each answers its share, and every process returns the whole result. The seed is that of
+    the resamples: systems evaluated with one seed share them.
+
+    Raises:
+        ValueError: where ``records`` is empty.
+    """
+    if not records:
+        raise ValueError("no records to evaluate on")
+    answered = _gathered(_answer_share(model, system, records, config, progress))
+    questions = []
+    for index, record in enumerate(records):
+        prediction, num_prompt_tokens, num_new_tokens = answered[index]
+        references = tuple(record.references)
+        questions.append(AnsweredQuestion(record.id, record.query, references, prediction,
+                                          score_answer(prediction, references), num_prompt_tokens, num_new_tokens))
+    averages = summarise([question.scores for question in questions], config.bootstrap_resamples, seed)
+    return SystemResult(system.name, averages, tuple(questions))

@@ -1,0 +1,62 @@
+"""What a run was: versions, commit, device, command line and settings, so that it can be made again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "rouge-score", "numpy")
+GIT_SECONDS = 10
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with ``-dirty`` where files were changed since; None without git or a repository."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True,
+                                timeout=GIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def library_versions() -> dict[str, str | None]:
+    """Python's version and those of the libraries that shape the results; None for one that is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = None
+    return versions
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words: a graphics card's own name, or the processor's architecture and threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        num_threads = torch.get_num_threads()
+        return f"CPU ({platform.machine()}, {num_threads} thread{'s' * (num_threads > 1)})"
+    return device.type
+
+
+def run_information(seed: int, device: torch.device, command_line: Sequence[str],
+                    settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``run`` of ``metrics_report.json``.
+
+    Args:
+        seed: the run's.
+        device: where the model lies.
+        command_line: ``sys.argv``.
+        settings: every setting by name, as plain values.
+    """
+    return {"seed": seed, "device": device_name(device), "versions": library_versions(), "commit": git_commit(),
+            "command_line": shlex.join(command_line), "settings": dict(settings)}

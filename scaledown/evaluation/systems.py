@@ -1,0 +1,56 @@
+"""The systems that are compared: ScaleDown and its baselines, all on the same generator and the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Questions = list[str]
+Documents = list[list[str]]
+
+
+def _no_compression(model: Any, questions: Questions, documents: Documents) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to answer: how documents are compressed (or not), and how the prompt is read.
+
+    Attributes:
+        name: its key in the report.
+        prefill: (model, questions, documents, memory) -> decoding state.
+        compress: (model, questions, documents) -> memory, or None for a system that reads text.
+    """
+
+    name: str
+    prefill: Callable[[Any, Questions, Documents, Any], Any]
+    compress: Callable[[Any, Questions, Documents], Any] = _no_compression
+
+
+def _compress(model: Any, questions: Questions, documents: Documents) -> Any:
+    return model.compress(questions, documents)
+
+
+def _prefill_memory(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
+    return model.prefill(questions, memory)
+
+
+def _prefill_full_text(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
+    return model.prefill_text(questions, documents)
+
+
+def _prefill_truncated_text(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
+    return model.prefill_text(questions, documents, document_tokens=model.config.num_memory_tokens)
+
+
+def _prefill_no_documents(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
+    return model.prefill_text(questions, [[] for _ in documents])
+
+
+SCALEDOWN = System("scaledown", _prefill_memory, _compress)
+FULL_TEXT = System("full_text", _prefill_full_text)
+TRUNCATED_TEXT = System("truncated_text", _prefill_truncated_text)
+NO_DOCUMENTS = System("no_documents", _prefill_no_documents)
+BASELINES = (NO_DOCUMENTS, TRUNCATED_TEXT, FULL_TEXT)

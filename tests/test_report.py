@@ -1,0 +1,196 @@
+"""The report's files: their keys, their arithmetic, what they refuse to claim, and that none is left half-written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from evaluation_fakes import EVALUATION, FakeModel, make_records
+
+from scaledown.evaluation import report_page, run_information
+from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.latency import time_systems
+from scaledown.evaluation.metrics import METRICS, score_answer, summarise
+from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
+from scaledown.evaluation.report import RunResults, improvements, metrics_report, write_json, write_report
+from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+
+FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
+         "before_training_results.json", "after_training_results.json", "report.md"}
+HISTORY = [{"step": 1, "loss": 2.0, "learning_rate_generator": 1e-4}, {"step": 2, "loss": 1.0}]
+
+
+@pytest.fixture(scope="module")
+def results() -> RunResults:
+    """A run as train_with_evaluation.py makes it, with the stand-in model."""
+    records = make_records(12)
+    before = evaluate_system(FakeModel(is_trained=False), SCALEDOWN, records, EVALUATION, seed=3, progress=False)
+    model = FakeModel()
+    model.compressor = torch.nn.Linear(100, 100)
+    after, *baselines = (evaluate_system(model, system, records, EVALUATION, seed=3, progress=False)
+                         for system in (SCALEDOWN, *BASELINES))
+    text_tokens = mean_text_tokens(records, lambda text: len(text.split()), model.config)
+    run = run_information.run_information(3, model.device, ["train.py", "--train_data", "my data.json"],
+                                          dataclasses.asdict(EVALUATION))
+    return RunResults(before, after, {result.system: result for result in baselines},
+                      time_systems(model, (SCALEDOWN, *BASELINES), records, EVALUATION, progress=False),
+                      model_cost(model, (after, *baselines), text_tokens), HISTORY, run,
+                      notes=("The compressor started as a copy.",))
+
+
+def with_answers(result: SystemResult, answers: list[str]) -> SystemResult:
+    questions = tuple(dataclasses.replace(question, prediction=answer,
+                                          scores=score_answer(answer, question.references))
+                      for question, answer in zip(result.questions, answers, strict=True))
+    return SystemResult(result.system, summarise([question.scores for question in questions], 200, 0), questions)
+
+
+def test_every_file_is_written_and_nothing_else(tmp_path: Path, results: RunResults) -> None:
+    folder = tmp_path / "new" / "folder"
+    report = write_report(folder, results)
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert json.loads((folder / "metrics_report.json").read_text()) == report
+    before = json.loads((folder / "before_training_results.json").read_text())
+    assert [question["id"] for question in before["questions"]] == [f"r{number}" for number in range(12)]
+    page = (folder / "report.md").read_text()
+    assert all(f"]({name})" in page for name in FILES if name.endswith(".png"))
+    assert "- The compressor started as a copy." in page and "train.py --train_data 'my data.json'" in page
+
+
+def test_metrics_report_has_the_contracts_keys(results: RunResults) -> None:
+    report = json.loads(json.dumps(metrics_report(results), allow_nan=False))
+    for summary in (report["before_training"], report["after_training"], *report["baselines"].values()):
+        for metric in METRICS:
+            low, high = summary[f"{metric}_ci95"]
+            assert 0 <= low <= summary[f"{metric}_avg"] <= high <= 1
+    assert set(report["baselines"]) == {"no_documents", "full_text", "truncated_text"}
+    assert set(report["improvements"]) == {"absolute", "absolute_ci95", "relative"}
+    for times in (report["speed_statistics"], report["baselines"]["full_text"]["times"]):
+        for phase in ("compress", "prefill", "decode", "total"):
+            assert set(times[phase]) == {"median_ms", "p10_ms", "p90_ms", "mean_ms"}
+    assert set(report["cost"]["scaledown"]["flops"]) == {"compress", "prefill", "decode", "total"}
+    assert report["run"]["n"] == 12 and report["run"]["seed"] == 3
+    assert report["run"]["versions"]["torch"] == torch.__version__
+
+
+def test_speedup_is_full_texts_median_over_scaledowns(results: RunResults) -> None:
+    slow = results.latencies["full_text"]
+    slow = dataclasses.replace(slow, total=dataclasses.replace(slow.total, median_ms=30.0))
+    fast = dataclasses.replace(slow, total=dataclasses.replace(slow.total, median_ms=12.0))
+    for median_ms, expected in ((12.0, 2.5), (0.0, None)):
+        fast = dataclasses.replace(fast, total=dataclasses.replace(fast.total, median_ms=median_ms))
+        changed = dataclasses.replace(results, latencies=results.latencies | {"full_text": slow, "scaledown": fast})
+        assert metrics_report(changed)["speed_statistics"]["speedup_over_full_text"] == expected
+
+
+def test_improvements_by_hand(results: RunResults) -> None:
+    before = with_answers(results.after, ["value0", "value1", "value2"] + ["x"] * 9)
+    after = with_answers(results.after, [f"value{number}" for number in range(9)] + ["x"] * 3)
+    changes = improvements(before, after, 400, seed=0)
+    assert changes["absolute"]["exact_match_avg"] == pytest.approx(0.5)
+    assert changes["relative"]["exact_match_avg"] == pytest.approx(2.0)
+    low, high = changes["absolute_ci95"]["exact_match_avg"]
+    assert 0.1 < low < 0.5 < high < 0.9
+
+
+def test_no_relative_change_from_zero(results: RunResults) -> None:
+    changes = improvements(results.before, results.after, 100, seed=0)
+    assert changes["absolute"]["exact_match_avg"] == 1 and changes["relative"]["exact_match_avg"] is None
+
+
+def page_of(results: RunResults, before: list[str], after: list[str]) -> str:
+    changed = dataclasses.replace(results, before=with_answers(results.before, before),
+                                  after=with_answers(results.after, after))
+    return report_page.report_page(metrics_report(changed), changed.before, changed.after,
+                                   changed.baselines["full_text"])
+
+
+def test_the_page_claims_no_more_than_the_intervals_do(results: RunResults) -> None:
+    right, wrong = [f"value{number}" for number in range(12)], ["x"] * 12
+    assert page_of(results, wrong, right).count("| a gain |") == 4
+    assert page_of(results, right, wrong).count("| a loss |") == 4
+    mixed = page_of(results, wrong, right[:1] + wrong[1:])
+    assert mixed.count("no gain is claimed: the interval holds 0") == 4
+    assert "the intervals overlap, so this run does not tell the two apart" in mixed
+    assert "rule of three" in mixed
+    assert page_of(results, wrong, wrong).count("| no change |") == 4
+
+
+def test_sample_answers_stand_side_by_side(results: RunResults) -> None:
+    page = page_of(results, ["x|y"] * 12, [f"value{number}" for number in range(12)])
+    assert "| find name0 | value0 | ✗ x\\|y | ✓ value0 | ✓ value0 |" in page
+    rows = [line for line in page.split("\n") if line.startswith("| find name")]
+    assert len(rows) == report_page.NUM_SAMPLES
+
+
+def test_every_table_row_has_its_headers_columns(results: RunResults) -> None:
+    page = page_of(results, ["a|b\n# c `d`"] * 12, ["\\|<b>"] * 12)
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        columns = [len(re.findall(r"(?<!\\)\|", row)) for row in block.strip().split("\n")]
+        assert len(set(columns)) == 1 and len(columns) > 2, block
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("a|b", "a\\|b"), ("*x* _y_ `z`", "\\*x\\* \\_y\\_ \\`z\\`"), ("two\n\nlines\t", "two lines"),
+    ("a\\|b", "a\\\\\\|b"),
+    ("<b>[x](y)", "\\<b\\>\\[x\\]\\(y\\)"), ("w" * 200, "w" * 160 + "…"), ("", ""), ("&amp;", "\\&amp;")])
+def test_markdown_is_escaped(text: str, expected: str) -> None:
+    assert report_page.escape(text) == expected
+
+
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"query": "北京 \ud800"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"query": "北京 \ud800"}
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(path, {"value": value})
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"] and "北京" in path.read_text(encoding="utf-8")
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"value": 1})
+
+    def fail(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("scaledown.evaluation.report.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, {"value": 2})
+    assert json.loads(path.read_text()) == {"value": 1}
+
+
+def test_commit_is_null_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*arguments: object, **settings: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(run_information.subprocess, "run", no_git)
+    assert run_information.git_commit() is None
+
+    def no_repository(*arguments: object, **settings: object) -> None:
+        raise subprocess.CalledProcessError(128, "git")
+
+    monkeypatch.setattr(run_information.subprocess, "run", no_repository)
+    assert run_information.git_commit() is None
+
+
+def test_commit_and_changes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+        return subprocess.run(("git", *who, *arguments), cwd=tmp_path, check=True, capture_output=True,
+                              text=True).stdout.strip()
+
+    monkeypatch.setattr(run_information, "__file__", str(tmp_path / "module.py"))
+    (tmp_path / "module.py").write_text("one")
+    for arguments in (("init",), ("add", "."), ("commit", "-m", "first"), ("tag", "-a", "v1", "-m", "v1")):
+        git(*arguments)
+    commit = git("rev-parse", "HEAD")
+    assert run_information.git_commit() == commit
+    (tmp_path / "module.py").write_text("two")
+    assert run_information.git_commit() == f"{commit}-dirty"
