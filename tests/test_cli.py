@@ -41,7 +41,7 @@ def test_a_switch_can_be_turned_off():
 
 
 def test_a_script_may_have_its_own_defaults_and_leave_flags_out():
-    args = parse(names=["num_steps"], num_steps=9)
+    args = parse(but=["rate", "kind", "verbose"], num_steps=9)
     assert vars(args) == {"num_steps": 9}
     assert config_from(args, Sample) == Sample(num_steps=9)
 
