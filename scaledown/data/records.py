@@ -1,0 +1,227 @@
+"""Records: one question with its documents and its answer. Reading and writing them as JSON or JSONL.
+
+A file is read whole before a single record is handed out, and all its faults are reported together: whoever made a
+file of ten thousand records learns in one go what to mend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SHOWN_FAULTS = 20
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A question, the documents to answer it from, and the answer.
+
+    ``answer`` is what the generator learns to say (a teacher's or the gold one); ``answers`` are the gold aliases that
+    the metrics compare with. ``reranking_scores`` (raw logits of a cross-encoder), ``document_ids`` and ``titles``
+    have one entry a document, or are None.
+    """
+
+    id: str
+    query: str
+    documents: tuple[str, ...]
+    answer: str
+    answers: tuple[str, ...] = ()
+    reranking_scores: tuple[float, ...] | None = None
+    document_ids: tuple[str, ...] | None = None
+    titles: tuple[str, ...] | None = None
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What a prediction is compared with: the gold aliases, or the answer where there are none."""
+        return self.answers or (self.answer,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON has it: optional fields that say nothing are left out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: values[name] for name in values
+                if name in ("id", *REQUIRED) or values[name] not in (None, ())}
+
+
+REQUIRED = ("query", "documents", "answer")
+PER_DOCUMENT = ("reranking_scores", "document_ids", "titles")
+KNOWN = tuple(field.name for field in dataclasses.fields(Record))
+
+
+def eval_path(path: Path | str) -> Path:
+    """Where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}_eval{path.suffix}")
+
+
+def read_records(path: Path | str) -> list[Record]:
+    """Read the records of a JSON list or a JSONL file.
+
+    A record without an ``id`` is given its number in the file.
+
+    Raises:
+        ValueError: where the file is missing, unreadable or empty, or any record in it has a fault. All faults are
+            named together, each by record or line and by field; the first 20 are shown and the rest counted.
+    """
+    path = Path(path)
+    found, faults = _parse(path, _read_text(path))
+    if not found and not faults:
+        raise ValueError(f"{path}: no records in it; expected a JSON list or JSONL of {{query, documents, answer}}")
+    records: list[Record] = []
+    seen: dict[str, str] = {}
+    for number, (place, values) in enumerate(found, start=1):
+        if record_faults := list(_faults(values)):
+            faults += [(place, fault) for fault in record_faults]
+            continue
+        record = _build(values, number)
+        if record.id in seen:
+            faults.append((place, f"id {record.id!r} is taken by {seen[record.id]}; expected one of its own"))
+        seen.setdefault(record.id, place)
+        records.append(record)
+    if faults:
+        raise ValueError(_report(path, faults))
+    return records
+
+
+def write_records(path: Path | str, records: Sequence[Record]) -> None:
+    """Write ``records`` to ``path``: JSONL where it ends in ``.jsonl``, else a JSON list, one record a line.
+
+    A temporary file beside it is renamed at the end, so that no reader ever sees half a file.
+
+    Raises:
+        ValueError: where the folder cannot be written to.
+    """
+    path = Path(path)
+    lines = [json.dumps(record.to_dict(), ensure_ascii=False) for record in records]
+    text = "\n".join(lines) if path.suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ValueError(f"{path}: cannot be written ({fault.strerror})") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; expected a JSON list or JSONL of records") from None
+    except OSError as fault:
+        raise ValueError(f"{path}: cannot be read ({fault.strerror}); expected a JSON or JSONL file") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = content[: fault.start].count(b"\n") + 1
+        raise ValueError(f"{path}: line {line} is not UTF-8 (byte {content[fault.start]:#04x})") from None
+
+
+def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:
+    """The values in ``text`` and the lines that hold none, each with its place."""
+    if text.strip() and (path.suffix != ".jsonl" or text.lstrip().startswith("[")):
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as fault:
+            if fault.msg != "Extra data":
+                raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+        else:
+            values = values if isinstance(values, list) else [values]
+            return [(f"record {number}", value) for number, value in enumerate(values, start=1)], []
+    found, faults = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append((f"line {number}", json.loads(line)))
+        except json.JSONDecodeError as fault:
+            faults.append((f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})"))
+    return found, faults
+
+
+def _faults(values: Any) -> Iterator[str]:
+    """Everything that is wrong with one record."""
+    if not isinstance(values, dict):
+        yield f"expected an object with {', '.join(REQUIRED)}, got {_name(values)}"
+        return
+    for name in REQUIRED:
+        if values.get(name) is None:
+            yield f"{name} is missing; expected {_EXPECTED[name][0]}"
+    for name, value in values.items():
+        if name not in KNOWN:
+            yield f"{name!r} is not a field of a record; expected one of {', '.join(KNOWN)}"
+        elif value is not None and (got := _wrong(name, value)):
+            yield f"{name} must be {_EXPECTED[name][0]}; got {got}"
+        elif name in PER_DOCUMENT and isinstance(values.get("documents"), list) and value is not None:
+            if len(value) != len(values["documents"]):
+                yield f"{name} has {len(value)} entries; expected {len(values['documents'])}, one a document"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not _LONE_SURROGATE.search(value)
+
+
+def _is_filled(value: Any) -> bool:
+    return _is_text(value) and bool(value.strip())
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "id": ("text that is not blank", _is_filled),
+    "query": ("text that is not blank", _is_filled),
+    "documents": ("a list of texts, none blank", _is_filled),
+    "answer": ("text that is not blank", _is_filled),
+    "answers": ("a list of texts, none blank", _is_filled),
+    "reranking_scores": ("a list of finite numbers", _is_score),
+    "document_ids": ("a list of texts, none blank", _is_filled),
+    "titles": ("a list of texts", _is_text),
+}
+
+
+def _wrong(name: str, value: Any) -> str | None:
+    """What stands where something else was expected, or None where all is well."""
+    expected, is_right = _EXPECTED[name]
+    if not expected.startswith("a list"):
+        return None if is_right(value) else _shown(value)
+    if not isinstance(value, list):
+        return _shown(value)
+    wrong = next((place for place, entry in enumerate(value) if not is_right(entry)), None)
+    return None if wrong is None else f"{_shown(value[wrong])} at entry {wrong + 1}"
+
+
+def _build(values: dict[str, Any], number: int) -> Record:
+    given = {name: tuple(value) if isinstance(value, list) else value
+             for name, value in values.items() if value is not None}
+    return Record(**({"id": str(number)} | given))
+
+
+def _name(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _shown(value: Any) -> str:
+    """The value itself where it is short, else its kind."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else _name(value)
+
+
+def _report(path: Path, faults: list[tuple[str, str]]) -> str:
+    lines = [f"  {place}: {fault}" for place, fault in faults[:SHOWN_FAULTS]]
+    if len(faults) > SHOWN_FAULTS:
+        lines.append(f"  and {len(faults) - SHOWN_FAULTS} more")
+    return "\n".join([f"{path}: {len(faults)} fault{'s' * (len(faults) != 1)} in its records", *lines])

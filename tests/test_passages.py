@@ -1,0 +1,104 @@
+"""Passages: never too long, nothing lost, cut where a reader would, and answers kept whole."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from scaledown.data.passages import Paragraph, PassageSplitter
+from scaledown.data.sentences import cut
+
+
+def count_words(texts):
+    return [len(text.split()) for text in texts]
+
+
+def count_letters(texts):
+    """A tokenizer of single letters that joins "ab", so that counts of words do not simply add up."""
+    return [len(text.replace("ab", "x").replace(" ", "")) for text in texts]
+
+
+def count_more(texts):
+    """A tokenizer that makes more of a text than of its words one by one."""
+    return [len(text.split()) + len(text.split()) // 3 for text in texts]
+
+
+def split(text, title="T", kept=(), tokens=16, count=count_words):
+    return PassageSplitter(count, tokens).split([Paragraph("article", title, text)], [list(kept)])[0]
+
+
+def stretches(text, budget, kept=()):
+    return [text[start:end] for start, end in cut(text, kept, lambda word: 1, budget)]
+
+
+def test_cuts_come_at_the_ends_of_sentences():
+    assert stretches("One two three. Four five! Six seven?", 5) == ["One two three. Four five!", "Six seven?"]
+    assert stretches("One two three. Four five six.", 5) == ["One two three.", "Four five six."]
+    assert stretches("One two\nthree four", 3) == ["One two", "three four"]
+
+
+@pytest.mark.parametrize("sentence", ["It was Dr. Watson.", "The U.S. Army won.", "By J. S. Bach then.",
+                                      "Of e.g. this one.", "He asked why? and left."])
+def test_an_abbreviation_ends_no_sentence(sentence):
+    filler = "w " * 2 + "end."
+    assert stretches(f"{filler} {sentence}", 5)[1:] == [sentence]
+
+
+def test_a_long_sentence_is_cut_between_words_and_a_long_word_inside():
+    assert stretches("a b c d e f g", 3) == ["a b c", "d e f", "g"]
+    assert cut("x" * 20, (), len, 6) == [(0, 6), (6, 12), (12, 18), (18, 20)]
+    assert stretches("東京は首都。大阪は町。", 1) == ["東京は首都。", "大阪は町。"]
+
+
+def test_what_is_kept_moves_the_cut():
+    text = "One two three four. Five six seven."
+    assert stretches(text, 5) == ["One two three four.", "Five six seven."]
+    across = (text.index("four"), text.index("Five") + 4)
+    assert stretches(text, 5, [across]) == ["One two three four. Five", "six seven."]
+    assert stretches(text, 4, [across]) == ["One two three", "four. Five six seven."]
+    assert stretches("a b c d e f", 4, [(4, 9)]) == ["a b", "c d e f"]
+    assert stretches("a b c d e f", 4, [(0, 11)]) == ["a b c d", "e f"]
+
+
+@pytest.mark.parametrize("count", [count_words, count_letters, count_more])
+def test_no_passage_is_too_long_and_nothing_is_lost(count):
+    rng = random.Random(0)
+    words = ["ab", "b", "c", "Cab", "dab.", "Ea.", "fababab,", "g" * 70, "\n", "“Ha”", "éa."]
+    for _ in range(60):
+        text = " ".join(rng.choice(words) for _ in range(rng.randrange(120)))
+        passages = split(text, title="Some Title ab", count=count, tokens=24)
+        assert all(passage.num_tokens <= 24 for passage in passages)
+        assert all(passage.num_tokens == count([passage.document])[0] for passage in passages)
+        assert all(passage.document.startswith("Some Title ab. ") for passage in passages)
+        bodies = [passage.document.removeprefix("Some Title ab. ") for passage in passages]
+        assert re.sub(r"\s", "", "".join(bodies)) == re.sub(r"\s", "", text)
+        if count is not count_letters:
+            assert " ".join(bodies).split() == text.split()
+
+
+def test_passages_are_full_where_they_can_be():
+    passages = split(" ".join(f"w{i}" for i in range(30)), tokens=16)
+    assert [passage.num_tokens for passage in passages] == [16, 16]
+    assert passages[1].document == "T. " + " ".join(f"w{i}" for i in range(15, 30))
+
+
+def test_a_title_takes_no_more_than_half_a_passage_and_none_leaves_no_mark():
+    passages = split("one two three four", title=" ".join(["long"] * 40))
+    assert passages[0].document == "long long long long long long long. one two three four"
+    assert split("one  two\nthree", title="")[0].document == "one two three"
+    assert split("  ", title="T") == []
+
+
+def test_overlap_is_in_characters_of_the_paragraph():
+    text = " ".join(f"w{i:02d}" for i in range(30))
+    first, second = split(text, tokens=16)
+    span = (text.index("w15"), text.index("w15") + 3)
+    assert not first.overlaps(span) and second.overlaps(span)
+    assert text[second.start:second.end].startswith("w15") and text[second.start:second.end].endswith("w29")
+
+
+def test_a_passage_without_room_is_refused():
+    with pytest.raises(ValueError, match="--passage_tokens must be at least 16, got 15"):
+        PassageSplitter(count_words, 15)
