@@ -1,0 +1,46 @@
+"""A config becomes a compressor: which kind, how deep, from which weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.hub import resolve_revision
+from scaledown.models import parts
+from scaledown.models.compressor import Compressor
+from scaledown.models.encoder import EncoderCompressor
+from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
+
+
+def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
+                     checkpoint: Path | None) -> tuple[Compressor, PreTrainedTokenizerBase | None]:
+    """The compressor that a resolved ``config`` asks for, and its tokenizer where it is not the generator's.
+
+    Args:
+        base: the generator without LoRA; what the compressor takes from it is copied.
+        checkpoint: a folder whose weights will be loaded over these, or None for a new compressor.
+    """
+    body = base.base_model
+    if config.compressor_type == "n_layers":
+        return NLayersCompressor(config, body, config.num_layers), None
+    table = body.get_input_embeddings().weight
+    encoder, tokenizer = parts.load_encoder(config, base.config, table, checkpoint)
+    return EncoderCompressor(config, encoder, table), tokenizer
+
+
+def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConfig:
+    """``config`` with nothing left open: the number of layers, the encoder's name and the commits on the Hub.
+
+    Raises:
+        ValueError: for more layers than the generator has, or names that cannot be reached.
+    """
+    revision = resolve_revision(config.generator_model, config.generator_revision)
+    config = dataclasses.replace(config, generator_revision=revision)
+    if config.compressor_type == "n_layers":
+        return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
+    name = parts.encoder_name(config)
+    revision = None if name == EMBEDDED else resolve_revision(name, config.compressor_revision)
+    return dataclasses.replace(config, compressor_model=name, compressor_revision=revision)

@@ -1,0 +1,123 @@
+"""What all compressors share: what they read, what they give, and the rows they learn (paper, section 3.1).
+
+A compressor reads ``[query][document][MEM x L][RR]``. The states at the memory positions stand for the document;
+the state at the rerank position, through a dense head, scores it. These rows are parameters of the compressor's
+own, outside any vocabulary: nothing is resized, and they alone are trained.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scaledown.config import ScaleDownConfig
+
+Embed = Callable[[Tensor], Tensor]
+
+
+class CompressorInput(NamedTuple):
+    """B queries and the P documents that belong to them, as token ids padded on the right.
+
+    Attributes:
+        query_ids: (B, Tq), with the separator at each query's end.
+        query_lengths: (B,).
+        document_ids: (P, Td).
+        document_lengths: (P,).
+        pair_query: (P,), the query of each document, ascending.
+    """
+
+    query_ids: Tensor
+    query_lengths: Tensor
+    document_ids: Tensor
+    document_lengths: Tensor
+    pair_query: Tensor
+
+
+class Compressed(NamedTuple):
+    """P compressed documents: memory embeddings (P, L, D) and, with reranking, scores (P,)."""
+
+    embeddings: Tensor
+    scores: Tensor | None
+
+
+def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
+    """New rows (num_rows, D) drawn with the mean and spread of a table of token embeddings (V, D).
+
+    A row of another scale than the tokens' would be noise to layers that have only ever read tokens.
+    """
+    table = table.detach().float()
+    std, mean = torch.std_mean(table, dim=0)
+    noise = torch.randn(num_rows, table.shape[1]).to(table.device)
+    return nn.Parameter(mean + std * noise)
+
+
+class Compressor(nn.Module, ABC):
+    """The learnt rows, the reranking head and the optional norm; subclasses do the reading.
+
+    Args:
+        config: the model's settings.
+        table: token embeddings (V, width) of the texts that the compressor reads.
+        generator_table: token embeddings (V, D) of the generator that reads the memory.
+    """
+
+    def __init__(self, config: ScaleDownConfig, table: Tensor, generator_table: Tensor) -> None:
+        super().__init__()
+        self.memory_rows = rows_like(table, config.num_memory_tokens)
+        self.rerank_row = rows_like(table, 1) if config.enable_reranking else None
+        self.rerank_head = nn.Linear(table.shape[1], 1) if config.enable_reranking else None
+        self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
+
+    def forward(self, texts: CompressorInput, embed: Embed) -> Compressed:
+        """Compress each document with its query.
+
+        Args:
+            texts: token ids.
+            embed: the generator's token embeddings, ids (..., T) to (..., T, D); read, never trained.
+        """
+        if len(texts.document_ids) == 0:
+            return self._nothing()
+        return self._finish(self._read(texts, embed))
+
+    @abstractmethod
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute activations twice in training, to keep fewer of them."""
+
+    @abstractmethod
+    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
+        """Final states (P, L (+ 1), width) at the memory positions (and the rerank position)."""
+
+    def _project(self, states: Tensor) -> Tensor:
+        """Memory states (P, L, width) to the generator's width (P, L, D)."""
+        return states
+
+    def _special_rows(self) -> Tensor:
+        """Rows that follow each document: (L, width), or (L + 1, width) with reranking."""
+        return self.memory_rows if self.rerank_row is None else torch.cat([self.memory_rows, self.rerank_row])
+
+    def _finish(self, states: Tensor) -> Compressed:
+        num_memory = len(self.memory_rows)
+        embeddings = self._project(states[:, :num_memory])
+        if self.memory_norm is not None:
+            embeddings = self.memory_norm(embeddings)
+        return Compressed(embeddings, self._scores(states[:, -1]))
+
+    def _scores(self, states: Tensor) -> Tensor | None:
+        """Scores (P,) of the states (P, width) at the rerank position, in float32: bfloat16 would make ties."""
+        if self.rerank_head is None:
+            return None
+        return (states.float() * self.rerank_head.weight).sum(-1) + self.rerank_head.bias
+
+    def _nothing(self) -> Compressed:
+        states = self._special_rows().expand(0, -1, -1)
+        return self._finish(states)
+
+
+def _embedding_norm(generator_table: Tensor) -> nn.RMSNorm:
+    norm = nn.RMSNorm(generator_table.shape[1], eps=1e-6)
+    with torch.no_grad():
+        norm.weight.copy_(generator_table.float().pow(2).mean().sqrt().expand_as(norm.weight))
+    return norm

@@ -1,0 +1,87 @@
+"""Encoder compressor: a small bidirectional encoder and an MLP to the generator's width (paper, section 3.1).
+
+A bidirectional encoder's query states depend on the document, so here the query is read with each document.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import ModernBertConfig, PretrainedConfig, PreTrainedModel
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models.compressor import Compressor, CompressorInput, Embed
+from scaledown.models.ragged import append, slots, take
+
+EMBEDDED_LAYERS = 4
+
+
+def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:
+    """A small encoder in ModernBERT's layout, of the generator's width and vocabulary, for use without a hub.
+
+    All its layers see the whole text: at this size a local window saves nothing, and memory tokens sit at the end.
+    Its weights start wide enough for a narrow model (ModernBERT's own 0.02 would leave texts all but alike).
+    """
+    width, layers = generator.hidden_size, EMBEDDED_LAYERS
+    return ModernBertConfig(
+        vocab_size=generator.vocab_size, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=math.gcd(width, generator.num_attention_heads), layer_types=["full_attention"] * layers,
+        max_position_embeddings=generator.max_position_embeddings, initializer_range=width**-0.5,
+        pad_token_id=None, bos_token_id=None, eos_token_id=None, cls_token_id=None, sep_token_id=None)
+
+
+class EncoderCompressor(Compressor):
+    """Reads ``[query][document][MEM]`` with ``encoder``; Linear-ReLU-Linear brings the memory to width D."""
+
+    def __init__(self, config: ScaleDownConfig, encoder: PreTrainedModel, generator_table: Tensor) -> None:
+        table = encoder.get_input_embeddings().weight
+        super().__init__(config, table, generator_table)
+        self.encoder = encoder.float().requires_grad_(True)
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None
+        self.mlp = nn.Sequential(nn.Linear(table.shape[1], config.mlp_width), nn.ReLU(),
+                                 nn.Linear(config.mlp_width, generator_table.shape[1]))
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute the encoder's activations twice in training."""
+        self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
+        ids, lengths = _joined(texts)
+        tokens = self.encoder.get_input_embeddings()(ids)
+        rows, special_at = append(tokens, lengths, self._special_rows().to(tokens.dtype))
+        _, is_read = slots(lengths + len(self._special_rows()), rows.shape[1])
+        states = self.encoder(inputs_embeds=rows, attention_mask=self._attention_mask(is_read)).last_hidden_state
+        return take(states, special_at)
+
+    def _attention_mask(self, is_read: Tensor) -> Tensor | dict[str, Tensor]:
+        """What to attend to: for ModernBERT one explicit mask (P, 1, T, T) for each kind of layer.
+
+        From the short form (P, T) transformers would make the same, but ask the device whether it is needed, and a
+        training step would wait for the answer. Padding sees itself: a row with nothing to see would be NaN.
+        """
+        if self.encoder.config.model_type != "modernbert":
+            return is_read.long()
+        place = torch.arange(is_read.shape[1], device=is_read.device)
+        distance = (place[:, None] - place).abs()
+        seen = is_read[:, None, None, :] | (distance == 0)
+        near = seen & (distance <= self.encoder.config.sliding_window)
+        return {"full_attention": _additive(seen), "sliding_attention": _additive(near)}
+
+    def _project(self, states: Tensor) -> Tensor:
+        return self.mlp(states)
+
+
+def _additive(seen: Tensor) -> Tensor:
+    """A bool mask as a float one, the form that every attention of transformers reads right."""
+    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
+
+
+def _joined(texts: CompressorInput) -> tuple[Tensor, Tensor]:
+    """Each pair's query and document in one row (P, Tq + Td), the document directly after the query."""
+    query_ids, query_lengths = texts.query_ids[texts.pair_query], texts.query_lengths[texts.pair_query]
+    at = query_lengths[:, None] + torch.arange(texts.document_ids.shape[1], device=query_ids.device)
+    room = torch.cat([query_ids, torch.zeros_like(texts.document_ids)], dim=1)
+    return room.scatter(1, at, texts.document_ids), query_lengths + texts.document_lengths

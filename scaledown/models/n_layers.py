@@ -1,0 +1,109 @@
+"""N-Layers compressor: a copy of the generator's first N layers, fully trained (paper, section 3.1).
+
+In a causal compressor the query comes first, so its keys and values are the same for all K documents. They are
+computed once here and every document attends to them; positions go on from the query's own length. And in the
+last layer only the memory and rerank positions need queries and feed-forward: the other tokens give keys and
+values alone. Both are exact: same outputs, same gradients as reading ``[query][document][MEM]`` K times over.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models.compressor import Compressor, CompressorInput, Embed
+from scaledown.models.decoder_layer import KeysValues, Places, block, keys_values
+from scaledown.models.ragged import NEVER, append, slots, take
+
+FEW_LAYERS = 24
+DEFAULT_LAYERS = 8
+
+
+def resolve_num_layers(num_layers: int | None, generator_layers: int) -> int:
+    """How many layers to copy: as asked, else 8, or a third of a generator that has fewer than 24.
+
+    Raises:
+        ValueError: where the generator has fewer layers than asked for.
+    """
+    if num_layers is None:
+        return DEFAULT_LAYERS if generator_layers >= FEW_LAYERS else max(1, generator_layers // 3)
+    if num_layers > generator_layers:
+        raise ValueError(f"--num_layers {num_layers}: the generator has only {generator_layers} layers")
+    return num_layers
+
+
+class NLayersCompressor(Compressor):
+    """Reads with the first ``num_layers`` layers of ``body`` (a Llama, Mistral or Qwen decoder), copied.
+
+    No weight is shared: training the generator's adapter and the compressor are two things. The generator's frozen
+    token embeddings are only handed in when reading. No final norm (paper, section 3.1).
+    """
+
+    def __init__(self, config: ScaleDownConfig, body: nn.Module, num_layers: int) -> None:
+        table = body.get_input_embeddings().weight
+        super().__init__(config, table, table)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in body.layers[:num_layers]).float()
+        self.layers.requires_grad_(True)
+        self.rotary = copy.deepcopy(body.rotary_emb)
+        self.gradient_checkpointing = False
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute the layers' activations twice in training; the last layer's are few and stay."""
+        self.gradient_checkpointing = True
+
+    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
+        dtype = self.memory_rows.dtype
+        queries = embed(texts.query_ids).to(dtype)
+        documents, special_at = append(embed(texts.document_ids).to(dtype), texts.document_lengths,
+                                       self._special_rows())
+        reader = _Reader(*self._places(texts, queries, documents), texts.pair_query)
+        for layer in self.layers[:-1]:
+            if self.gradient_checkpointing and self.training:
+                queries, documents = checkpoint(reader.layer, layer, queries, documents, use_reentrant=False)
+            else:
+                queries, documents = reader.layer(layer, queries, documents)
+        return reader.last_layer(self.layers[-1], queries, documents, special_at)
+
+    def _places(self, texts: CompressorInput, queries: Tensor, documents: Tensor) -> tuple[Places, Places]:
+        """Queries start at position 0; a document goes on from its query's own length, padding not counted."""
+        query_positions, is_token = slots(texts.query_lengths, queries.shape[1])
+        query_keys = query_positions.masked_fill(~is_token, NEVER)
+        index, _ = slots(texts.document_lengths, documents.shape[1])
+        document_positions = index + texts.query_lengths[texts.pair_query][:, None]
+        document_keys = torch.cat([query_keys[texts.pair_query], document_positions], dim=1)
+        return (Places(self.rotary(queries, query_positions), query_positions, query_keys),
+                Places(self.rotary(documents, document_positions), document_positions, document_keys))
+
+
+class _Reader:
+    """Runs layers over queries (B, Tq, D) and documents (P, Td, D), each document attending to its query."""
+
+    def __init__(self, query_places: Places, document_places: Places, pair_query: Tensor) -> None:
+        self._query_places, self._document_places = query_places, document_places
+        self._pair_query = pair_query
+
+    def layer(self, layer: nn.Module, queries: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
+        """A whole layer."""
+        normed_queries, normed_documents = layer.input_layernorm(queries), layer.input_layernorm(documents)
+        of_queries, of_documents = self._keys_values(layer, normed_queries, normed_documents)
+        return (block(layer, queries, normed_queries, self._query_places, *of_queries),
+                block(layer, documents, normed_documents, self._document_places, *of_documents))
+
+    def last_layer(self, layer: nn.Module, queries: Tensor, documents: Tensor, special_at: Tensor) -> Tensor:
+        """The last layer, at the slots ``special_at`` (P, M) alone: (P, M, D)."""
+        normed = layer.input_layernorm(documents)
+        _, of_documents = self._keys_values(layer, layer.input_layernorm(queries), normed)
+        return block(layer, take(documents, special_at), take(normed, special_at),
+                     self._document_places.at(special_at), *of_documents)
+
+    def _keys_values(self, layer: nn.Module, queries: Tensor, documents: Tensor) -> tuple[KeysValues, KeysValues]:
+        """What queries attend to (themselves), and what documents attend to (their query, then themselves)."""
+        of_queries = keys_values(layer.self_attn, queries, self._query_places.rotary)
+        own = keys_values(layer.self_attn, documents, self._document_places.rotary)
+        keys, values = (torch.cat([shared[self._pair_query], apart], dim=2)
+                        for shared, apart in zip(of_queries, own, strict=True))
+        return of_queries, (keys, values)

@@ -1,0 +1,108 @@
+"""The generator's prompt (paper, section 4) as token ids, for documents in memory and documents in text alike.
+
+The tokenizer's chat template is rendered once, with a mark where the user's turn goes, and cut at the mark. What
+comes from the user is tokenised apart, as plain text, so it can never become a special token, and every place in
+the prompt is known by construction: nothing is searched for in rendered text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+SYSTEM = ("You are a helpful assistant. Your task is to extract relevant information from provided documents and to "
+          "answer to questions as briefly as possible.")
+BACKGROUND = "Background:\n"
+QUESTION = "\n\nQuestion: "
+USER_MARK = "0USER0TURN0"
+ANSWER_MARK = "0ANSWER0TURN0"
+# Templates know these by name: no thinking before the answer, and no date of today, which would make a prompt (and
+# so an answer) depend on the day.
+TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+
+
+def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts as plain text: ``"</s>"`` written by a user stays those four characters."""
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+
+
+class Prompt:
+    """Builds prompts for one tokenizer: the template's ids around the user's.
+
+    Attributes:
+        end_id: the token that ends an answer, as the chat template writes it.
+        reply: ids between the user's text and the answer.
+
+    Raises:
+        ValueError: where the template leaves out what the user says, or nothing ends an answer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        before, after, end = self._plain_format() if tokenizer.chat_template is None else self._chat_format()
+        self._before = self._template_ids(before) + self._plain(BACKGROUND)
+        self.reply = self._template_ids(after)
+        self._between_texts = self._plain("\n")
+        ends = [token for token in self._template_ids(end) if token in tokenizer.all_special_ids]
+        self.end_id = ends[0] if ends else tokenizer.eos_token_id
+        if self.end_id is None:
+            raise ValueError(f"{tokenizer.name_or_path}: its tokenizer has no token that ends an answer")
+
+    def of_memory(self, question: str, num_documents: int, memory: Sequence[int], separator: int) -> list[int]:
+        """Prompt ids with the placeholders ``memory`` for each document and ``separator`` between two."""
+        return self._assemble(question, [memory] * num_documents, [separator])
+
+    def of_texts(self, question: str, documents: Sequence[Sequence[int]]) -> list[int]:
+        """The same prompt with the documents' own token ids, a line break between two."""
+        return self._assemble(question, documents, self._between_texts)
+
+    def _assemble(self, question: str, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
+        return self._trunk(documents, separator) + self.branch(question)
+
+    def trunk(self, documents: Sequence[Sequence[int]]) -> list[int]:
+        """The prompt up to its question: what all questions about the same documents share."""
+        return self._trunk(documents, self._between_texts)
+
+    def branch(self, question: str) -> list[int]:
+        """The question and what follows it, up to where the answer starts."""
+        # A template that trims its turns would trim the question too.
+        return self._plain(QUESTION + question.strip()) + self.reply
+
+    def _trunk(self, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
+        ids = list(self._before)
+        for number, document in enumerate(documents):
+            ids += separator if number else ()
+            ids += document
+        return ids
+
+    def _plain(self, text: str) -> list[int]:
+        return plain_ids(self._tokenizer, [text])[0]
+
+    def _template_ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids if text else []
+
+    def _plain_format(self) -> tuple[str, str, str]:
+        """A base model's format: what comes before the user's text, after it, and after the answer."""
+        first = self._tokenizer.bos_token or ""
+        return f"{first}{SYSTEM}\n\n", "\n\nAnswer:\n", self._tokenizer.eos_token or ""
+
+    def _chat_format(self) -> tuple[str, str, str]:
+        with_system = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER_MARK}]
+        merged = [{"role": "user", "content": f"{SYSTEM}\n\n{USER_MARK}"}]
+        for messages in (with_system, merged):
+            try:
+                before, mark, after = self._render(messages, add_generation_prompt=True).partition(USER_MARK)
+                answered = self._render([*messages, {"role": "assistant", "content": ANSWER_MARK}])
+            except TemplateError:
+                continue
+            if SYSTEM in before and mark:
+                return before, after, answered.partition(ANSWER_MARK)[2]
+        raise ValueError(f"{self._tokenizer.name_or_path}: its chat template does not say what the user says")
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
+        return self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_SETTINGS)

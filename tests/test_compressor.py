@@ -1,0 +1,206 @@
+"""Compressors: exact against transformers' own layers, of their own weights, blind to padding and neighbours."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models.compressor import Compressed, Compressor, CompressorInput
+from scaledown.models.encoder import EncoderCompressor, embedded_encoder_config
+from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.ragged import pad
+
+QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
+DOCUMENTS = [[list(range(10, 31)), [44, 45]], [list(range(60, 73))], [], [[], list(range(90, 97)), [3]]]
+LAYOUTS = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {},
+           "mistral, window": {"sliding_window": 6},
+           "qwen2, window": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}}
+
+
+def texts(queries: list[list[int]] = QUERIES, documents: list[list[list[int]]] = DOCUMENTS,
+          padding: int = 0) -> CompressorInput:
+    """The input of a compressor; ``padding`` more slots than the longest query and document need."""
+    flat = [document for each in documents for document in each]
+    pairs = torch.tensor([number for number, each in enumerate(documents) for _ in each], dtype=torch.long)
+    (query_ids, query_lengths), (document_ids, document_lengths) = pad(queries), pad(flat)
+    query_ids, document_ids = (nn.functional.pad(ids, (0, padding), value=99) for ids in (query_ids, document_ids))
+    return CompressorInput(query_ids, query_lengths, document_ids, document_lengths, pairs)
+
+
+def config(**settings: object) -> ScaleDownConfig:
+    return ScaleDownConfig(num_memory_tokens=3, enable_reranking=True, mlp_width=16, **settings)
+
+
+def n_layers(base: PreTrainedModel, num_layers: int = 3, **settings: object) -> NLayersCompressor:
+    torch.manual_seed(1)
+    return NLayersCompressor(config(**settings), base.base_model, num_layers).eval()
+
+
+def encoder(base: PreTrainedModel, **settings: object) -> EncoderCompressor:
+    torch.manual_seed(1)
+    own = AutoModel.from_config(embedded_encoder_config(base.config))
+    return EncoderCompressor(config(compressor_type="modernbert", **settings), own,
+                             base.get_input_embeddings().weight).eval()
+
+
+def windowed(base: PreTrainedModel, **settings: object) -> EncoderCompressor:
+    """A ModernBERT most of whose layers see 4 tokens to each side."""
+    torch.manual_seed(1)
+    own = AutoModel.from_config(tiny.encoder_config(base.config.vocab_size, local_attention=8, initializer_range=0.2))
+    return EncoderCompressor(config(compressor_type="modernbert", **settings), own,
+                             base.get_input_embeddings().weight).eval()
+
+
+COMPRESSORS = {"n_layers": n_layers, "encoder": encoder, "windowed": windowed}
+
+
+@pytest.fixture(params=COMPRESSORS)
+def compressor(request: pytest.FixtureRequest) -> Compressor:
+    return COMPRESSORS[request.param](tiny.generator())
+
+
+@pytest.fixture
+def embed() -> nn.Module:
+    return tiny.generator().get_input_embeddings()
+
+
+def naive(compressor: NLayersCompressor, base: PreTrainedModel) -> Tensor:
+    """[query][document][MEM][RR] read anew for each document, alone, through transformers' own model."""
+    body = copy.deepcopy(base.base_model)
+    body.layers, body.norm = compressor.layers, nn.Identity()
+    body.config.num_hidden_layers = len(compressor.layers)
+    rows = torch.cat([compressor.memory_rows, compressor.rerank_row])
+    states = []
+    for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
+        for document in documents:
+            embeddings = torch.cat([base.get_input_embeddings()(torch.tensor(query + document)), rows])[None]
+            states.append(body(inputs_embeds=embeddings).last_hidden_state[0, -len(rows):])
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shared_query_equals_the_naive_computation(layout: str) -> None:
+    base = tiny.generator(layout.split(",")[0], **LAYOUTS[layout])
+    compressor = n_layers(base)
+    wanted = naive(compressor, base)
+    found = compressor(texts(padding=4), base.get_input_embeddings())
+    torch.testing.assert_close(found.embeddings, wanted[:, :3], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.scores, compressor.rerank_head(wanted[:, 3]).squeeze(-1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shared_query_has_the_naive_gradients(layout: str) -> None:
+    base = tiny.generator(layout.split(",")[0], **LAYOUTS[layout])
+    compressor = n_layers(base)
+    weight = torch.randn(6, 3, tiny.WIDTH, generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for embeddings in (naive(compressor, base)[:, :3],
+                       compressor(texts(), base.get_input_embeddings()).embeddings):
+        compressor.zero_grad()
+        (embeddings * weight).sum().backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in compressor.named_parameters()
+                          if parameter.grad is not None})
+    wanted, found = gradients
+    for name in wanted:
+        scale = wanted[name].abs().max()
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=float(1e-4 * scale))
+
+
+@pytest.mark.parametrize("build", [encoder, windowed])
+def test_encoder_equals_one_unpadded_text_after_the_other(build: Callable[..., EncoderCompressor]) -> None:
+    compressor = build(tiny.generator())
+    found = compressor(texts(padding=4), lambda ids: ids).embeddings
+    wanted = []
+    for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
+        for document in documents:
+            tokens = compressor.encoder.get_input_embeddings()(torch.tensor(query + document))
+            rows = torch.cat([tokens, compressor.memory_rows, compressor.rerank_row])[None]
+            wanted.append(compressor.mlp(compressor.encoder(inputs_embeds=rows).last_hidden_state[0, -4:-1]))
+    torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_windows_are_shorter_than_the_texts() -> None:
+    wide, narrow = (tiny.generator("mistral", sliding_window=window) for window in (None, 6))
+    outputs = [n_layers(base)(texts(), base.get_input_embeddings()).embeddings for base in (wide, narrow)]
+    assert (outputs[0] - outputs[1]).abs().max() > 0.01
+
+
+def test_no_weight_is_shared_with_the_generator() -> None:
+    base = tiny.generator()
+    theirs = {tensor.untyped_storage().data_ptr() for tensor in base.state_dict().values()}
+    for compressor in (n_layers(base), encoder(base)):
+        ours = [*compressor.parameters(), *compressor.buffers()]
+        assert not theirs & {tensor.untyped_storage().data_ptr() for tensor in ours}
+        assert all(parameter.requires_grad for parameter in compressor.parameters())
+
+
+def test_padding_changes_nothing(compressor: Compressor, embed: nn.Module) -> None:
+    assert_same(compressor(texts(padding=7), embed), compressor(texts(), embed))
+
+
+def test_neighbours_change_nothing(compressor: Compressor, embed: nn.Module) -> None:
+    together = compressor(texts(), embed)
+    start = 0
+    for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
+        alone = compressor(texts([query], [documents]), embed)
+        stop = start + len(documents)
+        assert_same(alone, Compressed(together.embeddings[start:stop], together.scores[start:stop]))
+        start = stop
+
+
+def test_the_order_of_documents_only_orders_their_memory(compressor: Compressor, embed: nn.Module) -> None:
+    one, other = (compressor(texts(QUERIES[:1], [each]), embed) for each in (DOCUMENTS[3], DOCUMENTS[3][::-1]))
+    assert_same(one, Compressed(other.embeddings.flip(0), other.scores.flip(0)))
+
+
+def test_memory_depends_on_query_and_document(compressor: Compressor, embed: nn.Module) -> None:
+    document = [[50, 51, 52]]
+    found = compressor(texts([[5], [6], [5]], [document, document, [[50, 51, 53]]]), embed).embeddings
+    assert (found[0] - found[1]).abs().max() > 1e-3 and (found[0] - found[2]).abs().max() > 1e-3
+
+
+def test_no_documents_at_all(compressor: Compressor, embed: nn.Module) -> None:
+    found = compressor(texts(QUERIES[:1], [[]]), embed)
+    assert found.embeddings.shape == (0, 3, tiny.WIDTH) and found.scores.shape == (0,)
+
+
+def test_memory_norm_brings_memory_to_the_embeddings_scale(embed: nn.Module) -> None:
+    for build in COMPRESSORS.values():
+        memory = build(tiny.generator(), memory_norm=True)(texts(), embed).embeddings
+        root = embed.weight.pow(2).mean().sqrt()
+        torch.testing.assert_close(memory.pow(2).mean(-1).sqrt(), root.expand(memory.shape[:2]), rtol=1e-3, atol=1e-4)
+
+
+def test_special_rows_start_at_the_embeddings_scale(embed: nn.Module) -> None:
+    rows = NLayersCompressor(ScaleDownConfig(num_memory_tokens=200), tiny.generator().base_model, 1).memory_rows
+    torch.testing.assert_close(rows.std(0).mean(), embed.weight.std(0).mean(), rtol=0.1, atol=0)
+
+
+def test_gradient_checkpointing_changes_no_gradient(compressor: Compressor, embed: nn.Module) -> None:
+    gradients = []
+    for _ in range(2):
+        compressor.train().zero_grad()
+        compressor(texts(), embed).embeddings.square().sum().backward()
+        gradients.append([parameter.grad for parameter in compressor.parameters() if parameter.grad is not None])
+        compressor.gradient_checkpointing_enable()
+    for before, after in zip(*gradients, strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_number_of_layers() -> None:
+    assert [resolve_num_layers(None, layers) for layers in (2, 12, 23, 24, 32)] == [1, 4, 7, 8, 8]
+    assert resolve_num_layers(5, 6) == 5
+    with pytest.raises(ValueError, match="--num_layers 7.* 6 layers"):
+        resolve_num_layers(7, 6)
+
+
+def assert_same(one: Compressed, other: Compressed) -> None:
+    torch.testing.assert_close(one.embeddings, other.embeddings, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
