@@ -76,7 +76,8 @@ class ScaleDownConfig:
         faults = _positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                            "lora_rank", "lora_alpha")
         if self.compressor_type not in COMPRESSOR_TYPES:
-            faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, got {self.compressor_type!r}")
+            faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, "
+                          f"got {self.compressor_type!r}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
         if self.num_layers is not None and self.compressor_type != "n_layers":

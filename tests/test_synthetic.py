@@ -26,10 +26,11 @@ def test_the_world_is_as_rich_as_promised():
 
 def test_every_answer_stands_in_a_gold_document_and_the_question_names_it():
     for record in records(difficulty=Difficulty(two_hop_share=0.3)):
-        gold = [document for document, score in zip(record.documents, record.reranking_scores) if score > 0]
+        scored = list(zip(record.documents, record.titles, record.reranking_scores, strict=True))
+        gold = [document for document, _, score in scored if score > 0]
         assert len(gold) in (1, 2)
         assert any(record.answer in document for document in gold)
-        titles = [title for title, score in zip(record.titles, record.reranking_scores) if score > 0]
+        titles = [title for _, title, score in scored if score > 0]
         assert any(title in record.query for title in titles)
 
 

@@ -388,7 +388,8 @@ GENRES = tuple("""novel tragedy comedy memoir ballad satire romance thriller fab
     western epic libretto biography cookbook pamphlet sermon""".split())
 MONTHS = tuple("January February March April May June July August September October November December".split())
 
-FIRST_HEADS = tuple("Al Be Ca Da El Fa Gi Ha Il Jo Ka Le Mi No Od Pe Ro Sa Te Ul Vi Wa Yo Ze Bra Cle Dra Fre Gre Kri".split())
+FIRST_HEADS = tuple("""Al Be Ca Da El Fa Gi Ha Il Jo Ka Le Mi No Od Pe Ro Sa Te Ul Vi Wa Yo Ze Bra Cle Dra Fre Gre
+    Kri""".split())
 FIRST_TAILS = tuple("na ra lin mo rik sa ta vin dor la bert mina sel ric nor dine lo mar nik ven".split())
 NAME_HEADS = tuple("""Bal Cor Dun Fal Gar Hol Kel Lor Mar Nor Pel Quin Ras Sol Tan Vel Wen Yar Zan Bren Crow Drum Fen
     Glen Hart Kirk Lang Mond Oster Pren Rud Stein Thorn Ulm Vand Wolf Arn Brig Col Dal Ems Frem Grim Hex Ing Jar Kron

@@ -1,0 +1,107 @@
+"""``--device`` becomes a torch device, with a dtype that it computes well.
+
+Trainium is PyTorch's native backend, device ``neuron`` (Trn2, Trn3). It is known by its device files and by what
+torch says, never by a package's presence: the torch-neuronx of the public index is a stub without code. Not yet run
+on Trainium hardware.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import importlib
+import importlib.metadata
+import warnings
+
+import torch
+
+DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
+BFLOAT16_CAPABILITY = (8, 0)
+_KINDS = {"gpu": "cuda", "trainium": "neuron"}
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_IN_ORDER_OF_CHOICE = ("cuda", "neuron", "mps", "cpu")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn a value of ``--device`` into a device that is there; ``auto`` is the fastest that is.
+
+    Raises:
+        ValueError: for an unknown name, or where that device is missing: what was found, and what is missing.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}, got {name!r}")
+    missing = {kind: _what_is_missing(kind) for kind in _IN_ORDER_OF_CHOICE}
+    found = [kind for kind in _IN_ORDER_OF_CHOICE if missing[kind] is None]
+    if name == "auto":
+        if _neuron_files() and "neuron" not in found:
+            warnings.warn(f"this machine has Neuron devices that are not used: {missing['neuron']}", stacklevel=2)
+        return torch.device(found[0])
+    kind = _KINDS.get(name, name)
+    if kind not in found:
+        raise ValueError(f"--device {name}: {missing[kind]}. Found here: {', '.join(found)}")
+    return torch.device(kind)
+
+
+def dtype_for(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where ``device`` computes in it (CUDA from Ampere on, Trainium), else float32."""
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+    else:
+        fast = device.type == "neuron"
+    return torch.bfloat16 if fast else torch.float32
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensor instead of handing it back to the system at once.
+
+    Training on a CPU frees and takes the same large blocks at every step; each return costs page faults that
+    together take up to half of the time. Elsewhere than on glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _what_is_missing(kind: str) -> str | None:
+    """Say why torch cannot use a device of this kind here; None where it can."""
+    if kind == "cuda" and not torch.cuda.is_available():
+        if torch.version.cuda is None and torch.version.hip is None:
+            return (f"torch {torch.__version__} is built without CUDA; on a machine with an NVIDIA GPU, "
+                    "`bash setup_env.sh` installs the build that has it")
+        return "torch sees no GPU (does `nvidia-smi` see one? A driver older than torch's CUDA hides it)"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "torch sees no Apple GPU"
+    if kind == "neuron" and not _neuron_is_available():
+        return _why_no_neuron()
+    return None
+
+
+def _neuron_files() -> list[str]:
+    return glob.glob("/dev/neuron[0-9]*")
+
+
+def _neuron_is_available() -> bool:
+    if not hasattr(torch, "neuron") and _neuron_files():
+        # Importing the package is what registers the device with torch.
+        try:
+            importlib.import_module("torch_neuronx")
+        except (ImportError, OSError, RuntimeError):
+            return False
+    return hasattr(torch, "neuron") and torch.neuron.is_available()
+
+
+def _why_no_neuron() -> str:
+    if not _neuron_files():
+        return "there is no Neuron device here (/dev/neuron0)"
+    try:
+        version = importlib.metadata.version("torch-neuronx")
+    except importlib.metadata.PackageNotFoundError:
+        return ("there is a Neuron device, but no torch-neuronx: `bash setup_env.sh` installs it, "
+                "or pip install -r requirements-trainium.txt")
+    if hasattr(torch, "neuron"):
+        return f"torch-neuronx {version} sees no usable Neuron device (is another process holding it?)"
+    return (f"torch-neuronx {version} has no native device: the older generation on PyTorch/XLA (Trn1, Inf2) is not "
+            "supported for training any more; 2.13 or newer on Trn2 or Trn3 is needed (requirements-trainium.txt)")

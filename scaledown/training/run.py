@@ -1,0 +1,91 @@
+"""The steps that every training script shares: a seeded model on its device, trained into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.models.model import ScaleDownModel
+from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
+from scaledown.training.trainer import ScaleDownTrainer
+
+FINAL = "final"
+
+
+def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor: str | None = None) -> ScaleDownModel:
+    """A new model on ``--device``, the same for the same seed; or one that goes on from a checkpoint.
+
+    Args:
+        config: what to build.
+        device: a value of ``--device``.
+        seed: of every new weight.
+        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that a pretraining left.
+
+    Raises:
+        ValueError: for a device or model that is not there, or a checkpoint of another model.
+    """
+    place = resolve_device(device)
+    set_seed(seed)
+    if place.type == "cpu":
+        keep_freed_memory()
+    if init_compressor is None:
+        return ScaleDownModel(config, device=place, dtype=dtype_for(place))
+    model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=dtype_for(place))
+    _check_same_model(config, model.config, init_compressor)
+    return model
+
+
+def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], folder: Path,
+          resume_from: Path | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
+          eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
+    """Train ``model`` and save it as ``folder/final``; returns the trainer's log, one row a logged step.
+
+    Ctrl-C saves a checkpoint to go on from before it ends the run.
+
+    Raises:
+        ValueError: where the settings do not fit the number of processes.
+    """
+    trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    except KeyboardInterrupt:
+        trainer.save_now()
+        print(f"\nsaved at step {trainer.state.global_step}: --resume goes on from there")
+        raise
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder / FINAL)
+    return trainer.state.log_history
+
+
+def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingConfig,
+              batch_size: int = 8) -> Callable[[], dict[str, float]]:
+    """A callable that measures the mean answer loss on ``records``, for the trainer to call as it goes."""
+
+    def measure() -> dict[str, float]:
+        was_training = model.training
+        model.eval()
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, len(records), batch_size):
+                share = records[start:start + batch_size]
+                batch = model.processor.collate(share, answer_tokens=config.answer_tokens)
+                losses = model({name: tensor.to(model.device) for name, tensor in batch.items()})
+                total += losses.answer_loss.item() * len(share)
+        model.train(was_training)
+        return {"answer_loss": total / len(records)}
+
+    return measure
+
+
+def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:
+    differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
+                 for field in ("generator_model", "compressor_type", "num_layers", "num_memory_tokens",
+                               "compression_rate", "enable_reranking")
+                 if getattr(wanted, field) not in (None, getattr(found, field))]
+    if differing:
+        raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")

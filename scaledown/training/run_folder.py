@@ -1,0 +1,83 @@
+"""One folder, one run: claimed before anything is computed, so that no run writes over another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RUN_FILE = "config.json"
+SETTINGS = "settings"
+NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps"}
+"""Settings that may differ when a run goes on: they change no result."""
+
+
+def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, resume: bool = False) -> Path | None:
+    """Take ``folder`` for a run and write ``config.json`` into it.
+
+    Args:
+        folder: made if need be.
+        run: what ``config.json`` shall say; ``run["settings"]`` holds every setting by name.
+        overwrite: remove what another run left there.
+        resume: go on with the run that is there.
+
+    Returns:
+        The last whole checkpoint to go on from, or None for a run that starts anew.
+
+    Raises:
+        ValueError: where another run is there and neither flag was given, where there is nothing to resume, or
+            where the run to resume had other settings.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder}: is a file; give a folder")
+    is_taken = (folder / RUN_FILE).exists() or any(checkpoints(folder))
+    if is_taken and not (overwrite or resume):
+        raise ValueError(f"--output_dir {folder} holds another run: give --resume to go on with it, --overwrite to "
+                         "replace it, or another folder")
+    if resume:
+        _check_same(folder, run)
+        return max(checkpoints(folder), key=_step, default=None)
+    if overwrite and is_taken:
+        remove_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f"{RUN_FILE}.tmp"
+    draft.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, folder / RUN_FILE)
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints under ``folder``, in it or in its ``checkpoints`` folder; the trainer's state ends one."""
+    places = (folder, folder / "checkpoints")
+    return [path.parent for place in places for path in place.glob("checkpoint-*/trainer_state.json")]
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run's checkpoints and its config; results are written over one by one."""
+    for path in (*folder.glob("checkpoint-*"), folder / "checkpoints", folder / "final", folder / "runs"):
+        shutil.rmtree(path, ignore_errors=True)
+    (folder / RUN_FILE).unlink(missing_ok=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
+    path = folder / RUN_FILE
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))[SETTINGS]
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"--resume: no run in {folder} (it has no {RUN_FILE})") from None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"--resume: {path} is damaged; start again with --overwrite") from None
+    now = json.loads(json.dumps(run[SETTINGS]))
+    differing = [f"--{name} was {earlier.get(name)!r}, is {now.get(name)!r}"
+                 for name in sorted(set(earlier) | set(now) - NOT_PART_OF_THE_RUN)
+                 if name not in NOT_PART_OF_THE_RUN and earlier.get(name) != now.get(name)]
+    if differing:
+        raise ValueError(f"--resume: the run in {folder} had other settings: {'; '.join(differing)}")

@@ -1,0 +1,171 @@
+"""Training by distillation (paper, section 3.3), on transformers' Trainer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from scaledown.config import TrainingConfig
+from scaledown.models.checkpoint import load_weights
+from scaledown.models.model import COMPRESSOR_FILE, GENERATOR_FILE, Losses, ScaleDownModel
+
+COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4}
+"""Table 7 of the paper."""
+
+Evaluate = Callable[[], Mapping[str, float]]
+
+
+def compressor_learning_rate(config: TrainingConfig, compressor_type: str) -> float:
+    """The compressor's peak learning rate: as set, else the paper's for its type (table 7)."""
+    return config.learning_rate_compressor or COMPRESSOR_LEARNING_RATES[compressor_type]
+
+
+class ScaleDownTrainer(Trainer):
+    """Trains compressor, LoRA, special rows and heads together: two learning rates, one loss, its parts logged.
+
+    Args:
+        model: what is trained, on the device where it trains.
+        config: how; ``batch_size`` is the global one.
+        records: ``query``, ``documents``, ``answer`` and, for reranking, ``reranking_scores``.
+        output_dir: gets ``checkpoint-N`` folders, each a whole checkpoint with the trainer's state beside it.
+        evaluate: called every ``eval_steps`` steps; what it returns is logged as ``eval_*``.
+        eval_steps: steps between two calls of ``evaluate``.
+        in_order: take the records as they come, easy ones first, instead of shuffled.
+
+    Raises:
+        ValueError: where the batch size cannot be shared among the processes.
+    """
+
+    def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
+                 evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
+        self.config, self.parts, self.in_order = config, _Mean(), in_order
+        model.reranking_loss_weight = config.reranking_loss_weight
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        super().__init__(
+            model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=list(records),
+            data_collator=partial(model.processor.collate, answer_tokens=config.answer_tokens))
+        # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
+        self.model_accepts_loss_kwargs = False
+        if evaluate is not None and eval_steps:
+            self.add_callback(_EvaluationCallback(evaluate, eval_steps, self.log))
+
+    @property
+    def scaledown(self) -> ScaleDownModel:
+        """The model, out of whatever wraps it for several processes."""
+        return self.accelerator.unwrap_model(self.model).scaledown
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a learning rate of its own for the generator and for the compressor (table 7)."""
+        if self.optimizer is None:
+            groups = self.scaledown.parameter_groups(
+                self.config.learning_rate_generator,
+                compressor_learning_rate(self.config, self.scaledown.config.compressor_type), self.config.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
+                     num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """The loss of a batch; its parts are summed on the device until they are logged."""
+        losses: Losses = model(inputs)
+        self.parts.add(losses)
+        return losses.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log with each part of the loss and each learning rate."""
+        if "loss" in logs and "train_runtime" not in logs:
+            logs |= self.parts.take()
+            logs |= {f"learning_rate_{group['name'].removesuffix('_weights')}": group["lr"]
+                     for group in self.optimizer.param_groups if group["name"].endswith("_weights")}
+        super().log(logs, start_time)
+
+    def save_now(self) -> None:
+        """Write a checkpoint of the step that was last finished."""
+        self._save_checkpoint(self.model, trial=None)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_weights(self.scaledown.compressor, Path(resume_from_checkpoint) / COMPRESSOR_FILE)
+        load_weights(self.scaledown.generator, Path(resume_from_checkpoint) / GENERATOR_FILE)
+
+
+class _EvaluationCallback(TrainerCallback):
+    """Evaluates every ``steps`` steps, and puts the figures into the trainer's log."""
+
+    def __init__(self, evaluate: Evaluate, steps: int, log: Callable[[dict[str, float]], None]) -> None:
+        self.evaluate, self.steps, self.log = evaluate, steps, log
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Evaluate where it is due; the run's end is measured by whoever started it."""
+        if state.global_step % self.steps == 0 and state.global_step < state.max_steps:
+            self.log({f"eval_{name}": value for name, value in self.evaluate().items()})
+
+
+class _Trainable(nn.Module):
+    """The model without its ``config``, which the Trainer would take for one of transformers' own and write to."""
+
+    def __init__(self, scaledown: ScaleDownModel) -> None:
+        super().__init__()
+        self.scaledown = scaledown
+
+    def forward(self, batch: dict[str, Tensor]) -> Losses:
+        return self.scaledown(batch)
+
+
+class _Mean:
+    """Running means of the loss parts, held as tensors so that no step waits for the device."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, losses: Losses) -> None:
+        for name in ("answer_loss", "reranking_loss"):
+            if (value := getattr(losses, name)) is not None:
+                self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: (value / self.count).item() for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def num_processes() -> int:
+    """Processes that train together, as ``torchrun`` and ``accelerate launch`` say."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
+    """The Trainer's own settings for ``config``.
+
+    Raises:
+        ValueError: where the global batch cannot be shared evenly among processes and accumulation steps.
+    """
+    parts = num_processes() * config.gradient_accumulation_steps
+    if config.batch_size % parts:
+        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {num_processes()} processes with "
+                         f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
+                         f"of {parts}")
+    return TrainingArguments(
+        output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
+        per_device_train_batch_size=config.batch_size // parts,
+        gradient_accumulation_steps=config.gradient_accumulation_steps, num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
+        lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
+        logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
+        save_total_limit=2, seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
+        dataloader_pin_memory=model.device.type == "cuda", ddp_find_unused_parameters=True)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from scaledown.training import devices
+from scaledown.training.devices import DEVICES, dtype_for, resolve_device
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that makes torch see just these kinds of device, and these Neuron device files."""
+
+    def make(*kinds: str, neuron_files: tuple[str, ...] = ()) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
+        monkeypatch.setattr(torch, "neuron", SimpleNamespace(is_available=lambda: "neuron" in kinds), raising=False)
+        monkeypatch.setattr(devices, "_neuron_files", lambda: list(neuron_files))
+
+    make()
+    return make
+
+
+@pytest.mark.parametrize(("kinds", "chosen"), [
+    ((), "cpu"), (("cuda",), "cuda"), (("cuda", "neuron"), "cuda"), (("neuron", "mps"), "neuron"), (("mps",), "mps"),
+])
+def test_auto_takes_the_fastest_that_is_there(machine, monkeypatch, kinds, chosen):
+    if "neuron" in kinds:
+        monkeypatch.setattr(torch, "device", lambda kind: SimpleNamespace(type=kind))
+    machine(*kinds)
+    assert resolve_device("auto").type == chosen
+    assert resolve_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
+def test_gpu_means_cuda(machine, name):
+    machine("cuda")
+    assert resolve_device(name).type == "cuda"
+
+
+@pytest.mark.parametrize("name", [name for name in DEVICES if name not in ("auto", "cpu")])
+def test_a_missing_device_says_what_was_found(machine, name):
+    with pytest.raises(ValueError, match=rf"--device {name}: .*Found here: cpu$"):
+        resolve_device(name)
+
+
+def test_an_unknown_device_lists_the_known():
+    with pytest.raises(ValueError, match="auto, gpu, cuda, cpu, mps, trainium, got 'tpu'"):
+        resolve_device("tpu")
+
+
+@pytest.mark.parametrize(("cuda", "message"), [(None, "built without CUDA"), ("13.0", "nvidia-smi")])
+def test_gpu_tells_a_wrong_build_from_a_missing_driver(machine, monkeypatch, cuda, message):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    with pytest.raises(ValueError, match=message):
+        resolve_device("gpu")
+
+
+def test_trainium_without_device_files_is_not_there(machine):
+    with pytest.raises(ValueError, match="no Neuron device here"):
+        resolve_device("trainium")
+
+
+@pytest.mark.parametrize(("version", "native", "message"), [
+    (None, False, "requirements-trainium.txt"),
+    ("2.9.0", False, "older generation on PyTorch/XLA"),
+    ("2.13.3.0", True, "no usable Neuron device"),
+])
+def test_trainium_that_cannot_be_used_says_why(machine, monkeypatch, version, native, message):
+    def installed(name):
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    machine(neuron_files=("/dev/neuron0",))
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    if not native:
+        monkeypatch.delattr(torch, "neuron")
+        monkeypatch.setitem(sys.modules, "torch_neuronx", None)
+    with pytest.raises(ValueError, match=message):
+        resolve_device("trainium")
+    with pytest.warns(UserWarning, match="Neuron devices that are not used"):
+        assert resolve_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [
+    ((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16), ((12, 1), torch.bfloat16),
+])
+def test_bfloat16_from_ampere_on(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert dtype_for(torch.device("cuda")) is dtype
+
+
+def test_cpu_and_apple_compute_in_float32():
+    assert dtype_for(torch.device("cpu")) is torch.float32
+    assert dtype_for(torch.device("mps")) is torch.float32
+
+
+def test_a_native_neuron_device_is_found_and_computes_in_bfloat16():
+    """With torch's own stand-in for a device, named ``neuron``, in a process of its own: it cannot be unregistered."""
+    code = ("import torch\n"
+            "from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as register\n"
+            "register('neuron')\n"
+            "from scaledown.training.devices import dtype_for, resolve_device\n"
+            "for name in ('trainium', 'auto'):\n"
+            "    print(resolve_device(name), dtype_for(resolve_device(name)))\n")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["neuron", "torch.bfloat16"] * 2, ended.stderr

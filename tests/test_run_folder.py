@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scaledown.training.run_folder import claim
+
+RUN = {"settings": {"seed": 1, "device": "cpu"}, "commit": None}
+
+
+def checkpoint(folder, step, is_whole=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    if is_whole:
+        (path / "trainer_state.json").write_text("{}")
+    return path
+
+
+def test_a_new_folder_is_made_and_says_what_the_run_is(tmp_path):
+    assert claim(tmp_path / "a" / "b", RUN) is None
+    assert json.loads((tmp_path / "a" / "b" / "config.json").read_text()) == RUN
+
+
+def test_another_run_is_left_alone(tmp_path):
+    claim(tmp_path, RUN)
+    with pytest.raises(ValueError, match="--resume.*--overwrite"):
+        claim(tmp_path, {"settings": {"seed": 2}})
+    assert json.loads((tmp_path / "config.json").read_text()) == RUN
+
+
+def test_overwrite_removes_the_other_runs_checkpoints(tmp_path):
+    claim(tmp_path, RUN)
+    path = checkpoint(tmp_path / "checkpoints", 5)
+    (tmp_path / "mine.txt").write_text("keep")
+    assert claim(tmp_path, RUN, overwrite=True) is None
+    assert not path.exists() and (tmp_path / "mine.txt").exists()
+
+
+def test_resume_finds_the_last_whole_checkpoint(tmp_path):
+    claim(tmp_path, RUN)
+    checkpoint(tmp_path, 9)
+    last = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 11, is_whole=False)
+    assert claim(tmp_path, RUN, resume=True) == last
+
+
+def test_resume_before_the_first_checkpoint_starts_anew(tmp_path):
+    claim(tmp_path, RUN)
+    assert claim(tmp_path, RUN, resume=True) is None
+
+
+def test_resume_with_other_settings_names_them(tmp_path):
+    claim(tmp_path, RUN)
+    with pytest.raises(ValueError, match="--seed was 1, is 2"):
+        claim(tmp_path, {"settings": {"seed": 2, "device": "cuda"}}, resume=True)
+    assert claim(tmp_path, {"settings": {"seed": 1, "device": "cuda"}}, resume=True) is None
+
+
+def test_resume_without_a_run_says_so(tmp_path):
+    with pytest.raises(ValueError, match="no run in"):
+        claim(tmp_path / "nothing", RUN, resume=True)
+
+
+def test_a_damaged_config_and_a_file_in_the_way_are_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        claim(tmp_path, RUN, resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        claim(tmp_path / "file", RUN)

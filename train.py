@@ -1,0 +1,58 @@
+"""Train a compressor and a generator by distillation: python train.py --train_data data.json"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaledown import cli
+from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.data.records import eval_path, read_records
+from scaledown.evaluation.run_information import run_information
+from scaledown.training import run, run_folder
+from scaledown.training.devices import DEVICES, resolve_device
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's flags."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train_data", required=True, help="training records, JSON or JSONL")
+    parser.add_argument("--eval_data", help="evaluation records, whose loss is logged [X_eval.json beside X.json]")
+    parser.add_argument("--eval_steps", type=int, default=500, help="steps between two evaluations [500]")
+    parser.add_argument("--output_dir", default="./checkpoints", help="gets checkpoint-N/ and final/ [./checkpoints]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
+    parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
+    cli.add_flags(parser, ScaleDownConfig)
+    cli.add_flags(parser, TrainingConfig)
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, and say where the checkpoints are."""
+    args = build_parser().parse_args(argv)
+    config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
+    records = read_records(args.train_data)
+    eval_data = args.eval_data or (path if (path := eval_path(args.train_data)).exists() else None)
+    eval_records = read_records(eval_data) if eval_data else []
+    device = resolve_device(args.device)
+    model = run.build_model(config, args.device, training.seed, args.init_compressor)
+    settings = vars(args) | dataclasses.asdict(model.config)
+    folder = Path(args.output_dir)
+    resume_from = run_folder.claim(folder, run_information(training.seed, device, sys.argv, settings),
+                                   args.overwrite, args.resume)
+    print(f"training {config.generator_model} with a {config.compressor_type} compressor on {len(records)} records, "
+          f"on {device}; evaluating on {len(eval_records)}")
+    run.train(model, training, records, folder, resume_from,
+              run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
+    print(f"done: {folder / run.FINAL}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The main job: evaluate, train, evaluate again, and show what changed.
+
+With no arguments it runs on the embedded data and the embedded generator: offline, on a CPU, in minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scaledown import cli
+from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.data.records import Record, eval_path, read_records
+from scaledown.data.synthetic import synthetic_records
+from scaledown.evaluation import job
+from scaledown.evaluation.run_information import run_information
+from scaledown.training import run, run_folder
+from scaledown.training.devices import DEVICES, resolve_device
+from scaledown.training.embedded import recipe
+
+LOSS_RECORDS = 100
+OWN_FLAGS = ("generator_model", "learning_rate_generator", "learning_rate_compressor")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's flags; a default that depends on the generator is told in its help."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_data", help="training records, JSON or JSONL [those of the embedded world]")
+    parser.add_argument("--eval_data", help="evaluation records [X_eval.json beside X.json]")
+    parser.add_argument("--generator_model", help="a Hub id, a local folder, or 'embedded' "
+                        f"[embedded; with --train_data {DEFAULT_GENERATOR}]")
+    parser.add_argument("--learning_rate", type=float, help="peak learning rate of generator and compressor "
+                        f"[1e-4; for the embedded generator {recipe.TRAINING['learning_rate_generator']}]")
+    parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
+    parser.add_argument("--output_dir", default="./training_with_eval", help="[./training_with_eval]")
+    parser.add_argument("--eval_steps", type=int, default=100, help="steps between two looks at the loss [100]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
+    cli.add_flags(parser, ScaleDownConfig, but=OWN_FLAGS)
+    cli.add_flags(parser, TrainingConfig, but=OWN_FLAGS, batch_size=4)
+    cli.add_flags(parser, EvaluationConfig)
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Flags, with the defaults that fit the generator."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    generator = args.generator_model or (DEFAULT_GENERATOR if args.train_data else EMBEDDED)
+    if generator == EMBEDDED:
+        parser.set_defaults(**recipe.MODEL, **recipe.TRAINING)
+        args = parser.parse_args(argv)
+    args.generator_model = generator
+    if args.learning_rate is not None:
+        args.learning_rate_generator = args.learning_rate_compressor = args.learning_rate
+    return args
+
+
+def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
+    """Training and evaluation records: from files, or made from the seed."""
+    if args.train_data is None:
+        evaluation = list(synthetic_records(args.eval_examples, args.seed, split="eval"))
+        return recipe.lessons(args.seed), evaluation
+    eval_data = Path(args.eval_data) if args.eval_data else eval_path(args.train_data)
+    if not eval_data.exists():
+        raise ValueError(f"{eval_data}: no evaluation records; give them with --eval_data")
+    return read_records(args.train_data), read_records(eval_data)[:args.eval_examples]
+
+
+def notes(args: argparse.Namespace) -> list[str]:
+    """What a reader of the report must know about where training started."""
+    if args.init_compressor:
+        return [f"Training started from the pretrained checkpoint {args.init_compressor}."]
+    return ["Training started from a new compressor: nothing but the generator was pretrained."]
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, train, measure again, report."""
+    args = parse(argv)
+    config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
+    evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
+    records, eval_records = load_data(args)
+    device = resolve_device(args.device)
+    model = run.build_model(config, args.device, training.seed, args.init_compressor)
+    settings: dict[str, Any] = vars(args) | dataclasses.asdict(model.config)
+    information = run_information(training.seed, device, sys.argv, settings)
+    resume_from = run_folder.claim(folder, information, args.overwrite, args.resume)
+    print(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: {len(records)} training "
+          f"records, {len(eval_records)} evaluation records; results go to {folder}")
+    before = job.measure_before(model, eval_records, evaluation, training.seed, folder)
+    history = run.train(model, training, records, folder / "checkpoints", resume_from,
+                        run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
+                        in_order=args.train_data is None)
+    report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
+                               notes=notes(args))
+    print(job.summary(report, folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
