@@ -1,0 +1,132 @@
+"""Every script's main(), on tiny models and on the embedded one; and what users' mistakes get."""
+
+from __future__ import annotations
+
+import json
+
+import example_usage
+import pytest
+import test_training
+import tiny
+import train
+import train_with_evaluation
+
+from scaledown.data.records import eval_path, write_records
+from scaledown.data.synthetic import synthetic_records
+
+QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num_memory_tokens", "2"]
+MEASURED = ["--eval_examples", "4", "--eval_steps", "1", "--timed_queries", "2", "--max_new_tokens", "4",
+            "--bootstrap_resamples", "50"]
+OUTPUT = ("before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
+          "before_training_results.json", "after_training_results.json", "report.md", "config.json",
+          "checkpoints/final/config.json")
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    return tiny.generator_folder(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "records.json"
+    write_records(path, list(synthetic_records(6, seed=3)))
+    write_records(eval_path(path), list(synthetic_records(4, seed=3, split="eval")))
+    return str(path)
+
+
+def without_times(report):
+    """A report without what a clock, or the place it was written to, changes."""
+    report = {key: value for key, value in report.items() if key not in ("speed_statistics", "run")}
+    report["baselines"] = {name: {key: value for key, value in row.items() if key != "times"}
+                           for name, row in report["baselines"].items()}
+    return report
+
+
+def test_the_main_job_writes_everything_and_one_seed_gives_one_report(generator, data, tmp_path):
+    reports = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        assert train_with_evaluation.main([
+            "--train_data", data, "--generator_model", generator, "--output_dir", str(folder), *QUICK, *MEASURED]) == 0
+        assert all((folder / each).is_file() for each in OUTPUT)
+        reports.append(json.loads((folder / "metrics_report.json").read_text()))
+    assert without_times(reports[0]) == without_times(reports[1])
+    for key in ("before_training", "after_training", "improvements", "baselines", "speed_statistics", "cost", "run"):
+        assert key in reports[0]
+    assert reports[0]["run"]["n"] == 4
+    assert reports[0]["run"]["settings"]["num_memory_tokens"] == 2
+
+
+def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
+    assert train_with_evaluation.main(["--output_dir", str(tmp_path), *QUICK, *MEASURED]) == 0
+    settings = json.loads((tmp_path / "config.json").read_text())["settings"]
+    assert settings["generator_model"] == "embedded" and settings["num_layers"] == 3
+    assert settings["learning_rate_generator"] == train_with_evaluation.recipe.TRAINING["learning_rate_generator"]
+
+
+@pytest.mark.parametrize("compressor", ["n_layers", "modernbert"])
+def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compressor, capsys):
+    encoder = ["--compressor_model", tiny.encoder_folder(tmp_path / "encoder")] if compressor == "modernbert" else []
+    argv = ["--train_data", data, "--generator_model", generator, "--output_dir", str(tmp_path / "run"),
+            "--compressor_type", compressor, "--save_steps", "1", "--enable_reranking", *encoder, *QUICK]
+    assert train.main(argv) == 0
+    assert (tmp_path / "run" / "checkpoint-2" / "config.json").is_file()
+    assert example_usage.main([str(tmp_path / "run" / "final")]) == 0
+    assert "from full text" in capsys.readouterr().out
+    assert train.main(argv) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert train.main([*argv, "--resume"]) == 0
+
+
+def test_the_check_of_an_installation_passes(monkeypatch, capsys):
+    monkeypatch.setattr(test_training, "STEPS", 12)
+    assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 0
+    assert "7 of 7 checks hold" in capsys.readouterr().out
+
+
+def test_the_check_of_an_installation_fails_where_something_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(test_training, "STEPS", 2)
+    monkeypatch.setattr(test_training, "_is_alone_as_in_a_batch", lambda model, records: False)
+    assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 1
+    assert "neighbours and padding" in capsys.readouterr().out.splitlines()[-1]
+
+
+def broken(tmp_path, text):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--num_layers", "9"], "--num_layers 9"),
+    (["--generator_model", "nobody/nothing"], "embedded"),
+    (["--device", "gpu"], "--device gpu"),
+    (["--batch_size", "0"], "--batch_size"),
+    (["--compression_rate", "0"], "--compression_rate"),
+    (["--eval_data", "nowhere.json"], "nowhere.json"),
+])
+@pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
+def test_a_users_mistake_gets_a_message_and_leaves_nothing(script, flags, message, generator, data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    argv = ["--train_data", data, "--generator_model", generator, "--output_dir", str(folder), *flags]
+    assert script.main(argv) == 2
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[{", "line 1"), ("[]", "no records"), ('[{"query": "q", "documents": "d"}]', "2 faults")])
+def test_broken_records_get_a_message(text, message, generator, tmp_path, capsys):
+    argv = ["--train_data", broken(tmp_path, text), "--generator_model", generator, "--output_dir", str(tmp_path / "x")]
+    assert train.main(argv) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_missing_evaluation_half_is_named(generator, tmp_path, capsys):
+    path = tmp_path / "alone.json"
+    write_records(path, list(synthetic_records(2)))
+    assert train_with_evaluation.main(["--train_data", str(path), "--generator_model", generator,
+                                       "--output_dir", str(tmp_path / "x")]) == 2
+    assert "--eval_data" in capsys.readouterr().err
