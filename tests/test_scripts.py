@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import example_usage
 import pytest
-import test_training
 import tiny
+
+import example_usage
+import test_training
 import train
 import train_with_evaluation
-
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.synthetic import synthetic_records
 

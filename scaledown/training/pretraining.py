@@ -17,12 +17,12 @@ CLEAR_WORDS = 4
 """Words of the continuation that the generator sees in clear, to know where to go on."""
 
 
-def pretraining_records(texts: Sequence[str], num_examples: int, words: tuple[int, int] = (2, 60),
+def pretraining_records(texts: Sequence[str], num_examples: int, words: tuple[int, int] = (2, 24),
                         auto_encoding_share: float = 0.5, seed: int = 42) -> list[Record]:
     """Records whose answers are spans of ``texts``, short spans first.
 
-    A compressor with random rows gets nowhere on long spans (its loss stays at the language model's), but learns
-    to hand on a few words in seconds; so lengths grow from the shortest to the longest, with the step.
+    A compressor with random rows gets nowhere on long spans (its loss stays at the language model's), but soon
+    learns to hand on a few words; so lengths grow, by the same factor from record to record.
 
     Args:
         texts: plain texts; spans are drawn from them at random.
@@ -39,8 +39,10 @@ def pretraining_records(texts: Sequence[str], num_examples: int, words: tuple[in
     if not split_texts:
         raise ValueError(f"pretraining needs texts of at least {words[0] + CLEAR_WORDS + 1} words; found none "
                          f"among {len(texts)}")
-    lengths = [words[0] + (words[1] - words[0]) * number / max(1, num_examples - 1) for number in range(num_examples)]
-    return [_record(rng, rng.choice(split_texts), max(words[0], round(length * rng.uniform(0.5, 1.0))),
+    shortest, longest = words
+    growth = longest / shortest
+    lengths = [shortest * growth ** (number / max(1, num_examples - 1)) for number in range(num_examples)]
+    return [_record(rng, rng.choice(split_texts), max(shortest, round(length * rng.uniform(0.5, 1.0))),
                     rng.random() < auto_encoding_share, number) for number, length in enumerate(lengths)]
 
 
