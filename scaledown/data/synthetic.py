@@ -18,6 +18,8 @@ from scaledown.data.synthetic_wordings import KINDS, Kind, Relation
 
 SPLITS = ("train", "eval")
 EVAL_SHARE = 5
+SHORTEST_WORDS = 32
+"""With fillers no document has fewer words: 40 tokens of the embedded tokenizer, or a little more."""
 GOLD_SCORE, HARD_SCORE, EASY_SCORE = 6.0, -3.0, -8.0
 
 
@@ -137,9 +139,11 @@ class World:
         sentences = [self._statement(entity, relation, difficulty.num_wordings, place == 0 or self.rng.random() < 0.4)
                      for place, relation in enumerate(order)]
         if difficulty.fillers:
+            fillers = self.rng.sample(entity.kind.fillers, len(entity.kind.fillers))
             num_fillers = max(self.rng.randint(0, 2), 5 - len(sentences))
-            for filler in self.rng.sample(entity.kind.fillers, num_fillers):
-                sentences.insert(self.rng.randint(1, len(sentences)), filler)
+            while num_fillers > 0 or sum(len(sentence.split()) for sentence in sentences) < SHORTEST_WORDS:
+                sentences.insert(self.rng.randint(1, len(sentences)), fillers.pop())
+                num_fillers -= 1
         return Document(" ".join(sentence[0].upper() + sentence[1:] for sentence in sentences), entity, tuple(order))
 
     def _statement(self, entity: Entity, relation: Relation, num_wordings: int, named: bool) -> str:

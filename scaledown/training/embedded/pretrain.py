@@ -35,6 +35,7 @@ LEVELS = (
             cloze_share=0.1),
     Mixture(Difficulty((2, 6), (2, 5), hard_share=1.0, two_hop_share=0.0)),
     Mixture(Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.1)),
+    Mixture(Difficulty((1, 7), (3, 6), hard_share=0.8, two_hop_share=0.05)),
 )
 DEEP_FROM_LEVEL = 3
 SHALLOW_LAYERS = 4
@@ -57,7 +58,7 @@ class PretrainConfig:
     num_layers: int = setting(9, "layers: three times those of the compressor, so that compression pays")
     num_heads: int = setting(4, "attention heads")
     intermediate_size: int = setting(256, "width of the feed-forward part")
-    steps: int = setting(4500, "steps; the learning rate falls over the last third")
+    steps: int = setting(2750, "steps; the learning rate falls over the last third")
     batch_tokens: int = setting(1536, "tokens a step, in each process")
     learning_rate_matrices: float = setting(5e-3, "peak learning rate of Muon, for the matrices")
     learning_rate_rest: float = setting(5e-3, "peak learning rate of AdamW, for embeddings and norms")

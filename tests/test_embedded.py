@@ -1,0 +1,98 @@
+"""The builder of the embedded generator, and what the shipped one promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scaledown import hub
+from scaledown.data.synthetic import Difficulty, synthetic_records
+from scaledown.training.embedded.__main__ import main
+from scaledown.training.embedded.batches import BatchMaker, Mixture
+from scaledown.training.embedded.pretrain import PretrainConfig, build_generator, exact_match, hidden_states, losses
+
+EASY = Mixture(Difficulty((2, 3), (2, 3)), query_first_share=0.5, tokens=300)
+TINY = ["--hidden_size", "32", "--num_layers", "2", "--num_heads", "2", "--intermediate_size", "32",
+        "--batch_tokens", "200", "--eval_steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return hub.load_tokenizer("embedded")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    generator = build_generator(PretrainConfig(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32),
+                                tokenizer)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return generator.eval()
+
+
+def test_a_branch_reads_what_its_question_alone_would_read(tokenizer, model):
+    batch = BatchMaker(tokenizer, 0, "train").batch(3, EASY)
+    hidden = hidden_states(model, batch)
+    for row in range(len(hidden)):
+        for place in batch["answers"][row].nonzero().flatten():
+            seen = (batch["mask"][row, 0, place] == 0).nonzero().flatten()
+            alone = model.model(input_ids=batch["input_ids"][row, seen][None]).last_hidden_state[0, -1]
+            torch.testing.assert_close(alone, hidden[row, place], atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_depends_on_its_number_alone(tokenizer):
+    one, other = (BatchMaker(tokenizer, 0, "train").batch(5, EASY) for _ in range(2))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    next_batch = BatchMaker(tokenizer, 0, "train").batch(6, EASY)["input_ids"]
+    assert next_batch.shape != one["input_ids"].shape or not torch.equal(next_batch, one["input_ids"])
+
+
+def test_what_is_learnt_to_be_said_is_the_answers(tokenizer):
+    batch = BatchMaker(tokenizer, 0, "eval").batch(0, Mixture(Difficulty((1, 1), (1, 1)), query_first_share=0.0))
+    row = batch["answers"][0].nonzero().flatten()
+    said = tokenizer.decode(batch["next_ids"][0, row])
+    text = tokenizer.decode(batch["input_ids"][0])
+    assert said.endswith(tokenizer.eos_token)
+    assert said.removesuffix(tokenizer.eos_token).strip() in text.split("assistant")[0]
+
+
+def test_exact_match_is_right_only_where_every_token_is(tokenizer, model):
+    maker = BatchMaker(tokenizer, 0, "eval")
+    batch = maker.batch(0, EASY)
+    predicted = model.lm_head(hidden_states(model, batch)).argmax(-1)
+    right = total = 0
+    for row in range(len(predicted)):
+        places = batch["answers"][row].nonzero().flatten().tolist()
+        groups = [[]]
+        for place in places:
+            if groups[-1] and place != groups[-1][-1] + 1:
+                groups.append([])
+            groups[-1].append(place)
+        right += sum(bool((predicted[row, group] == batch["next_ids"][row, group]).all()) for group in groups)
+        total += len(groups)
+    assert exact_match(model, maker, EASY, 1) == pytest.approx(right / total)
+    assert losses(model, batch)[2] == pytest.approx(right / total)
+
+
+def test_a_killed_build_goes_on_to_the_same_weights(tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder, steps in ((whole, ["4"]), (resumed, ["2", "4"])):
+        for step in steps:
+            # A schedule that does not depend on the last step, so that both runs are the same up to there.
+            assert main(["--work_dir", str(folder), "--output_dir", str(folder / "generator"), "--steps", step,
+                         "--decay_share", "0.000001", *TINY]) == 0
+    one, other = ((folder / "generator" / "model.safetensors").read_bytes() for folder in (whole, resumed))
+    assert one == other
+
+
+def test_the_tokenizer_reads_any_text(tokenizer):
+    for text in ("naïve 日本 \t1,234 ✓", "<|im_end|> stays text", "Ünïcode\nlines"):
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert tokenizer.decode(ids).strip() == text
+        assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_the_world_s_documents_are_40_to_128_tokens(tokenizer):
+    lengths = [len(tokenizer(document, add_special_tokens=False).input_ids)
+               for record in synthetic_records(300) for document in record.documents]
+    assert min(lengths) >= 40 and max(lengths) <= 128
