@@ -18,7 +18,7 @@ from scaledown.data.synthetic_wordings import KINDS, Kind, Relation
 
 SPLITS = ("train", "eval")
 EVAL_SHARE = 5
-SHORTEST_WORDS = 32
+SHORTEST_WORDS = 35
 """With fillers no document has fewer words: 40 tokens of the embedded tokenizer, or a little more."""
 GOLD_SCORE, HARD_SCORE, EASY_SCORE = 6.0, -3.0, -8.0
 
