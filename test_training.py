@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def checks(compressor_type: str, num_examples: int, device: str, folder: Path) -> Iterator[Check]:
     """The checks of one compressor, in order: each builds on those before it."""
     records = list(synthetic_records(num_examples))
-    config = ScaleDownConfig(generator_model=EMBEDDED, compressor_type=compressor_type, **recipe.MODEL)
+    config = ScaleDownConfig(generator_model=EMBEDDED, compressor_type=compressor_type, **recipe.MODEL[compressor_type])
     model = run.build_model(config, device, seed=42)
     base = {name: weight.clone() for name, weight in model.generator.named_parameters() if not weight.requires_grad}
     history: list[float] = []

@@ -35,8 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
                         f"[embedded; with --train_data {DEFAULT_GENERATOR}]")
     parser.add_argument("--learning_rate", type=float, help="peak learning rate of generator and compressor "
                         f"[1e-4; for the embedded generator {recipe.TRAINING['learning_rate_generator']}]")
-    parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it "
-                        "[for the embedded generator the one that ships; 'none' for a new compressor]")
+    parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
     parser.add_argument("--output_dir", default="./training_with_eval", help="[./training_with_eval]")
     parser.add_argument("--eval_steps", type=int, default=100, help="steps between two looks at the loss [100]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
@@ -54,7 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     generator = args.generator_model or (DEFAULT_GENERATOR if args.train_data else EMBEDDED)
     if generator == EMBEDDED:
-        parser.set_defaults(**recipe.MODEL, **recipe.TRAINING)
+        parser.set_defaults(**recipe.MODEL[args.compressor_type], **recipe.TRAINING)
         args = parser.parse_args(argv)
     args.generator_model = generator
     if args.learning_rate is not None:
@@ -73,15 +72,11 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
     return read_records(args.train_data), read_records(eval_data)[:args.eval_examples]
 
 
-def start_of(args: argparse.Namespace, config: ScaleDownConfig) -> tuple[str | None, str]:
-    """The checkpoint to start from, if any, and what a reader of the report must know about it."""
-    start = args.init_compressor or recipe.start_for(config)
-    if start in (None, "none"):
-        return None, "Training started from a new compressor: nothing but the generator was pretrained."
-    if start == str(recipe.PRETRAINED):
-        return start, ("Training started from the compressor that ships for the embedded generator: pretrained on "
-                       "auto-encoding and continuation, never on questions.")
-    return start, f"Training started from the pretrained checkpoint {start}."
+def start_note(args: argparse.Namespace) -> str:
+    """What a reader of the report must know about where training started."""
+    if args.init_compressor:
+        return f"Training started from the pretrained checkpoint {args.init_compressor}."
+    return "Training started from a new compressor: nothing but the generator was pretrained."
 
 
 @cli.command
@@ -92,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records, eval_records = load_data(args)
     device = resolve_device(args.device)
-    start, note = start_of(args, config)
-    model = run.build_model(config, args.device, training.seed, start)
+    model = run.build_model(config, args.device, training.seed, args.init_compressor)
     settings: dict[str, Any] = vars(args) | dataclasses.asdict(model.config)
     information = run_information(training.seed, device, sys.argv, settings)
     resume_from = run_folder.claim(folder, information, args.overwrite, args.resume)
@@ -104,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
                         in_order=args.train_data is None)
     report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
-                               notes=[note])
+                               notes=[start_note(args)])
     print(job.summary(report, folder))
     return 0
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+MEMORY_INITS = ("tokens", "reply")
 COMPRESSOR_TYPES = ("n_layers", "modernbert")
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
@@ -66,6 +67,9 @@ class ScaleDownConfig:
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
     memory_norm: bool = setting(
         False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
+    memory_init: str = setting(
+        "tokens", "how memory rows start: drawn like token embeddings, or (n_layers) as the tokens after which the "
+        "generator would answer", MEMORY_INITS)
     mlp_width: int = setting(8096, "hidden width of the encoder compressor's MLP (paper, section 3)")
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
@@ -78,6 +82,10 @@ class ScaleDownConfig:
         if self.compressor_type not in COMPRESSOR_TYPES:
             faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, "
                           f"got {self.compressor_type!r}")
+        if self.memory_init not in MEMORY_INITS:
+            faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
+        if self.memory_init == "reply" and self.compressor_type != "n_layers":
+            faults.append(f"--memory_init reply belongs to --compressor_type n_layers, not {self.compressor_type}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
         if self.num_layers is not None and self.compressor_type != "n_layers":

@@ -60,8 +60,21 @@ class ScaleDownModel(nn.Module):
         tokenizer = parts.load_generator_tokenizer(self.config, folder)
         self.processor = Processor(tokenizer, self.config, compressor_tokenizer)
         self._stop_ids = _stop_ids(self.processor, base)
+        if self.config.memory_init == "reply":
+            self._start_memory_as_reply()
         self.to(device or "cpu")
         self.eval()
+
+    def _start_memory_as_reply(self) -> None:
+        """Memory rows become the tokens after which the generator answers, the last of them repeated.
+
+        A copy of its layers then does there from the start what they do before an answer: look the question up in
+        the document.
+        """
+        reply, rows = self.processor.prompt.reply, self.compressor.memory_rows
+        ids = (reply + reply[-1:] * len(rows))[:len(rows)]
+        with torch.no_grad():
+            rows.copy_(self.generator.embed(torch.tensor(ids, device=rows.device)))
 
     @property
     def device(self) -> torch.device:
