@@ -53,7 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     generator = args.generator_model or (DEFAULT_GENERATOR if args.train_data else EMBEDDED)
     if generator == EMBEDDED:
-        parser.set_defaults(**recipe.MODEL[args.compressor_type], **recipe.TRAINING)
+        parser.set_defaults(**recipe.MODEL[args.compressor_type], **recipe.TRAINING, **recipe.EVALUATION)
         args = parser.parse_args(argv)
     args.generator_model = generator
     if args.learning_rate is not None:
