@@ -55,7 +55,7 @@ def test_what_is_learnt_to_be_said_is_the_answers(tokenizer):
     said = tokenizer.decode(batch["next_ids"][0, row])
     text = tokenizer.decode(batch["input_ids"][0])
     assert said.endswith(tokenizer.eos_token)
-    assert said.removesuffix(tokenizer.eos_token).strip() in text.split("assistant")[0]
+    assert said.removesuffix(tokenizer.eos_token).strip() in text.split("Question:")[0]
 
 
 def test_exact_match_is_right_only_where_every_token_is(tokenizer, model):
