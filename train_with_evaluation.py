@@ -97,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     history = run.train(model, training, records, folder / "checkpoints", resume_from,
                         run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
                         in_order=args.train_data is None)
+    if args.train_data is None:
+        history = [*recipe.lesson_starts(training.batch_size), *history]
     report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
                                notes=[start_note(args)])
     print(job.summary(report, folder))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_INITS = ("tokens", "reply")
+OPTIMIZERS = ("adamw", "muon")
 COMPRESSOR_TYPES = ("n_layers", "modernbert")
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
@@ -131,7 +132,9 @@ class TrainingConfig:
     learning_rate_generator: float = setting(1e-4, "peak learning rate of LoRA and the generator's special rows")
     learning_rate_compressor: float | None = setting(
         None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others]")
-    weight_decay: float = setting(0.1, "AdamW's weight decay")
+    optimizer: str = setting("adamw", "AdamW for all, or Muon for the compressor's matrices and AdamW for the rest",
+                             OPTIMIZERS)
+    weight_decay: float = setting(0.1, "the optimizer's weight decay")
     warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
@@ -146,6 +149,8 @@ class TrainingConfig:
         faults = _positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
+        if self.optimizer not in OPTIMIZERS:
+            faults.append(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not 0 <= self.warmup_ratio < 1:
             faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:

@@ -70,26 +70,39 @@ def plot_training_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> No
     Args:
         path: where the PNG goes.
         history: the trainer's ``log_history``. Keys ``loss`` and ``*_loss`` are losses, ``learning_rate*`` learning
-            rates, and ``eval_*`` evaluation points (``eval_*_avg`` are metrics between 0 and 1).
+            rates, and ``eval_*`` evaluation points (``eval_*_avg`` are metrics between 0 and 1). A row with
+            ``lesson_starts`` marks where harder records begin, with its text.
     """
     # "train_loss" is the run's mean, which transformers logs once at the end.
     keys = sorted({key for entry in history for key in entry} - {"train_loss"}, key=lambda key: (len(key), key))
+    lessons = [(entry["step"], entry["lesson_starts"]) for entry in history if "lesson_starts" in entry]
     losses = _curves(history, (key for key in keys if key.endswith("loss")))
     rate_keys = [key for key in keys if key.startswith("learning_rate_")] or ["learning_rate"]
     rates = _curves(history, rate_keys, strip="learning_rate_")
     metrics = _curves(history, (key for key in keys if key.startswith("eval_") and key.endswith("_avg")), strip="eval_")
     panels = [("Loss", "nats a token (reranking: squared error)", losses),
-              ("Learning rate", "step size of AdamW", rates)]
+              ("Learning rate", "step size of the optimizer", rates)]
     if metrics:
         panels.append(("Evaluation during training", "mean over questions, 0 (worst) to 1 (best)", metrics))
     figure = style.new_figure(5.4 * len(panels), 4.8)
     for axes, (title, unit, curves) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _curve_panel(axes, title, unit, curves)
         if curves is rates:
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}".replace(".0e-0", "e-") if value else "0")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
+                                           if value else "0")
+        if curves is losses:
+            _mark_lessons(axes, lessons)
     style.head(figure, _training_title(losses),
                "Each point is the mean since the last line of the log. Lines carry their names.")
     style.save(figure, path)
+
+
+def _mark_lessons(axes: Axes, lessons: Sequence[tuple[int, str]]) -> None:
+    """A line where each lesson begins, so that a jump of the loss explains itself."""
+    for step, text in lessons:
+        axes.axvline(step, color=style.QUIET, linewidth=0.8, linestyle=":")
+        axes.annotate(text, (step, 0.98), xycoords=("data", "axes fraction"), xytext=(8, 0),
+                      textcoords="offset points", fontsize=8, color=style.QUIET, va="top", rotation=90)
 
 
 def _training_title(losses: Mapping[str, Sequence[Point]]) -> str:

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from scaledown.config import TrainingConfig
 from scaledown.models.checkpoint import load_weights
 from scaledown.models.model import COMPRESSOR_FILE, GENERATOR_FILE, Losses, ScaleDownModel
+from scaledown.training.optimizer import build_optimizer
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4}
 """Table 7 of the paper."""
@@ -64,12 +65,12 @@ class ScaleDownTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model).scaledown
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a learning rate of its own for the generator and for the compressor (table 7)."""
+        """The optimizer, with a learning rate of its own for the generator and for the compressor (table 7)."""
         if self.optimizer is None:
             groups = self.scaledown.parameter_groups(
                 self.config.learning_rate_generator,
                 compressor_learning_rate(self.config, self.scaledown.config.compressor_type), self.config.weight_decay)
-            self.optimizer = torch.optim.AdamW(groups)
+            self.optimizer = build_optimizer(self.config.optimizer, groups, self.scaledown)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
