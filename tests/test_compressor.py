@@ -15,7 +15,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import Compressed, Compressor, CompressorInput
 from scaledown.models.encoder import EncoderCompressor, embedded_encoder_config
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
-from scaledown.models.ragged import pad
+from scaledown.models.ragged import filled
 
 QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
 DOCUMENTS = [[list(range(10, 31)), [44, 45]], [list(range(60, 73))], [], [[], list(range(90, 97)), [3]]]
@@ -28,10 +28,12 @@ def texts(queries: list[list[int]] = QUERIES, documents: list[list[list[int]]] =
           padding: int = 0) -> CompressorInput:
     """The input of a compressor; ``padding`` more slots than the longest query and document need."""
     flat = [document for each in documents for document in each]
-    pairs = torch.tensor([number for number, each in enumerate(documents) for _ in each], dtype=torch.long)
-    (query_ids, query_lengths), (document_ids, document_lengths) = pad(queries), pad(flat)
-    query_ids, document_ids = (nn.functional.pad(ids, (0, padding), value=99) for ids in (query_ids, document_ids))
-    return CompressorInput(query_ids, query_lengths, document_ids, document_lengths, pairs)
+    made = CompressorInput.of_ids(queries, flat, [number for number, each in enumerate(documents) for _ in each])
+    query_ids, document_ids = (nn.functional.pad(ids, (0, padding), value=99)
+                               for ids in (made.query_ids, made.document_ids))
+    return made._replace(query_ids=query_ids, document_ids=document_ids,
+                         query_slots=filled([len(ids) for ids in queries], query_ids.shape[1]),
+                         document_slots=filled([len(ids) for ids in flat], document_ids.shape[1]))
 
 
 def config(**settings: object) -> ScaleDownConfig:

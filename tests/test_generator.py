@@ -128,3 +128,38 @@ def test_without_the_adapter_it_is_the_base() -> None:
     assert made.decode(made.prefill(text, None), 6, NEVER_STOP) != [wanted]
     trainable = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
     assert all("lora" in name or name == "separator_row" for name in trainable) and len(trainable) > 1
+
+
+@torch.no_grad()
+def test_a_start_that_was_read_before_changes_nothing(layout: str) -> None:
+    """Prompts with one start: read whole, and with the start's keys and values kept from another call."""
+    made, rows, start = generator(layout), memory(), list(range(100, 111))
+    prompts = [start + prompt for prompt in PROMPTS]
+    wanted = made.prefill(prompts, rows)
+    for _ in range(2):
+        found = made.prefill(prompts, rows, start=start)
+        torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+        assert found.num_prompt_tokens == wanted.num_prompt_tokens
+        assert made.decode(found, 9, NEVER_STOP) == made.decode(wanted, 9, NEVER_STOP)
+
+
+@torch.no_grad()
+def test_a_start_is_read_again_when_weights_or_the_adapter_change() -> None:
+    made, start = generator(), list(range(100, 111))
+    prompts = [[*start, 5, 6], [*start, 7]]
+
+    def differ(with_adapter: bool) -> float:
+        kept, whole = (made.prefill(prompts, None, with_adapter, start=ids).logits for ids in (start, ()))
+        return (kept - whole).abs().max().item()
+
+    assert differ(True) < 1e-4 and differ(False) < 1e-4
+    for name, parameter in made.named_parameters():
+        if "lora_A" in name:
+            parameter.mul_(3.0)
+    assert differ(True) < 1e-4 and differ(False) < 1e-4
+
+
+def test_long_prompts_read_their_start_themselves() -> None:
+    made = generator()
+    assert made._start_pays([[1, 2, 3, 4]], [1, 2]) and not made._start_pays([[1, 2]], [1, 2])
+    assert not made._start_pays([list(range(17))], [0, 1]) and not made._start_pays([[1, 2]], [])

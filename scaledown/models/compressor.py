@@ -8,13 +8,14 @@ own, outside any vocabulary: nothing is resized, and they alone are trained.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.ragged import filled, pad
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -28,6 +29,8 @@ class CompressorInput(NamedTuple):
         document_ids: (P, Td).
         document_lengths: (P,).
         pair_query: (P,), the query of each document, ascending.
+        query_slots: (Nq,), the slots of the flattened (B * Tq) that hold a token.
+        document_slots: (Nd,), the slots of the flattened (P * Td) that hold a token.
     """
 
     query_ids: Tensor
@@ -35,6 +38,18 @@ class CompressorInput(NamedTuple):
     document_ids: Tensor
     document_lengths: Tensor
     pair_query: Tensor
+    query_slots: Tensor
+    document_slots: Tensor
+
+    @classmethod
+    def of_ids(cls, queries: Sequence[Sequence[int]], documents: Sequence[Sequence[int]],
+               pair_query: Sequence[int]) -> CompressorInput:
+        """Pad the ids of queries and of all their documents."""
+        (query_ids, query_lengths), (document_ids, document_lengths) = pad(queries), pad(documents)
+        return cls(query_ids, query_lengths, document_ids, document_lengths,
+                   torch.tensor(pair_query, dtype=torch.long),
+                   filled([len(ids) for ids in queries], query_ids.shape[1]),
+                   filled([len(ids) for ids in documents], document_ids.shape[1]))
 
 
 class Compressed(NamedTuple):

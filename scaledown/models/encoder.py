@@ -46,7 +46,7 @@ class EncoderCompressor(Compressor):
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the encoder's activations twice in training."""
-        self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        self.encoder.activation_checkpointing_enable({"use_reentrant": False})
 
     def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
         ids, lengths = _joined(texts)

@@ -5,8 +5,11 @@ Texts are padded on the right and attention goes by position, so neither padding
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +19,12 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import rows_like
+from scaledown.models.head_loss import head_cross_entropy
 from scaledown.models.processor import MEMORY
 from scaledown.models.ragged import NEVER, pad, slots, visible
+
+START_PAYS = 8
+"""Prompts up to so many times as long as their constant start reuse it."""
 
 
 @dataclass
@@ -47,7 +54,10 @@ class Generator(nn.Module):
         lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
                           target_modules="all-linear", task_type="CAUSAL_LM")
         self.separator_row = rows_like(base.get_input_embeddings().weight, 1)
-        self.language_model = get_peft_model(base, lora)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
+            self.language_model = get_peft_model(base, lora)
+        self._starts: dict[bool, tuple[Any, Any]] = {}
 
     @property
     def base(self) -> PreTrainedModel:
@@ -88,17 +98,50 @@ class Generator(nn.Module):
         """
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         hidden = self._hidden(self.splice(ids, memory), positions, positions)
-        logits = self._logits(hidden.flatten(0, 1).index_select(0, answer_index))
-        return F.cross_entropy(logits, answer_targets)
+        return head_cross_entropy(hidden.flatten(0, 1).index_select(0, answer_index),
+                                  self.base.get_output_embeddings().weight, answer_targets)
 
-    def prefill(self, prompts: list[list[int]], memory: Tensor | None, with_adapter: bool = True) -> DecodingState:
-        """Read prompts (ids with placeholders) and the memory (P, L, D) that fills them; None for text prompts."""
-        ids, lengths = (tensor.to(self.separator_row.device) for tensor in pad(prompts))
-        cache = DynamicCache()
+    def prefill(self, prompts: list[list[int]], memory: Tensor | None, with_adapter: bool = True,
+                start: Sequence[int] = ()) -> DecodingState:
+        """Read prompts (ids with placeholders) and the memory (P, L, D) that fills them; None for text prompts.
+
+        Args:
+            start: ids that all prompts begin with. What they leave behind is kept and reused while the weights stay
+                as they are, where that pays.
+        """
+        num_start = len(start) if self._start_pays(prompts, start) else 0
+        ids, lengths = (tensor.to(self.separator_row.device) for tensor in pad([ids[num_start:] for ids in prompts]))
+        positions = key_positions = None
         with self._adapter(with_adapter):
-            hidden = self._hidden(self.splice(ids, memory), cache=cache)
+            if num_start:
+                cache = self._start_cache(start, with_adapter, len(prompts))
+                key_positions = torch.arange(num_start + ids.shape[1], device=ids.device)[None]
+                positions = key_positions[:, num_start:]
+            else:
+                cache = DynamicCache()
+            hidden = self._hidden(self.splice(ids, memory), positions, key_positions, cache)
             last = hidden.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
-            return DecodingState(cache, self._logits(last), lengths, with_adapter, [len(ids) for ids in prompts])
+            return DecodingState(cache, self._logits(last), lengths + num_start, with_adapter,
+                                 [len(ids) for ids in prompts])
+
+    def _start_pays(self, prompts: list[list[int]], start: Sequence[int]) -> bool:
+        """Behind keys that are there already attention needs a mask, which long prompts pay more for than they save."""
+        return 0 < len(start) < min(map(len, prompts)) and max(map(len, prompts)) <= START_PAYS * len(start)
+
+    def _start_cache(self, start: Sequence[int], with_adapter: bool, batch_size: int) -> DynamicCache:
+        """Keys and values of ``start``, for ``batch_size`` prompts; computed anew when a weight has changed."""
+        device = self.separator_row.device
+        made_for = (tuple(start), device, torch.is_autocast_enabled(device.type),
+                    sum(weight._version for weight in self.language_model.parameters()))
+        known_for, kept = self._starts.get(with_adapter, (None, None))
+        if made_for != known_for:
+            kept = DynamicCache()
+            self._hidden(self.embed(torch.tensor([list(start)], device=device)), cache=kept)
+            self._starts[with_adapter] = (made_for, kept)
+        cache = DynamicCache()
+        for number, layer in enumerate(kept.layers):
+            cache.update(layer.keys.expand(batch_size, -1, -1, -1), layer.values.expand(batch_size, -1, -1, -1), number)
+        return cache
 
     def decode(self, state: DecodingState, max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
         """Greedy answers' ids, without what ended them. ``state`` can be decoded again: its cache is cut back."""
@@ -134,7 +177,7 @@ class Generator(nn.Module):
         """
         mask = None if positions is None else self._attention_mask(positions, key_positions, embeddings.dtype)
         return self.base.base_model(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask,
-                                    past_key_values=cache, use_cache=cache is not None).last_hidden_state
+                                    cache=cache, use_cache=cache is not None).last_hidden_state
 
     def _attention_mask(self, positions: Tensor, key_positions: Tensor,
                         dtype: torch.dtype) -> Tensor | dict[str, Tensor]:

@@ -111,7 +111,7 @@ class ScaleDownModel(nn.Module):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
         prompts = self.processor.memory_prompts(questions, memory.num_documents.tolist())
         with self._inference():
-            return self.generator.prefill(prompts, memory.pairs())
+            return self.generator.prefill(prompts, memory.pairs(), start=self.processor.prompt.start)
 
     def prefill_text(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
                      document_tokens: int | None = None) -> DecodingState:
@@ -122,7 +122,7 @@ class ScaleDownModel(nn.Module):
         """
         prompts = self.processor.text_prompts(questions, _checked(questions, documents), document_tokens)
         with self._inference():
-            return self.generator.prefill(prompts, None, with_adapter=False)
+            return self.generator.prefill(prompts, None, with_adapter=False, start=self.processor.prompt.start)
 
     def decode(self, state: DecodingState, max_new_tokens: int) -> list[str]:
         """Greedy answers; sets ``state.num_new_tokens``."""
@@ -176,7 +176,7 @@ class ScaleDownModel(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Keep few activations in training and compute the others twice."""
         self.compressor.gradient_checkpointing_enable()
-        self.generator.base.gradient_checkpointing_enable({"use_reentrant": False})
+        self.generator.base.activation_checkpointing_enable({"use_reentrant": False})
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (see :mod:`scaledown.models.checkpoint`); an existing one is replaced whole."""

@@ -3,7 +3,8 @@
 In a causal compressor the query comes first, so its keys and values are the same for all K documents. They are
 computed once here and every document attends to them; positions go on from the query's own length. And in the
 last layer only the memory and rerank positions need queries and feed-forward: the other tokens give keys and
-values alone. Both are exact: same outputs, same gradients as reading ``[query][document][MEM]`` K times over.
+values alone. Both are exact: same outputs, same gradients as reading ``[query][document][MEM]`` K times over. Texts of
+different lengths are packed, so that no linear map ever runs on padding.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import Compressor, CompressorInput, Embed
 from scaledown.models.decoder_layer import KeysValues, Places, block, keys_values
-from scaledown.models.ragged import NEVER, append, slots, take
+from scaledown.models.ragged import NEVER, Grid, slots
 
 FEW_LAYERS = 24
 DEFAULT_LAYERS = 8
@@ -56,31 +57,45 @@ class NLayersCompressor(Compressor):
         self.gradient_checkpointing = True
 
     def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
-        dtype = self.memory_rows.dtype
-        queries = embed(texts.query_ids).to(dtype)
-        documents, special_at = append(embed(texts.document_ids).to(dtype), texts.document_lengths,
-                                       self._special_rows())
+        rows = self._special_rows()
+        queries = embed(texts.query_ids.flatten().index_select(0, texts.query_slots)).to(rows.dtype)
+        documents = embed(texts.document_ids.flatten().index_select(0, texts.document_slots)).to(rows.dtype)
+        documents = torch.cat([documents, rows.repeat(len(texts.document_ids), 1)])
         reader = _Reader(*self._places(texts, queries, documents), texts.pair_query)
         for layer in self.layers[:-1]:
             if self.gradient_checkpointing and self.training:
                 queries, documents = checkpoint(reader.layer, layer, queries, documents, use_reentrant=False)
             else:
                 queries, documents = reader.layer(layer, queries, documents)
-        return reader.last_layer(self.layers[-1], queries, documents, special_at)
+        return reader.last_layer(self.layers[-1], queries, documents, len(rows))
 
     def _places(self, texts: CompressorInput, queries: Tensor, documents: Tensor) -> tuple[Places, Places]:
-        """Queries start at position 0; a document goes on from its query's own length, padding not counted."""
-        query_positions, is_token = slots(texts.query_lengths, queries.shape[1])
+        """Queries start at position 0; a document goes on from its query's own length, padding not counted.
+
+        Packed documents are all the documents' tokens first, then each document's special rows.
+        """
+        query_positions, is_token = slots(texts.query_lengths, texts.query_ids.shape[1])
         query_keys = query_positions.masked_fill(~is_token, NEVER)
-        index, _ = slots(texts.document_lengths, documents.shape[1])
-        document_positions = index + texts.query_lengths[texts.pair_query][:, None]
-        document_keys = torch.cat([query_keys[texts.pair_query], document_positions], dim=1)
-        return (Places(self.rotary(queries, query_positions), query_positions, query_keys),
-                Places(self.rotary(documents, document_positions), document_positions, document_keys))
+        num_documents, text_size = texts.document_ids.shape
+        num_special = len(self._special_rows())
+        size = text_size + num_special
+        index, _ = slots(texts.document_lengths, size)
+        positions = index + texts.query_lengths[texts.pair_query][:, None]
+        keys = torch.cat([query_keys[texts.pair_query], positions], dim=1)
+        first = torch.arange(num_documents, device=index.device) * size
+        special = (first + texts.document_lengths)[:, None] + torch.arange(num_special, device=index.device)
+        text = texts.document_slots + texts.document_slots.div(text_size, rounding_mode="floor") * num_special
+        return (self._place(Grid(texts.query_slots, *texts.query_ids.shape), queries, query_positions, query_keys),
+                self._place(Grid(torch.cat([text, special.flatten()]), num_documents, size), documents, positions,
+                            keys))
+
+    def _place(self, grid: Grid, states: Tensor, positions: Tensor, key_positions: Tensor) -> Places:
+        cos, sin = self.rotary(states, positions.flatten().index_select(0, grid.slots)[None])
+        return Places(grid, (cos[0], sin[0]), positions, key_positions)
 
 
 class _Reader:
-    """Runs layers over queries (B, Tq, D) and documents (P, Td, D), each document attending to its query."""
+    """Runs layers over packed queries (Nq, D) and documents (Nd, D), each document attending to its query."""
 
     def __init__(self, query_places: Places, document_places: Places, pair_query: Tensor) -> None:
         self._query_places, self._document_places = query_places, document_places
@@ -93,17 +108,25 @@ class _Reader:
         return (block(layer, queries, normed_queries, self._query_places, *of_queries),
                 block(layer, documents, normed_documents, self._document_places, *of_documents))
 
-    def last_layer(self, layer: nn.Module, queries: Tensor, documents: Tensor, special_at: Tensor) -> Tensor:
-        """The last layer, at the slots ``special_at`` (P, M) alone: (P, M, D)."""
+    def last_layer(self, layer: nn.Module, queries: Tensor, documents: Tensor, num_special: int) -> Tensor:
+        """The last layer, at each document's ``num_special`` rows M alone: (P, M, D)."""
         normed = layer.input_layernorm(documents)
         _, of_documents = self._keys_values(layer, layer.input_layernorm(queries), normed)
-        return block(layer, take(documents, special_at), take(normed, special_at),
-                     self._document_places.at(special_at), *of_documents)
+        places, num_rows = self._document_places, self._document_places.grid.num_rows
+        special = slice(len(documents) - num_rows * num_special, len(documents))
+        at = places.grid.slots[special]
+        grid = Grid(torch.arange(len(at), device=at.device), num_rows, num_special)
+        cos, sin = places.rotary
+        special_places = Places(grid, (cos[special], sin[special]),
+                                places.positions.flatten().index_select(0, at).view(num_rows, num_special),
+                                places.key_positions)
+        states = block(layer, documents[special], normed[special], special_places, *of_documents)
+        return states.unflatten(0, (num_rows, num_special))
 
     def _keys_values(self, layer: nn.Module, queries: Tensor, documents: Tensor) -> tuple[KeysValues, KeysValues]:
         """What queries attend to (themselves), and what documents attend to (their query, then themselves)."""
-        of_queries = keys_values(layer.self_attn, queries, self._query_places.rotary)
-        own = keys_values(layer.self_attn, documents, self._document_places.rotary)
+        of_queries = keys_values(layer.self_attn, queries, self._query_places)
+        own = keys_values(layer.self_attn, documents, self._document_places)
         keys, values = (torch.cat([shared[self._pair_query], apart], dim=2)
                         for shared, apart in zip(of_queries, own, strict=True))
         return of_queries, (keys, values)

@@ -49,7 +49,7 @@ class Processor:
                    for ids in plain_ids(self.compressor_tokenizer, questions)]
         texts = plain_ids(self.compressor_tokenizer, [document for each in documents for document in each])
         pairs = [number for number, each in enumerate(documents) for _ in each]
-        return CompressorInput(*pad(queries), *pad(self._cut(texts)), torch.tensor(pairs, dtype=torch.long))
+        return CompressorInput.of_ids(queries, self._cut(texts), pairs)
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int]) -> list[list[int]]:
         """Prompt ids with placeholders where each document's memory belongs."""

@@ -34,6 +34,7 @@ class Prompt:
     """Builds prompts for one tokenizer: the template's ids around the user's.
 
     Attributes:
+        start: ids that every prompt begins with: the template's, the system text and what leads to the documents.
         end_id: the token that ends an answer, as the chat template writes it.
         reply: ids between the user's text and the answer.
 
@@ -44,7 +45,7 @@ class Prompt:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         before, after, end = self._plain_format() if tokenizer.chat_template is None else self._chat_format()
-        self._before = self._template_ids(before) + self._plain(BACKGROUND)
+        self.start = self._template_ids(before) + self._plain(BACKGROUND)
         self.reply = self._template_ids(after)
         self._between_texts = self._plain("\n")
         ends = [token for token in self._template_ids(end) if token in tokenizer.all_special_ids]
@@ -73,7 +74,7 @@ class Prompt:
         return self._plain(QUESTION + question.strip()) + self.reply
 
     def _trunk(self, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
-        ids = list(self._before)
+        ids = list(self.start)
         for number, document in enumerate(documents):
             ids += separator if number else ()
             ids += document

@@ -1,4 +1,4 @@
-"""Rows of different lengths in one tensor: padded on the right, with their lengths beside them.
+"""Rows of different lengths: padded on the right with their lengths beside them, or packed without any padding.
 
 Nothing here asks the device for a value, so a training step never waits for it.
 """
@@ -6,6 +6,7 @@ Nothing here asks the device for a value, so a training step never waits for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,33 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     for row, ids in zip(padded, rows, strict=True):
         row[:len(ids)] = torch.tensor(ids, dtype=torch.long)
     return padded, lengths
+
+
+def filled(lengths: Sequence[int], size: int) -> Tensor:
+    """Where the tokens of padded rows are: slots (N,) of the flattened (rows * ``size``), row by row."""
+    return torch.tensor([row * size + place for row, length in enumerate(lengths) for place in range(length)],
+                        dtype=torch.long)
+
+
+class Grid(NamedTuple):
+    """Where N packed tokens stand among ``num_rows`` padded rows of ``size`` slots.
+
+    Attributes:
+        slots: (N,) of the flattened (num_rows * size).
+    """
+
+    slots: Tensor
+    num_rows: int
+    size: int
+
+    def pad(self, heads: Tensor) -> Tensor:
+        """Packed heads (N, H, W) as attention reads them: (num_rows, H, size, W), zeros where nothing stands."""
+        room = heads.new_zeros(self.num_rows * self.size, *heads.shape[1:])
+        return room.index_copy(0, self.slots, heads).unflatten(0, (self.num_rows, self.size)).transpose(1, 2)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """What attention read (num_rows, H, size, W), packed again: (N, H * W)."""
+        return padded.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.slots)
 
 
 def slots(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:

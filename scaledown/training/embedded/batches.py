@@ -26,8 +26,7 @@ class Mixture:
 
     ``name_list_share`` are lists of names, repeated in other orders: the quickest way to learn that what followed a
     token once follows it again. ``cloze_share`` of the questions become a sentence to be finished ("Oda Velm was born
-    in"): there the name stands right before its value, as in the documents. ``unknown_share`` is of the query-first
-    questions: their document is about another entity of the same kind.
+    in"): there the name stands right before its value, as in the documents.
     """
 
     difficulty: Difficulty
@@ -35,7 +34,6 @@ class Mixture:
     cloze_share: float = 0.0
     name_list_share: float = 0.0
     no_document_share: float = 0.02
-    unknown_share: float = 0.25
     num_questions: int = 10
     tokens: int = 2048
 
@@ -133,7 +131,7 @@ class BatchMaker:
             documents, questions = world.context(mixture.difficulty)
             gold = documents[questions[0].gold[-1]]
             answer = questions[0].answer
-            if len(questions[0].gold) > 1 or world.rng.random() < mixture.unknown_share:
+            if len(questions[0].gold) > 1 or world.rng.random() < 0.25:
                 gold, answer = documents[(questions[0].gold[-1] + 1) % len(documents)], UNKNOWN
                 if len(documents) == 1 or len(questions[0].gold) > 1:
                     continue

@@ -43,7 +43,7 @@ def lessons(seed: int) -> list[Record]:
 def lesson_starts(batch_size: int) -> list[dict[str, Any]]:
     """Rows for the trainer's log: the steps at which harder lessons begin, and what they are like."""
     starts = itertools.accumulate(num_records for num_records, _ in LESSONS[:-1])
-    return [{"step": start // batch_size, "lesson_starts": f"from here {_in_words(difficulty)}"}
+    return [{"step": start // batch_size, "lesson_starts": _in_words(difficulty)}
             for start, (_, difficulty) in zip(starts, LESSONS[1:], strict=True)]
 
 
