@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "data": BASE,
     "models": BASE,
     "training": BASE | {"data", "models"},
-    "evaluation": BASE | {"data", "models"},
+    "evaluation": BASE | {"data", "models", "training"},
 }
 # Names that the package itself hands on, and the room they live in.
 HANDED_ON = {"ScaleDownConfig": "config", "ScaleDownModel": "models"}

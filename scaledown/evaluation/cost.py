@@ -1,190 +1,183 @@
-"""What an answer costs: FLOPs by phase, parameters, key-value bytes, worked out from shapes and token counts.
+"""What answering costs, worked out from shapes: python -m scaledown.evaluation.cost
 
-Two counts stand side by side. The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the
-decoder layers and token, and 2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the
-query that the compressor reads. The **full count** has both, the LoRA adapter, the shared query and the pruned last
-layer of the n_layers compressor, and the query once for each document in an encoder.
+Prints FLOPs by phase, parameters and the generator's key-value cache for one question: full text, ScaleDown, and the
+naive compressor that reads the query again with each document. No weights are needed, so any size can be asked for.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-FLOPS_PER_WEIGHT = 2
-FLOPS_PER_SCORE = 4
+from scaledown import cli
+from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, ScaleDownConfig
+from scaledown.evaluation.flops import (
+    Compressor,
+    DecoderShape,
+    Flops,
+    TokenCounts,
+    full_flops,
+    naive_flops,
+    paper_flops,
+)
+from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
+from scaledown.evaluation.measured_flops import encoder_without_values, measured_flops
+from scaledown.evaluation.model_cost import encoder_shape
+from scaledown.models.n_layers import resolve_num_layers
+
+MEBI = 2**20
+UNITS = {"T": 1e12, "G": 1e9, "M": 1e6}
+PAPER_GENERATOR = "mistralai/Mistral-7B-Instruct-v0.2"
+BYTES_PER_VALUE = 2
 
 
 @dataclass(frozen=True)
-class DecoderShape:
-    """A Llama-like decoder (Llama, Mistral, Qwen2, Qwen3): grouped queries, gated MLP; biases and norms left out."""
+class Cost:
+    """One way to answer, in both conventions; ``measured`` is what PyTorch counted, or None."""
 
-    num_layers: int
-    hidden_size: int
-    intermediate_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_size: int
-    vocab_size: int
-
-    @classmethod
-    def from_config(cls, config: Any, num_layers: int | None = None) -> DecoderShape:
-        """Read the shape from a Hugging Face ``config``, of its first ``num_layers`` where that is given."""
-        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return cls(num_layers or config.num_hidden_layers, config.hidden_size, config.intermediate_size,
-                   config.num_attention_heads, config.num_key_value_heads, head_size, config.vocab_size)
-
-    def _key_value_maps(self) -> list[tuple[int, int]]:
-        return [(self.hidden_size, self.num_key_value_heads * self.head_size)] * 2
-
-    def _other_maps(self) -> list[tuple[int, int]]:
-        attention_size = self.num_attention_heads * self.head_size
-        return [(self.hidden_size, attention_size), (attention_size, self.hidden_size),
-                (self.hidden_size, self.intermediate_size), (self.hidden_size, self.intermediate_size),
-                (self.intermediate_size, self.hidden_size)]
-
-    @property
-    def key_value_weights(self) -> int:
-        """Weights of one layer's key and value maps."""
-        return sum(width * height for width, height in self._key_value_maps())
-
-    @property
-    def layer_weights(self) -> int:
-        """Weights of one layer's linear maps."""
-        return self.key_value_weights + sum(width * height for width, height in self._other_maps())
-
-    @property
-    def body_weights(self) -> int:
-        """Weights of all layers' linear maps, without embeddings and LM head: the paper's P."""
-        return self.num_layers * self.layer_weights
-
-    @property
-    def head_weights(self) -> int:
-        """Weights of the LM head."""
-        return self.hidden_size * self.vocab_size
-
-    def lora_weights(self, rank: int) -> int:
-        """Weights of a LoRA adapter on every linear map of the layers."""
-        maps = self._key_value_maps() + self._other_maps()
-        return self.num_layers * rank * sum(width + height for width, height in maps)
-
-    def score_flops(self, num_pairs: float, num_layers: int | None = None) -> float:
-        """FLOPs of attention scores and weighted values, for so many pairs of a query and a key position."""
-        layers = self.num_layers if num_layers is None else num_layers
-        return FLOPS_PER_SCORE * layers * self.num_attention_heads * self.head_size * num_pairs
-
-    def key_value_bytes(self, num_tokens: float, bytes_per_value: int) -> float:
-        """Bytes of the keys and values of so many tokens."""
-        return 2 * self.num_layers * self.num_key_value_heads * self.head_size * num_tokens * bytes_per_value
-
-
-@dataclass(frozen=True)
-class EncoderShape:
-    """An encoder compressor: its linear maps' weights, and the MLP that takes memory positions to the generator."""
-
-    body_weights: int
-    num_layers: int
-    hidden_size: int
-    mlp_width: int
-    generator_size: int
-
-    @property
-    def mlp_weights(self) -> int:
-        """Weights of Linear - ReLU - Linear (paper, section 3)."""
-        return self.hidden_size * self.mlp_width + self.mlp_width * self.generator_size
-
-
-@dataclass(frozen=True)
-class TokenCounts:
-    """Tokens of one (mean) question. ``num_documents`` may be a mean too, so these are floats."""
-
-    query_tokens: float
-    document_tokens: float
-    num_documents: float
-    memory_tokens: float
+    name: str
+    flops: Flops
+    paper_convention: Flops
     prompt_tokens: float
-    new_tokens: float
-    rerank_tokens: float = 0.0
+    key_value_bytes: float
+    measured: Flops | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON file."""
+        row = {"flops": self.flops.to_dict(), "flops_paper_convention": self.paper_convention.to_dict(),
+               "prompt_tokens": self.prompt_tokens, "key_value_bytes": self.key_value_bytes}
+        return row | ({"flops_measured": self.measured.to_dict()} if self.measured else {})
 
 
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of one question, by phase (a multiplication and an addition are two)."""
-
-    compress: float
-    prefill: float
-    decode: float
-
-    @property
-    def total(self) -> float:
-        """All phases together."""
-        return self.compress + self.prefill + self.decode
-
-    def to_dict(self) -> dict[str, float]:
-        """Phases and total."""
-        return {**dataclasses.asdict(self), "total": self.total}
-
-
-Compressor = DecoderShape | EncoderShape | None
-
-
-def paper_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts) -> Flops:
-    """FLOPs by the convention of table 1: weights only, and no query in the compressor."""
-    compressed = tokens.num_documents * (tokens.document_tokens + tokens.memory_tokens)
-    compress = FLOPS_PER_WEIGHT * compressor.body_weights * compressed if compressor else 0.0
-    prefill = FLOPS_PER_WEIGHT * generator.body_weights * tokens.prompt_tokens
-    decode = FLOPS_PER_WEIGHT * (generator.body_weights + generator.head_weights) * tokens.new_tokens
-    return Flops(compress, prefill, decode)
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags; the paper's setting (table 1) is the default."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generator_model", default=PAPER_GENERATOR, metavar="NAME_OR_CONFIG",
+                        help=f"a model's name, folder or config.json [{PAPER_GENERATOR}]; without a network: "
+                        f"embedded, {', '.join(KNOWN_NAMES)}")
+    parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
+    parser.add_argument("--num_layers", type=int, help="layers of the n_layers compressor "
+                        "[8, or a third of a generator that has fewer than 24]")
+    parser.add_argument("--compressor_model", metavar="NAME_OR_CONFIG", help=f"the encoder [{DEFAULT_ENCODER}]")
+    for name, default, text in (
+            ("num_documents", 10, "documents of the question"), ("query_tokens", 128, "tokens of the query"),
+            ("document_tokens", 128, "tokens of each document"), ("answer_tokens", 32, "tokens of the answer"),
+            ("num_memory_tokens", 8, "embeddings that stand for one document"),
+            ("system_tokens", 0, "tokens of the prompt beside query and documents; the paper counts none")):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} [{default}]")
+    parser.add_argument("--lora_rank", type=int, default=0,
+                        help="rank of a LoRA adapter that is not merged into the generator; 0 is merged [0]")
+    parser.add_argument("--measure_flops", action="store_true",
+                        help="also run the real code on shapes alone, and let PyTorch count")
+    parser.add_argument("--output_file", help="write the figures there as JSON")
+    return parser
 
 
-def shared_query_flops(compressor: DecoderShape, tokens: TokenCounts, attention: bool = True) -> float:
-    """FLOPs of the n_layers compressor: the query read once, the last layer only where its output is used.
+def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
+    """Token counts of an answer from memory, and of one from full text.
 
-    In the last layer the query and the documents' text need keys and values alone: only memory and rerank positions
-    go through the rest (exact, since nothing else of that layer is read).
+    Raises:
+        ValueError: for a count below 0, or no answer token.
     """
-    used = tokens.num_documents * (tokens.memory_tokens + tokens.rerank_tokens)
-    read = tokens.query_tokens + tokens.num_documents * tokens.document_tokens + used
-    weights = (compressor.num_layers - 1) * compressor.layer_weights * read
-    weights += compressor.key_value_weights * read + (compressor.layer_weights - compressor.key_value_weights) * used
-    flops = FLOPS_PER_WEIGHT * weights
-    if attention:
-        own = tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
-        pairs = _causal_pairs(0, tokens.query_tokens) + tokens.num_documents * _causal_pairs(tokens.query_tokens, own)
-        tail = own - tokens.document_tokens
-        used_pairs = tokens.num_documents * _causal_pairs(tokens.query_tokens + tokens.document_tokens, tail)
-        flops += compressor.score_flops(pairs, compressor.num_layers - 1) + compressor.score_flops(used_pairs, 1)
-    return flops
+    names = ("num_documents", "query_tokens", "document_tokens", "num_memory_tokens", "system_tokens", "lora_rank")
+    faults = [f"--{name} must be at least 0, got {getattr(args, name)}" for name in names if getattr(args, name) < 0]
+    faults += [f"--answer_tokens must be above 0, got {args.answer_tokens}"] * (args.answer_tokens < 1)
+    if faults:
+        raise ValueError("; ".join(faults))
+    outside = args.system_tokens + args.query_tokens
+    memory = TokenCounts(args.query_tokens, args.document_tokens, args.num_documents, args.num_memory_tokens,
+                         outside + args.num_documents * args.num_memory_tokens, args.answer_tokens)
+    text = dataclasses.replace(memory, prompt_tokens=outside + args.num_documents * args.document_tokens)
+    return memory, text
 
 
-def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:
-    """FLOPs of an encoder compressor: attention looks both ways, so each document is read with its own query.
-
-    Every layer is counted as attending to the whole input: the upper bound where some have a sliding window.
-    """
-    tail = tokens.memory_tokens + tokens.rerank_tokens
-    read = tokens.query_tokens + tokens.document_tokens + tail
-    weights = compressor.body_weights * read + compressor.mlp_weights * tokens.memory_tokens
-    scores = FLOPS_PER_SCORE * compressor.num_layers * compressor.hidden_size * read * read
-    return tokens.num_documents * (FLOPS_PER_WEIGHT * weights + scores)
+def compressor_shape(args: argparse.Namespace, generator: Any) -> Compressor:
+    """The compressor's shape, of the generator's first layers or of an encoder."""
+    if args.compressor_type == "n_layers":
+        return DecoderShape.from_config(generator, resolve_num_layers(args.num_layers, generator.num_hidden_layers))
+    if args.num_layers is not None:
+        raise ValueError(f"--num_layers belongs to --compressor_type n_layers, not {args.compressor_type}")
+    return encoder_shape(encoder_without_values(args.compressor_model), ScaleDownConfig.mlp_width,
+                         generator.hidden_size)
 
 
-def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts, lora_rank: int = 0) -> Flops:
-    """FLOPs with attention, the query and the adapter. Prefill gives the first new token, decode the others."""
-    compress = 0.0
+def costs(args: argparse.Namespace) -> list[Cost]:
+    """Full text, ScaleDown and, for n_layers, the naive compressor."""
+    config = config_of(args.generator_model)
+    generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
+    memory, text = token_counts(args)
+
+    def cost(name: str, tokens: TokenCounts, reads: Compressor) -> Cost:
+        rank = args.lora_rank if reads else 0
+        measured = measured_flops(config, args, tokens, reads is not None) if args.measure_flops else None
+        return Cost(name, full_flops(generator, reads, tokens, rank), paper_flops(generator, reads, tokens),
+                    tokens.prompt_tokens,
+                    generator.key_value_bytes(tokens.prompt_tokens + tokens.new_tokens, BYTES_PER_VALUE), measured)
+
+    found = [cost("full_text", text, None), cost("scaledown", memory, compressor)]
     if isinstance(compressor, DecoderShape):
-        compress = shared_query_flops(compressor, tokens)
-    elif isinstance(compressor, EncoderShape):
-        compress = encoder_flops(compressor, tokens)
-    body = FLOPS_PER_WEIGHT * (generator.body_weights + generator.lora_weights(lora_rank))
-    head = FLOPS_PER_WEIGHT * generator.head_weights
-    steps = max(0.0, tokens.new_tokens - 1)
-    prefill = body * tokens.prompt_tokens + head + generator.score_flops(_causal_pairs(0, tokens.prompt_tokens))
-    decode = (body + head) * steps + generator.score_flops(_causal_pairs(tokens.prompt_tokens, steps))
-    return Flops(compress, prefill, decode)
+        naive = dataclasses.replace(found[1].flops, compress=naive_flops(compressor, memory))
+        found.append(dataclasses.replace(found[1], name="naive_compressor", flops=naive, measured=None))
+    return found
 
 
-def _causal_pairs(before: float, num_tokens: float) -> float:
-    """Pairs of positions when ``num_tokens`` attend to ``before`` earlier ones, to themselves and to those between."""
-    return num_tokens * before + num_tokens * (num_tokens + 1) / 2
+def table(found: Sequence[Cost]) -> str:
+    """Both conventions side by side, with the saving against full text."""
+    text = found[0]
+    letter, unit = _unit(text.flops.total)
+    lines = [f"{letter + '-FLOPs':<18}{'compress':>9}{'prefill':>9}{'decode':>9}{'total':>9}{'saving':>8}"
+             f"  | paper's count: {'compress':>9}{'total':>9}{'saving':>8}  | KV cache"]
+    for each in found:
+        true, paper = each.flops, each.paper_convention
+        lines.append(
+            f"{each.name:<18}" + "".join(f"{value / unit:>9.3f}" for value in
+                                         (true.compress, true.prefill, true.decode, true.total))
+            + f"{text.flops.total / true.total:>7.2f}x  | {'':<14} {paper.compress / unit:>9.3f}"
+            f"{paper.total / unit:>9.3f}{text.paper_convention.total / paper.total:>7.2f}x"
+            f"  | {each.key_value_bytes / MEBI:,.1f} MiB")
+        if each.measured is not None:
+            lines.append(f"{'  as PyTorch counts':<18}" + "".join(
+                f"{value / unit:>9.3f}" for value in (each.measured.compress, each.measured.prefill,
+                                                      each.measured.decode, each.measured.total)))
+    return "\n".join(lines)
+
+
+def _unit(value: float) -> tuple[str, float]:
+    """The unit in which ``value`` has few digits before the point."""
+    return next(((letter, unit) for letter, unit in UNITS.items() if value >= unit), ("M", UNITS["M"]))
+
+
+def _short(count: float) -> str:
+    letter, unit = _unit(count)
+    return f"{count / unit:.2f} {letter}"
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the costs."""
+    args = build_parser().parse_args(argv)
+    found = costs(args)
+    config = config_of(args.generator_model)
+    generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
+    print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
+          f"{_short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "
+          f"{compressor.num_layers} layers, {_short(compressor.body_weights)}\n"
+          f"query {args.query_tokens}, {args.num_documents} documents of {args.document_tokens} tokens as "
+          f"{args.num_memory_tokens} embeddings each, answer {args.answer_tokens}; one question, keys and values in "
+          f"{BYTES_PER_VALUE} bytes\n\n{table(found)}")
+    if args.output_file:
+        report = {"settings": vars(args), "generator_weights": generator.body_weights,
+                  "compressor_weights": compressor.body_weights, **{each.name: each.to_dict() for each in found}}
+        Path(args.output_file).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten: {args.output_file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

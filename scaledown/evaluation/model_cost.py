@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.cost import Compressor, DecoderShape, EncoderShape, TokenCounts, full_flops, paper_flops
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.flops import Compressor, DecoderShape, EncoderShape, TokenCounts, full_flops, paper_flops
 from scaledown.evaluation.systems import SCALEDOWN
 
 
@@ -31,8 +31,13 @@ def compressor_shape(model: Any) -> Compressor:
         num_layers = _linear_weights(model.compressor) // generator.layer_weights
         return DecoderShape.from_config(model.generator.config, num_layers)
     encoder = next(part for part in model.compressor.modules() if isinstance(part, PreTrainedModel))
+    return encoder_shape(encoder, model.config.mlp_width, model.generator.config.hidden_size)
+
+
+def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int) -> EncoderShape:
+    """The shape of an encoder compressor; the encoder may be one without values (meta)."""
     return EncoderShape(_linear_weights(encoder), encoder.config.num_hidden_layers, encoder.config.hidden_size,
-                        model.config.mlp_width, model.generator.config.hidden_size)
+                        mlp_width, generator_size)
 
 
 def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int],

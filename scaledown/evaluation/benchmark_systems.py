@@ -1,0 +1,163 @@
+"""What the benchmark compares: random weights of the right shape, and three ways around them beside ours.
+
+The naive compressor is the plain reading of the paper: ``[query][document][MEM]`` through all its layers, the query
+again for each document, every text padded to its budget, and in training logits for every position of the prompt.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
+
+from scaledown.config import ScaleDownConfig
+from scaledown.evaluation.known_shapes import config_of
+from scaledown.models.compressor import CompressorInput
+from scaledown.models.generator import DecodingState, Generator
+from scaledown.models.n_layers import NLayersCompressor
+from scaledown.models.processor import MEMORY, SEPARATOR
+from scaledown.models.ragged import pad
+
+NEVER_STOP = [-1]
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A generator's shape and how many of its layers the compressor has."""
+
+    config: PretrainedConfig
+    num_layers: int
+
+
+def preset(name: str) -> Preset:
+    """``tiny`` (a check of the benchmark itself), ``small`` (CPU) or ``paper`` (Mistral-7B, 8 layers)."""
+    if name == "paper":
+        return Preset(config_of("mistralai/Mistral-7B-Instruct-v0.2"), 8)
+    width, layers, vocabulary = {"tiny": (64, 4, 500), "small": (512, 12, 32000)}[name]
+    return Preset(LlamaConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=width * 11 // 4, num_hidden_layers=layers,
+        num_attention_heads=8, num_key_value_heads=2, tie_word_embeddings=True), layers // 4)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of questions: queries, each one's documents, and answers."""
+
+    queries: list[list[int]]
+    documents: list[list[list[int]]]
+    answers: list[list[int]]
+
+    @classmethod
+    def drawn(cls, lengths: Sequence[tuple[int, Sequence[int], int]], vocab_size: int, seed: int = 0) -> Texts:
+        """Random ids of the lengths (query, documents, answer) of each question."""
+        rng = random.Random(seed)
+
+        def ids(length: int) -> list[int]:
+            return [rng.randrange(5, vocab_size) for _ in range(length)]
+
+        return cls([ids(query) for query, _, _ in lengths],
+                   [[ids(each) for each in documents] for _, documents, _ in lengths],
+                   [ids(answer) for _, _, answer in lengths])
+
+
+class Bench(nn.Module):
+    """A generator and its compressor with random weights, and every way to run them that is compared."""
+
+    def __init__(self, shape: Preset, config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        with torch.device(device):
+            base = AutoModelForCausalLM.from_config(shape.config, dtype=dtype, attn_implementation="sdpa")
+            base.requires_grad_(False)
+            self.compressor = NLayersCompressor(config, base.base_model, shape.num_layers).to(device)
+            self.generator = Generator(config, base).to(device)
+        self.shape, self.config, self.device, self.dtype = shape, config, device, dtype
+        self.naive = _naive_body(self.compressor, shape)
+
+    def compress(self, texts: Texts) -> Tensor:
+        """Our compressor: (P, L, D)."""
+        pairs = [number for number, each in enumerate(texts.documents) for _ in each]
+        made = CompressorInput.of_ids(texts.queries, [ids for each in texts.documents for ids in each], pairs)
+        return self.compressor(CompressorInput(*(part.to(self.device) for part in made)),
+                               self.generator.embed).embeddings
+
+    def compress_naively(self, texts: Texts) -> Tensor:
+        """The naive compressor: (P, L, D)."""
+        config, rows = self.config, self.compressor.memory_rows
+        pairs = [(query, ids) for query, each in zip(texts.queries, texts.documents, strict=True) for ids in each]
+        query_ids, query_mask = self._padded([query for query, _ in pairs], config.query_tokens)
+        ids, mask = self._padded([ids for _, ids in pairs], config.document_tokens)
+        tokens = self.generator.embed(torch.cat([query_ids, ids], dim=1)).to(rows.dtype)
+        rows = rows.expand(len(pairs), -1, -1)
+        seen = torch.cat([query_mask, mask, torch.ones(rows.shape[:2], device=mask.device, dtype=mask.dtype)], dim=1)
+        hidden = self.naive(inputs_embeds=torch.cat([tokens, rows], dim=1), attention_mask=seen, use_cache=False)
+        return hidden.last_hidden_state[:, -rows.shape[1]:]
+
+    def prefill(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> DecodingState:
+        """Read the prompts: with memory, or with each document's first ``document_tokens`` tokens."""
+        return self.generator.prefill(self.prompts(texts, memory is not None, document_tokens), memory)
+
+    def decode(self, state: DecodingState, answer_tokens: int) -> None:
+        """Write answers of exactly so many tokens."""
+        self.generator.decode(state, answer_tokens, NEVER_STOP)
+
+    def prompts(self, texts: Texts, from_memory: bool, document_tokens: int | None = None) -> list[list[int]]:
+        """Documents, one after the other, then the query."""
+        found = []
+        for query, documents in zip(texts.queries, texts.documents, strict=True):
+            ids: list[int] = []
+            for document in documents:
+                ids += ([SEPARATOR] if ids and from_memory else [])
+                ids += [MEMORY] * self.config.num_memory_tokens if from_memory else document[:document_tokens]
+            found.append(ids + query)
+        return found
+
+    def loss(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Tensor:
+        """Our loss: logits at the answers' positions alone, in chunks."""
+        prompts = self.prompts(texts, memory is not None, document_tokens)
+        ids, _ = pad([prompt + answer for prompt, answer in zip(prompts, texts.answers, strict=True)])
+        index = [row * ids.shape[1] + len(prompt) - 1 + step
+                 for row, (prompt, answer) in enumerate(zip(prompts, texts.answers, strict=True))
+                 for step in range(len(answer))]
+        targets = [token for answer in texts.answers for token in answer]
+        return self.generator.answer_loss(ids.to(self.device), memory, torch.tensor(index, device=self.device),
+                                          torch.tensor(targets, device=self.device))
+
+    def naive_loss(self, texts: Texts, memory: Tensor, num_tokens: int) -> Tensor:
+        """The plain loss: prompts and answers padded to ``num_tokens``, logits everywhere."""
+        rows = [prompt + answer for prompt, answer in zip(self.prompts(texts, True), texts.answers, strict=True)]
+        ids, mask = self._padded(rows, num_tokens, side="right")
+        labels = torch.full_like(ids, IGNORED)
+        for label, row, answer in zip(labels, rows, texts.answers, strict=True):
+            label[len(row) - len(answer):len(row)] = torch.tensor(answer, device=self.device)
+        logits = self.generator.base(inputs_embeds=self.generator.splice(ids, memory), attention_mask=mask,
+                                     use_cache=False).logits.float()
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+
+    def _padded(self, rows: list[list[int]], size: int, side: str = "left") -> tuple[Tensor, Tensor]:
+        """Ids and mask (N, size), padded to the budget, as a tokenizer with ``padding="max_length"`` gives them."""
+        ids, mask = torch.zeros(len(rows), size, dtype=torch.long), torch.zeros(len(rows), size, dtype=torch.long)
+        for row, values, seen in zip(rows, ids, mask, strict=True):
+            place = slice(size - len(row), size) if side == "left" else slice(0, len(row))
+            values[place], seen[place] = torch.tensor(row, dtype=torch.long), 1
+        return ids.to(self.device), mask.to(self.device)
+
+
+def _naive_body(compressor: NLayersCompressor, shape: Preset) -> nn.Module:
+    """transformers' own model around the compressor's layers: the same weights, read the plain way."""
+    config = copy.deepcopy(shape.config)
+    config.num_hidden_layers = shape.num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:shape.num_layers]
+    with torch.device("meta"):
+        body = AutoModel.from_config(config, attn_implementation="sdpa")
+    body.layers, body.norm, body.rotary_emb = compressor.layers, nn.Identity(), compressor.rotary
+    body.embed_tokens = None
+    return body

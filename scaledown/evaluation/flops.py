@@ -1,0 +1,200 @@
+"""What an answer costs: FLOPs by phase, parameters, key-value bytes, worked out from shapes and token counts.
+
+Two counts stand side by side. The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the
+decoder layers and token, and 2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the
+query that the compressor reads. The **full count** has both, the LoRA adapter, the shared query and the pruned last
+layer of the n_layers compressor, and the query once for each document in an encoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+FLOPS_PER_WEIGHT = 2
+FLOPS_PER_SCORE = 4
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """A Llama-like decoder (Llama, Mistral, Qwen2, Qwen3): grouped queries, gated MLP; biases and norms left out."""
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    vocab_size: int
+
+    @classmethod
+    def from_config(cls, config: Any, num_layers: int | None = None) -> DecoderShape:
+        """Read the shape from a Hugging Face ``config``, of its first ``num_layers`` where that is given."""
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(num_layers or config.num_hidden_layers, config.hidden_size, config.intermediate_size,
+                   config.num_attention_heads, config.num_key_value_heads, head_size, config.vocab_size)
+
+    def _key_value_maps(self) -> list[tuple[int, int]]:
+        return [(self.hidden_size, self.num_key_value_heads * self.head_size)] * 2
+
+    def _other_maps(self) -> list[tuple[int, int]]:
+        attention_size = self.num_attention_heads * self.head_size
+        return [(self.hidden_size, attention_size), (attention_size, self.hidden_size),
+                (self.hidden_size, self.intermediate_size), (self.hidden_size, self.intermediate_size),
+                (self.intermediate_size, self.hidden_size)]
+
+    @property
+    def key_value_weights(self) -> int:
+        """Weights of one layer's key and value maps."""
+        return sum(width * height for width, height in self._key_value_maps())
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of one layer's linear maps."""
+        return self.key_value_weights + sum(width * height for width, height in self._other_maps())
+
+    @property
+    def body_weights(self) -> int:
+        """Weights of all layers' linear maps, without embeddings and LM head: the paper's P."""
+        return self.num_layers * self.layer_weights
+
+    @property
+    def head_weights(self) -> int:
+        """Weights of the LM head."""
+        return self.hidden_size * self.vocab_size
+
+    def lora_weights(self, rank: int) -> int:
+        """Weights of a LoRA adapter on every linear map of the layers."""
+        maps = self._key_value_maps() + self._other_maps()
+        return self.num_layers * rank * sum(width + height for width, height in maps)
+
+    def score_flops(self, num_pairs: float, num_layers: int | None = None) -> float:
+        """FLOPs of attention scores and weighted values, for so many pairs of a query and a key position."""
+        layers = self.num_layers if num_layers is None else num_layers
+        return FLOPS_PER_SCORE * layers * self.num_attention_heads * self.head_size * num_pairs
+
+    def key_value_bytes(self, num_tokens: float, bytes_per_value: int) -> float:
+        """Bytes of the keys and values of so many tokens."""
+        return 2 * self.num_layers * self.num_key_value_heads * self.head_size * num_tokens * bytes_per_value
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """An encoder compressor: its linear maps' weights, and the MLP that takes memory positions to the generator."""
+
+    body_weights: int
+    num_layers: int
+    hidden_size: int
+    mlp_width: int
+    generator_size: int
+
+    @property
+    def mlp_weights(self) -> int:
+        """Weights of Linear - ReLU - Linear (paper, section 3)."""
+        return self.hidden_size * self.mlp_width + self.mlp_width * self.generator_size
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of one (mean) question. ``num_documents`` may be a mean too, so these are floats."""
+
+    query_tokens: float
+    document_tokens: float
+    num_documents: float
+    memory_tokens: float
+    prompt_tokens: float
+    new_tokens: float
+    rerank_tokens: float = 0.0
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of one question, by phase (a multiplication and an addition are two)."""
+
+    compress: float
+    prefill: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """All phases together."""
+        return self.compress + self.prefill + self.decode
+
+    def to_dict(self) -> dict[str, float]:
+        """Phases and total."""
+        return {**dataclasses.asdict(self), "total": self.total}
+
+
+Compressor = DecoderShape | EncoderShape | None
+
+
+def paper_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts) -> Flops:
+    """FLOPs by the convention of table 1: weights only, and no query in the compressor."""
+    compressed = tokens.num_documents * (tokens.document_tokens + tokens.memory_tokens)
+    compress = FLOPS_PER_WEIGHT * compressor.body_weights * compressed if compressor else 0.0
+    prefill = FLOPS_PER_WEIGHT * generator.body_weights * tokens.prompt_tokens
+    decode = FLOPS_PER_WEIGHT * (generator.body_weights + generator.head_weights) * tokens.new_tokens
+    return Flops(compress, prefill, decode)
+
+
+def shared_query_flops(compressor: DecoderShape, tokens: TokenCounts, attention: bool = True) -> float:
+    """FLOPs of the n_layers compressor: the query read once, the last layer only where its output is used.
+
+    In the last layer the query and the documents' text need keys and values alone: only memory and rerank positions
+    go through the rest (exact, since nothing else of that layer is read).
+    """
+    used = tokens.num_documents * (tokens.memory_tokens + tokens.rerank_tokens)
+    read = tokens.query_tokens + tokens.num_documents * tokens.document_tokens + used
+    weights = (compressor.num_layers - 1) * compressor.layer_weights * read
+    weights += compressor.key_value_weights * read + (compressor.layer_weights - compressor.key_value_weights) * used
+    flops = FLOPS_PER_WEIGHT * weights
+    if attention:
+        own = tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
+        pairs = _causal_pairs(0, tokens.query_tokens) + tokens.num_documents * _causal_pairs(tokens.query_tokens, own)
+        tail = own - tokens.document_tokens
+        used_pairs = tokens.num_documents * _causal_pairs(tokens.query_tokens + tokens.document_tokens, tail)
+        flops += compressor.score_flops(pairs, compressor.num_layers - 1) + compressor.score_flops(used_pairs, 1)
+    return flops
+
+
+def naive_flops(compressor: DecoderShape, tokens: TokenCounts) -> float:
+    """FLOPs of the same compressor without those two savings: ``[query][document][MEM]`` through all layers, K times.
+
+    It leaves nothing out that a plain implementation computes, attention included.
+    """
+    read = tokens.query_tokens + tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
+    scores = compressor.score_flops(_causal_pairs(0, read))
+    return tokens.num_documents * (FLOPS_PER_WEIGHT * compressor.body_weights * read + scores)
+
+
+def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:
+    """FLOPs of an encoder compressor: attention looks both ways, so each document is read with its own query.
+
+    Every layer is counted as attending to the whole input: the upper bound where some have a sliding window.
+    """
+    tail = tokens.memory_tokens + tokens.rerank_tokens
+    read = tokens.query_tokens + tokens.document_tokens + tail
+    weights = compressor.body_weights * read + compressor.mlp_weights * tokens.memory_tokens
+    scores = FLOPS_PER_SCORE * compressor.num_layers * compressor.hidden_size * read * read
+    return tokens.num_documents * (FLOPS_PER_WEIGHT * weights + scores)
+
+
+def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts, lora_rank: int = 0) -> Flops:
+    """FLOPs with attention, the query and the adapter. Prefill gives the first new token, decode the others."""
+    compress = 0.0
+    if isinstance(compressor, DecoderShape):
+        compress = shared_query_flops(compressor, tokens)
+    elif isinstance(compressor, EncoderShape):
+        compress = encoder_flops(compressor, tokens)
+    body = FLOPS_PER_WEIGHT * (generator.body_weights + generator.lora_weights(lora_rank))
+    head = FLOPS_PER_WEIGHT * generator.head_weights
+    steps = max(0.0, tokens.new_tokens - 1)
+    prefill = body * tokens.prompt_tokens + head + generator.score_flops(_causal_pairs(0, tokens.prompt_tokens))
+    decode = (body + head) * steps + generator.score_flops(_causal_pairs(tokens.prompt_tokens, steps))
+    return Flops(compress, prefill, decode)
+
+
+def _causal_pairs(before: float, num_tokens: float) -> float:
+    """Pairs of positions when ``num_tokens`` attend to ``before`` earlier ones, to themselves and to those between."""
+    return num_tokens * before + num_tokens * (num_tokens + 1) / 2

@@ -1,0 +1,89 @@
+"""The benchmark: what it compares computes the same thing, its JSON and figures are whole, mistakes are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from scaledown.config import ScaleDownConfig
+from scaledown.evaluation import benchmark
+from scaledown.evaluation.benchmark_systems import Bench, Texts, preset
+from scaledown.evaluation.stopwatch import in_turns
+
+FAST = ["--preset", "tiny", "--rounds", "2", "--query_tokens", "8", "--document_tokens", "16", "--answer_tokens", "4",
+        "--batch_size", "2", "--device", "cpu"]
+
+
+@pytest.fixture()
+def bench() -> Bench:
+    config = ScaleDownConfig(num_memory_tokens=8, compression_rate=2, query_tokens=6, lora_dropout=0.0)
+    return Bench(preset("tiny"), config, torch.float32, torch.device("cpu")).eval()
+
+
+def texts(query: int = 6, document: int = 16) -> Texts:
+    return Texts.drawn([(query, [document, document], 3), (query, [document], 2)], 500)
+
+
+@torch.no_grad()
+def test_the_naive_compressor_computes_what_ours_does(bench: Bench) -> None:
+    """Where no text needs padding: there the plain way pads between document and memory, and is another model."""
+    torch.testing.assert_close(bench.compress(texts()), bench.compress_naively(texts()), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_naive_loss_is_ours(bench: Bench) -> None:
+    memory = bench.compress(texts())
+    wanted = bench.loss(texts(), memory)
+    torch.testing.assert_close(bench.naive_loss(texts(), memory, num_tokens=40), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_truncated_text_has_the_length_of_memory(bench: Bench) -> None:
+    memory, cut = (bench.prompts(texts(), from_memory, 8) for from_memory in (True, False))
+    # Our prompts have one separator more between two documents.
+    assert [len(ids) for ids in cut] == [len(memory[0]) - 1, len(memory[1])]
+
+
+def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+
+    def job(name: str):
+        return lambda: order.append(name) or {"step": float(len(order))}
+
+    found = in_turns({"a": job("a"), "b": job("b")}, rounds=2)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": {"step": [4.0, 5.0]}, "b": {"step": [3.0, 6.0]}}
+
+
+def test_inference_writes_rows_and_figures(tmp_path: Path) -> None:
+    assert benchmark.main(["inference", *FAST, "--num_documents", "1", "3", "--output_dir", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "benchmark_inference.json").read_text())
+    assert [(row["system"], row["num_documents"]) for row in report["rows"]] == [
+        (system, count) for count in (1, 3) for system in benchmark.SYSTEMS]
+    for row in report["rows"]:
+        assert row["ms_per_query"]["total"]["median"] > 0 and row["flops_per_query"]["total"] > 0
+    assert len(report["ratios"]) == 6 and report["run"]["versions"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"cost_by_documents.png", "time_by_phase.png"}
+
+
+def test_training_takes_the_lengths_of_records(tmp_path: Path) -> None:
+    records = [{"query": "who?", "documents": ["Ada wrote it.", "Oslo"], "answer": "Ada"}] * 3
+    file = tmp_path / "records.json"
+    file.write_text(json.dumps(records))
+    assert benchmark.main(["training", *FAST, "--records", str(file), "--output_dir", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "benchmark_training.json").read_text())["rows"]
+    assert {row["system"] for row in rows} == set(benchmark.SYSTEMS)
+    assert all(row["examples_per_second"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(("flags", "named"), [
+    (["inference", "--rounds", "0", "--batch_size", "0"], "--batch_size"),
+    (["inference", "--document_tokens", "12"], "--document_tokens"),
+    (["inference", "--records", "x.json"], "--records"),
+    (["training", "--preset", "tiny", "--num_layers", "99"], "--num_layers"),
+    (["training", *FAST, "--records", "nowhere.json"], "nowhere.json")])
+def test_mistakes_are_told(flags: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main([*flags, "--output_dir", str(tmp_path)]) == 2
+    assert named in capsys.readouterr().err
