@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -190,11 +191,12 @@ def measure_inference(args: argparse.Namespace, bench: Bench) -> list[dict[str, 
              for count, of_count in jobs.items()}
     # Only now: memory that is kept would hide the later peaks.
     keep_freed_memory()
-    rows = []
+    rows, machine = [], 0.0
     for count in args.num_documents:
+        machine = max(machine, matmul_peak(bench.device, bench.dtype))
         with tqdm(total=args.rounds + 1, desc=f"{count} documents", unit="round") as bar:
             times = in_turns(jobs[count], args.rounds, bar.update)
-        machine = matmul_peak(bench.device, bench.dtype)
+        machine = max(machine, matmul_peak(bench.device, bench.dtype))
         rows += [_row(args, bench, texts[count], system, count, times[system], peaks[count][system], machine)
                  for system in args.systems]
     return rows
@@ -233,9 +235,10 @@ def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, A
     rows = []
     for num_documents, batches in all_batches.items():
         jobs, peaks = all_jobs[num_documents], all_peaks[num_documents]
+        machine = matmul_peak(bench.device, bench.dtype)
         with tqdm(total=args.rounds + 1, desc="training steps", unit="round") as bar:
             times = in_turns(jobs, max(args.rounds, len(batches)), bar.update)
-        machine = matmul_peak(bench.device, bench.dtype)
+        machine = max(machine, matmul_peak(bench.device, bench.dtype))
         num_questions = statistics.fmean(len(texts.queries) for texts in batches)
         for system in args.systems:
             each = [question_flops(bench, texts, system) for texts in batches]
@@ -268,10 +271,14 @@ def _inference_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     def ratio(phase: str) -> float:
         return other["ms_per_query"][phase]["median"] / ours["ms_per_query"][phase]["median"]
 
-    promised = other["flops_per_query"]["total"] / ours["flops_per_query"]["total"]
+    def flops(row: Mapping[str, Any], *phases: str) -> float:
+        return sum(row["flops_per_query"][phase] for phase in phases)
+
+    first, whole = ("compress", "prefill"), ("compress", "prefill", "decode")
     compress = f"compression {ratio('compress'):.2f}x, " if other["ms_per_query"]["compress"]["median"] else ""
-    return (f"{compress}first token {ratio('first_token'):.2f}x, whole answer {ratio('total'):.2f}x "
-            f"(FLOPs promise {promised:.2f}x)" + _memory_ratio(ours, other))
+    return (f"{compress}first token {ratio('first_token'):.2f}x (FLOPs promise "
+            f"{flops(other, *first) / flops(ours, *first):.2f}x), whole answer {ratio('total'):.2f}x "
+            f"({flops(other, *whole) / flops(ours, *whole):.2f}x)" + _memory_ratio(ours, other))
 
 
 def _training_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -285,6 +292,24 @@ def _memory_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f", peak memory {ours['peak_bytes'] / other['peak_bytes']:.2f} of its"
 
 
+def growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How far ScaleDown's time and FLOPs are from a straight line over the number of documents."""
+    own = [row for row in rows if row["system"] == "scaledown" and "ms_per_query" in row]
+    counts = np.array([row["num_documents"] for row in own], dtype=float)
+    if len(set(counts)) < 3:
+        return []
+    series = {"time": [row["ms_per_query"]["total"]["median"] for row in own],
+              "FLOPs": [row["flops_per_query"]["total"] for row in own]}
+    if all(row["peak_bytes"] for row in own):
+        series["peak memory"] = [row["peak_bytes"] for row in own]
+    found = []
+    for name, values in series.items():
+        line = np.polyval(np.polyfit(counts, values, 1, w=1 / np.array(values)), counts)
+        found.append(f"{name} within {100 * np.abs(np.array(values) / line - 1).max():.0f}%")
+    return [f"from {counts.min():.0f} to {counts.max():.0f} documents ScaleDown follows a straight line: "
+            + ", ".join(found)]
+
+
 def _shares(found: Mapping[str, float] | float) -> str:
     if isinstance(found, float):
         return f"{found:.2f}"
@@ -294,7 +319,8 @@ def _shares(found: Mapping[str, float] | float) -> str:
 def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], bench: Bench) -> None:
     """The JSON and the figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": ratios(rows), "rows": rows}
+    report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": [*ratios(rows), *growth(rows)],
+              "rows": rows}
     path = folder / f"benchmark_{args.what}.json"
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
@@ -317,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           f"{bench.device}, {args.rounds} rounds of {', '.join(args.systems)}")
     rows = (measure_inference if args.what == "inference" else measure_training)(args, bench)
     write(Path(args.output_dir), args, rows, bench)
-    print("\n".join(ratios(rows)))
+    print("\n".join([*ratios(rows), *growth(rows)]))
     for row in rows:
         print(f"{row['num_documents']:>4} documents, {row['system']:<17} share of the matrix-multiply peak: "
               f"{_shares(row['share_of_matmul_peak'])}")
