@@ -139,6 +139,7 @@ class TrainingConfig:
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
+    num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
     logging_steps: int = setting(10, "steps between two lines of the log")
@@ -149,6 +150,8 @@ class TrainingConfig:
         faults = _positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
+        if self.num_workers is not None and self.num_workers < 0:
+            faults.append(f"--num_workers must be at least 0, got {self.num_workers}")
         if self.optimizer not in OPTIMIZERS:
             faults.append(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not 0 <= self.warmup_ratio < 1:

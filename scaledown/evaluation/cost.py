@@ -131,19 +131,19 @@ def table(found: Sequence[Cost]) -> str:
     """Both conventions side by side, with the saving against full text."""
     text = found[0]
     letter, unit = _unit(text.flops.total)
-    lines = [f"{letter + '-FLOPs':<18}{'compress':>9}{'prefill':>9}{'decode':>9}{'total':>9}{'saving':>8}"
-             f"  | paper's count: {'compress':>9}{'total':>9}{'saving':>8}  | KV cache"]
+    lines = [f"{letter + '-FLOPs':<18}{'compress':>11}{'prefill':>11}{'decode':>11}{'total':>11}{'saving':>8}"
+             f"  | paper's count: {'compress':>11}{'total':>11}{'saving':>8}  | KV cache"]
     for each in found:
         true, paper = each.flops, each.paper_convention
         lines.append(
-            f"{each.name:<18}" + "".join(f"{value / unit:>9.3f}" for value in
+            f"{each.name:<18}" + "".join(f"{value / unit:>11.3f}" for value in
                                          (true.compress, true.prefill, true.decode, true.total))
-            + f"{text.flops.total / true.total:>7.2f}x  | {'':<14} {paper.compress / unit:>9.3f}"
-            f"{paper.total / unit:>9.3f}{text.paper_convention.total / paper.total:>7.2f}x"
+            + f"{text.flops.total / true.total:>7.2f}x  | {'':<14} {paper.compress / unit:>11.3f}"
+            f"{paper.total / unit:>11.3f}{text.paper_convention.total / paper.total:>7.2f}x"
             f"  | {each.key_value_bytes / MEBI:,.1f} MiB")
         if each.measured is not None:
             lines.append(f"{'  as PyTorch counts':<18}" + "".join(
-                f"{value / unit:>9.3f}" for value in (each.measured.compress, each.measured.prefill,
+                f"{value / unit:>11.3f}" for value in (each.measured.compress, each.measured.prefill,
                                                       each.measured.decode, each.measured.total)))
     return "\n".join(lines)
 

@@ -102,6 +102,10 @@ class Compressor(nn.Module, ABC):
         """Compute activations twice in training, to keep fewer of them."""
 
     @abstractmethod
+    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+        """Tokens that its linear maps run on, and how many of them are no padding."""
+
+    @abstractmethod
     def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
         """Final states (P, L (+ 1), width) at the memory positions (and the rerank position)."""
 

@@ -48,6 +48,12 @@ class EncoderCompressor(Compressor):
         """Compute the encoder's activations twice in training."""
         self.encoder.activation_checkpointing_enable({"use_reentrant": False})
 
+    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+        """Each query is read with each of its documents, padded to the longest of both."""
+        num_documents, num_special = len(texts.document_ids), len(self._special_rows())
+        lengths = texts.query_lengths[texts.pair_query] + texts.document_lengths + num_special
+        return num_documents * (texts.query_ids.shape[1] + texts.document_ids.shape[1] + num_special), lengths.sum()
+
     def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
         ids, lengths = _joined(texts)
         tokens = self.encoder.get_input_embeddings()(ids)

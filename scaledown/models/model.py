@@ -84,11 +84,15 @@ class ScaleDownModel(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""
         with self._autocast():
-            compressed = self.compressor(CompressorInput(*(batch[name] for name in CompressorInput._fields)),
-                                         self.generator.embed)
+            compressed = self.compressor(_texts(batch), self.generator.embed)
             answer_loss = self.generator.answer_loss(batch["prompt_ids"], compressed.embeddings,
                                                      batch["answer_index"], batch["answer_targets"])
         return joined(answer_loss, compressed.scores, batch, self.reranking_loss_weight)
+
+    def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
+        """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
+        computed, needed = self.compressor.num_tokens(_texts(batch))
+        return 1 - (needed + batch["prompt_lengths"].sum()) / (computed + batch["prompt_ids"].numel())
 
     def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
@@ -228,6 +232,10 @@ class ScaleDownModel(nn.Module):
         finally:
             if was_training:
                 self.train()
+
+
+def _texts(batch: dict[str, Tensor]) -> CompressorInput:
+    return CompressorInput(*(batch[name] for name in CompressorInput._fields))
 
 
 def _stop_ids(processor: Processor, base: Any) -> list[int]:

@@ -56,6 +56,12 @@ class NLayersCompressor(Compressor):
         """Compute the layers' activations twice in training; the last layer's are few and stay."""
         self.gradient_checkpointing = True
 
+    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+        """None of its tokens is padding."""
+        special = len(texts.document_ids) * len(self._special_rows())
+        number = len(texts.query_slots) + len(texts.document_slots) + special
+        return number, torch.tensor(number, device=texts.query_ids.device)
+
     def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
         rows = self._special_rows()
         queries = embed(texts.query_ids.flatten().index_select(0, texts.query_slots)).to(rows.dtype)

@@ -77,18 +77,20 @@ class Processor:
 
         Returns:
             the fields of :class:`CompressorInput`; ``prompt_ids`` (B, T), prompt and answer, with placeholders;
-            ``answer_index`` (A,), the slots of the flattened (B * T) prompt that predict an answer token, and
-            ``answer_targets`` (A,), those tokens; with reranking ``teacher_scores`` (P,) and ``has_score`` (P,).
+            ``prompt_lengths`` (B,); ``answer_index`` (A,), the slots of the flattened (B * T) prompt that predict an
+            answer token, and ``answer_targets`` (A,), those tokens; with reranking ``teacher_scores`` (P,) and
+            ``has_score`` (P,).
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         prompts = self.memory_prompts(questions, [len(each) for each in documents])
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
-        prompt_ids, _ = pad([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
+        prompt_ids, prompt_lengths = pad([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
         firsts = [row * prompt_ids.shape[1] + len(prompt) - 1 for row, prompt in enumerate(prompts)]
         index = [first + step for first, answer in zip(firsts, answers, strict=True) for step in range(len(answer))]
         batch = self.compressor_input(questions, documents)._asdict() | {
-            "prompt_ids": prompt_ids, "answer_index": torch.tensor(index, dtype=torch.long),
+            "prompt_ids": prompt_ids, "prompt_lengths": prompt_lengths,
+            "answer_index": torch.tensor(index, dtype=torch.long),
             "answer_targets": torch.tensor([token for answer in answers for token in answer], dtype=torch.long)}
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch
 

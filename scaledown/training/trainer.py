@@ -17,9 +17,13 @@ from scaledown.config import TrainingConfig
 from scaledown.models.checkpoint import load_weights
 from scaledown.models.model import COMPRESSOR_FILE, GENERATOR_FILE, Losses, ScaleDownModel
 from scaledown.training.optimizer import build_optimizer
+from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4}
 """Table 7 of the paper."""
+
+GPU_WORKERS = 2
+"""Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -39,7 +43,7 @@ class ScaleDownTrainer(Trainer):
         output_dir: gets ``checkpoint-N`` folders, each a whole checkpoint with the trainer's state beside it.
         evaluate: called every ``eval_steps`` steps; what it returns is logged as ``eval_*``.
         eval_steps: steps between two calls of ``evaluate``.
-        in_order: take the records as they come, easy ones first, instead of shuffled.
+        in_order: take the records as they come, easy ones first, instead of shuffled with like lengths together.
 
     Raises:
         ValueError: where the batch size cannot be shared among the processes.
@@ -74,13 +78,17 @@ class ScaleDownTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(train_dataset)
+        if self.in_order:
+            return SequentialSampler(self.train_dataset)
+        sizes = prompt_sizes(self.train_dataset, self.scaledown.config.num_memory_tokens)
+        return LikeLengthSampler(sizes, self.config.batch_size, self.config.seed)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The loss of a batch; its parts are summed on the device until they are logged."""
         losses: Losses = model(inputs)
-        self.parts.add(losses)
+        self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
+                       padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -127,15 +135,15 @@ class _Trainable(nn.Module):
 
 
 class _Mean:
-    """Running means of the loss parts, held as tensors so that no step waits for the device."""
+    """Running means of loss parts and the like, held as tensors so that no step waits for the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
 
-    def add(self, losses: Losses) -> None:
-        for name in ("answer_loss", "reranking_loss"):
-            if (value := getattr(losses, name)) is not None:
+    def add(self, **values: Tensor | None) -> None:
+        for name, value in values.items():
+            if value is not None:
                 self.sums[name] = self.sums.get(name, 0.0) + value.detach()
         self.count += 1
 
@@ -161,7 +169,9 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
         raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {num_processes()} processes with "
                          f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
                          f"of {parts}")
+    workers = config.num_workers if config.num_workers is not None else GPU_WORKERS * (model.device.type == "cuda")
     return TrainingArguments(
+        dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
         output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
         per_device_train_batch_size=config.batch_size // parts,
         gradient_accumulation_steps=config.gradient_accumulation_steps, num_train_epochs=config.num_epochs,
