@@ -137,7 +137,9 @@ def test_a_broken_environment_is_made_anew_and_pip_may_not_leave_its_index(tree)
     python = tree.root / ".venv" / "bin" / "python"
     python.unlink()
     (tree.root / ".venv" / "leftover").write_text("")
-    failed = tree.run("true", PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tree.root))
+    # Without this machine's own pip settings, which may know a torch elsewhere.
+    failed = tree.run("true", PYTHON=sys.executable, PIP_CONFIG_FILE=os.devnull, PIP_NO_INDEX="1",
+                      PIP_FIND_LINKS=str(tree.root))
     assert (failed.returncode, python.exists()) == (2, True)
     assert "No matching distribution found for torch" in failed.stderr
     assert not (tree.root / ".venv" / "leftover").exists()

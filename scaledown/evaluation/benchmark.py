@@ -32,6 +32,7 @@ from scaledown.evaluation.stopwatch import Spread, in_turns, matmul_peak, peak_b
 from scaledown.hub import load_tokenizer
 from scaledown.models.n_layers import resolve_num_layers
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
+from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
 SYSTEMS = ("scaledown", "naive_compressor", "full_text", "truncated_text")
 # A frozen weight's step needs the gradient of its input alone, a trained one's that of the weight too.
@@ -96,13 +97,15 @@ def full_length(args: argparse.Namespace, num_documents: int, vocab_size: int) -
 
 
 def from_records(args: argparse.Namespace, vocab_size: int) -> list[Texts]:
-    """A batch for each round, with the lengths of real records, in the file's order."""
+    """A batch for each round, with the lengths of real records, put together as training does: like lengths."""
     tokenizer = load_tokenizer(EMBEDDED)
 
     def length(text: str, longest: int) -> int:
         return max(1, min(longest, len(tokenizer(text, add_special_tokens=False).input_ids)))
 
-    records = read_records(args.records)[:args.batch_size * args.rounds]
+    records = read_records(args.records)
+    order = LikeLengthSampler(prompt_sizes(records, MEMORY_TOKENS), args.batch_size, seed=0)
+    records = [records[number] for number in list(order)[:args.batch_size * args.rounds]]
     lengths = [(length(record.query, args.query_tokens),
                 [length(document, args.document_tokens) for document in record.documents],
                 length(record.answer, args.answer_tokens)) for record in records]

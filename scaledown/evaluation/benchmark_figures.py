@@ -8,7 +8,7 @@ from typing import Any
 
 from scaledown.evaluation import figure_style as style
 from scaledown.evaluation.latency import PHASES
-from scaledown.evaluation.plots import PHASE_MEANINGS, PHASE_SHADES
+from scaledown.evaluation.plots import PHASE_SHADES, phase_legend
 
 NAMES = {"scaledown": "ScaleDown", "naive_compressor": "naive compressor", "full_text": "full text",
          "truncated_text": "truncated text"}
@@ -46,7 +46,7 @@ def plot_by_phase(path: Path, rows: Sequence[Mapping[str, Any]], where: str) -> 
     """Where the time of a question goes, at 10 documents or the number nearest to it."""
     count = min((row["num_documents"] for row in rows), key=lambda number: abs(number - TIME_ROWS))
     own = [row for row in rows if row["num_documents"] == count]
-    figure = style.new_figure(9.5, 2.2 + 0.6 * len(own))
+    figure = style.new_figure(10.5, 2.5 + 0.6 * len(own))
     axes = figure.subplots()
     style.quiet(axes, grid="x")
     for place, row in enumerate(own):
@@ -60,8 +60,7 @@ def plot_by_phase(path: Path, rows: Sequence[Mapping[str, Any]], where: str) -> 
     axes.set_yticks(range(len(own)), [NAMES[row["system"]] for row in own], color=style.INK)
     axes.set_ylim(len(own) - 0.5, -0.5)
     axes.margins(x=0.12)
-    axes.set_xlabel(f"milliseconds a question; darkest: {PHASE_MEANINGS['compress']}; middle: "
-                    f"{PHASE_MEANINGS['prefill']}; lightest: {PHASE_MEANINGS['decode']}", fontsize=9,
-                    color=style.QUIET)
+    axes.set_xlabel("milliseconds a question", fontsize=9, color=style.QUIET)
+    phase_legend(figure)
     style.head(figure, f"Where the time goes with {count} documents", f"Random weights, {where}. Medians.")
     style.save(figure, path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -75,7 +76,9 @@ def plot_training_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> No
     """
     # "train_loss" is the run's mean, which transformers logs once at the end.
     keys = sorted({key for entry in history for key in entry} - {"train_loss"}, key=lambda key: (len(key), key))
-    lessons = [(entry["step"], entry["lesson_starts"]) for entry in history if "lesson_starts" in entry]
+    last = max((entry["step"] for entry in history if "loss" in entry), default=0)
+    lessons = [(entry["step"], entry["lesson_starts"]) for entry in history
+               if "lesson_starts" in entry and entry["step"] < last]
     losses = _curves(history, (key for key in keys if key.endswith("loss")))
     rate_keys = [key for key in keys if key.startswith("learning_rate_")] or ["learning_rate"]
     rates = _curves(history, rate_keys, strip="learning_rate_")
@@ -180,14 +183,19 @@ def plot_speed(path: Path, latencies: Mapping[str, Latency], flops: Mapping[str,
                               (right, "Arithmetic", f"{prefix}FLOPs a query, worked out from the shapes")):
         axes.set_title(title, loc="left", fontsize=12, color=style.INK)
         axes.set_xlabel(unit, fontsize=9, color=style.QUIET)
-    patches = [Patch(color=style.shade("#444444", PHASE_SHADES[phase]), label=PHASE_MEANINGS[phase])
-               for phase in PHASES]
-    figure.legend(handles=patches, loc="outside lower left", ncols=len(PHASES), frameon=False, fontsize=10)
+    phase_legend(figure)
     num_queries = latencies["scaledown"].num_queries
     style.head(figure, _speed_title(latencies),
                f"n = {num_queries} questions, one at a time, on {device}. Bars: median of each phase. "
                "Dot and whiskers: median, 10th and 90th percentile of the whole query.")
     style.save(figure, path)
+
+
+def phase_legend(figure: Figure) -> None:
+    """What the shades of a bar mean, below the panels."""
+    patches = [Patch(color=style.shade("#444444", PHASE_SHADES[phase]), label=PHASE_MEANINGS[phase])
+               for phase in PHASES]
+    figure.legend(handles=patches, loc="outside lower left", ncols=len(PHASES), frameon=False, fontsize=10)
 
 
 def _short(value: float) -> str:
