@@ -14,11 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
-BASE = {"config", "hub", "cli"}
+BASE = {"config", "hub", "cli", "prompt"}
 MAY_IMPORT = {
     "config": set(),
     "hub": {"config"},
     "cli": {"config"},
+    "prompt": set(),
     "data": BASE,
     "models": BASE,
     "training": BASE | {"data", "models"},

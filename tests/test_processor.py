@@ -11,7 +11,7 @@ import tiny
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.processor import MEMORY, SEPARATOR, Processor
-from scaledown.models.prompt import SYSTEM
+from scaledown.prompt import SYSTEM
 
 CONFIG = ScaleDownConfig(num_memory_tokens=2, compression_rate=8, query_tokens=12)
 TEMPLATES = {"chatml": tiny.CHATML, "no_system": tiny.NO_SYSTEM, "plain": None}

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.auto import AutoModelForCausalLM
 
-from scaledown.models.prompt import SYSTEM
+from scaledown.prompt import SYSTEM
 
 FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 WIDTH = 32

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import CompressorInput
-from scaledown.models.prompt import Prompt, plain_ids
 from scaledown.models.ragged import pad
+from scaledown.prompt import Prompt, plain_ids
 
 MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""

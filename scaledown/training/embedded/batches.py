@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from scaledown.data.synthetic import KINDS, Difficulty, Document, Question, World
-from scaledown.models.prompt import Prompt, plain_ids
+from scaledown.prompt import Prompt, plain_ids
 
 UNKNOWN = "unknown"
 NAME_LIST_TOKENS = 128

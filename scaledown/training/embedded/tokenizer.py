@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from scaledown.data.synthetic import Difficulty, World
-from scaledown.models.prompt import BACKGROUND, QUESTION, SYSTEM
+from scaledown.prompt import BACKGROUND, QUESTION, SYSTEM
 
 VOCABULARY_SIZE = 2048
 TRAINING_CONTEXTS = 4000
