@@ -14,9 +14,10 @@ from typing import Any
 
 MEMORY_INITS = ("tokens", "reply")
 OPTIMIZERS = ("adamw", "muon")
-COMPRESSOR_TYPES = ("n_layers", "modernbert")
+COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
+DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
 EMBEDDED = "embedded"
 
 
@@ -60,8 +61,10 @@ class ScaleDownConfig:
     compressor_type: str = setting("n_layers", "the compressor's kind", COMPRESSOR_TYPES)
     num_layers: int | None = setting(
         None, "layers of the generator that the n_layers compressor copies [8, or a third where it has fewer than 24]")
-    compressor_model: str | None = setting(None, f"the modernbert compressor's encoder, by name [{DEFAULT_ENCODER}]")
-    compressor_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub")
+    compressor_model: str | None = setting(
+        None, f"the encoder of a modernbert compressor [{DEFAULT_ENCODER}], or the causal LM of an llm one "
+        f"[{DEFAULT_LLM}]: a Hub id, a local folder, or 'embedded', the default beside the embedded generator")
+    compressor_revision: str | None = setting(None, "commit, branch or tag of the compressor's model on the Hub")
     num_memory_tokens: int = setting(8, "embeddings that stand for one document")
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
@@ -71,7 +74,7 @@ class ScaleDownConfig:
     memory_init: str = setting(
         "tokens", "how memory rows start: drawn like token embeddings, or (n_layers) as the tokens after which the "
         "generator would answer", MEMORY_INITS)
-    mlp_width: int = setting(8096, "hidden width of the encoder compressor's MLP (paper, section 3)")
+    mlp_width: int = setting(8096, "hidden width of the MLP behind a modernbert or llm compressor (paper, section 3)")
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
     lora_dropout: float = setting(0.1, "dropout inside the LoRA adapter")
@@ -92,7 +95,8 @@ class ScaleDownConfig:
         if self.num_layers is not None and self.compressor_type != "n_layers":
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
         if self.compressor_model is not None and self.compressor_type == "n_layers":
-            faults.append("--compressor_model belongs to --compressor_type modernbert: n_layers copies the generator")
+            faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
+                          "generator")
         _require(faults)
 
     @property

@@ -14,8 +14,10 @@ from transformers import AutoModel, PreTrainedModel
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import Compressed, Compressor, CompressorInput
 from scaledown.models.encoder import EncoderCompressor, embedded_encoder_config
+from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.ragged import filled
+from scaledown.models.shared_query import SharedQueryCompressor
 
 QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
 DOCUMENTS = [[list(range(10, 31)), [44, 45]], [list(range(60, 73))], [], [[], list(range(90, 97)), [3]]]
@@ -60,7 +62,18 @@ def windowed(base: PreTrainedModel, **settings: object) -> EncoderCompressor:
                              base.get_input_embeddings().weight).eval()
 
 
-COMPRESSORS = {"n_layers": n_layers, "encoder": encoder, "windowed": windowed}
+def llm(base: PreTrainedModel, family: str = "qwen3", num_layers: int = 3, layout: dict | None = None,
+        **settings: object) -> LLMCompressor:
+    """A compressor made from another causal LM than the generator, with embeddings of its own."""
+    torch.manual_seed(1)
+    own = tiny.generator(family, num_layers, **(layout or {})).base_model
+    nn.init.normal_(own.get_input_embeddings().weight)
+    return LLMCompressor(config(compressor_type="llm", **settings), own, base.get_input_embeddings().weight).eval()
+
+
+COMPRESSORS = {"n_layers": n_layers, "llm": llm, "encoder": encoder, "windowed": windowed}
+CAUSAL = {"n_layers": lambda base, family, layout: n_layers(base),
+          "llm": lambda base, family, layout: llm(base, family, layout=layout)}
 
 
 @pytest.fixture(params=COMPRESSORS)
@@ -73,43 +86,51 @@ def embed() -> nn.Module:
     return tiny.generator().get_input_embeddings()
 
 
-def naive(compressor: NLayersCompressor, base: PreTrainedModel) -> Tensor:
+def naive(compressor: SharedQueryCompressor, base: PreTrainedModel) -> Tensor:
     """[query][document][MEM][RR] read anew for each document, alone, through transformers' own model."""
     body = copy.deepcopy(base.base_model)
-    body.layers, body.norm = compressor.layers, nn.Identity()
+    body.layers, body.norm = compressor.layers, getattr(compressor, "norm", nn.Identity())
     body.config.num_hidden_layers = len(compressor.layers)
+    tokens = getattr(compressor, "tokens", base.get_input_embeddings())
     rows = torch.cat([compressor.memory_rows, compressor.rerank_row])
     states = []
     for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
         for document in documents:
-            embeddings = torch.cat([base.get_input_embeddings()(torch.tensor(query + document)), rows])[None]
+            embeddings = torch.cat([tokens(torch.tensor(query + document)), rows])[None]
             states.append(body(inputs_embeds=embeddings).last_hidden_state[0, -len(rows):])
     return torch.stack(states)
 
 
+@pytest.mark.parametrize("kind", CAUSAL)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shared_query_equals_the_naive_computation(layout: str) -> None:
-    base = tiny.generator(layout.split(",")[0], **LAYOUTS[layout])
-    compressor = n_layers(base)
+def test_shared_query_equals_the_naive_computation(layout: str, kind: str) -> None:
+    family = layout.split(",")[0]
+    base = tiny.generator(family, **LAYOUTS[layout])
+    compressor = CAUSAL[kind](base, family, LAYOUTS[layout])
     wanted = naive(compressor, base)
     found = compressor(texts(padding=4), base.get_input_embeddings())
-    torch.testing.assert_close(found.embeddings, wanted[:, :3], rtol=1e-5, atol=1e-5)
+    memory = getattr(compressor, "mlp", nn.Identity())(wanted[:, :3])
+    torch.testing.assert_close(found.embeddings, memory, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.scores, compressor.rerank_head(wanted[:, 3]).squeeze(-1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", CAUSAL)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shared_query_has_the_naive_gradients(layout: str) -> None:
-    base = tiny.generator(layout.split(",")[0], **LAYOUTS[layout])
-    compressor = n_layers(base)
+def test_shared_query_has_the_naive_gradients(layout: str, kind: str) -> None:
+    family = layout.split(",")[0]
+    base = tiny.generator(family, **LAYOUTS[layout])
+    compressor = CAUSAL[kind](base, family, LAYOUTS[layout])
     weight = torch.randn(6, 3, tiny.WIDTH, generator=torch.Generator().manual_seed(2))
+    mlp = getattr(compressor, "mlp", nn.Identity())
     gradients = []
-    for embeddings in (naive(compressor, base)[:, :3],
+    for embeddings in (mlp(naive(compressor, base)[:, :3]),
                        compressor(texts(), base.get_input_embeddings()).embeddings):
         compressor.zero_grad()
         (embeddings * weight).sum().backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in compressor.named_parameters()
                           if parameter.grad is not None})
     wanted, found = gradients
+    assert wanted.keys() == found.keys()
     for name in wanted:
         scale = wanted[name].abs().max()
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=float(1e-4 * scale))
@@ -137,7 +158,7 @@ def test_windows_are_shorter_than_the_texts() -> None:
 def test_no_weight_is_shared_with_the_generator() -> None:
     base = tiny.generator()
     theirs = {tensor.untyped_storage().data_ptr() for tensor in base.state_dict().values()}
-    for compressor in (n_layers(base), encoder(base)):
+    for compressor in (n_layers(base), encoder(base), llm(base)):
         ours = [*compressor.parameters(), *compressor.buffers()]
         assert not theirs & {tensor.untyped_storage().data_ptr() for tensor in ours}
         assert all(parameter.requires_grad for parameter in compressor.parameters())

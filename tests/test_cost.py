@@ -22,10 +22,12 @@ def report(tmp_path: Path, *flags: str) -> dict:
 
 
 @pytest.mark.parametrize(("generator", "num_layers", "compress", "total", "text"), [
-    (MISTRAL, 5, 3.04, 6.53, 20.33), (MISTRAL, 8, 4.87, 8.36, 20.33), (QWEN, 8, 5.07, 8.25, 18.94)])
+    (MISTRAL, 5, 3.04, 6.53, 20.33), (MISTRAL, 8, 4.87, 8.36, 20.33), (QWEN, 8, 5.07, 8.25, 18.94),
+    (MISTRAL, None, 2.66, 6.15, 20.33), (QWEN, None, 2.65, 5.83, 18.94)])
 def test_the_papers_convention_gives_table_1_within_4_percent(
-        tmp_path: Path, generator: str, num_layers: int, compress: float, total: float, text: float) -> None:
-    found = report(tmp_path, "--generator_model", generator, "--num_layers", str(num_layers))
+        tmp_path: Path, generator: str, num_layers: int | None, compress: float, total: float, text: float) -> None:
+    kind = ["--num_layers", str(num_layers)] if num_layers else ["--compressor_type", "llm"]
+    found = report(tmp_path, "--generator_model", generator, *kind)
     assert found["scaledown"]["flops_paper_convention"]["compress"] / 1e12 == pytest.approx(compress, rel=0.04)
     assert found["scaledown"]["flops_paper_convention"]["total"] / 1e12 == pytest.approx(total, rel=0.04)
     assert found["full_text"]["flops_paper_convention"]["total"] / 1e12 == pytest.approx(text, rel=0.04)
@@ -39,7 +41,8 @@ def test_the_query_counted_sharing_it_pays(tmp_path: Path) -> None:
     assert report(tmp_path, "--num_layers", "5")["scaledown"]["flops"]["compress"] <= 2.70e12
 
 
-@pytest.mark.parametrize("flags", [(), ("--compressor_type", "modernbert")])
+@pytest.mark.parametrize("flags", [
+    (), ("--compressor_type", "modernbert"), ("--compressor_type", "llm", "--compressor_model", "embedded")])
 def test_pytorch_counts_about_the_same(tmp_path: Path, flags: tuple[str, ...]) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(SMALL))

@@ -20,7 +20,8 @@ QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway,
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris " * 40, "", "The capital of Norway is Oslo."],
              ["<|im_end|> is text"]]
 ANSWERS = ["Ada", "nowhere at all", "Oslo", "no"]
-KINDS = ("n_layers", "modernbert", "embedded")
+KINDS = ("n_layers", "modernbert", "embedded", "llm")
+OWN_MODELS = {"modernbert": "encoder", "llm": "qwen3"}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def build(folders: dict[str, str], kind: str = "n_layers", family: str = "llama", **settings: object) -> ScaleDownModel:
     """A new model whose adapter does something: fresh LoRA leaves the generator as it was."""
     if kind != "n_layers":
-        settings |= {"compressor_type": "modernbert", "mlp_width": 32,
-                     "compressor_model": folders["encoder"] if kind == "modernbert" else "embedded"}
+        settings = {"compressor_type": "llm" if kind == "llm" else "modernbert", "mlp_width": 32,
+                     "compressor_model": folders[OWN_MODELS[kind]] if kind in OWN_MODELS else "embedded"} | settings
     torch.manual_seed(0)
     model = ScaleDownModel(ScaleDownConfig(generator_model=folders[family], num_memory_tokens=3,
                                            **{"enable_reranking": True, "lora_rank": 4} | settings))
@@ -57,7 +58,7 @@ def record(query: str, documents: list[str], answer: str, scores: list[float] | 
 
 
 @pytest.fixture(params=[("n_layers", family) for family in tiny.FAMILIES] + [("modernbert", "llama"),
-                        ("embedded", "qwen2"), ("n_layers", "no_system")], ids="-".join)
+                        ("embedded", "qwen2"), ("llm", "mistral"), ("n_layers", "no_system")], ids="-".join)
 def model(request: pytest.FixtureRequest, folders: dict[str, str]) -> ScaleDownModel:
     return build(folders, *request.param)
 
@@ -215,7 +216,7 @@ def test_bfloat16_answers_and_trains(folders: dict[str, str], kind: str) -> None
     assert all(each.dtype == torch.float32 and each.grad.isfinite().all() for each in grown)
 
 
-@pytest.mark.parametrize("name", ["compressor.safetensors", "generator.safetensors", "config.json", "encoder",
+@pytest.mark.parametrize("name", ["compressor.safetensors", "generator.safetensors", "config.json", "compressor",
                                   "tokenizer"])
 def test_a_damaged_checkpoint_is_named(folders: dict[str, str], name: str, tmp_path: Path) -> None:
     build(folders, "modernbert").save_pretrained(tmp_path)
@@ -257,6 +258,10 @@ def test_users_faults_are_said(folders: dict[str, str], tmp_path: Path) -> None:
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=20)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="gpt2.*llama, mistral, qwen2, qwen3"):
         ScaleDownModel(ScaleDownConfig(generator_model=str(tmp_path)))
+    with pytest.raises(ValueError, match="--compressor_model .*gpt2.*llama, mistral, qwen2, qwen3"):
+        build(folders, "llm", compressor_model=str(tmp_path))
+    with pytest.raises(ValueError, match="causal LM .*--compressor_type llm"):
+        build(folders, "modernbert", compressor_model=folders["qwen2"])
     with pytest.raises(ValueError, match="--num_layers 9"):
         build(folders, num_layers=9)
     model = build(folders)

@@ -119,6 +119,7 @@ def test_mean_loss_does_not_depend_on_the_batch_size(generator, records):
 def test_the_paper_s_learning_rates_are_the_defaults():
     assert compressor_learning_rate(TrainingConfig(), "n_layers") == 5e-5
     assert compressor_learning_rate(TrainingConfig(), "modernbert") == 1e-4
+    assert compressor_learning_rate(TrainingConfig(), "llm") == 1e-4
     assert compressor_learning_rate(TrainingConfig(learning_rate_compressor=3e-4), "n_layers") == 3e-4
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, ScaleDownConfig
+from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, DEFAULT_LLM, ScaleDownConfig
 from scaledown.evaluation.flops import (
     Compressor,
     DecoderShape,
@@ -27,8 +27,8 @@ from scaledown.evaluation.flops import (
     paper_flops,
 )
 from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
-from scaledown.evaluation.measured_flops import encoder_without_values, measured_flops
-from scaledown.evaluation.model_cost import encoder_shape
+from scaledown.evaluation.measured_flops import measured_flops, model_without_values
+from scaledown.evaluation.model_cost import encoder_shape, llm_shape
 from scaledown.models.n_layers import resolve_num_layers
 
 MEBI = 2**20
@@ -64,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
     parser.add_argument("--num_layers", type=int, help="layers of the n_layers compressor "
                         "[8, or a third of a generator that has fewer than 24]")
-    parser.add_argument("--compressor_model", metavar="NAME_OR_CONFIG", help=f"the encoder [{DEFAULT_ENCODER}]")
+    parser.add_argument("--compressor_model", metavar="NAME_OR_CONFIG", help="the model of a modernbert "
+                        f"[{DEFAULT_ENCODER}] or llm [{DEFAULT_LLM}] compressor")
     for name, default, text in (
             ("num_documents", 10, "documents of the question"), ("query_tokens", 128, "tokens of the query"),
             ("document_tokens", 128, "tokens of each document"), ("answer_tokens", 32, "tokens of the answer"),
@@ -98,17 +99,19 @@ def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
 
 
 def compressor_shape(args: argparse.Namespace, generator: Any) -> Compressor:
-    """The compressor's shape, of the generator's first layers or of an encoder."""
+    """The compressor's shape, of the generator's first layers or of a model of its own."""
     if args.compressor_type == "n_layers":
         return DecoderShape.from_config(generator, resolve_num_layers(args.num_layers, generator.num_hidden_layers))
     if args.num_layers is not None:
         raise ValueError(f"--num_layers belongs to --compressor_type n_layers, not {args.compressor_type}")
-    return encoder_shape(encoder_without_values(args.compressor_model), ScaleDownConfig.mlp_width,
-                         generator.hidden_size)
+    model = model_without_values(args.compressor_type, args.compressor_model)
+    if args.compressor_type == "llm":
+        return llm_shape(model.config, ScaleDownConfig.mlp_width, generator.hidden_size)
+    return encoder_shape(model, ScaleDownConfig.mlp_width, generator.hidden_size)
 
 
 def costs(args: argparse.Namespace) -> list[Cost]:
-    """Full text, ScaleDown and, for n_layers, the naive compressor."""
+    """Full text, ScaleDown and, where the query is shared, the naive compressor."""
     config = config_of(args.generator_model)
     generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
     memory, text = token_counts(args)

@@ -3,7 +3,7 @@
 Two counts stand side by side. The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the
 decoder layers and token, and 2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the
 query that the compressor reads. The **full count** has both, the LoRA adapter, the shared query and the pruned last
-layer of the n_layers compressor, and the query once for each document in an encoder.
+layer of the causal compressors (n_layers, llm), and the query once for each document in an encoder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ FLOPS_PER_SCORE = 4
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A Llama-like decoder (Llama, Mistral, Qwen2, Qwen3): grouped queries, gated MLP; biases and norms left out."""
+    """A Llama-like decoder (Llama, Mistral, Qwen2, Qwen3): grouped queries, gated MLP; biases and norms left out.
+
+    ``map_weights`` are those of an llm compressor's Linear - ReLU - Linear to the generator, at memory positions alone.
+    """
 
     num_layers: int
     hidden_size: int
@@ -27,6 +30,7 @@ class DecoderShape:
     num_key_value_heads: int
     head_size: int
     vocab_size: int
+    map_weights: int = 0
 
     @classmethod
     def from_config(cls, config: Any, num_layers: int | None = None) -> DecoderShape:
@@ -139,7 +143,7 @@ def paper_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCo
 
 
 def shared_query_flops(compressor: DecoderShape, tokens: TokenCounts, attention: bool = True) -> float:
-    """FLOPs of the n_layers compressor: the query read once, the last layer only where its output is used.
+    """FLOPs of a causal compressor (n_layers, llm): the query read once, the last layer only where its output is used.
 
     In the last layer the query and the documents' text need keys and values alone: only memory and rerank positions
     go through the rest (exact, since nothing else of that layer is read).
@@ -148,6 +152,7 @@ def shared_query_flops(compressor: DecoderShape, tokens: TokenCounts, attention:
     read = tokens.query_tokens + tokens.num_documents * tokens.document_tokens + used
     weights = (compressor.num_layers - 1) * compressor.layer_weights * read
     weights += compressor.key_value_weights * read + (compressor.layer_weights - compressor.key_value_weights) * used
+    weights += compressor.map_weights * tokens.num_documents * tokens.memory_tokens
     flops = FLOPS_PER_WEIGHT * weights
     if attention:
         own = tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
@@ -165,7 +170,8 @@ def naive_flops(compressor: DecoderShape, tokens: TokenCounts) -> float:
     """
     read = tokens.query_tokens + tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
     scores = compressor.score_flops(_causal_pairs(0, read))
-    return tokens.num_documents * (FLOPS_PER_WEIGHT * compressor.body_weights * read + scores)
+    weights = compressor.body_weights * read + compressor.map_weights * tokens.memory_tokens
+    return tokens.num_documents * (FLOPS_PER_WEIGHT * weights + scores)
 
 
 def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:

@@ -8,12 +8,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
 
-from scaledown.config import DEFAULT_ENCODER, ScaleDownConfig
+from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.flops import Flops, TokenCounts
 from scaledown.evaluation.known_shapes import config_of
 from scaledown.models.compressor import Compressor, CompressorInput
 from scaledown.models.encoder import EncoderCompressor
+from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.parts import DEFAULT_MODELS
 
 
 def measured_flops(config: PretrainedConfig, args: argparse.Namespace, tokens: TokenCounts, compresses: bool) -> Flops:
@@ -39,14 +41,15 @@ def _compressor(config: PretrainedConfig, args: argparse.Namespace, base: torch.
     if args.compressor_type == "n_layers":
         return NLayersCompressor(settings, base.base_model,
                                  resolve_num_layers(args.num_layers, config.num_hidden_layers))
-    return EncoderCompressor(settings, encoder_without_values(args.compressor_model),
-                             base.get_input_embeddings().weight)
+    kind = LLMCompressor if args.compressor_type == "llm" else EncoderCompressor
+    return kind(settings, model_without_values(args.compressor_type, args.compressor_model),
+                base.get_input_embeddings().weight)
 
 
-def encoder_without_values(name: str | None) -> PreTrainedModel:
-    """The encoder ``name`` [ModernBERT-base] as shapes alone."""
+def model_without_values(compressor_type: str, name: str | None) -> PreTrainedModel:
+    """The compressor's own model ``name`` [the type's default] as shapes alone."""
     with torch.device("meta"):
-        return AutoModel.from_config(config_of(name or DEFAULT_ENCODER), attn_implementation="sdpa")
+        return AutoModel.from_config(config_of(name or DEFAULT_MODELS[compressor_type]), attn_implementation="sdpa")
 
 
 def _texts(tokens: TokenCounts) -> CompressorInput:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.evaluator import SystemResult
@@ -25,13 +26,21 @@ def _linear_weights(module: torch.nn.Module) -> int:
 
 
 def compressor_shape(model: Any) -> Compressor:
-    """Read the compressor's shape from its linear maps."""
+    """Read the compressor's shape from its linear maps, or from its own model's config."""
+    if model.config.compressor_type == "llm":
+        return llm_shape(model.compressor.model_config, model.config.mlp_width, model.generator.config.hidden_size)
     if model.config.compressor_type == "n_layers":
         generator = DecoderShape.from_config(model.generator.config)
         num_layers = _linear_weights(model.compressor) // generator.layer_weights
         return DecoderShape.from_config(model.generator.config, num_layers)
     encoder = next(part for part in model.compressor.modules() if isinstance(part, PreTrainedModel))
     return encoder_shape(encoder, model.config.mlp_width, model.generator.config.hidden_size)
+
+
+def llm_shape(config: PretrainedConfig, mlp_width: int, generator_size: int) -> DecoderShape:
+    """The shape of an llm compressor that is made from a causal LM with this Hugging Face ``config``."""
+    shape = DecoderShape.from_config(config)
+    return dataclasses.replace(shape, map_weights=mlp_width * (shape.hidden_size + generator_size))
 
 
 def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int) -> EncoderShape:

@@ -12,6 +12,7 @@ from scaledown.hub import resolve_revision
 from scaledown.models import parts
 from scaledown.models.compressor import Compressor
 from scaledown.models.encoder import EncoderCompressor
+from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
 
 
@@ -27,12 +28,13 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
     if config.compressor_type == "n_layers":
         return NLayersCompressor(config, body, config.num_layers), None
     table = body.get_input_embeddings().weight
-    encoder, tokenizer = parts.load_encoder(config, base.config, table, checkpoint)
-    return EncoderCompressor(config, encoder, table), tokenizer
+    model, tokenizer = parts.load_compressor_model(config, base.config, table, checkpoint)
+    kind = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
+    return kind(config, model, table), tokenizer
 
 
 def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConfig:
-    """``config`` with nothing left open: the number of layers, the encoder's name and the commits on the Hub.
+    """``config`` with nothing left open: the number of layers, the compressor's model and the commits on the Hub.
 
     Raises:
         ValueError: for more layers than the generator has, or names that cannot be reached.
@@ -41,6 +43,6 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConf
     config = dataclasses.replace(config, generator_revision=revision)
     if config.compressor_type == "n_layers":
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
-    name = parts.encoder_name(config)
+    name = parts.compressor_model_name(config)
     revision = None if name == EMBEDDED else resolve_revision(name, config.compressor_revision)
     return dataclasses.replace(config, compressor_model=name, compressor_revision=revision)

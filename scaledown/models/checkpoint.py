@@ -1,10 +1,10 @@
 """A checkpoint on disk: what was trained and no more, in safetensors; the generator's base is named, not copied.
 
     config.json              ScaleDownConfig, with the number of layers and the revisions that were really used
-    compressor.safetensors   the compressor: layers or encoder, memory and rerank rows, heads
+    compressor.safetensors   the compressor: layers or model, memory and rerank rows, heads
     generator.safetensors    LoRA and the separator row
     tokenizer/               the generator's tokenizer and chat template
-    encoder/                 the encoder's config and tokenizer (encoder compressor only)
+    compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.ragged import filled, pad
@@ -70,6 +71,11 @@ def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
     return nn.Parameter(mean + std * noise)
 
 
+def memory_mlp(config: ScaleDownConfig, width: int, generator_width: int) -> nn.Sequential:
+    """Linear-ReLU-Linear: from the width of a compressor's own model to the generator's (paper, section 3)."""
+    return nn.Sequential(nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Linear(config.mlp_width, generator_width))
+
+
 class Compressor(nn.Module, ABC):
     """The learnt rows, the reranking head and the optional norm; subclasses do the reading.
 
@@ -77,7 +83,13 @@ class Compressor(nn.Module, ABC):
         config: the model's settings.
         table: token embeddings (V, width) of the texts that the compressor reads.
         generator_table: token embeddings (V, D) of the generator that reads the memory.
+
+    Attributes:
+        model_config: of the Hugging Face model that it is made from, where that is not the generator: a checkpoint
+            keeps it.
     """
+
+    model_config: PretrainedConfig | None = None
 
     def __init__(self, config: ScaleDownConfig, table: Tensor, generator_table: Tensor) -> None:
         super().__init__()

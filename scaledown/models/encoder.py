@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ModernBertConfig, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.compressor import Compressor, CompressorInput, Embed
+from scaledown.models.compressor import Compressor, CompressorInput, Embed, memory_mlp
 from scaledown.models.ragged import append, slots, take
 
 EMBEDDED_LAYERS = 4
@@ -41,8 +41,8 @@ class EncoderCompressor(Compressor):
         self.encoder = encoder.float().requires_grad_(True)
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
-        self.mlp = nn.Sequential(nn.Linear(table.shape[1], config.mlp_width), nn.ReLU(),
-                                 nn.Linear(config.mlp_width, generator_table.shape[1]))
+        self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])
+        self.model_config = encoder.config
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the encoder's activations twice in training."""

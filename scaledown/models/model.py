@@ -20,7 +20,6 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models import checkpoint, parts
 from scaledown.models.build import build_compressor, resolve
 from scaledown.models.compressor import Compressed, CompressorInput
-from scaledown.models.encoder import EncoderCompressor
 from scaledown.models.generator import DecodingState, Generator
 from scaledown.models.memory import Memory
 from scaledown.models.objective import Losses, groups, joined
@@ -45,7 +44,7 @@ class ScaleDownModel(nn.Module):
         reranking_loss_weight: lambda in the loss; the trainer sets it.
 
     Raises:
-        ValueError: for a generator or encoder that cannot be found, read or used.
+        ValueError: for a generator or compressor that cannot be found, read or used.
     """
 
     def __init__(self, config: ScaleDownConfig, device: torch.device | str | None = None,
@@ -187,9 +186,9 @@ class ScaleDownModel(nn.Module):
         with checkpoint.whole_folder(Path(folder)) as draft:
             checkpoint.save_weights(self.compressor, draft / COMPRESSOR_FILE)
             checkpoint.save_weights(self.generator, draft / GENERATOR_FILE)
-            self.processor.save(draft / parts.TOKENIZER_FOLDER, draft / parts.ENCODER_FOLDER)
-            if isinstance(self.compressor, EncoderCompressor):
-                self.compressor.encoder.config.save_pretrained(draft / parts.ENCODER_FOLDER)
+            self.processor.save(draft / parts.TOKENIZER_FOLDER, draft / parts.COMPRESSOR_FOLDER)
+            if self.compressor.model_config is not None:
+                self.compressor.model_config.save_pretrained(draft / parts.COMPRESSOR_FOLDER)
             self.config.save(draft)
 
     @classmethod

@@ -19,13 +19,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from scaledown.config import DEFAULT_ENCODER, EMBEDDED, ScaleDownConfig
+from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import load_config, load_tokenizer, locate
 from scaledown.models.encoder import embedded_encoder_config
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 TOKENIZER_FOLDER = "tokenizer"
-ENCODER_FOLDER = "encoder"
+COMPRESSOR_FOLDER = "compressor"
+DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
 
 
 def load_base(config: ScaleDownConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -51,36 +52,58 @@ def load_generator_tokenizer(config: ScaleDownConfig, checkpoint: Path | None) -
     return load_tokenizer(config.generator_model, config.generator_revision, config.trust_remote_code)
 
 
-def encoder_name(config: ScaleDownConfig) -> str:
-    """The encoder that ``config`` asks for: beside the embedded generator a small one without a hub, by default."""
-    return config.compressor_model or (EMBEDDED if config.generator_model == EMBEDDED else DEFAULT_ENCODER)
+def compressor_model_name(config: ScaleDownConfig) -> str:
+    """The model that the compressor is made from: beside the embedded generator one without a hub, by default."""
+    if config.compressor_model is not None:
+        return config.compressor_model
+    return EMBEDDED if config.generator_model == EMBEDDED else DEFAULT_MODELS[config.compressor_type]
 
 
-def load_encoder(config: ScaleDownConfig, generator: PretrainedConfig, table: Tensor,
-                 checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The compressor's encoder, and its tokenizer where it is not the generator's.
+def load_compressor_model(config: ScaleDownConfig, generator: PretrainedConfig, table: Tensor,
+                          checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """The encoder or the causal LM (without its head) that the compressor reads with, and its tokenizer.
 
     Args:
         generator: the generator's config; the embedded encoder takes its sizes.
         table: the generator's token embeddings (V, D); the embedded encoder starts from a copy.
         checkpoint: a folder whose weights will be loaded over these: then no weights are looked for here.
+
+    Returns:
+        the tokenizer is None where it is the generator's.
+
+    Raises:
+        ValueError: for a model of the wrong kind, or files that cannot be read.
     """
-    name = encoder_name(config)
+    name = compressor_model_name(config)
     trust = {"trust_remote_code": config.trust_remote_code}
+    is_embedded_encoder = name == EMBEDDED and config.compressor_type == "modernbert"
     if checkpoint is not None:
-        folder = checkpoint / ENCODER_FOLDER
-        encoder = AutoModel.from_config(_read(str(folder), AutoConfig.from_pretrained, folder, **trust), **trust)
-        return encoder, None if name == EMBEDDED else _read(str(folder), AutoTokenizer.from_pretrained, folder, **trust)
-    if name == EMBEDDED:
-        encoder = AutoModel.from_config(embedded_encoder_config(generator))
+        folder = checkpoint / COMPRESSOR_FOLDER
+        model = AutoModel.from_config(_read(str(folder), AutoConfig.from_pretrained, folder, **trust), **trust)
+        tokenizer = None if is_embedded_encoder else _read(str(folder), AutoTokenizer.from_pretrained, folder, **trust)
+        return model, tokenizer
+    if is_embedded_encoder:
+        model = AutoModel.from_config(embedded_encoder_config(generator))
         with torch.no_grad():
-            encoder.get_input_embeddings().weight.copy_(table)
-        return encoder, None
-    encoder = _read(name, AutoModel.from_pretrained, locate(name, config.compressor_revision),
-                    revision=config.compressor_revision, dtype=torch.float32, **trust)
-    if encoder.config.is_encoder_decoder:
+            model.get_input_embeddings().weight.copy_(table)
+        return model, None
+    revision = config.compressor_revision
+    _check_kind(config.compressor_type, name, load_config(name, revision, config.trust_remote_code))
+    model = _read(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
+                  **trust)
+    return model, load_tokenizer(name, revision, config.trust_remote_code)
+
+
+def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) -> None:
+    family = hf_config.model_type
+    if compressor_type == "llm" and family not in FAMILIES:
+        raise ValueError(f"--compressor_model {name}: its family, {family!r}, is not supported by --compressor_type "
+                         f"llm; supported are {', '.join(FAMILIES)} (an encoder: --compressor_type modernbert)")
+    if compressor_type == "modernbert" and family in FAMILIES:
+        raise ValueError(f"--compressor_model {name}: an encoder is needed, this is a causal LM ({family}); give "
+                         "--compressor_type llm")
+    if hf_config.is_encoder_decoder:
         raise ValueError(f"--compressor_model {name}: an encoder is needed, this is an encoder-decoder")
-    return encoder, load_tokenizer(name, config.compressor_revision, config.trust_remote_code)
 
 
 def _read(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:

@@ -19,7 +19,7 @@ from scaledown.models.model import COMPRESSOR_FILE, GENERATOR_FILE, Losses, Scal
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
-COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4}
+COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 GPU_WORKERS = 2

@@ -1,0 +1,33 @@
+"""LLM compressor: a small causal LM of its own and an MLP to the generator's width (paper, section 3.1: OSCAR-llama).
+
+It reads as the N-Layers compressor does, the query once for all documents; but with another model's layers, token
+embeddings and vocabulary, up to that model's final norm. Pretrain it first: what it gives the generator has never
+read (``--pretrain_steps``).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models.compressor import CompressorInput, Embed, memory_mlp
+from scaledown.models.shared_query import SharedQueryCompressor
+
+
+class LLMCompressor(SharedQueryCompressor):
+    """Reads with the whole of ``body`` (a Llama, Mistral or Qwen decoder without its head), fully trained."""
+
+    def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
+        tokens = body.get_input_embeddings()
+        super().__init__(config, body.layers, body.rotary_emb, tokens.weight, generator_table)
+        self.tokens = tokens.float().requires_grad_(True)
+        self.norm = body.norm.float().requires_grad_(True)
+        self.mlp = memory_mlp(config, tokens.embedding_dim, generator_table.shape[1])
+        self.model_config = body.config
+
+    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
+        return self.norm(super()._read(texts, self.tokens))
+
+    def _project(self, states: Tensor) -> Tensor:
+        return self.mlp(states)
