@@ -58,7 +58,7 @@ def test_the_first_logits_do_not_see_padding(layout: str) -> None:
     made, rows = generator(layout), memory()
     together = made.prefill(PROMPTS, rows).logits
     alone = made.prefill(PROMPTS[2:3], None).logits
-    torch.testing.assert_close(together[2], alone[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[2], alone[0], rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -75,8 +75,9 @@ def test_splice_fills_places_in_order() -> None:
 def test_loss_is_the_mean_over_answer_tokens(layout: str) -> None:
     made, rows = generator(layout), memory()
     ids = torch.tensor([[3, MEMORY, MEMORY, 50, 51, 52, 0], [7, MEMORY, MEMORY, SEPARATOR, MEMORY, MEMORY, 61]])
-    index, targets = torch.tensor([3, 4, 7 + 5]), torch.tensor([51, 52, 61])
-    found = made.answer_loss(ids, rows, index, targets)
+    slots = torch.tensor([0, 1, 2, 3, 4, 5, *range(7, 14)])
+    index, targets = torch.tensor([3, 4, 6 + 5]), torch.tensor([51, 52, 61])
+    found = made.answer_loss(ids, slots, rows, index, targets)
     first = made.base(inputs_embeds=made.splice(ids[:1, :6], rows[:1])).logits[0]
     second = made.base(inputs_embeds=made.splice(ids[1:], rows[1:])).logits[0]
     logits = torch.stack([first[3], first[4], second[5]])
@@ -90,7 +91,7 @@ def test_a_state_can_be_decoded_again() -> None:
     long = made.decode(state, 9, NEVER_STOP)
     assert made.decode(state, 4, NEVER_STOP) == [answer[:4] for answer in long]
     assert made.decode(state, 9, NEVER_STOP) == long
-    assert state.cache.get_seq_length() == max(map(len, PROMPTS))
+    assert state.cache.length == max(map(len, PROMPTS))
 
 
 @torch.no_grad()
@@ -109,7 +110,7 @@ def test_decoding_stops_as_soon_as_all_have_ended() -> None:
 
 def count_steps(made: Generator, state: DecodingState, stops: list[int]) -> int:
     calls = []
-    hook = made.base.base_model.register_forward_hook(lambda *_: calls.append(1))
+    hook = made.base.base_model.layers[0].mlp.down_proj.register_forward_hook(lambda *_: calls.append(1))
     made.decode(state, 10, stops)
     hook.remove()
     return len(calls)
@@ -138,7 +139,7 @@ def test_a_start_that_was_read_before_changes_nothing(layout: str) -> None:
     wanted = made.prefill(prompts, rows)
     for _ in range(2):
         found = made.prefill(prompts, rows, start=start)
-        torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
         assert found.num_prompt_tokens == wanted.num_prompt_tokens
         assert made.decode(found, 9, NEVER_STOP) == made.decode(wanted, 9, NEVER_STOP)
 

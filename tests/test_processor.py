@@ -119,14 +119,15 @@ def test_text_prompts_cut_each_document() -> None:
 def test_labels_are_the_answer_and_its_end_alone(processor: Processor) -> None:
     records = [record("who?", ["Ada", "Bob"], "Ada Lovelace"), record("where is it, then?", [], "Oslo")]
     batch = processor.collate(records)
-    ids, index = batch["prompt_ids"].flatten(), batch["answer_index"]
-    assert ids[index + 1].tolist() == batch["answer_targets"].tolist()
+    index, packed = batch["answer_index"], batch["prompt_ids"].flatten()[batch["prompt_slots"]].tolist()
     answers = [processor.answer_ids(each.answer) for each in records]
     assert batch["answer_targets"].tolist() == sum(answers, [])
     prompts = processor.memory_prompts([each.query for each in records], [2, 0])
-    width = batch["prompt_ids"].shape[1]
-    assert index[0] == len(prompts[0]) - 1 and index[len(answers[0])] == width + len(prompts[1]) - 1
-    assert batch["prompt_ids"][0].tolist() == prompts[0] + answers[0] + [0] * (width - len(prompts[0] + answers[0]))
+    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    assert packed == rows[0] + rows[1]
+    first, second = len(prompts[0]) - 1, len(rows[0]) + len(prompts[1]) - 1
+    assert index.tolist() == [*range(first, first + len(answers[0])), *range(second, second + len(answers[1]))]
+    assert batch["prompt_ids"][0].tolist() == rows[0] + [0] * (batch["prompt_ids"].shape[1] - len(rows[0]))
 
 
 def test_teacher_scores_are_marked_where_they_are_missing() -> None:

@@ -84,14 +84,15 @@ class ScaleDownModel(nn.Module):
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""
         with self._autocast():
             compressed = self.compressor(_texts(batch), self.generator.embed)
-            answer_loss = self.generator.answer_loss(batch["prompt_ids"], compressed.embeddings,
+            answer_loss = self.generator.answer_loss(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
                                                      batch["answer_index"], batch["answer_targets"])
         return joined(answer_loss, compressed.scores, batch, self.reranking_loss_weight)
 
     def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
         """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
         computed, needed = self.compressor.num_tokens(_texts(batch))
-        return 1 - (needed + batch["prompt_lengths"].sum()) / (computed + batch["prompt_ids"].numel())
+        packed = batch["prompt_slots"].numel()
+        return 1 - (needed + packed) / (computed + packed)
 
     def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
@@ -179,7 +180,7 @@ class ScaleDownModel(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Keep few activations in training and compute the others twice."""
         self.compressor.gradient_checkpointing_enable()
-        self.generator.base.activation_checkpointing_enable({"use_reentrant": False})
+        self.generator.gradient_checkpointing_enable()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (see :mod:`scaledown.models.checkpoint`); an existing one is replaced whole."""

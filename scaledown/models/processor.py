@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import CompressorInput
-from scaledown.models.ragged import pad
+from scaledown.models.ragged import filled, pad
 from scaledown.prompt import Prompt, plain_ids
 
 MEMORY = -1
@@ -76,20 +77,21 @@ class Processor:
         """Training records (``query``, ``documents``, ``answer``, ``reranking_scores``) to a batch of tensors.
 
         Returns:
-            the fields of :class:`CompressorInput`; ``prompt_ids`` (B, T), prompt and answer, with placeholders;
-            ``prompt_lengths`` (B,); ``answer_index`` (A,), the slots of the flattened (B * T) prompt that predict an
-            answer token, and ``answer_targets`` (A,), those tokens; with reranking ``teacher_scores`` (P,) and
-            ``has_score`` (P,).
+            the fields of :class:`CompressorInput`; ``prompt_ids`` (B, T), prompt and answer (but for the token that
+            ends it, after which nothing is predicted), with placeholders; ``prompt_slots`` (N,), the slots of the
+            flattened (B * T) that hold a token; ``answer_index`` (A,), which of these N predict an answer token, and
+            ``answer_targets`` (A,), those tokens; with reranking ``teacher_scores`` (P,) and ``has_score`` (P,).
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         prompts = self.memory_prompts(questions, [len(each) for each in documents])
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
-        prompt_ids, prompt_lengths = pad([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
-        firsts = [row * prompt_ids.shape[1] + len(prompt) - 1 for row, prompt in enumerate(prompts)]
-        index = [first + step for first, answer in zip(firsts, answers, strict=True) for step in range(len(answer))]
+        rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+        prompt_ids, _ = pad(rows)
+        ends = itertools.accumulate(map(len, rows))
+        index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
         batch = self.compressor_input(questions, documents)._asdict() | {
-            "prompt_ids": prompt_ids, "prompt_lengths": prompt_lengths,
+            "prompt_ids": prompt_ids, "prompt_slots": filled([len(row) for row in rows], prompt_ids.shape[1]),
             "answer_index": torch.tensor(index, dtype=torch.long),
             "answer_targets": torch.tensor([token for answer in answers for token in answer], dtype=torch.long)}
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch

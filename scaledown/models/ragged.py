@@ -35,21 +35,34 @@ class Grid(NamedTuple):
     """Where N packed tokens stand among ``num_rows`` padded rows of ``size`` slots.
 
     Attributes:
-        slots: (N,) of the flattened (num_rows * size).
+        slots: (N,) of the flattened (num_rows * size); None where the tokens fill all slots in their order, so that
+            nothing has to be moved.
     """
 
-    slots: Tensor
+    slots: Tensor | None
     num_rows: int
     size: int
 
+    @classmethod
+    def of(cls, slots: Tensor, num_rows: int, size: int) -> Grid:
+        """The grid of tokens that stand in ascending ``slots`` (N,)."""
+        return cls(None if len(slots) == num_rows * size else slots, num_rows, size)
+
+    def only(self, at: Tensor) -> Grid:
+        """The same rows, for the packed tokens ``at`` (A,) alone."""
+        return self._replace(slots=at if self.slots is None else self.slots.index_select(0, at))
+
     def pad(self, heads: Tensor) -> Tensor:
         """Packed heads (N, H, W) as attention reads them: (num_rows, H, size, W), zeros where nothing stands."""
-        room = heads.new_zeros(self.num_rows * self.size, *heads.shape[1:])
-        return room.index_copy(0, self.slots, heads).unflatten(0, (self.num_rows, self.size)).transpose(1, 2)
+        if self.slots is not None:
+            room = heads.new_zeros(self.num_rows * self.size, *heads.shape[1:])
+            heads = room.index_copy(0, self.slots, heads)
+        return heads.unflatten(0, (self.num_rows, self.size)).transpose(1, 2)
 
     def pack(self, padded: Tensor) -> Tensor:
         """What attention read (num_rows, H, size, W), packed again: (N, H * W)."""
-        return padded.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.slots)
+        rows = padded.transpose(1, 2).flatten(2).flatten(0, 1)
+        return rows if self.slots is None else rows.index_select(0, self.slots)
 
 
 def slots(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:

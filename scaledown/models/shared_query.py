@@ -10,14 +10,16 @@ different lengths are packed, so that no linear map ever runs on padding.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.arithmetic import rms_norm
 from scaledown.models.compressor import Compressor, CompressorInput, Embed
-from scaledown.models.decoder_layer import KeysValues, Places, block, keys_values
+from scaledown.models.decoder_layer import KeysValues, Places, Rotary, block, keys_values
 from scaledown.models.ragged import NEVER, Grid, slots
 
 
@@ -52,74 +54,85 @@ class SharedQueryCompressor(Compressor):
     def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
         rows = self._special_rows()
         queries = embed(texts.query_ids.flatten().index_select(0, texts.query_slots)).to(rows.dtype)
-        documents = embed(texts.document_ids.flatten().index_select(0, texts.document_slots)).to(rows.dtype)
-        documents = torch.cat([documents, rows.repeat(len(texts.document_ids), 1)])
-        reader = _Reader(*self._places(texts, queries, documents), texts.pair_query)
+        tokens = embed(texts.document_ids.flatten().index_select(0, texts.document_slots)).to(rows.dtype)
+        reader, order = self._reader(texts, queries)
+        documents = torch.cat([tokens, rows.repeat(len(texts.document_ids), 1)]).index_select(0, order)
         for layer in self.layers[:-1]:
             if self.gradient_checkpointing and self.training:
                 queries, documents = checkpoint(reader.layer, layer, queries, documents, use_reentrant=False)
             else:
                 queries, documents = reader.layer(layer, queries, documents)
-        return reader.last_layer(self.layers[-1], queries, documents, len(rows))
+        return reader.last_layer(self.layers[-1], queries, documents)
 
-    def _places(self, texts: CompressorInput, queries: Tensor, documents: Tensor) -> tuple[Places, Places]:
-        """Queries start at position 0; a document goes on from its query's own length, padding not counted.
+    def _reader(self, texts: CompressorInput, like: Tensor) -> tuple[_Reader, Tensor]:
+        """Where all texts stand, and the order that packs documents: all their tokens, then all special rows, sorted.
 
-        Packed documents are all the documents' tokens first, then each document's special rows.
+        Queries start at position 0. A document goes on from its query's own length, padding not counted, and its
+        special rows follow directly.
         """
-        query_positions, is_token = slots(texts.query_lengths, texts.query_ids.shape[1])
-        query_keys = query_positions.masked_fill(~is_token, NEVER)
         num_documents, text_size = texts.document_ids.shape
         num_special = len(self._special_rows())
         size = text_size + num_special
+        query_positions, is_token = slots(texts.query_lengths, texts.query_ids.shape[1])
+        query_keys = query_positions.masked_fill(~is_token, NEVER)
         index, _ = slots(texts.document_lengths, size)
         positions = index + texts.query_lengths[texts.pair_query][:, None]
         keys = torch.cat([query_keys[texts.pair_query], positions], dim=1)
-        first = torch.arange(num_documents, device=index.device) * size
-        special = (first + texts.document_lengths)[:, None] + torch.arange(num_special, device=index.device)
+
         text = texts.document_slots + texts.document_slots.div(text_size, rounding_mode="floor") * num_special
-        return (self._place(Grid(texts.query_slots, *texts.query_ids.shape), queries, query_positions, query_keys),
-                self._place(Grid(torch.cat([text, special.flatten()]), num_documents, size), documents, positions,
-                            keys))
+        special = (texts.document_lengths[:, None] + index[:, :num_special]
+                   + torch.arange(num_documents, device=index.device)[:, None] * size)
+        packed_slots, order = torch.cat([text, special.flatten()]).sort()
+        special_at = torch.searchsorted(packed_slots, special.flatten())
 
-    def _place(self, grid: Grid, states: Tensor, positions: Tensor, key_positions: Tensor) -> Places:
-        cos, sin = self.rotary(states, positions.flatten().index_select(0, grid.slots)[None])
-        return Places(grid, (cos[0], sin[0]), positions, key_positions)
+        def rotary(places: Tensor, at: Tensor) -> Rotary:
+            cos, sin = self.rotary(like, places.flatten().index_select(0, at)[None])
+            return cos[0], sin[0]
+
+        of_queries = Places(Grid.of(texts.query_slots, *texts.query_ids.shape),
+                            rotary(query_positions, texts.query_slots), query_positions, None)
+        of_documents = Places(Grid.of(packed_slots, num_documents, size),
+                              rotary(positions, packed_slots), positions, keys)
+        of_special = Places(Grid(None, num_documents, num_special),
+                            rotary(positions, special.flatten()), positions.flatten()[special], keys)
+        return _Reader(of_queries, of_documents, of_special, special_at, texts.pair_query), order
 
 
+@dataclass(frozen=True)
 class _Reader:
-    """Runs layers over packed queries (Nq, D) and documents (Nd, D), each document attending to its query."""
+    """Runs layers over packed queries (Nq, D) and documents (Nd, D), each document attending to its query.
 
-    def __init__(self, query_places: Places, document_places: Places, pair_query: Tensor) -> None:
-        self._query_places, self._document_places = query_places, document_places
-        self._pair_query = pair_query
+    Attributes:
+        special: the memory (and rerank) rows alone, M to a document.
+        special_at: (P * M,), which of the Nd packed tokens these are.
+        pair_query: (P,), the query of each document.
+    """
+
+    queries: Places
+    documents: Places
+    special: Places
+    special_at: Tensor
+    pair_query: Tensor
 
     def layer(self, layer: nn.Module, queries: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
         """A whole layer."""
-        normed_queries, normed_documents = layer.input_layernorm(queries), layer.input_layernorm(documents)
+        normed_queries, normed_documents = (rms_norm(layer.input_layernorm, each) for each in (queries, documents))
         of_queries, of_documents = self._keys_values(layer, normed_queries, normed_documents)
-        return (block(layer, queries, normed_queries, self._query_places, *of_queries),
-                block(layer, documents, normed_documents, self._document_places, *of_documents))
+        return (block(layer, queries, normed_queries, self.queries, *of_queries),
+                block(layer, documents, normed_documents, self.documents, *of_documents))
 
-    def last_layer(self, layer: nn.Module, queries: Tensor, documents: Tensor, num_special: int) -> Tensor:
-        """The last layer, at each document's ``num_special`` rows M alone: (P, M, D)."""
-        normed = layer.input_layernorm(documents)
-        _, of_documents = self._keys_values(layer, layer.input_layernorm(queries), normed)
-        places, num_rows = self._document_places, self._document_places.grid.num_rows
-        special = slice(len(documents) - num_rows * num_special, len(documents))
-        at = places.grid.slots[special]
-        grid = Grid(torch.arange(len(at), device=at.device), num_rows, num_special)
-        cos, sin = places.rotary
-        special_places = Places(grid, (cos[special], sin[special]),
-                                places.positions.flatten().index_select(0, at).view(num_rows, num_special),
-                                places.key_positions)
-        states = block(layer, documents[special], normed[special], special_places, *of_documents)
-        return states.unflatten(0, (num_rows, num_special))
+    def last_layer(self, layer: nn.Module, queries: Tensor, documents: Tensor) -> Tensor:
+        """The last layer, at each document's special rows alone: (P, M, D)."""
+        normed = rms_norm(layer.input_layernorm, documents)
+        _, of_documents = self._keys_values(layer, rms_norm(layer.input_layernorm, queries), normed)
+        states = block(layer, documents.index_select(0, self.special_at), normed.index_select(0, self.special_at),
+                       self.special, *of_documents)
+        return states.unflatten(0, (self.special.grid.num_rows, self.special.grid.size))
 
     def _keys_values(self, layer: nn.Module, queries: Tensor, documents: Tensor) -> tuple[KeysValues, KeysValues]:
         """What queries attend to (themselves), and what documents attend to (their query, then themselves)."""
-        of_queries = keys_values(layer.self_attn, queries, self._query_places)
-        own = keys_values(layer.self_attn, documents, self._document_places)
-        keys, values = (torch.cat([shared[self._pair_query], apart], dim=2)
+        of_queries = keys_values(layer.self_attn, queries, self.queries)
+        own = keys_values(layer.self_attn, documents, self.documents)
+        keys, values = (torch.cat([shared[self.pair_query], apart], dim=2)
                         for shared, apart in zip(of_queries, own, strict=True))
         return of_queries, (keys, values)
