@@ -51,7 +51,7 @@ def test_pytorch_counts_about_the_same(tmp_path: Path, flags: tuple[str, ...]) -
     for system in ("full_text", "scaledown"):
         for phase, counted in found[system]["flops_measured"].items():
             # Above ours by the half of an attention square that a causal mask hides, which at this size is much.
-            assert found[system]["flops"][phase] * 0.999 <= counted <= found[system]["flops"][phase] * 1.3
+            assert found[system]["flops"][phase] * 0.999 <= counted <= found[system]["flops"][phase] * 1.4
 
 
 def test_known_shapes_are_whole() -> None:

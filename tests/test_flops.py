@@ -20,6 +20,7 @@ from scaledown.evaluation.flops import (
     full_flops,
     naive_flops,
     paper_flops,
+    reading_flops,
     shared_query_flops,
 )
 from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
@@ -91,10 +92,26 @@ def test_full_count_is_what_torch_counts() -> None:
             for _ in range(new_tokens - 1):
                 model(torch.zeros(1, 1, dtype=torch.long), cache=cache)
     flops = full_flops(shape, None, TokenCounts(0, 0, 0, 0, prompt_tokens, new_tokens))
-    # torch counts the whole square of prefill's attention; causal attention needs only the pairs counted here.
+    # torch counts the whole square of prefill's attention; causal attention needs only the pairs counted here. And
+    # transformers runs the whole last layer, of which our prefill uses the last token alone.
     masked_pairs = prompt_tokens * (prompt_tokens - 1) / 2
-    assert flops.prefill + shape.score_flops(masked_pairs) == prefill.get_total_flops()
+    unused = (prompt_tokens - 1) * 2 * (shape.layer_weights - shape.key_value_weights)
+    unused_pairs = (prompt_tokens - 1) * prompt_tokens / 2
+    assert (flops.prefill + shape.score_flops(masked_pairs) + unused
+            + shape.score_flops(unused_pairs, 1)) == prefill.get_total_flops()
     assert flops.decode == decode.get_total_flops()
+
+
+def test_reading_by_hand() -> None:
+    shape = DecoderShape.from_config(TINY)
+    layer, key_value = shape.layer_weights, shape.key_value_weights
+    weights = 2 * layer * 10 + key_value * 10 + (layer - key_value) * 3 + 3 * shape.head_weights
+    # 55 pairs of 10 causal tokens in two layers; in the last one tokens 8, 9 and 10 see 8, 9 and 10.
+    assert reading_flops(shape, 10, 3) == 2 * weights + 4 * 16 * (2 * 55 + 27)
+    lora = shape.lora_weights(2) / 3
+    lora_key_value = 2 * ((16 + 8) * 2)
+    more = reading_flops(shape, 10, 3, lora_rank=2) - reading_flops(shape, 10, 3)
+    assert more == 2 * (2 * lora * 10 + lora_key_value * 10 + (lora - lora_key_value) * 3)
 
 
 def test_weights_are_the_models() -> None:

@@ -25,7 +25,7 @@ from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark_figures import plot_by_documents, plot_by_phase
 from scaledown.evaluation.benchmark_systems import Bench, Preset, Texts, preset
-from scaledown.evaluation.flops import DecoderShape, Flops, TokenCounts, full_flops, naive_flops
+from scaledown.evaluation.flops import DecoderShape, Flops, TokenCounts, full_flops, naive_flops, reading_flops
 from scaledown.evaluation.known_shapes import config_of
 from scaledown.evaluation.run_information import run_information
 from scaledown.evaluation.stopwatch import Spread, in_turns, matmul_peak, peak_bytes, seconds
@@ -34,6 +34,7 @@ from scaledown.models.n_layers import resolve_num_layers
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
+FROM_MEMORY = ("scaledown", "naive_compressor")
 SYSTEMS = ("scaledown", "naive_compressor", "full_text", "truncated_text")
 # A frozen weight's step needs the gradient of its input alone, a trained one's that of the weight too.
 FROZEN_STEP, TRAINED_STEP = 2, 3
@@ -117,12 +118,11 @@ def question_flops(bench: Bench, texts: Texts, system: str) -> Flops:
     """FLOPs of one mean question, as :mod:`scaledown.evaluation.flops` counts them, LoRA merged."""
     generator = DecoderShape.from_config(bench.shape.config)
     compressor = DecoderShape.from_config(bench.shape.config, bench.shape.num_layers)
-    from_memory = system in ("scaledown", "naive_compressor")
     num_documents = statistics.fmean(map(len, texts.documents))
     each = [len(ids) for documents in texts.documents for ids in documents]
     tokens = TokenCounts(
         statistics.fmean(map(len, texts.queries)), statistics.fmean(each), num_documents, MEMORY_TOKENS,
-        statistics.fmean(map(len, bench.prompts(texts, from_memory, _kept(system)))),
+        statistics.fmean(map(len, bench.prompts(texts, system in FROM_MEMORY, _kept(system)))),
         statistics.fmean(map(len, texts.answers)))
     counted = full_flops(generator, compressor if system == "scaledown" else None, tokens)
     if system == "naive_compressor":
@@ -130,6 +130,17 @@ def question_flops(bench: Bench, texts: Texts, system: str) -> Flops:
                                      document_tokens=bench.config.document_tokens)
         counted = dataclasses.replace(counted, compress=naive_flops(compressor, padded))
     return counted
+
+
+def step_flops(bench: Bench, texts: Texts, system: str) -> float:
+    """FLOPs of training on one mean question: each weight forward, backward, and for its own gradient if trained."""
+    generator = DecoderShape.from_config(bench.shape.config)
+    answer = statistics.fmean(map(len, texts.answers))
+    prompt = statistics.fmean(map(len, bench.prompts(texts, system in FROM_MEMORY, _kept(system))))
+    read = prompt + answer - 1
+    used = read if system == "naive_compressor" else answer
+    return (TRAINED_STEP * question_flops(bench, texts, system).compress
+            + FROZEN_STEP * reading_flops(generator, read, used))
 
 
 def _kept(system: str) -> int | None:
@@ -244,9 +255,7 @@ def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, A
         machine = max(machine, matmul_peak(bench.device, bench.dtype))
         num_questions = statistics.fmean(len(texts.queries) for texts in batches)
         for system in args.systems:
-            each = [question_flops(bench, texts, system) for texts in batches]
-            flops = statistics.fmean(TRAINED_STEP * flops.compress + FROZEN_STEP * (flops.prefill + flops.decode)
-                                     for flops in each)
+            flops = statistics.fmean(step_flops(bench, texts, system) for texts in batches)
             mean = statistics.fmean(times[system]["step"])
             rows.append({"system": system, "num_documents": num_documents, "batch_size": args.batch_size,
                          "records": args.records, "step_ms": {

@@ -2,8 +2,9 @@
 
 Two counts stand side by side. The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the
 decoder layers and token, and 2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the
-query that the compressor reads. The **full count** has both, the LoRA adapter, the shared query and the pruned last
-layer of the causal compressors (n_layers, llm), and the query once for each document in an encoder.
+query that the compressor reads. The **full count** has both, the LoRA adapter, the shared query of the causal
+compressors (n_layers, llm), the query once for each document in an encoder, and the last layer (of causal compressors
+and of the generator, whatever it reads) only where its output is used.
 """
 
 from __future__ import annotations
@@ -70,8 +71,22 @@ class DecoderShape:
 
     def lora_weights(self, rank: int) -> int:
         """Weights of a LoRA adapter on every linear map of the layers."""
-        maps = self._key_value_maps() + self._other_maps()
-        return self.num_layers * rank * sum(width + height for width, height in maps)
+        return self.num_layers * sum(map(sum, self._lora_maps(rank)))
+
+    def read_weights(self, read: float, used: float, lora_rank: int = 0) -> float:
+        """Weights times tokens of all layers over ``read`` tokens, of which the last layer's output needs ``used``.
+
+        In the last layer the others give keys and values alone (exact: nothing else of it is read).
+        """
+        key_values, others = (sum(width * height for width, height in maps) + sum(lora) for maps, lora in zip(
+            (self._key_value_maps(), self._other_maps()), self._lora_maps(lora_rank), strict=True))
+        return (self.num_layers - 1) * (key_values + others) * read + key_values * read + others * used
+
+    def _lora_maps(self, rank: int) -> tuple[list[int], list[int]]:
+        """Weights of the adapter in one layer: on the key and value maps, and on the others."""
+        key_values, others = ([rank * (width + height) for width, height in maps]
+                              for maps in (self._key_value_maps(), self._other_maps()))
+        return key_values, others
 
     def score_flops(self, num_pairs: float, num_layers: int | None = None) -> float:
         """FLOPs of attention scores and weighted values, for so many pairs of a query and a key position."""
@@ -145,13 +160,11 @@ def paper_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCo
 def shared_query_flops(compressor: DecoderShape, tokens: TokenCounts, attention: bool = True) -> float:
     """FLOPs of a causal compressor (n_layers, llm): the query read once, the last layer only where its output is used.
 
-    In the last layer the query and the documents' text need keys and values alone: only memory and rerank positions
-    go through the rest (exact, since nothing else of that layer is read).
+    These are the memory and rerank positions.
     """
     used = tokens.num_documents * (tokens.memory_tokens + tokens.rerank_tokens)
     read = tokens.query_tokens + tokens.num_documents * tokens.document_tokens + used
-    weights = (compressor.num_layers - 1) * compressor.layer_weights * read
-    weights += compressor.key_value_weights * read + (compressor.layer_weights - compressor.key_value_weights) * used
+    weights = compressor.read_weights(read, used)
     weights += compressor.map_weights * tokens.num_documents * tokens.memory_tokens
     flops = FLOPS_PER_WEIGHT * weights
     if attention:
@@ -193,12 +206,19 @@ def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCou
         compress = shared_query_flops(compressor, tokens)
     elif isinstance(compressor, EncoderShape):
         compress = encoder_flops(compressor, tokens)
-    body = FLOPS_PER_WEIGHT * (generator.body_weights + generator.lora_weights(lora_rank))
-    head = FLOPS_PER_WEIGHT * generator.head_weights
+    token = FLOPS_PER_WEIGHT * (generator.body_weights + generator.lora_weights(lora_rank) + generator.head_weights)
     steps = max(0.0, tokens.new_tokens - 1)
-    prefill = body * tokens.prompt_tokens + head + generator.score_flops(_causal_pairs(0, tokens.prompt_tokens))
-    decode = (body + head) * steps + generator.score_flops(_causal_pairs(tokens.prompt_tokens, steps))
+    prefill = reading_flops(generator, tokens.prompt_tokens, 1, lora_rank)
+    decode = token * steps + generator.score_flops(_causal_pairs(tokens.prompt_tokens, steps))
     return Flops(compress, prefill, decode)
+
+
+def reading_flops(generator: DecoderShape, read: float, used: float, lora_rank: int = 0) -> float:
+    """FLOPs of the generator over ``read`` tokens at once, with logits for the last ``used`` of them."""
+    weights = generator.read_weights(read, used, lora_rank) + generator.head_weights * used
+    scores = (generator.score_flops(_causal_pairs(0, read), generator.num_layers - 1)
+              + generator.score_flops(_causal_pairs(read - used, used), 1))
+    return FLOPS_PER_WEIGHT * weights + scores
 
 
 def _causal_pairs(before: float, num_tokens: float) -> float:

@@ -13,6 +13,7 @@ from scaledown.evaluation.flops import Flops, TokenCounts
 from scaledown.evaluation.known_shapes import config_of
 from scaledown.models.compressor import Compressor, CompressorInput
 from scaledown.models.encoder import EncoderCompressor
+from scaledown.models.generator import Generator
 from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.parts import DEFAULT_MODELS
@@ -32,7 +33,8 @@ def measured_flops(config: PretrainedConfig, args: argparse.Namespace, tokens: T
             with FlopCounterMode(display=False) as counter:
                 compressor(_texts(tokens), base.get_input_embeddings())
             compress = counter.get_total_flops()
-        prefill, decode = _generate(base, int(tokens.prompt_tokens), int(tokens.new_tokens))
+        decode = _decode(base, int(tokens.prompt_tokens), int(tokens.new_tokens))
+        prefill = _prefill(base, int(tokens.prompt_tokens))
     return Flops(compress, prefill, decode)
 
 
@@ -63,11 +65,18 @@ def _texts(tokens: TokenCounts) -> CompressorInput:
                            whole(documents), whole(query_tokens), whole(documents * document_tokens))
 
 
-def _generate(base: torch.nn.Module, prompt_tokens: int, new_tokens: int) -> tuple[int, int]:
+def _prefill(base: PreTrainedModel, prompt_tokens: int) -> int:
+    generator = Generator(ScaleDownConfig(), base).eval()
+    with FlopCounterMode(display=False) as counter:
+        generator.prefill([[0] * prompt_tokens], None, with_adapter=False)
+    return counter.get_total_flops()
+
+
+def _decode(base: PreTrainedModel, prompt_tokens: int, new_tokens: int) -> int:
+    """By transformers' own forward pass: ours looks at each new token, and here tokens have no values."""
     cache = DynamicCache()
-    with FlopCounterMode(display=False) as prefill:
-        base(torch.zeros(1, prompt_tokens, dtype=torch.long), cache=cache, logits_to_keep=1)
-    with FlopCounterMode(display=False) as decode:
+    base(torch.zeros(1, prompt_tokens, dtype=torch.long), cache=cache, logits_to_keep=1)
+    with FlopCounterMode(display=False) as counter:
         for _ in range(new_tokens - 1):
             base(torch.zeros(1, 1, dtype=torch.long), cache=cache)
-    return prefill.get_total_flops(), decode.get_total_flops()
+    return counter.get_total_flops()
