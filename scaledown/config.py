@@ -15,6 +15,7 @@ from typing import Any
 MEMORY_INITS = ("tokens", "reply")
 OPTIMIZERS = ("adamw", "muon")
 COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
+DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
@@ -163,6 +164,38 @@ class TrainingConfig:
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
             faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
                           f"{self.gradient_accumulation_steps} equal parts")
+        _require(faults)
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Pretraining before training: how a compressor that is not the generator's own learns to speak to it.
+
+    Half of it gives a text back from its memory, half goes on after one (paper, section 3.2).
+    """
+
+    pretrain_steps: int | None = setting(None, "steps of pretraining before the training [none]")
+    pretrain_data: str | None = setting(
+        None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
+        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]")
+    pretrain_batch_size: int | None = setting(None, "spans of text a step [as --batch_size]")
+    pretrain_learning_rate: float = setting(1e-4, "peak learning rate of pretraining, for compressor and generator")
+    pretrain_shortest_words: int = setting(2, "length of the first spans, in words; later ones are longer")
+    pretrain_longest_words: int | None = setting(
+        None, "length of the last spans, in words [three quarters of a document's tokens]")
+    pretrain_auto_encoding_share: float = setting(0.5, "share of spans to give back; after the others the text goes on")
+
+    def __post_init__(self) -> None:
+        faults = _positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
+                           "pretrain_shortest_words", "pretrain_longest_words")
+        if self.pretrain_data is not None and self.pretrain_steps is None:
+            faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
+        if self.pretrain_longest_words is not None and self.pretrain_longest_words < self.pretrain_shortest_words:
+            faults.append(f"--pretrain_longest_words {self.pretrain_longest_words} is below --pretrain_shortest_words "
+                          f"{self.pretrain_shortest_words}")
+        if not 0 <= self.pretrain_auto_encoding_share <= 1:
+            faults.append("--pretrain_auto_encoding_share must be between 0 and 1, got "
+                          f"{self.pretrain_auto_encoding_share}")
         _require(faults)
 
 

@@ -201,9 +201,17 @@ class ScaleDownModel(nn.Module):
         """
         folder = checkpoint.find(str(name), revision)
         model = cls(ScaleDownConfig.load(folder), dtype=dtype, folder=folder)
-        checkpoint.load_weights(model.compressor, folder / COMPRESSOR_FILE)
-        checkpoint.load_weights(model.generator, folder / GENERATOR_FILE)
+        model.load_trained(folder)
         return model.to(device or "cpu")
+
+    def load_trained(self, folder: Path) -> None:
+        """Take what was trained from a checkpoint of the same model.
+
+        Raises:
+            ValueError: where a file is missing, damaged or of another model.
+        """
+        checkpoint.load_weights(self.compressor, folder / COMPRESSOR_FILE)
+        checkpoint.load_weights(self.generator, folder / GENERATOR_FILE)
 
     def push_to_hub(self, repo_id: str) -> None:
         """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be."""
