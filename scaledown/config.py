@@ -37,6 +37,10 @@ def _positive(config: Any, *names: str) -> list[str]:
     return [f"--{name} must be above 0, got {value}" for name, value in values if value is not None and value <= 0]
 
 
+def _spaced(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
+
+
 def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
     """Build config ``cls`` from ``values``; a key it does not know is an error that names ``source``.
 
@@ -46,7 +50,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
-    return cls(**values)
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,9 @@ class ScaleDownConfig:
         f"[{DEFAULT_LLM}]: a Hub id, a local folder, or 'embedded', the default beside the embedded generator")
     compressor_revision: str | None = setting(None, "commit, branch or tag of the compressor's model on the Hub")
     num_memory_tokens: int = setting(8, "embeddings that stand for one document")
+    train_memory_tokens: tuple[int, ...] | None = setting(
+        None, "train these numbers of memory tokens together, such as 1 2 4 8: the first embeddings of a document are "
+        "then a summary by themselves, and any of the numbers can be asked for later [--num_memory_tokens alone]")
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
@@ -91,6 +98,11 @@ class ScaleDownConfig:
             faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
         if self.memory_init == "reply" and self.compressor_type != "n_layers":
             faults.append(f"--memory_init reply belongs to --compressor_type n_layers, not {self.compressor_type}")
+        if self.train_memory_tokens is not None and not (
+                min(self.train_memory_tokens, default=0) > 0
+                and max(self.train_memory_tokens) == self.num_memory_tokens):
+            faults.append(f"--train_memory_tokens {_spaced(self.train_memory_tokens)}: expected numbers above 0, the "
+                          f"largest being --num_memory_tokens, {self.num_memory_tokens}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
         if self.num_layers is not None and self.compressor_type != "n_layers":
@@ -104,6 +116,24 @@ class ScaleDownConfig:
     def document_tokens(self) -> int:
         """Longest document that is read, in tokens; what is longer is cut (with a warning)."""
         return self.num_memory_tokens * self.compression_rate
+
+    @property
+    def memory_token_choices(self) -> tuple[int, ...]:
+        """Numbers of memory tokens that the model is trained for, in rising order."""
+        return tuple(sorted(set(self.train_memory_tokens or (self.num_memory_tokens,))))
+
+    def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
+        """``num_memory_tokens``, or the most there are where it is None.
+
+        Raises:
+            ValueError: for a number that the model is not trained for.
+        """
+        if num_memory_tokens is None:
+            return self.num_memory_tokens
+        if num_memory_tokens not in self.memory_token_choices:
+            raise ValueError(f"--num_memory_tokens {num_memory_tokens}: this model is trained for "
+                             f"{_spaced(self.memory_token_choices)}; others are trained with --train_memory_tokens")
+        return num_memory_tokens
 
     def save(self, folder: Path | str) -> None:
         """Write ``config.json`` into ``folder``."""

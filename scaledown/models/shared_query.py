@@ -43,18 +43,17 @@ class SharedQueryCompressor(Compressor):
         """Compute the layers' activations twice in training; the last layer's are few and stay."""
         self.gradient_checkpointing = True
 
-    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+    def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
         """None of its tokens is padding."""
-        special = len(texts.document_ids) * len(self._special_rows())
+        special = len(texts.document_ids) * len(self._special_rows(num_memory))
         number = len(texts.query_slots) + len(texts.document_slots) + special
         return number, torch.tensor(number, device=texts.query_ids.device)
 
-    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
-        rows = self._special_rows()
+    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
         queries = embed(texts.query_ids.flatten().index_select(0, texts.query_slots)).to(rows.dtype)
         documents = embed(texts.document_ids.flatten().index_select(0, texts.document_slots)).to(rows.dtype)
         documents = torch.cat([documents, rows.repeat(len(texts.document_ids), 1)])
-        reader = _Reader(*self._places(texts, queries, documents), texts.pair_query)
+        reader = _Reader(*self._places(texts, queries, documents, len(rows)), texts.pair_query)
         for layer in self.layers[:-1]:
             if self.gradient_checkpointing and self.training:
                 queries, documents = checkpoint(reader.layer, layer, queries, documents, use_reentrant=False)
@@ -62,7 +61,8 @@ class SharedQueryCompressor(Compressor):
                 queries, documents = reader.layer(layer, queries, documents)
         return reader.last_layer(self.layers[-1], queries, documents, len(rows))
 
-    def _places(self, texts: CompressorInput, queries: Tensor, documents: Tensor) -> tuple[Places, Places]:
+    def _places(self, texts: CompressorInput, queries: Tensor, documents: Tensor,
+                num_special: int) -> tuple[Places, Places]:
         """Queries start at position 0; a document goes on from its query's own length, padding not counted.
 
         Packed documents are all the documents' tokens first, then each document's special rows.
@@ -70,7 +70,6 @@ class SharedQueryCompressor(Compressor):
         query_positions, is_token = slots(texts.query_lengths, texts.query_ids.shape[1])
         query_keys = query_positions.masked_fill(~is_token, NEVER)
         num_documents, text_size = texts.document_ids.shape
-        num_special = len(self._special_rows())
         size = text_size + num_special
         index, _ = slots(texts.document_lengths, size)
         positions = index + texts.query_lengths[texts.pair_query][:, None]

@@ -56,7 +56,7 @@ class ScaleDownTrainer(Trainer):
             model.gradient_checkpointing_enable()
         super().__init__(
             model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
-            data_collator=partial(model.processor.collate, answer_tokens=config.answer_tokens))
+            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens))
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
         if evaluate is not None and eval_steps:
