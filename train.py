@@ -1,4 +1,9 @@
-"""Train a compressor and a generator by distillation: python train.py --train_data data.json"""
+"""Train a compressor and a generator by distillation: python train.py --train_data data.json
+
+With --pretrain_steps it first pretrains them on plain text, as a compressor that is not the generator's own layers
+needs (modernbert, llm); without --train_data it does only that. OUTPUT_DIR/pretraining/final then is for
+--init_compressor.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaledown import cli
-from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.data.records import eval_path, read_records
+from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
+from scaledown.data.records import Record, eval_path, read_records
 from scaledown.evaluation.run_information import run_information
-from scaledown.training import run, run_folder
+from scaledown.training import pretraining, run, run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The script's flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train_data", required=True, help="training records, JSON or JSONL")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_data", help="training records, JSON or JSONL")
     parser.add_argument("--eval_data", help="evaluation records, whose loss is logged [X_eval.json beside X.json]")
     parser.add_argument("--eval_steps", type=int, default=500, help="steps between two evaluations [500]")
     parser.add_argument("--output_dir", default="./checkpoints", help="gets checkpoint-N/ and final/ [./checkpoints]")
@@ -29,7 +34,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
     cli.add_flags(parser, ScaleDownConfig)
     cli.add_flags(parser, TrainingConfig)
+    cli.add_flags(parser, PretrainingConfig)
     return parser
+
+
+def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
+    """Training and evaluation records; none where the run only pretrains.
+
+    Raises:
+        ValueError: where there is nothing to do, or a file has faults.
+    """
+    if args.train_data is None:
+        if args.pretrain_steps is None:
+            raise ValueError("nothing to train on: give --train_data, or --pretrain_steps to pretrain alone")
+        return [], []
+    eval_data = args.eval_data or (path if (path := eval_path(args.train_data)).exists() else None)
+    return read_records(args.train_data), read_records(eval_data) if eval_data else []
 
 
 @cli.command
@@ -37,20 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, and say where the checkpoints are."""
     args = build_parser().parse_args(argv)
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
-    records = read_records(args.train_data)
-    eval_data = args.eval_data or (path if (path := eval_path(args.train_data)).exists() else None)
-    eval_records = read_records(eval_data) if eval_data else []
-    device = resolve_device(args.device)
+    folder, device = Path(args.output_dir), resolve_device(args.device)
+    records, eval_records = load_data(args)
+    first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
+                                      folder, args.resume)
     model = run.build_model(config, args.device, training.seed, args.init_compressor)
     settings = vars(args) | dataclasses.asdict(model.config)
-    folder = Path(args.output_dir)
     resume_from = run_folder.claim(folder, run_information(training.seed, device, sys.argv, settings),
                                    args.overwrite, args.resume)
-    print(f"training {config.generator_model} with a {config.compressor_type} compressor on {len(records)} records, "
-          f"on {device}; evaluating on {len(eval_records)}")
-    run.train(model, training, records, folder, resume_from,
-              run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
-    print(f"done: {folder / run.FINAL}")
+    what = f"{config.generator_model} with a {config.compressor_type} compressor"
+    if first_stage is not None:
+        print(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into {first_stage.folder}")
+        first_stage.run(model)
+        print(f"pretrained: {first_stage.final}")
+    if records:
+        print(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
+        run.train(model, training, records, folder, resume_from,
+                  run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
+        print(f"done: {folder / run.FINAL}")
     return 0
 
 

@@ -49,7 +49,9 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, but: Sequence[str] = (
         kind = hints[field.name]
         if isinstance(kind, types.UnionType):
             kind = next(member for member in typing.get_args(kind) if member is not type(None))
-        if kind is bool:
+        if typing.get_origin(kind) is tuple:
+            group.add_argument(f"--{field.name}", type=typing.get_args(kind)[0], nargs="+", default=default, help=text)
+        elif kind is bool:
             group.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, default=default, help=text)
         else:
             group.add_argument(f"--{field.name}", type=kind, default=default, choices=field.metadata["choices"],
@@ -59,4 +61,5 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, but: Sequence[str] = (
 def config_from(args: argparse.Namespace, cls: type, **overrides: Any) -> Any:
     """Build config ``cls`` from parsed flags; ``overrides`` win, and fields without a flag keep their default."""
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls) if hasattr(args, field.name)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return cls(**(values | overrides))

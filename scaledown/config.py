@@ -15,6 +15,7 @@ from typing import Any
 MEMORY_INITS = ("tokens", "reply")
 OPTIMIZERS = ("adamw", "muon")
 COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
+DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
@@ -36,6 +37,10 @@ def _positive(config: Any, *names: str) -> list[str]:
     return [f"--{name} must be above 0, got {value}" for name, value in values if value is not None and value <= 0]
 
 
+def _spaced(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
+
+
 def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
     """Build config ``cls`` from ``values``; a key it does not know is an error that names ``source``.
 
@@ -45,7 +50,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
-    return cls(**values)
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,9 @@ class ScaleDownConfig:
         f"[{DEFAULT_LLM}]: a Hub id, a local folder, or 'embedded', the default beside the embedded generator")
     compressor_revision: str | None = setting(None, "commit, branch or tag of the compressor's model on the Hub")
     num_memory_tokens: int = setting(8, "embeddings that stand for one document")
+    train_memory_tokens: tuple[int, ...] | None = setting(
+        None, "train these numbers of memory tokens together, such as 1 2 4 8: the first embeddings of a document are "
+        "then a summary by themselves, and any of the numbers can be asked for later [--num_memory_tokens alone]")
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
@@ -90,6 +98,11 @@ class ScaleDownConfig:
             faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
         if self.memory_init == "reply" and self.compressor_type != "n_layers":
             faults.append(f"--memory_init reply belongs to --compressor_type n_layers, not {self.compressor_type}")
+        if self.train_memory_tokens is not None and not (
+                min(self.train_memory_tokens, default=0) > 0
+                and max(self.train_memory_tokens) == self.num_memory_tokens):
+            faults.append(f"--train_memory_tokens {_spaced(self.train_memory_tokens)}: expected numbers above 0, the "
+                          f"largest being --num_memory_tokens, {self.num_memory_tokens}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
         if self.num_layers is not None and self.compressor_type != "n_layers":
@@ -103,6 +116,24 @@ class ScaleDownConfig:
     def document_tokens(self) -> int:
         """Longest document that is read, in tokens; what is longer is cut (with a warning)."""
         return self.num_memory_tokens * self.compression_rate
+
+    @property
+    def memory_token_choices(self) -> tuple[int, ...]:
+        """Numbers of memory tokens that the model is trained for, in rising order."""
+        return tuple(sorted(set(self.train_memory_tokens or (self.num_memory_tokens,))))
+
+    def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
+        """``num_memory_tokens``, or the most there are where it is None.
+
+        Raises:
+            ValueError: for a number that the model is not trained for.
+        """
+        if num_memory_tokens is None:
+            return self.num_memory_tokens
+        if num_memory_tokens not in self.memory_token_choices:
+            raise ValueError(f"--num_memory_tokens {num_memory_tokens}: this model is trained for "
+                             f"{_spaced(self.memory_token_choices)}; others are trained with --train_memory_tokens")
+        return num_memory_tokens
 
     def save(self, folder: Path | str) -> None:
         """Write ``config.json`` into ``folder``."""
@@ -163,6 +194,38 @@ class TrainingConfig:
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
             faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
                           f"{self.gradient_accumulation_steps} equal parts")
+        _require(faults)
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Pretraining before training: how a compressor that is not the generator's own learns to speak to it.
+
+    Half of it gives a text back from its memory, half goes on after one (paper, section 3.2).
+    """
+
+    pretrain_steps: int | None = setting(None, "steps of pretraining before the training [none]")
+    pretrain_data: str | None = setting(
+        None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
+        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]")
+    pretrain_batch_size: int | None = setting(None, "spans of text a step [as --batch_size]")
+    pretrain_learning_rate: float = setting(1e-4, "peak learning rate of pretraining, for compressor and generator")
+    pretrain_shortest_words: int = setting(2, "length of the first spans, in words; later ones are longer")
+    pretrain_longest_words: int | None = setting(
+        None, "length of the last spans, in words [three quarters of a document's tokens]")
+    pretrain_auto_encoding_share: float = setting(0.5, "share of spans to give back; after the others the text goes on")
+
+    def __post_init__(self) -> None:
+        faults = _positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
+                           "pretrain_shortest_words", "pretrain_longest_words")
+        if self.pretrain_data is not None and self.pretrain_steps is None:
+            faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
+        if self.pretrain_longest_words is not None and self.pretrain_longest_words < self.pretrain_shortest_words:
+            faults.append(f"--pretrain_longest_words {self.pretrain_longest_words} is below --pretrain_shortest_words "
+                          f"{self.pretrain_shortest_words}")
+        if not 0 <= self.pretrain_auto_encoding_share <= 1:
+            faults.append("--pretrain_auto_encoding_share must be between 0 and 1, got "
+                          f"{self.pretrain_auto_encoding_share}")
         _require(faults)
 
 

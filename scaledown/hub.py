@@ -21,7 +21,7 @@ CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
 WHAT_WORKS = {
     "model": "What works without it: a local folder, or --generator_model embedded (the one that ships).",
-    "dataset": "What works without it: --source FILE_OR_FOLDER, with the dataset's official files on disk.",
+    "dataset": "What works without it: official files on disk, by --source FILE_OR_FOLDER (or --pretrain_data FILE).",
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -32,9 +32,10 @@ def test_another_run_is_left_alone(tmp_path):
 def test_overwrite_removes_the_other_runs_checkpoints(tmp_path):
     claim(tmp_path, RUN)
     path = checkpoint(tmp_path / "checkpoints", 5)
+    first_stage = checkpoint(tmp_path / "pretraining", 5)
     (tmp_path / "mine.txt").write_text("keep")
     assert claim(tmp_path, RUN, overwrite=True) is None
-    assert not path.exists() and (tmp_path / "mine.txt").exists()
+    assert not path.exists() and not first_stage.exists() and (tmp_path / "mine.txt").exists()
 
 
 def test_resume_finds_the_last_whole_checkpoint(tmp_path):

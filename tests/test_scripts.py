@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import tiny
@@ -65,11 +66,12 @@ def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
     assert settings["learning_rate_generator"] == train_with_evaluation.recipe.TRAINING["learning_rate_generator"]
 
 
-@pytest.mark.parametrize("compressor", ["n_layers", "modernbert"])
+@pytest.mark.parametrize("compressor", ["n_layers", "modernbert", "llm"])
 def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compressor, capsys):
-    encoder = ["--compressor_model", tiny.encoder_folder(tmp_path / "encoder")] if compressor == "modernbert" else []
+    made = {"modernbert": tiny.encoder_folder, "llm": partial(tiny.generator_folder, family="qwen2", layers=2)}
+    own = ["--compressor_model", made[compressor](tmp_path / "own")] if compressor in made else []
     argv = ["--train_data", data, "--generator_model", generator, "--output_dir", str(tmp_path / "run"),
-            "--compressor_type", compressor, "--save_steps", "1", "--enable_reranking", *encoder, *QUICK]
+            "--compressor_type", compressor, "--save_steps", "1", "--enable_reranking", *own, *QUICK]
     assert train.main(argv) == 0
     assert (tmp_path / "run" / "checkpoint-2" / "config.json").is_file()
     assert example_usage.main([str(tmp_path / "run" / "final")]) == 0

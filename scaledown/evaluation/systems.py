@@ -49,6 +49,22 @@ def _prefill_no_documents(model: Any, questions: Questions, documents: Documents
     return model.prefill_text(questions, [[] for _ in documents])
 
 
+def scaledown_with(num_memory_tokens: int) -> System:
+    """ScaleDown with another of the numbers of memory tokens that the model is trained for."""
+    def compress(model: Any, questions: Questions, documents: Documents) -> Any:
+        return model.compress(questions, documents, num_memory_tokens=num_memory_tokens)
+
+    return System(f"scaledown_{num_memory_tokens}", _prefill_memory, compress)
+
+
+def truncated_text_with(document_tokens: int) -> System:
+    """Each document's first ``document_tokens`` tokens in its stead."""
+    def prefill(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
+        return model.prefill_text(questions, documents, document_tokens=document_tokens)
+
+    return System(f"truncated_text_{document_tokens}", prefill)
+
+
 SCALEDOWN = System("scaledown", _prefill_memory, _compress)
 FULL_TEXT = System("full_text", _prefill_full_text)
 TRUNCATED_TEXT = System("truncated_text", _prefill_truncated_text)

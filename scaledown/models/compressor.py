@@ -98,40 +98,41 @@ class Compressor(nn.Module, ABC):
         self.rerank_head = nn.Linear(table.shape[1], 1) if config.enable_reranking else None
         self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
 
-    def forward(self, texts: CompressorInput, embed: Embed) -> Compressed:
+    def forward(self, texts: CompressorInput, embed: Embed, num_memory: int | None = None) -> Compressed:
         """Compress each document with its query.
 
         Args:
             texts: token ids.
             embed: the generator's token embeddings, ids (..., T) to (..., T, D); read, never trained.
+            num_memory: L, how many of the memory rows are read [all]: the first ones.
         """
-        if len(texts.document_ids) == 0:
-            return self._nothing()
-        return self._finish(self._read(texts, embed))
+        rows = self._special_rows(num_memory)
+        states = self._read(texts, embed, rows) if len(texts.document_ids) else rows.expand(0, -1, -1)
+        return self._finish(states, num_memory)
 
     @abstractmethod
     def gradient_checkpointing_enable(self) -> None:
         """Compute activations twice in training, to keep fewer of them."""
 
     @abstractmethod
-    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+    def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
         """Tokens that its linear maps run on, and how many of them are no padding."""
 
     @abstractmethod
-    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
-        """Final states (P, L (+ 1), width) at the memory positions (and the rerank position)."""
+    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
+        """Final states (P, L (+ 1), width) at the ``rows`` (L (+ 1), width) that follow each document."""
 
     def _project(self, states: Tensor) -> Tensor:
         """Memory states (P, L, width) to the generator's width (P, L, D)."""
         return states
 
-    def _special_rows(self) -> Tensor:
+    def _special_rows(self, num_memory: int | None) -> Tensor:
         """Rows that follow each document: (L, width), or (L + 1, width) with reranking."""
-        return self.memory_rows if self.rerank_row is None else torch.cat([self.memory_rows, self.rerank_row])
+        memory_rows = self.memory_rows[:num_memory]
+        return memory_rows if self.rerank_row is None else torch.cat([memory_rows, self.rerank_row])
 
-    def _finish(self, states: Tensor) -> Compressed:
-        num_memory = len(self.memory_rows)
-        embeddings = self._project(states[:, :num_memory])
+    def _finish(self, states: Tensor, num_memory: int | None) -> Compressed:
+        embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])
         if self.memory_norm is not None:
             embeddings = self.memory_norm(embeddings)
         return Compressed(embeddings, self._scores(states[:, -1]))
@@ -141,10 +142,6 @@ class Compressor(nn.Module, ABC):
         if self.rerank_head is None:
             return None
         return (states.float() * self.rerank_head.weight).sum(-1) + self.rerank_head.bias
-
-    def _nothing(self) -> Compressed:
-        states = self._special_rows().expand(0, -1, -1)
-        return self._finish(states)
 
 
 def _embedding_norm(generator_table: Tensor) -> nn.RMSNorm:

@@ -48,18 +48,18 @@ class EncoderCompressor(Compressor):
         """Compute the encoder's activations twice in training."""
         self.encoder.activation_checkpointing_enable({"use_reentrant": False})
 
-    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+    def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
         """Each query is read with each of its documents, padded to the longest of both."""
-        num_documents, num_special = len(texts.document_ids), len(self._special_rows())
+        num_documents, num_special = len(texts.document_ids), len(self._special_rows(num_memory))
         lengths = texts.query_lengths[texts.pair_query] + texts.document_lengths + num_special
         return num_documents * (texts.query_ids.shape[1] + texts.document_ids.shape[1] + num_special), lengths.sum()
 
-    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
+    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
         ids, lengths = _joined(texts)
         tokens = self.encoder.get_input_embeddings()(ids)
-        rows, special_at = append(tokens, lengths, self._special_rows().to(tokens.dtype))
-        _, is_read = slots(lengths + len(self._special_rows()), rows.shape[1])
-        states = self.encoder(inputs_embeds=rows, attention_mask=self._attention_mask(is_read)).last_hidden_state
+        read, special_at = append(tokens, lengths, rows.to(tokens.dtype))
+        _, is_read = slots(lengths + len(rows), read.shape[1])
+        states = self.encoder(inputs_embeds=read, attention_mask=self._attention_mask(is_read)).last_hidden_state
         return take(states, special_at)
 
     def _attention_mask(self, is_read: Tensor) -> Tensor | dict[str, Tensor]:

@@ -26,8 +26,8 @@ class LLMCompressor(SharedQueryCompressor):
         self.mlp = memory_mlp(config, tokens.embedding_dim, generator_table.shape[1])
         self.model_config = body.config
 
-    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
-        return self.norm(super()._read(texts, self.tokens))
+    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
+        return self.norm(super()._read(texts, self.tokens, rows))
 
     def _project(self, states: Tensor) -> Tensor:
         return self.mlp(states)

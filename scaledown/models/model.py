@@ -83,37 +83,41 @@ class ScaleDownModel(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""
         with self._autocast():
-            compressed = self.compressor(_texts(batch), self.generator.embed)
+            compressed = self.compressor(_texts(batch), self.generator.embed, len(batch["memory_index"]))
             answer_loss = self.generator.answer_loss(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
                                                      batch["answer_index"], batch["answer_targets"])
         return joined(answer_loss, compressed.scores, batch, self.reranking_loss_weight)
 
     def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
         """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
-        computed, needed = self.compressor.num_tokens(_texts(batch))
+        computed, needed = self.compressor.num_tokens(_texts(batch), len(batch["memory_index"]))
         packed = batch["prompt_slots"].numel()
         return 1 - (needed + packed) / (computed + packed)
 
-    def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8) -> Memory:
+    def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8,
+                 num_memory_tokens: int | None = None) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
+
+        Args:
+            num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
 
         Returns:
             embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,).
 
         Raises:
-            ValueError: where questions and documents do not go together.
+            ValueError: where questions and documents do not go together, or for an L that is not trained.
         """
-        documents = _checked(questions, documents)
+        documents, num_memory = _checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
         batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
         with self._inference():
-            compressed = [self._compress(questions[batch], documents[batch]) for batch in batches]
+            compressed = [self._compress(questions[batch], documents[batch], num_memory) for batch in batches]
         return Memory.of_pairs(compressed, [len(each) for each in documents])
 
     def prefill(self, questions: Sequence[str], memory: Memory) -> DecodingState:
         """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` goes on from there."""
         if len(questions) != len(memory):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
-        prompts = self.processor.memory_prompts(questions, memory.num_documents.tolist())
+        prompts = self.processor.memory_prompts(questions, memory.num_documents.tolist(), memory.embeddings.shape[2])
         with self._inference():
             return self.generator.prefill(prompts, memory.pairs(), start=self.processor.prompt.start)
 
@@ -138,7 +142,8 @@ class ScaleDownModel(nn.Module):
                                                 clean_up_tokenization_spaces=False).strip() for ids in answers]
 
     def answer(self, questions: Sequence[str], documents: Sequence[Sequence[str]] | None = None,
-               memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8) -> list[str]:
+               memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
+               num_memory_tokens: int | None = None) -> list[str]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave.
 
         Any number of documents a question, none included; questions of like length are answered together, and the
@@ -149,6 +154,8 @@ class ScaleDownModel(nn.Module):
         """
         if documents is not None and memory is not None:
             raise ValueError("give documents or memory, not both")
+        if memory is not None and num_memory_tokens is not None:
+            raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
         documents = _checked(questions, [[] for _ in questions] if documents is None else documents)
         if memory is not None and len(memory) != len(questions):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
@@ -157,7 +164,8 @@ class ScaleDownModel(nn.Module):
         for start in range(0, len(order), batch_size):
             numbers = order[start:start + batch_size]
             asked, given = [questions[number] for number in numbers], [documents[number] for number in numbers]
-            read = self.compress(asked, given, batch_size) if memory is None else memory.select(numbers)
+            read = (self.compress(asked, given, batch_size, num_memory_tokens) if memory is None
+                    else memory.select(numbers))
             answers |= zip(numbers, self.decode(self.prefill(asked, read), max_new_tokens), strict=True)
         return [answers[number] for number in range(len(questions))]
 
@@ -202,9 +210,17 @@ class ScaleDownModel(nn.Module):
         """
         folder = checkpoint.find(str(name), revision)
         model = cls(ScaleDownConfig.load(folder), dtype=dtype, folder=folder)
-        checkpoint.load_weights(model.compressor, folder / COMPRESSOR_FILE)
-        checkpoint.load_weights(model.generator, folder / GENERATOR_FILE)
+        model.load_trained(folder)
         return model.to(device or "cpu")
+
+    def load_trained(self, folder: Path) -> None:
+        """Take what was trained from a checkpoint of the same model.
+
+        Raises:
+            ValueError: where a file is missing, damaged or of another model.
+        """
+        checkpoint.load_weights(self.compressor, folder / COMPRESSOR_FILE)
+        checkpoint.load_weights(self.generator, folder / GENERATOR_FILE)
 
     def push_to_hub(self, repo_id: str) -> None:
         """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be."""
@@ -213,9 +229,10 @@ class ScaleDownModel(nn.Module):
             HfApi().create_repo(repo_id, exist_ok=True)
             HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint")
 
-    def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]]) -> Compressed:
+    def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory: int) -> Compressed:
         texts = self.processor.compressor_input(questions, documents)
-        return self.compressor(CompressorInput(*(ids.to(self.device) for ids in texts)), self.generator.embed)
+        texts = CompressorInput(*(ids.to(self.device) for ids in texts))
+        return self.compressor(texts, self.generator.embed, num_memory)
 
     def _autocast(self) -> AbstractContextManager:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)

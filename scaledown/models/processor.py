@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,10 @@ class Processor:
         pairs = [number for number, each in enumerate(documents) for _ in each]
         return CompressorInput.of_ids(queries, self._cut(texts), pairs)
 
-    def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int]) -> list[list[int]]:
-        """Prompt ids with placeholders where each document's memory belongs."""
-        memory = [MEMORY] * self.config.num_memory_tokens
+    def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
+                       num_memory_tokens: int | None = None) -> list[list[int]]:
+        """Prompt ids with placeholders where each document's memory belongs [``config.num_memory_tokens`` of them]."""
+        memory = [MEMORY] * (num_memory_tokens or self.config.num_memory_tokens)
         return [self.prompt.of_memory(question, number, memory, SEPARATOR)
                 for question, number in zip(questions, num_documents, strict=True)]
 
@@ -73,25 +75,38 @@ class Processor:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def collate(self, records: Iterable[Any], answer_tokens: int | None = None) -> dict[str, Tensor]:
+    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None) -> dict[str, Tensor]:
+        """As :meth:`collate`, with one of the numbers of memory tokens that are trained together.
+
+        What the records say draws it, so a run that is resumed draws as one that never stopped.
+        """
+        records = list(records)
+        rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
+        return self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices))
+
+    def collate(self, records: Iterable[Any], answer_tokens: int | None = None,
+                num_memory_tokens: int | None = None) -> dict[str, Tensor]:
         """Training records (``query``, ``documents``, ``answer``, ``reranking_scores``) to a batch of tensors.
 
         Returns:
-            the fields of :class:`CompressorInput`; ``prompt_ids`` (B, T), prompt and answer (but for the token that
-            ends it, after which nothing is predicted), with placeholders; ``prompt_slots`` (N,), the slots of the
-            flattened (B * T) that hold a token; ``answer_index`` (A,), which of these N predict an answer token, and
-            ``answer_targets`` (A,), those tokens; with reranking ``teacher_scores`` (P,) and ``has_score`` (P,).
+            the fields of :class:`CompressorInput`; ``memory_index`` (L,), the memory rows in use; ``prompt_ids``
+            (B, T), prompt and answer (but for the token that ends it, after which nothing is predicted), with
+            placeholders; ``prompt_slots`` (N,), the slots of the flattened (B * T) that hold a token; ``answer_index``
+            (A,), which of these N predict an answer token, and ``answer_targets`` (A,), those tokens; with reranking
+            ``teacher_scores`` (P,) and ``has_score`` (P,).
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
-        prompts = self.memory_prompts(questions, [len(each) for each in documents])
+        num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
+        prompts = self.memory_prompts(questions, [len(each) for each in documents], num_memory_tokens)
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
         rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
         prompt_ids, _ = pad(rows)
         ends = itertools.accumulate(map(len, rows))
         index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
         batch = self.compressor_input(questions, documents)._asdict() | {
-            "prompt_ids": prompt_ids, "prompt_slots": filled([len(row) for row in rows], prompt_ids.shape[1]),
+            "memory_index": torch.arange(num_memory_tokens), "prompt_ids": prompt_ids,
+            "prompt_slots": filled([len(row) for row in rows], prompt_ids.shape[1]),
             "answer_index": torch.tensor(index, dtype=torch.long),
             "answer_targets": torch.tensor([token for answer in answers for token in answer], dtype=torch.long)}
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch

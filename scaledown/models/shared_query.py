@@ -45,17 +45,16 @@ class SharedQueryCompressor(Compressor):
         """Compute the layers' activations twice in training; the last layer's are few and stay."""
         self.gradient_checkpointing = True
 
-    def num_tokens(self, texts: CompressorInput) -> tuple[int, Tensor]:
+    def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
         """None of its tokens is padding."""
-        special = len(texts.document_ids) * len(self._special_rows())
+        special = len(texts.document_ids) * len(self._special_rows(num_memory))
         number = len(texts.query_slots) + len(texts.document_slots) + special
         return number, torch.tensor(number, device=texts.query_ids.device)
 
-    def _read(self, texts: CompressorInput, embed: Embed) -> Tensor:
-        rows = self._special_rows()
+    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
         queries = embed(texts.query_ids.flatten().index_select(0, texts.query_slots)).to(rows.dtype)
         tokens = embed(texts.document_ids.flatten().index_select(0, texts.document_slots)).to(rows.dtype)
-        reader, order = self._reader(texts, queries)
+        reader, order = self._reader(texts, queries, len(rows))
         documents = torch.cat([tokens, rows.repeat(len(texts.document_ids), 1)]).index_select(0, order)
         for layer in self.layers[:-1]:
             if self.gradient_checkpointing and self.training:
@@ -64,14 +63,13 @@ class SharedQueryCompressor(Compressor):
                 queries, documents = reader.layer(layer, queries, documents)
         return reader.last_layer(self.layers[-1], queries, documents)
 
-    def _reader(self, texts: CompressorInput, like: Tensor) -> tuple[_Reader, Tensor]:
+    def _reader(self, texts: CompressorInput, like: Tensor, num_special: int) -> tuple[_Reader, Tensor]:
         """Where all texts stand, and the order that packs documents: all their tokens, then all special rows, sorted.
 
         Queries start at position 0. A document goes on from its query's own length, padding not counted, and its
         special rows follow directly.
         """
         num_documents, text_size = texts.document_ids.shape
-        num_special = len(self._special_rows())
         size = text_size + num_special
         query_positions, is_token = slots(texts.query_lengths, texts.query_ids.shape[1])
         query_keys = query_positions.masked_fill(~is_token, NEVER)

@@ -6,27 +6,38 @@ the document itself, or what comes after it. So pretraining needs no model, batc
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from scaledown.config import DEFAULT_PRETRAINING_TEXTS, PretrainingConfig, TrainingConfig
 from scaledown.data.records import Record
+from scaledown.data.texts import read_texts
+from scaledown.models.checkpoint import CONFIG_FILE
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import run, run_folder
 
 REPEAT = "Repeat the document."
 CONTINUE = "Continue the document: "
 CLEAR_WORDS = 4
 """Words of the continuation that the generator sees in clear, to know where to go on."""
+MOST_TEXTS = 100_000
+"""Texts held in memory: of web pages about 300 MB. Spans are drawn from them again and again."""
 
 
-def pretraining_records(texts: Sequence[str], num_examples: int, words: tuple[int, int] = (2, 24),
-                        auto_encoding_share: float = 0.5, seed: int = 42) -> list[Record]:
-    """Records whose answers are spans of ``texts``, short spans first.
+class PretrainingRecords(Sequence[Record]):
+    """Records whose answers are spans of ``texts``, short spans first, each made when it is asked for.
 
     A compressor with random rows gets nowhere on long spans (its loss stays at the language model's), but soon
-    learns to hand on a few words; so lengths grow, by the same factor from record to record.
+    learns to hand on a few words; so lengths grow, by the same factor from record to record. A record depends on the
+    texts, the seed and its number alone, so an interrupted run goes on with the very same ones.
 
     Args:
         texts: plain texts; spans are drawn from them at random.
-        num_examples: records to make.
+        num_examples: records there are.
         words: shortest and longest span, in words.
         auto_encoding_share: share of records to repeat; the others are to be continued.
         seed: of the draws.
@@ -34,16 +45,88 @@ def pretraining_records(texts: Sequence[str], num_examples: int, words: tuple[in
     Raises:
         ValueError: where ``texts`` has no text long enough for the shortest task.
     """
-    rng = random.Random(seed)
-    split_texts = [split for text in texts if len(split := text.split()) >= words[0] + CLEAR_WORDS + 1]
-    if not split_texts:
-        raise ValueError(f"pretraining needs texts of at least {words[0] + CLEAR_WORDS + 1} words; found none "
-                         f"among {len(texts)}")
-    shortest, longest = words
-    growth = longest / shortest
-    lengths = [shortest * growth ** (number / max(1, num_examples - 1)) for number in range(num_examples)]
-    return [_record(rng, rng.choice(split_texts), max(shortest, round(length * rng.uniform(0.5, 1.0))),
-                    rng.random() < auto_encoding_share, number) for number, length in enumerate(lengths)]
+
+    def __init__(self, texts: Sequence[str], num_examples: int, words: tuple[int, int] = (2, 24),
+                 auto_encoding_share: float = 0.5, seed: int = 42) -> None:
+        self._shortest, self._longest = words
+        needed = self._shortest + CLEAR_WORDS + 1
+        self._texts = [text for text in texts if len(text.split(maxsplit=needed)) >= needed]
+        self._num_examples, self._auto_encoding_share, self._seed = num_examples, auto_encoding_share, seed
+        if not self._texts:
+            raise ValueError(f"pretraining needs texts of at least {needed} words; found none among {len(texts)}")
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def __getitem__(self, number: int) -> Record:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        rng = random.Random(f"{self._seed}-{number}")
+        growth = self._longest / self._shortest
+        length = self._shortest * growth ** (number / max(1, len(self) - 1))
+        words = rng.choice(self._texts).split()
+        return _record(rng, words, max(self._shortest, round(length * rng.uniform(0.5, 1.0))),
+                       rng.random() < self._auto_encoding_share, number)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The first stage of a run, ready to go: how it trains, on what, and where.
+
+    Attributes:
+        config: as the run trains, but for what pretraining has settings of its own for.
+        records: what it reads; None where an earlier start came to its end.
+        folder: gets ``checkpoint-N`` folders, and ``final``, which ``--init_compressor`` starts from.
+        resume: go on from the last checkpoint that is there.
+    """
+
+    config: TrainingConfig
+    records: PretrainingRecords | None
+    folder: Path
+    resume: bool
+
+    @property
+    def final(self) -> Path:
+        """The checkpoint that it ends with."""
+        return self.folder / run.FINAL
+
+    def run(self, model: ScaleDownModel) -> list[dict[str, Any]]:
+        """Pretrain ``model``, or load what an earlier start made of it; returns the trainer's log."""
+        if self.records is None:
+            model.load_trained(self.final)
+            return []
+        last = run_folder.last_checkpoint(self.folder) if self.resume else None
+        return run.train(model, self.config, self.records, self.folder, last, in_order=True)
+
+
+def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens: int, folder: Path,
+            resume: bool = False) -> Pretraining | None:
+    """Read the texts of a pretraining into ``folder``; None where ``config`` asks for none.
+
+    Args:
+        config: what pretraining has settings of its own for.
+        training: how the rest of the run trains.
+        document_tokens: longest document of the model.
+        folder: the run's.
+        resume: as :class:`Pretraining`.
+
+    Raises:
+        ValueError: where the texts cannot be had or are too short, or settings contradict each other.
+    """
+    if config.pretrain_steps is None:
+        return None
+    rate, batch_size = config.pretrain_learning_rate, config.pretrain_batch_size or training.batch_size
+    own = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=rate,
+                              learning_rate_compressor=rate, batch_size=batch_size)
+    folder = folder / run_folder.PRETRAINING
+    if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
+        return Pretraining(own, None, folder, resume)
+    num_examples = config.pretrain_steps * batch_size
+    texts = read_texts(config.pretrain_data or DEFAULT_PRETRAINING_TEXTS, min(num_examples, MOST_TEXTS), training.seed)
+    longest = config.pretrain_longest_words or max(config.pretrain_shortest_words, document_tokens * 3 // 4)
+    records = PretrainingRecords(texts, num_examples, (config.pretrain_shortest_words, longest),
+                                 config.pretrain_auto_encoding_share, training.seed)
+    return Pretraining(own, records, folder, resume)
 
 
 def _record(rng: random.Random, words: list[str], length: int, is_auto_encoding: bool, number: int) -> Record:

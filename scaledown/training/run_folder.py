@@ -11,6 +11,9 @@ from typing import Any
 
 RUN_FILE = "config.json"
 SETTINGS = "settings"
+PRETRAINING = "pretraining"
+"""Folder of a run's first stage, which has checkpoints of its own."""
+PARTS = ("checkpoints", "final", "runs", PRETRAINING)
 NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps"}
 """Settings that may differ when a run goes on: they change no result."""
 
@@ -40,7 +43,7 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
                          "replace it, or another folder")
     if resume:
         _check_same(folder, run)
-        return max(checkpoints(folder), key=_step, default=None)
+        return last_checkpoint(folder)
     if overwrite and is_taken:
         remove_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,9 +59,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path.parent for place in places for path in place.glob("checkpoint-*/trainer_state.json")]
 
 
+def last_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint of the latest step under ``folder``, or None."""
+    return max(checkpoints(folder), key=_step, default=None)
+
+
 def remove_run(folder: Path) -> None:
     """Remove a run's checkpoints and its config; results are written over one by one."""
-    for path in (*folder.glob("checkpoint-*"), folder / "checkpoints", folder / "final", folder / "runs"):
+    for path in (*folder.glob("checkpoint-*"), *(folder / name for name in PARTS)):
         shutil.rmtree(path, ignore_errors=True)
     (folder / RUN_FILE).unlink(missing_ok=True)
 

@@ -14,8 +14,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from scaledown.config import TrainingConfig
-from scaledown.models.checkpoint import load_weights
-from scaledown.models.model import COMPRESSOR_FILE, GENERATOR_FILE, Losses, ScaleDownModel
+from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
@@ -56,8 +55,8 @@ class ScaleDownTrainer(Trainer):
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         super().__init__(
-            model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=list(records),
-            data_collator=partial(model.processor.collate, answer_tokens=config.answer_tokens))
+            model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
+            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens))
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
         if evaluate is not None and eval_steps:
@@ -107,8 +106,7 @@ class ScaleDownTrainer(Trainer):
         self.scaledown.save_pretrained(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.scaledown.compressor, Path(resume_from_checkpoint) / COMPRESSOR_FILE)
-        load_weights(self.scaledown.generator, Path(resume_from_checkpoint) / GENERATOR_FILE)
+        self.scaledown.load_trained(Path(resume_from_checkpoint))
 
 
 class _EvaluationCallback(TrainerCallback):

@@ -39,7 +39,7 @@ def open_hub(dataset: str, split: str, seed: int) -> Source:
     name, config = HUB_DATASETS[dataset]
     hub.locate(name, kind="dataset")
     place = f"{name} ({split}) on the Hub"
-    return _recognise(dataset, _stream(place, seed, path=name, name=config, split=split), place)
+    return _recognise(dataset, stream_rows(place, seed, path=name, name=config, split=split), place)
 
 
 def open_local(dataset: str, split: str, path: Path, rng: random.Random) -> Source:
@@ -123,7 +123,7 @@ def _content(files: list[Path], place: str) -> Any:
     """The object or list of a JSON file, or a stream of the rows of JSONL or parquet files."""
     path = files[0]
     if path.suffix == ".parquet":
-        return _stream(place, 0, path="parquet", data_files=[str(file) for file in files], split="train")
+        return stream_rows(place, 0, path="parquet", data_files=[str(file) for file in files], split="train")
     if path.suffix == ".json":
         try:
             return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -150,7 +150,7 @@ def _lines(path: Path) -> Iterator[Any]:
             raise ValueError(f"{path}: cannot be read after line {number - 1} ({fault})") from None
 
 
-def _stream(place: str, seed: int, **options: Any) -> Iterator[Any]:
+def stream_rows(place: str, seed: int, **options: Any) -> Iterator[Any]:
     """The rows of what ``datasets`` loads, its files in an order drawn by ``seed``."""
     import datasets
     from huggingface_hub import errors

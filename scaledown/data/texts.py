@@ -1,0 +1,66 @@
+"""Plain texts to pretrain on: paragraphs of a text file, documents of records, a parquet file, or a Hub dataset."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from scaledown import hub
+from scaledown.data.qa.sources import stream_rows
+from scaledown.data.records import read_records
+
+TEXT_COLUMN = "text"
+SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
+
+
+def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
+    """The first texts of ``source``, at most ``num_texts``; of a Hub dataset no more is fetched than that.
+
+    Args:
+        source: a ``.txt`` file (paragraphs between blank lines), ``.json`` or ``.jsonl`` records (each document once),
+            a ``.parquet`` file or a Hub dataset (its column ``text``, split ``train``).
+        num_texts: when to stop.
+        seed: draws the order in which a dataset's files are read.
+
+    Raises:
+        ValueError: where there is no such source, it cannot be read, or it holds no text.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file() and path.suffix in SUFFIXES:
+        raise ValueError(f"--pretrain_data {source}: no such file")
+    texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
+    found = list(itertools.islice(tqdm((text for text in texts if text.strip()), desc=f"reading texts of {source}",
+                                       unit=" texts", leave=False), num_texts))
+    if not found:
+        raise ValueError(f"--pretrain_data {source}: no text in it")
+    return found
+
+
+def _of_file(path: Path, seed: int) -> Iterable[str]:
+    if path.suffix in (".json", ".jsonl"):
+        return dict.fromkeys(document for record in read_records(path) for document in record.documents)
+    if path.suffix == ".parquet":
+        return _column(stream_rows(str(path), seed, path="parquet", data_files=str(path), split="train"), str(path))
+    try:
+        return re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"--pretrain_data {path}: not UTF-8 text (byte {fault.start}); expected one of "
+                         f"{', '.join(SUFFIXES)}") from None
+
+
+def _of_hub(name: str, seed: int) -> Iterator[str]:
+    place = hub.locate(name, kind="dataset")
+    return _column(stream_rows(f"{name} on the Hub", seed, path=place, split="train"), name)
+
+
+def _column(rows: Iterator[dict[str, Any]], place: str) -> Iterator[str]:
+    for row in rows:
+        if not isinstance(row.get(TEXT_COLUMN), str):
+            raise ValueError(f"--pretrain_data {place}: expected a column {TEXT_COLUMN!r} of texts, found "
+                             f"{', '.join(row)}")
+        yield row[TEXT_COLUMN]

@@ -1,0 +1,163 @@
+"""What memory embeddings hold: which document tokens they resemble around the answer, and what words they are near.
+
+The memory lives among the generator's token embeddings, so the two can be compared by their cosine (paper, figure 7).
+The answer is the needle. The same document is also compressed for a question about something else: what is higher
+only where the question asks for it was kept because of the question.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from torch import Tensor
+
+from scaledown.evaluation import figure_style as style
+from scaledown.evaluation.robustness_sweeps import Case
+from scaledown.models.model import ScaleDownModel
+
+WINDOW_TOKENS = 16
+"""Tokens shown to each side of the answer."""
+NUM_NEAREST = 3
+WAYS = {"asked": "asked about it", "not_asked": "asked about something else"}
+COLOURS = {"asked": style.COLOURS["scaledown"], "not_asked": style.COLOURS["no_documents"]}
+
+
+class Needle(NamedTuple):
+    """A document's token ids, and the first and last of those that spell the answer."""
+
+    ids: list[int]
+    first: int
+    last: int
+
+    def distance(self, place: int) -> int:
+        """Tokens from the answer: negative before it, 0 inside."""
+        return min(0, place - self.first) or max(0, place - self.last)
+
+
+def find_needle(tokenizer: Any, document: str, references: Sequence[str], limit: int) -> Needle | None:
+    """Where one of the answers stands, whole and literally, in the document's first ``limit`` tokens; or None."""
+    encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, offsets = encoded["input_ids"][:limit], encoded["offset_mapping"][:limit]
+    for reference in references:
+        start = document.lower().find(reference.lower())
+        inside = [place for place, (left, right) in enumerate(offsets)
+                  if start >= 0 and left < start + len(reference) and right > start]
+        if inside and offsets[inside[-1]][1] >= start + len(reference):
+            return Needle(ids, inside[0], inside[-1])
+    return None
+
+
+def look_into_memory(model: ScaleDownModel, cases: Sequence[Case]) -> dict[str, Any]:
+    """Similarities around the answer over all cases, and one case in full.
+
+    Returns:
+        ``around``: for each way of asking, distances from the answer in tokens and the mean, over documents, of the
+        largest cosine that any memory embedding has with the token there; ``example``: query, tokens, the answer's
+        first and last token, ``similarity`` (L, T), and the ``nearest`` vocabulary entries of each embedding with
+        their cosines; ``n``.
+
+    Raises:
+        ValueError: where no answer stands literally in its document.
+    """
+    tokenizer, table = model.processor.tokenizer, model.generator.base.get_input_embeddings().weight.detach().float()
+    needles = [find_needle(tokenizer, case.gold, case.record.references, model.config.document_tokens)
+               for case in cases]
+    kept = [(case, needle) for case, needle in zip(cases, needles, strict=True) if needle is not None]
+    if not kept:
+        raise ValueError("no answer stands literally in its document: there is no needle to look at")
+    documents, queries = [[case.gold] for case, _ in kept], [case.record.query for case, _ in kept]
+    asked = {"asked": queries, "not_asked": queries[1:] + queries[:1]}
+    around, example = {}, {}
+    for way, questions in asked.items():
+        memory = model.compress(questions, documents).embeddings[:, 0].float()
+        similarities = [cosines(memory[row], table[needle.ids]) for row, (_, needle) in enumerate(kept)]
+        around[way] = _mean_by_distance(similarities, [needle for _, needle in kept])
+        if way == "asked":
+            example = _example(kept[0][0], kept[0][1], tokenizer, memory[0], similarities[0], table)
+    return {"n": len(kept), "around": around, "example": example}
+
+
+def cosines(rows: Tensor, others: Tensor) -> Tensor:
+    """Cosine of each of ``rows`` (N, D) with each of ``others`` (M, D): (N, M)."""
+    return F.normalize(rows, dim=-1) @ F.normalize(others, dim=-1).T
+
+
+def _mean_by_distance(similarities: Sequence[Tensor], needles: Sequence[Needle]) -> dict[str, list[float]]:
+    values: dict[int, list[float]] = {}
+    for similarity, needle in zip(similarities, needles, strict=True):
+        for place, value in enumerate(similarity.amax(0).tolist()):
+            if abs(distance := needle.distance(place)) <= WINDOW_TOKENS:
+                values.setdefault(distance, []).append(value)
+    distances = sorted(values)
+    return {"distance_tokens": distances, "cosine": [statistics.fmean(values[each]) for each in distances]}
+
+
+def _example(case: Case, needle: Needle, tokenizer: Any, memory: Tensor, similarity: Tensor,
+             table: Tensor) -> dict[str, Any]:
+    values, ids = cosines(memory, table).topk(NUM_NEAREST, dim=-1)
+    nearest = [[{"token": tokenizer.decode([token]), "cosine": value} for token, value in zip(*row, strict=True)]
+               for row in zip(ids.tolist(), values.tolist(), strict=True)]
+    return {"query": case.record.query, "answer": case.record.references[0],
+            "tokens": [tokenizer.decode([token]) for token in needle.ids], "answer_tokens": [needle.first, needle.last],
+            "similarity": similarity.tolist(), "nearest": nearest}
+
+
+def plot_needle(path: Path, found: dict[str, Any]) -> None:
+    """One document as a heat map with the words that its embeddings are near, and all documents as a curve."""
+    figure = style.new_figure(13, 7.6)
+    heat, curve = figure.subplots(2, 1, height_ratios=(1.15, 1))
+    _heat_map(figure, heat, found["example"])
+    _curve(curve, found["around"])
+    top = max(found["around"]["asked"]["cosine"])
+    asked, other = (dict(zip(*found["around"][way].values(), strict=True))[0] for way in WAYS)
+    style.head(figure, f"At the answer's own tokens the memory's likeness is {asked:.2f} where the question asks for "
+               f"it, {other:.2f} where it asks for something else",
+               f"Cosine of memory embeddings with the generator's embeddings of document tokens. Curve: n = "
+               f"{found['n']} documents, largest over a document's embeddings; highest mean {top:.2f}.")
+    style.save(figure, path)
+
+
+def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
+    first, last = example["answer_tokens"]
+    start, stop = max(0, first - WINDOW_TOKENS), last + WINDOW_TOKENS + 1
+    shown = [row[start:stop] for row in example["similarity"]]
+    tokens = [token.strip() or "\N{OPEN BOX}" for token in example["tokens"][start:stop]]
+    shades = LinearSegmentedColormap.from_list("memory", ["white", style.COLOURS["scaledown"]])
+    image = axes.imshow(shown, aspect="auto", cmap=shades, vmin=0, interpolation="nearest")
+    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=9, color=style.INK)
+    for place in range(first - start, last - start + 1):
+        axes.get_xticklabels()[place].set(color=style.COLOURS["full_text"], fontweight="bold")
+    for edge in (first - start - 0.5, last - start + 0.5):
+        axes.axvline(edge, color=style.COLOURS["full_text"], linewidth=1.2)
+    axes.set_yticks(range(len(shown)), [str(number + 1) for number in range(len(shown))], fontsize=9)
+    axes.set_ylabel("memory embedding", fontsize=9, color=style.QUIET)
+    axes.tick_params(length=0)
+    axes.set_title(f"\"{example['query']}\"  (answer: {example['answer']})", loc="left", fontsize=11, color=style.INK)
+    near = axes.secondary_yaxis("right")
+    near.set_yticks(range(len(shown)), ["  ".join(repr(each["token"].strip())[1:-1] for each in row)
+                                        for row in example["nearest"]], fontsize=9, color=style.QUIET)
+    near.tick_params(length=0)
+    near.set_ylabel("nearest words of the vocabulary", fontsize=9, color=style.QUIET)
+    for spine in [*axes.spines.values(), *near.spines.values()]:
+        spine.set_visible(False)
+    figure.colorbar(image, ax=axes, fraction=0.015, pad=0.01, label="cosine").outline.set_visible(False)
+
+
+def _curve(axes: Axes, around: dict[str, Any]) -> None:
+    style.quiet(axes, grid="y")
+    axes.axvspan(-0.5, 0.5, color=style.shade(style.COLOURS["full_text"], 0.18), zorder=0)
+    for way, label in WAYS.items():
+        line = around[way]
+        axes.plot(line["distance_tokens"], line["cosine"], color=COLOURS[way], linewidth=2, marker="o", markersize=3.5)
+        axes.annotate(label, (line["distance_tokens"][-1], line["cosine"][-1]), xytext=(8, 0), fontsize=10,
+                      textcoords="offset points", color=COLOURS[way], va="center", annotation_clip=False)
+    axes.set_xlabel("tokens before (-) and after (+) the answer; 0: inside it", fontsize=9, color=style.QUIET)
+    axes.set_ylabel("cosine", fontsize=9, color=style.QUIET)
+    axes.set_xlim(-WINDOW_TOKENS - 0.5, WINDOW_TOKENS + 0.5)
+    axes.margins(y=0.15)

@@ -1,0 +1,113 @@
+"""How far quality holds: python -m scaledown.evaluation.robustness --checkpoint embedded
+
+Answers the same questions with more documents, with the right one at other places, among documents that look like
+it, in longer documents, and with fewer memory tokens; beside it the generator on full text and on text cut to the same
+budget. Then it looks into the memory: which document tokens its embeddings resemble, and what words they stand for.
+Every point is kept as it is measured, so a run that was killed goes on with --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scaledown import cli
+from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.data.records import Record, read_records
+from scaledown.data.synthetic import Difficulty, synthetic_records
+from scaledown.evaluation.evaluator import evaluate_system, process_rank
+from scaledown.evaluation.needle import look_into_memory, plot_needle
+from scaledown.evaluation.report import write_json
+from scaledown.evaluation.robustness_figure import plot_robustness
+from scaledown.evaluation.robustness_sweeps import Case, Setting, cases, settings
+from scaledown.evaluation.run_information import run_information
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import run_folder
+from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
+
+EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
+RESULTS_FILE, NEEDLE_FILE = "robustness.json", "needle.json"
+Rows = list[dict[str, Any]]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=EMBEDDED, help="a folder, a Hub id, or 'embedded' [embedded]")
+    parser.add_argument("--eval_data", help="records, one of whose documents holds the answer [the embedded world's]")
+    parser.add_argument("--output_dir", default="./robustness", help="gets figures and numbers [./robustness]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help=f"of all draws [{TrainingConfig.seed}]")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output_dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
+    cli.add_flags(parser, EvaluationConfig, but=("timed_queries",), eval_examples=200)
+    return parser
+
+
+def load_cases(args: argparse.Namespace) -> list[Case]:
+    """The questions that are asked at every point, with their documents."""
+    if args.eval_data is None:
+        records: Sequence[Record] = list(synthetic_records(args.eval_examples + args.eval_examples // 4 + 20,
+                                                           args.seed, split="eval", difficulty=EMBEDDED_WORLD))
+    else:
+        records = read_records(args.eval_data)
+    return cases(records, args.eval_examples, args.seed)
+
+
+def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationConfig, seed: int, path: Path) -> Rows:
+    """Measure every point that ``path`` does not hold yet; each is written there at once."""
+    rows: Rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    done = {(row["sweep"], row["value"], row["system"]) for row in rows}
+    points = [(setting, name, system) for setting in todo for name, system in setting.systems.items()
+              if (setting.sweep, setting.value, name) not in done]
+    for setting, name, system in tqdm(points, desc="points measured", unit="point", disable=process_rank() > 0):
+        result = evaluate_system(model, system, setting.records, config, seed, progress=False)
+        rows.append({"sweep": setting.sweep, "value": setting.value, "system": name, **result.summary()})
+        if process_rank() == 0:
+            write_json(path, rows)
+    return rows
+
+
+def table(rows: Rows) -> str:
+    """Exact match at every point, for the terminal."""
+    return "\n".join(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
+                     f"[{row['exact_match_ci95'][0]:.3f}, {row['exact_match_ci95'][1]:.3f}]" for row in rows)
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, draw, and say where the figures are."""
+    args = build_parser().parse_args(argv)
+    config, device, folder = cli.config_from(args, EvaluationConfig), resolve_device(args.device), Path(args.output_dir)
+    asked = load_cases(args)
+    if device.type == "cpu":
+        keep_freed_memory()
+    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=dtype_for(device))
+    information = run_information(args.seed, device, sys.argv, vars(args))
+    run_folder.claim(folder, information, args.overwrite, args.resume)
+    if args.overwrite:
+        (folder / RESULTS_FILE).unlink(missing_ok=True)
+
+    def count_tokens(text: str) -> int:
+        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
+    print(f"{args.checkpoint} on {device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
+    rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
+    found = look_into_memory(model, asked)
+    if process_rank() == 0:
+        write_json(folder / NEEDLE_FILE, found)
+        plot_robustness(folder / "robustness.png", rows)
+        plot_needle(folder / "needle.png", found)
+    print(f"{table(rows)}\n\n{folder}: robustness.png, needle.png, {RESULTS_FILE}, {NEEDLE_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

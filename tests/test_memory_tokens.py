@@ -1,0 +1,134 @@
+"""Several numbers of memory tokens in one model: nested, drawn in training, chosen at inference."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+from test_compressor import COMPRESSORS, texts
+
+import train
+from scaledown.config import EvaluationConfig, ScaleDownConfig
+from scaledown.data.records import write_records
+from scaledown.data.synthetic import synthetic_records
+from scaledown.evaluation.evaluator import evaluate_system
+from scaledown.evaluation.systems import scaledown_with, truncated_text_with
+from scaledown.models.model import ScaleDownModel
+from scaledown.models.processor import MEMORY
+
+QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
+DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris", "The capital of Norway is Oslo.", "London"]]
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    return tiny.generator_folder(tmp_path_factory.mktemp("generator"), layers=2)
+
+
+@pytest.fixture
+def model(generator):
+    torch.manual_seed(0)
+    return ScaleDownModel(ScaleDownConfig(generator_model=generator, num_memory_tokens=4, lora_dropout=0.0,
+                                          train_memory_tokens=(1, 2, 4)))
+
+
+def record(query, documents, answer):
+    return SimpleNamespace(query=query, documents=documents, answer=answer, reranking_scores=None)
+
+
+@pytest.mark.parametrize("kind", COMPRESSORS)
+def test_fewer_are_the_first_ones(kind):
+    """Of a causal compressor the first embeddings are the same however many follow; an encoder sees them all."""
+    compressor = COMPRESSORS[kind](tiny.generator())
+    embed = tiny.generator().get_input_embeddings()
+    whole, fewer = compressor(texts(), embed), compressor(texts(), embed, 2)
+    assert fewer.embeddings.shape == (6, 2, tiny.WIDTH) and fewer.scores.shape == (6,)
+    same = torch.allclose(fewer.embeddings, whole.embeddings[:, :2], rtol=1e-4, atol=1e-5)
+    assert same == (kind in ("n_layers", "llm"))
+    assert compressor(texts([[5]], [[]]), embed, 2).embeddings.shape == (0, 2, tiny.WIDTH)
+    assert compressor.num_tokens(texts())[1] - compressor.num_tokens(texts(), 2)[1] == 6
+
+
+def test_any_number_that_was_trained_can_be_asked_for(model):
+    for number in (1, 2, 4):
+        memory = model.compress(QUESTIONS, DOCUMENTS, num_memory_tokens=number)
+        assert memory.embeddings.shape == (3, 3, number, tiny.WIDTH)
+        assert (model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=6, num_memory_tokens=number)
+                == model.answer(QUESTIONS, memory=memory, max_new_tokens=6))
+        prompts = model.prefill(QUESTIONS, memory).num_prompt_tokens
+        assert prompts[0] - prompts[1] == 2 * number + 1 + _question_tokens(model, 0) - _question_tokens(model, 1)
+    assert model.compress(QUESTIONS, DOCUMENTS).embeddings.shape[2] == 4
+
+
+def _question_tokens(model, number):
+    return len(model.processor.prompt.branch(QUESTIONS[number]))
+
+
+@pytest.mark.parametrize("ask", ["compress", "answer"])
+def test_another_number_is_refused(model, ask):
+    with pytest.raises(ValueError, match="--num_memory_tokens 3: this model is trained for 1 2 4.*--train_memory_tok"):
+        getattr(model, ask)(QUESTIONS, DOCUMENTS, num_memory_tokens=3)
+    with pytest.raises(ValueError, match="give it to compress"):
+        model.answer(QUESTIONS, memory=model.compress(QUESTIONS, DOCUMENTS), num_memory_tokens=2)
+
+
+def test_the_numbers_are_saved_and_checked(model, generator, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert ScaleDownModel.from_pretrained(tmp_path).config.memory_token_choices == (1, 2, 4)
+    assert ScaleDownConfig().memory_token_choices == (8,)
+    for numbers in ((1, 2), (0, 4), (8, 4), ()):
+        with pytest.raises(ValueError, match="--train_memory_tokens.*--num_memory_tokens, 4"):
+            ScaleDownConfig(num_memory_tokens=4, train_memory_tokens=numbers)
+
+
+def test_training_batches_draw_each_number_and_again_the_same(model):
+    batches = [[record(f"who {number}?", ["Ada", "Oslo"], "Ada")] for number in range(30)]
+    drawn = []
+    for batch in batches:
+        made = model.processor.collate_for_training(batch)
+        drawn.append(len(made["memory_index"]))
+        assert (made["prompt_ids"] == MEMORY).sum() == 2 * drawn[-1]
+        assert made["prompt_ids"].equal(model.processor.collate_for_training(batch)["prompt_ids"])
+    assert set(drawn) == {1, 2, 4} and min(map(drawn.count, (1, 2, 4))) >= 5
+    assert len(model.processor.collate(batches[0])["memory_index"]) == 4
+
+
+def test_all_numbers_learn_together(model):
+    """One question, three documents, three answers, at every rate: only the memory can tell which."""
+    documents, answers = [["Ada Lovelace"], ["Oslo, Norway"], ["the first program"]], ["Ada", "Bob", "Oslo"]
+    records = [record("who?", *each) for each in zip(documents, answers, strict=True)]
+    batches = [model.processor.collate(records, num_memory_tokens=number) for number in (1, 2, 4)]
+    optimizer = torch.optim.AdamW(model.train().parameter_groups(5e-3, 5e-3, 0.0))
+    for step in range(75):
+        optimizer.zero_grad()
+        model(batches[step % 3]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    for number in (1, 2, 4):
+        assert model.answer(["who?"] * 3, documents, num_memory_tokens=number) == answers
+
+
+def test_the_evaluator_measures_each_number(model):
+    records = list(synthetic_records(2, seed=3))
+    config = EvaluationConfig(max_new_tokens=2, bootstrap_resamples=10)
+    tokens = [evaluate_system(model, scaledown_with(number), records, config, progress=False).mean_prompt_tokens
+              for number in (1, 2, 4)]
+    assert [right - left for left, right in zip(tokens, tokens[1:], strict=False)] == [5, 10]
+    cut = [evaluate_system(model, truncated_text_with(number), records, config, progress=False).mean_prompt_tokens
+           for number in (1, 4)]
+    assert cut[1] - cut[0] == 15
+
+
+def test_the_flag_takes_several_numbers(generator, tmp_path, capsys):
+    write_records(tmp_path / "data.json", list(synthetic_records(4, seed=3)))
+    flags = ["--train_data", str(tmp_path / "data.json"), "--generator_model", generator, "--batch_size", "2",
+             "--num_memory_tokens", "2", "--output_dir", str(tmp_path / "run")]
+    assert train.main([*flags, "--train_memory_tokens", "1", "4"]) == 2
+    assert "--train_memory_tokens 1 4" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert train.main([*flags, "--train_memory_tokens", "1", "2", "--max_steps", "1"]) == 0
+    assert ScaleDownModel.from_pretrained(tmp_path / "run" / "final").config.memory_token_choices == (1, 2)
+    assert train.main([*flags[:-2], "--init_compressor", str(tmp_path / "run" / "final"), "--train_memory_tokens", "2",
+                       "--output_dir", str(tmp_path / "other")]) == 2
+    assert "--train_memory_tokens is (2,) but (1, 2) there" in capsys.readouterr().err
