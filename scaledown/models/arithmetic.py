@@ -45,6 +45,11 @@ def gated(act: nn.Module, gate: Tensor, up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate, up) if isinstance(act, SILU) else act(gate) * up
 
 
+def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding of ``states`` (N, heads, W) by cosines and sines (N, W), as transformers has them."""
+    return _Rotation.apply(states, cos[:, None], sin[:, None])
+
+
 def add_low_rank(result: Tensor, rows: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """``result += scale * rows @ down.T @ up.T``, in place: what LoRA adds to a linear map (paper, section 3.3).
 
@@ -98,6 +103,28 @@ class _SwiGLU(Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         return torch.ops.aten.silu_backward(outer * up, gate), F.silu(gate).mul_(outer)
+
+
+class _Rotation(Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(states, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        # The way back turns the other way; each half's sine is the one that its gradient came by.
+        return _turn(outer, cos, -sin.roll(sin.shape[-1] // 2, -1)), None, None
+
+
+def _turn(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each number of the first half with its partner of the second, turned."""
+    half = states.shape[-1] // 2
+    found = states * cos
+    found[..., :half].addcmul_(states[..., half:], sin[..., :half], value=-1)
+    found[..., half:].addcmul_(states[..., :half], sin[..., half:])
+    return found.to(states.dtype)
 
 
 class _AddLowRank(Function):

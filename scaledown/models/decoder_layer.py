@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scaledown.models.arithmetic import gated, rms_norm
+from scaledown.models.arithmetic import gated, rms_norm, rotated
 from scaledown.models.ragged import Grid, visible
 
 Rotary = tuple[Tensor, Tensor]
@@ -67,7 +67,7 @@ def keys_values(attention: nn.Module, normed: Tensor, places: Places) -> KeysVal
     """Keys and values (R, key heads, T, head width), padded, of normed packed states (N, D)."""
     keys = _heads(attention, attention.k_proj(normed), getattr(attention, "k_norm", None))
     values = _heads(attention, attention.v_proj(normed))
-    return places.grid.pad(_rotate(keys, places.rotary)), places.grid.pad(values)
+    return places.grid.pad(rotated(keys, *places.rotary)), places.grid.pad(values)
 
 
 def block(layer: nn.Module, hidden: Tensor, normed: Tensor, places: Places, keys: Tensor, values: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def block(layer: nn.Module, hidden: Tensor, normed: Tensor, places: Places, keys
     """
     attention, mlp = layer.self_attn, layer.mlp
     queries = _heads(attention, attention.q_proj(normed), getattr(attention, "q_norm", None))
-    read = _attend(attention, places.grid.pad(_rotate(queries, places.rotary)), keys, values, places)
+    read = _attend(attention, places.grid.pad(rotated(queries, *places.rotary)), keys, values, places)
     hidden = hidden + attention.o_proj(places.grid.pack(read))
     normed = rms_norm(layer.post_attention_layernorm, hidden)
     return hidden + mlp.down_proj(gated(mlp.act_fn, mlp.gate_proj(normed), mlp.up_proj(normed)))
@@ -103,13 +103,6 @@ def _heads(attention: nn.Module, projected: Tensor, norm: nn.Module | None = Non
     """(N, heads * head width) to (N, heads, head width); Qwen3 norms each head."""
     heads = projected.unflatten(-1, (-1, attention.head_dim))
     return heads if norm is None else rms_norm(norm, heads)
-
-
-def _rotate(states: Tensor, rotary: Rotary) -> Tensor:
-    """Rotary position embedding of (N, heads, head width)."""
-    cos, sin = (angles[:, None] for angles in rotary)
-    first, second = states.chunk(2, dim=-1)
-    return (states * cos + torch.cat([-second, first], dim=-1) * sin).to(states.dtype)
 
 
 def _window(attention: nn.Module) -> int | None:
