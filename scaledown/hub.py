@@ -27,13 +27,14 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def locate(name: str, revision: str | None = None, kind: str = "model") -> str:
+def locate(name: str, revision: str | None = None, kind: str = "model", what_works: str | None = None) -> str:
     """Say where ``name`` loads from: a local folder where there is one, else its Hub id.
 
     Args:
         name: ``embedded``, a local folder, or a Hub id.
         revision: commit, branch or tag on the Hub; a local folder has none.
         kind: ``model`` or ``dataset``.
+        what_works: advice for where it cannot be had [that of ``WHAT_WORKS``].
 
     Where the Hub does not answer, a model that is whole in the local cache is used from there.
 
@@ -47,7 +48,7 @@ def locate(name: str, revision: str | None = None, kind: str = "model") -> str:
         return name
     if kind == "model" and (folder := _cached_folder(name, revision)):
         return folder
-    raise ValueError(f"{kind} {name!r}: {answer} {WHAT_WORKS[kind]}")
+    raise ValueError(f"{kind} {name!r}: {answer} {what_works or WHAT_WORKS[kind]}")
 
 
 def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
