@@ -21,6 +21,8 @@ from scaledown.data.processes import Processes
 from scaledown.data.whole_files import WHAT_TO_DO, disk_faults, whole_file
 
 MANIFEST = "manifest.json"
+FORMAT = 1
+"""Raised when the code makes something else from the same settings: what older code left is then not used."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class WorkFolder:
     def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[Stage] = ()) -> Stage:
         """The stage ``name`` with these settings (plain values), reading ``inputs``; it may be finished or not."""
         entry = {"stage": name, "settings": settings, "inputs": [stage.id for stage in inputs]}
-        folder = self.folder / f"{name}-{of_values(entry)}"
+        folder = self.folder / f"{name}-{of_values([FORMAT, entry])}"
         if folder.name in self._stages:
             return Stage(name, folder)
         reason = self._reason(name, entry)
@@ -79,12 +81,16 @@ class WorkFolder:
         """Whether there is nothing left to do for ``stage``."""
         return self._stages[stage.id]["finished"] is not None and stage.folder.is_dir()
 
-    def finish(self, stage: Stage, seconds: float, report: dict[str, Any]) -> None:
-        """Note, when all processes have come here, that ``stage`` is finished; ``seconds`` add to earlier ones."""
+    def spend(self, stage: Stage, seconds: float) -> None:
+        """Note that so much more time went into ``stage``."""
+        self._stages[stage.id]["seconds"] = round(self._stages[stage.id]["seconds"] + seconds, 3)
+        self._write()
+
+    def finish(self, stage: Stage, report: dict[str, Any]) -> None:
+        """Note, when all processes have come here, that ``stage`` is finished."""
         self.processes.wait()
-        entry = self._stages[stage.id]
-        entry |= {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "report": report,
-                  "seconds": round(entry["seconds"] + seconds, 3)}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._stages[stage.id] |= {"finished": now, "report": report}
         self._write()
 
     def report(self, stage: Stage) -> dict[str, Any]:
@@ -92,7 +98,7 @@ class WorkFolder:
         return self._stages[stage.id]["report"]
 
     def seconds(self, stage: Stage) -> float:
-        """How long ``stage`` has taken, over all runs that finished something of it."""
+        """How long ``stage`` has taken, over all runs; of one that was killed, up to its last note."""
         return self._stages[stage.id]["seconds"]
 
     def _reason(self, name: str, entry: dict[str, Any]) -> str | None:

@@ -132,11 +132,9 @@ def _line_parts(files: Sequence[Path], max_pages: int | None) -> list[Part]:
 
 def _end_of_lines(file: Path, max_lines: int) -> tuple[int, int]:
     """Where the first ``max_lines`` lines of ``file`` end, in bytes, and how many they are."""
-    end = number = 0
     with file.open("rb") as lines:
-        for number, line in enumerate(itertools.islice(lines, max_lines), start=1):
-            end += len(line)
-    return end, number
+        lengths = [len(line) for line in itertools.islice(lines, max_lines)]
+    return sum(lengths), len(lengths)
 
 
 def _line_part(file: Path, start: int, end: int) -> Part:
