@@ -62,12 +62,17 @@ class Endpoint:
     """The server that ``config`` names, as an asynchronous context.
 
     The key is read from the environment, travels in one header, and is cut out of every message.
+
+    Raises:
+        ValueError: for a key that cannot travel so.
     """
 
     def __init__(self, config: TeacherConfig) -> None:
         self._config = config
         self._url = f"{config.teacher_url.rstrip('/')}/chat/completions"
-        self._key = os.environ.get(KEY, "")
+        self._key = os.environ.get(KEY, "").strip()
+        if not self._key.isascii() or not self._key.isprintable():
+            raise ValueError(f"{KEY}, in the environment, holds characters that a header cannot carry")
 
     async def __aenter__(self) -> Endpoint:
         self._client = httpx2.AsyncClient(

@@ -30,11 +30,16 @@ class LocalTeacher:
     """
 
     def __init__(self, config: TeacherConfig) -> None:
+        if config.teacher_8bit and importlib.util.find_spec("bitsandbytes") is None:
+            raise ValueError("--teacher_8bit needs bitsandbytes: pip install bitsandbytes")
         self.num_prompt_tokens = self.num_answer_tokens = 0
         self._config = config
-        self._tokenizer = hub.load_tokenizer(config.teacher_model, config.teacher_revision)
+        try:
+            self._tokenizer = hub.load_tokenizer(config.teacher_model, config.teacher_revision)
+            self._model = _load_model(config)
+        except (OSError, ValueError) as fault:
+            raise ValueError(f"--teacher_model: {fault}") from fault
         self._prompt = Prompt(self._tokenizer)
-        self._model = _load_model(config)
         ends = self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self._stop_ids = sorted({self._prompt.end_id, self._tokenizer.eos_token_id, *ends} - {None})
@@ -72,8 +77,12 @@ class LocalTeacher:
         ids = torch.tensor([[self._stop_ids[0]] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         device = self._model.device
-        said = self._model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))[:, width:].tolist()
-        said = [_until(row, self._stop_ids) for row in said]
+        try:
+            rows = self._model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))[:, width:].tolist()
+        except torch.OutOfMemoryError:
+            raise ValueError(f"{len(prompts)} questions of up to {width} tokens do not fit the device's memory: lower "
+                             "--teacher_batch_size") from None
+        said = [_until(row, self._stop_ids) for row in rows]
         self.num_prompt_tokens += sum(map(len, prompts))
         self.num_answer_tokens += sum(min(len(row) + 1, self._config.teacher_max_new_tokens) for row in said)
         return [self._tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
@@ -81,22 +90,13 @@ class LocalTeacher:
 
 
 def _load_model(config: TeacherConfig) -> PreTrainedModel:
-    name, settings = config.teacher_model, {}
-    if config.teacher_8bit:
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ValueError("--teacher_8bit needs bitsandbytes: pip install bitsandbytes")
-        settings["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     state = PartialState()
     # One process spreads a large teacher over all devices; among several, each takes its own.
     place: Any = "auto" if state.num_processes == 1 else {"": state.device}
-    dtype = torch.float32 if state.device.type == "cpu" else "auto"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(hub.locate(name, config.teacher_revision),
-                                                     revision=config.teacher_revision, dtype=dtype, device_map=place,
-                                                     **settings)
-    except OSError as fault:
-        raise ValueError(f"--teacher_model {name}: cannot be loaded ({fault})") from fault
-    return model.eval()
+    return AutoModelForCausalLM.from_pretrained(
+        hub.locate(config.teacher_model, config.teacher_revision), revision=config.teacher_revision,
+        dtype=torch.float32 if state.device.type == "cpu" else "auto", device_map=place,
+        quantization_config=BitsAndBytesConfig(load_in_8bit=True) if config.teacher_8bit else None).eval()
 
 
 def _until(ids: list[int], stop_ids: list[int]) -> list[int]:
