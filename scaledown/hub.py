@@ -20,7 +20,7 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "embedded" / "gen
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
 WHAT_WORKS = {
-    "model": "What works without it: a local folder, or --generator_model embedded (the one that ships).",
+    "model": "What works without it: a local folder, or the generator that ships, as in --generator_model embedded.",
     "dataset": "What works without it: --source FILE_OR_FOLDER, with the dataset's official files on disk.",
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
