@@ -17,7 +17,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from scaledown.data.corpus.pages import Page
-from scaledown.data.corpus.sources import SHOWN_FAULTS, Corpus, Found, Part
+from scaledown.data.corpus.sources import SHOWN_FAULTS, Corpus, Part, PartNotes
 from scaledown.data.passages import Paragraph, PassageSplitter, TokenCounter
 from scaledown.data.processes import Processes
 from scaledown.data.whole_files import WHAT_TO_DO, whole_file
@@ -89,25 +89,25 @@ def report_of(folder: Path, corpus: Corpus) -> dict[str, Any]:
     report: dict[str, Any] = {"lines": 0, "faults": 0, "first_faults": []}
     places: dict[str, int] = {}
     for number, part in enumerate(corpus.parts):
-        found = Found(**json.loads(part_path(folder, number).with_suffix(".json").read_text(encoding="utf-8")))
+        notes = PartNotes(**json.loads(part_path(folder, number).with_suffix(".json").read_text(encoding="utf-8")))
         before = places.get(part.place, 0)
-        report["first_faults"] += [f"{part.place}: line {before + line}: {reason}" for line, reason in found["faults"]]
-        places[part.place] = before + found["num_lines"]
-        report["lines"] += found["num_lines"]
-        report["faults"] += found["num_faults"]
+        report["first_faults"] += [f"{part.place}: line {before + line}: {reason}" for line, reason in notes.faults]
+        places[part.place] = before + notes.num_lines
+        report["lines"] += notes.num_lines
+        report["faults"] += notes.num_faults
     del report["first_faults"][SHOWN_FAULTS:]
     return report
 
 
 def _write_part(part: Part, cutter: Cutter, path: Path) -> None:
-    """Write a part's passages, and beside them what was found; the passages come last, and say that all is there."""
-    found = Found()
+    """Write a part's passages, and beside them what was noted; the passages come last, and say that all is there."""
+    notes = PartNotes()
     with whole_file(path, WHAT_TO_DO) as draft:
         with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            for rows in cut_pages(part.pages(found), cutter):
+            for rows in cut_pages(part.pages(notes), cutter):
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-        with whole_file(path.with_suffix(".json"), WHAT_TO_DO) as found_draft:
-            found_draft.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
+        with whole_file(path.with_suffix(".json"), WHAT_TO_DO) as notes_draft:
+            notes_draft.write_text(json.dumps(dataclasses.asdict(notes)), encoding="utf-8")
 
 
 def _rows(page: Page, documents: Sequence[tuple[str, int]]) -> list[Row]:

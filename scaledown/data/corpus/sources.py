@@ -27,7 +27,7 @@ WHAT_WORKS = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --
 
 
 @dataclass
-class Found:
+class PartNotes:
     """What reading a part found beside its pages: how many lines, and which were no page (line in the part, why)."""
 
     num_lines: int = 0
@@ -47,7 +47,7 @@ class Part:
 
     place: str
     size: int
-    pages: Callable[[Found], Iterator[Page]]
+    pages: Callable[[PartNotes], Iterator[Page]]
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ def of_pages(description: str, pages: Sequence[Page], fingerprint: str) -> Corpu
     return Corpus(description, "pages", parts, fingerprint)
 
 
-def _counted(pages: Sequence[Page]) -> Callable[[Found], Iterator[Page]]:
-    def read(found: Found) -> Iterator[Page]:
+def _counted(pages: Sequence[Page]) -> Callable[[PartNotes], Iterator[Page]]:
+    def read(notes: PartNotes) -> Iterator[Page]:
         for page in pages:
-            found.num_lines += 1
+            notes.num_lines += 1
             yield page
 
     return read
@@ -138,45 +138,45 @@ def _end_of_lines(file: Path, max_lines: int) -> tuple[int, int]:
 
 
 def _line_part(file: Path, start: int, end: int) -> Part:
-    def read(found: Found) -> Iterator[Page]:
+    def read(notes: PartNotes) -> Iterator[Page]:
         with file.open("rb") as lines:
             lines.seek(max(0, start - 1))
             if start:
                 lines.readline()  # the rest of a line that began in the part before
             while lines.tell() < end and (line := lines.readline()):
-                found.num_lines += 1
-                if page := _page_of_line(line, found):
+                notes.num_lines += 1
+                if page := _page_of_line(line, notes):
                     yield page
 
     return Part(str(file), end - start, read)
 
 
-def _page_of_line(line: bytes, found: Found) -> Page | None:
+def _page_of_line(line: bytes, notes: PartNotes) -> Page | None:
     if not line.strip():
         return None
     try:
         return page_of(json.loads(line))
     except UnicodeDecodeError as fault:
-        found.fault(f"not UTF-8 (byte {fault.start + 1})")
+        notes.fault(f"not UTF-8 (byte {fault.start + 1})")
     except json.JSONDecodeError as fault:
-        found.fault(f"not valid JSON (column {fault.colno}: {fault.msg})" + "; is the file cut off?"
+        notes.fault(f"not valid JSON (column {fault.colno}: {fault.msg})" + "; is the file cut off?"
                     * (not line.endswith(b"\n")))
     except ValueError as fault:
-        found.fault(str(fault))
+        notes.fault(str(fault))
     return None
 
 
 def _of_texts(folder: Path, files: Sequence[Path]) -> Corpus:
     root = folder if folder.is_dir() else folder.parent
 
-    def reader(group: Sequence[Path]) -> Callable[[Found], Iterator[Page]]:
-        def read(found: Found) -> Iterator[Page]:
+    def reader(group: Sequence[Path]) -> Callable[[PartNotes], Iterator[Page]]:
+        def read(notes: PartNotes) -> Iterator[Page]:
             for file in group:
-                found.num_lines += 1
+                notes.num_lines += 1
                 try:
                     text = file.read_text(encoding="utf-8-sig")
                 except (OSError, UnicodeDecodeError) as fault:
-                    found.fault(f"{file}: cannot be read ({fault})")
+                    notes.fault(f"{file}: cannot be read ({fault})")
                 else:
                     yield Page(file.relative_to(root).with_suffix("").as_posix(), file.stem, text)
 
@@ -208,14 +208,14 @@ def _rows(place: str, **options: Any) -> Any:
 
 
 def _of_rows(description: str, rows: Any, max_pages: int | None, fingerprint: str) -> Corpus:
-    def reader(first: int, end: int) -> Callable[[Found], Iterator[Page]]:
-        def read(found: Found) -> Iterator[Page]:
+    def reader(first: int, end: int) -> Callable[[PartNotes], Iterator[Page]]:
+        def read(notes: PartNotes) -> Iterator[Page]:
             for number in range(first, end):
-                found.num_lines += 1
+                notes.num_lines += 1
                 try:
                     page = page_of(rows[number])
                 except ValueError as fault:
-                    found.fault(str(fault))
+                    notes.fault(str(fault))
                 else:
                     yield page
 

@@ -86,9 +86,6 @@ class PipelineConfig:
             faults.append("--num_synthetic_queries has a corpus of its own: leave out --corpus_path")
         if not is_synthetic and not has_corpus:
             faults.append("--corpus_path is missing: give the file, folder or Hub dataset that passages come from")
-        if self.records.top_k_reranking > self.retrieval.top_k_retrieval:
-            faults.append(f"--top_k_reranking {self.records.top_k_reranking} is more than --top_k_retrieval "
-                          f"{self.retrieval.top_k_retrieval} finds")
         if self.records.last_stage == "reranking" and not self.records.enable_reranking:
             faults.append("--last_stage reranking needs --enable_reranking")
         if faults:

@@ -1,0 +1,5 @@
+"""The plan."""
+
+
+def tell_plan(config):
+    """."""
