@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ TEXT_NAMES = ("query", "question", "text", "input", "question_text")
 ID_NAMES = ("id", "_id", "query_id", "question_id", "qid")
 ANSWER_NAMES = ("answers", "answer", "output")
 EXPECTED = "text with one query a line, id TAB query, JSONL with query (or question), or records"
+EMPTY, REPEATED = "empty", "a query that stood before"
 WHAT_WORKS = "What works without it: --queries_file with the official queries TSV, or --num_synthetic_queries N."
 
 
@@ -76,6 +78,21 @@ def chosen_queries(read: ReadQueries, config: QueriesConfig) -> list[Query]:
     return queries[:config.max_queries]
 
 
+def count_queries(config: QueriesConfig) -> int:
+    """How many queries there will be; MS MARCO's are not read for it.
+
+    Raises:
+        ValueError: where they cannot be had.
+    """
+    if config.num_synthetic_queries is not None:
+        number = config.num_synthetic_queries
+    elif config.queries_file is not None:
+        number = len(read_queries_file(config.queries_file).queries)
+    else:
+        number = _count_ms_marco(config.ms_marco_split)
+    return min(number, config.max_queries or number)
+
+
 def read_queries_file(path: Path | str) -> ReadQueries:
     """Read a file of queries. Empty lines and queries that stood there before are left out, and counted.
 
@@ -87,7 +104,7 @@ def read_queries_file(path: Path | str) -> ReadQueries:
     read, seen, ids = ReadQueries(), set(), {}
     for place, values in _lines(path, faults):
         if values is None:
-            read.leave_out("empty", place)
+            read.leave_out(EMPTY, place)
             continue
         try:
             query = _query(values, place.rpartition(" ")[2])
@@ -95,7 +112,7 @@ def read_queries_file(path: Path | str) -> ReadQueries:
             faults.append(f"{place}: {fault}")
             continue
         if query.text in seen:
-            read.leave_out("a query that stood before", place)
+            read.leave_out(REPEATED, place)
         elif query.id in ids:
             faults.append(f"{place}: id {query.id!r} is taken by {ids[query.id]}; expected one of its own")
         else:
@@ -119,23 +136,38 @@ def read_ms_marco(split: str) -> ReadQueries:
         ValueError: within seconds where the Hub cannot be reached.
     """
     import datasets
+
+    read, seen = ReadQueries(), set()
+    with _ms_marco(split) as name_and_config:
+        rows = datasets.load_dataset(*name_and_config, split=split, streaming=True)
+        for row in rows.select_columns(["query_id", "query"]):
+            text = " ".join(row["query"].split())
+            if not text or text in seen:
+                read.leave_out(REPEATED if text else EMPTY, f"query {row['query_id']}")
+                continue
+            seen.add(text)
+            read.queries.append(Query(str(row["query_id"]), text))
+    return read
+
+
+def _count_ms_marco(split: str) -> int:
+    import datasets
+
+    with _ms_marco(split) as name_and_config:
+        return datasets.load_dataset_builder(*name_and_config).info.splits[split].num_examples
+
+
+@contextmanager
+def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
+    """MS MARCO's name and config, within which what goes wrong becomes one clear message."""
     from huggingface_hub import errors
 
     name, config = MS_MARCO
     hub.locate(name, kind="dataset", what_works=WHAT_WORKS)
-    read, seen = ReadQueries(), set()
     try:
-        rows = datasets.load_dataset(name, config, split=split, streaming=True)
-        for row in rows.select_columns(["query_id", "query"]):
-            text = " ".join(row["query"].split())
-            if not text or text in seen:
-                read.leave_out("a query that stood before" if text else "empty", f"query {row['query_id']}")
-                continue
-            seen.add(text)
-            read.queries.append(Query(str(row["query_id"]), text))
-    except (OSError, ValueError, KeyError, errors.HTTPError) as fault:
+        yield name, config
+    except (OSError, ValueError, KeyError, TypeError, errors.HTTPError) as fault:
         raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {WHAT_WORKS}") from fault
-    return read
 
 
 def _lines(path: Path, faults: list[str]) -> Iterator[tuple[str, Any]]:

@@ -63,13 +63,14 @@ def cut_corpus(corpus: Corpus, cutter: Cutter, folder: Path, processes: Processe
     Raises:
         ValueError: where the disk cannot take them.
     """
-    missing = [number for number in range(len(corpus.parts)) if not part_path(folder, number).exists()]
-    with tqdm(total=corpus.size, unit=" " + corpus.unit, unit_scale=True, desc="cutting into passages",
-              initial=corpus.size - sum(corpus.parts[number].size for number in missing),
-              disable=not processes.is_main) as progress:
-        for number in processes.share(missing):
-            _write_part(corpus.parts[number], cutter, part_path(folder, number))
-            progress.update(corpus.parts[number].size * min(processes.count, len(missing)))
+    # Shared by their numbers, not by what is missing: that changes while others work.
+    share = processes.share(range(len(corpus.parts)))
+    with tqdm(total=sum(corpus.parts[number].size for number in share), unit=" " + corpus.unit, unit_scale=True,
+              desc="cutting into passages", disable=not processes.is_main) as progress:
+        for number in share:
+            if not part_path(folder, number).exists():
+                _write_part(corpus.parts[number], cutter, part_path(folder, number))
+            progress.update(corpus.parts[number].size)
 
 
 def part_path(folder: Path, number: int) -> Path:

@@ -28,11 +28,17 @@ WHAT_WORKS = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --
 
 @dataclass
 class PartNotes:
-    """What reading a part found beside its pages: how many lines, and which were no page (line in the part, why)."""
+    """What reading a part found beside its pages: how far it is, and which lines were no page (its number, why)."""
 
     num_lines: int = 0
+    size: int = 0
     num_faults: int = 0
     faults: list[tuple[int, str]] = field(default_factory=list)
+
+    def read(self, size: int = 1) -> None:
+        """Count a line (a file, a row) of so much size, in the corpus's unit."""
+        self.num_lines += 1
+        self.size += size
 
     def fault(self, reason: str) -> None:
         """Count the line read last as no page; only the first faults are kept in words."""
@@ -101,7 +107,7 @@ def of_pages(description: str, pages: Sequence[Page], fingerprint: str) -> Corpu
 def _counted(pages: Sequence[Page]) -> Callable[[PartNotes], Iterator[Page]]:
     def read(notes: PartNotes) -> Iterator[Page]:
         for page in pages:
-            notes.num_lines += 1
+            notes.read()
             yield page
 
     return read
@@ -144,7 +150,7 @@ def _line_part(file: Path, start: int, end: int) -> Part:
             if start:
                 lines.readline()  # the rest of a line that began in the part before
             while lines.tell() < end and (line := lines.readline()):
-                notes.num_lines += 1
+                notes.read(len(line))
                 if page := _page_of_line(line, notes):
                     yield page
 
@@ -172,7 +178,7 @@ def _of_texts(folder: Path, files: Sequence[Path]) -> Corpus:
     def reader(group: Sequence[Path]) -> Callable[[PartNotes], Iterator[Page]]:
         def read(notes: PartNotes) -> Iterator[Page]:
             for file in group:
-                notes.num_lines += 1
+                notes.read()
                 try:
                     text = file.read_text(encoding="utf-8-sig")
                 except (OSError, UnicodeDecodeError) as fault:
@@ -211,7 +217,7 @@ def _of_rows(description: str, rows: Any, max_pages: int | None, fingerprint: st
     def reader(first: int, end: int) -> Callable[[PartNotes], Iterator[Page]]:
         def read(notes: PartNotes) -> Iterator[Page]:
             for number in range(first, end):
-                notes.num_lines += 1
+                notes.read()
                 try:
                     page = page_of(rows[number])
                 except ValueError as fault:

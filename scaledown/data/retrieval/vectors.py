@@ -58,11 +58,12 @@ class VectorFiles:
 
 def encode_passages(store: PassageStore, encoder: Encoder, keeper: VectorKeeper, processes: Processes) -> None:
     """Encode those passages whose vectors are this process's to make and not kept yet."""
-    missing = [first for first in range(0, len(store), PASSAGES_A_FILE) if not keeper.has(first)]
-    done = len(store) - sum(min(PASSAGES_A_FILE, len(store) - first) for first in missing)
-    with tqdm(total=len(store), initial=done, desc="encoding", unit=" passages", unit_scale=True,
-              disable=not processes.is_main) as progress:
-        for first in processes.share(missing):
+    # Shared by their numbers, not by what is missing: that changes while others work.
+    share = processes.share(range(0, len(store), PASSAGES_A_FILE))
+    with tqdm(total=sum(min(PASSAGES_A_FILE, len(store) - first) for first in share), desc="encoding",
+              unit=" passages", unit_scale=True, disable=not processes.is_main) as progress:
+        for first in share:
             texts = list(store.documents(first, first + PASSAGES_A_FILE))
-            keeper.keep(first, encoder.documents(texts))
-            progress.update(len(texts) * min(processes.count, len(missing)))
+            if not keeper.has(first):
+                keeper.keep(first, encoder.documents(texts))
+            progress.update(len(texts))
