@@ -14,6 +14,7 @@ from scaledown.data.corpus.pages import Page, kilt_text, page_of
 from scaledown.data.corpus.passage_store import PassageStore, cut_to_tokens
 from scaledown.data.processes import Processes
 
+ALONE = (Processes(),)
 KILT = {"_id": "290", "wikipedia_id": "290", "wikipedia_title": "A", "anchors": [], "categories": "",
         "text": ["A\n", "A is a letter.\n", "Section::::History.\n", "It is old.\n", "Section::::Uses.:In sport.\n",
                  "BULLET::::- A team,\n", "BULLET::::1. a goal,\n", "\n", "BULLET::::- -5 degrees\n"]}
@@ -34,14 +35,15 @@ def read_all(corpus):
     return [page for part in corpus.parts for page in part.pages(notes)], notes
 
 
-def cut(corpus, folder, cutter=None, processes=(Processes(),)):
+def cut(corpus, folder, cutter=None, processes=ALONE):
     for process in processes:
         cutting.cut_corpus(corpus, cutter or cutting.token_cutter(count_words, 16), folder, process)
     return PassageStore(folder)
 
 
 def rows(count):
-    return [{"id": f"p{number}", "title": f"T{number}", "text": "word " * (number % 40) + "é."} for number in range(count)]
+    return [{"id": f"p{number}", "title": f"T{number}", "text": "word " * (number % 40) + "é."}
+            for number in range(count)]
 
 
 def test_a_kilt_page_is_its_running_text():
@@ -147,10 +149,11 @@ def test_processes_and_interruptions_give_the_same_files(tmp_path, monkeypatch):
 
 
 def test_passages_have_ids_and_titles_and_fit(tmp_path):
-    pages = [Page("long", "The  Title", "one two three four. " * 9), Page("short", "", "just this"), Page("none", "T", " ")]
+    pages = [Page("long", "The  Title", "One two three four. " * 9), Page("short", "", "just this"),
+             Page("none", "T", " ")]
     store = cut(sources.of_pages("pages", pages, "f"), tmp_path)
     assert [store.id(number) for number in range(len(store))] == ["long-0", "long-1", "long-2", "short"]
-    assert store.document(0) == "The Title. " + " ".join(["one two three four."] * 3) and store.title(0) == "The  Title"
+    assert store.document(0) == "The Title. " + " ".join(["One two three four."] * 3) and store.title(0) == "The  Title"
     assert store.num_tokens(0) == 14 and store.total_tokens() == 3 * 14 + 2
     assert list(store.documents(1, 3)) == [store.document(1), store.document(2)]
     assert store.numbers_of(["short", "long-1", "unknown"]) == {"short": 3, "long-1": 1}

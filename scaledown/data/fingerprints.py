@@ -35,13 +35,15 @@ def of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def of_model(name: str, revision: str | None) -> str:
+def of_model(name: str, revision: str | None, what_works: str | None = None) -> str:
     """The fingerprint of a model: its files where it is a folder, else its commit on the Hub.
+
+    ``what_works`` is advice for where it cannot be had.
 
     Raises:
         ValueError: where the model cannot be found.
     """
-    place = Path(hub.locate(name, revision))
+    place = Path(hub.locate(name, revision, what_works=what_works))
     if place.is_dir():
         return of_files(path for path in sorted(place.rglob("*")) if path.is_file())
     return of_values([name, hub.resolve_revision(name, revision)])

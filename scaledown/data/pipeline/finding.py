@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from scaledown.data import fingerprints
+from scaledown.data import fingerprints, reranking
 from scaledown.data.append_log import AppendLog, key_of
 from scaledown.data.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.context import Context
@@ -57,7 +57,7 @@ def rerank(context: Context, queries: Sequence[Query], found: Found) -> AppendLo
         ValueError: where the cross-encoder cannot be had.
     """
     config = context.config.reranker
-    model = fingerprints.of_model(config.reranker_model, config.reranker_revision)
+    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, reranking.WHAT_WORKS)
     stage = context.stage("reranking", {"model": model})
     log = context.open_log(stage)
     load = cache(lambda: Reranker(config))
