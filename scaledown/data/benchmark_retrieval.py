@@ -60,11 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_pages = max(1, args.num_passages * args.passage_words // WORDS_A_PAGE)
     _write(folder / CORPUS_FILE, (json.dumps(page) for page in language.pages(num_pages)), num_pages)
     _write(folder / QUERIES_FILE, (language.query() for _ in range(args.num_queries)), args.num_queries)
-    results = [_run(stage, folder, language.passage_tokens(args.passage_words)) for stage in STAGES]
+    passage_tokens = language.passage_tokens(args.passage_words)
+    results = [_run(stage, folder, passage_tokens) for stage in STAGES]
     with whole_file(folder / RESULTS_FILE) as draft:
         draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     for result in results:
-        print(f"{result['stage']:<11}{result['seconds']:>9.1f} s{result['peak_bytes'] / 1e9:>8.2f} GB at most")
+        print(f"{result['stage']:<11}{result['seconds']:>9.1f} s ({result['process_cpu_seconds']:.1f} s of CPU for the "
+              f"whole process){result['peak_bytes'] / 1e9:>8.2f} GB at most")
     print(f"results: {folder / RESULTS_FILE}")
     return 0
 
@@ -73,7 +75,7 @@ class Language:
     """Draws words, sentences, pages and queries."""
 
     def __init__(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
+        self._seed, self._rng = seed, np.random.default_rng(seed)
         weights = 1 / np.arange(1, VOCABULARY + 1)
         self._cumulative = np.cumsum(weights / weights.sum())
         self._words = np.array([_word(rank) for rank in range(VOCABULARY)], dtype=object)
@@ -96,7 +98,7 @@ class Language:
         from scaledown.config import EMBEDDED
         from scaledown.data.passages import token_counter
 
-        sample = " ".join(self._draw(10_000))
+        sample = " ".join(Language(self._seed)._draw(10_000))
         return max(16, token_counter(hub.load_tokenizer(EMBEDDED))([sample])[0] * num_words // 10_000)
 
     def _draw(self, count: int) -> np.ndarray:
@@ -131,7 +133,8 @@ def _run(stage: str, folder: Path, passage_tokens: int) -> dict[str, Any]:
         raise ValueError(f"the stage {stage} failed (exit {os.waitstatus_to_exitcode(status)}); see above")
     manifest = json.loads((folder / "work" / MANIFEST).read_text(encoding="utf-8"))
     seconds = sum(entry["seconds"] for entry in manifest["stages"].values() if entry["stage"] == stage)
-    return {"stage": stage, "seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024, "passage_tokens": passage_tokens}
+    return {"stage": stage, "seconds": seconds, "process_cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_bytes": usage.ru_maxrss * 1024, "passage_tokens": passage_tokens}
 
 
 if __name__ == "__main__":

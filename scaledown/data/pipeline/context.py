@@ -61,8 +61,10 @@ class Context:
         return AppendLog(stage.folder, self.processes.rank)
 
     def in_chunks(self, stage: Stage, log: AppendLog, queries: Sequence[Query], key: Callable[[Query], str],
-                  size: int, compute: Callable[[Sequence[Query]], Sequence[Any]]) -> None:
+                  size: int, compute: Callable[[Sequence[Query]], Sequence[Any]]) -> int:
         """Compute and keep what is missing, a chunk of queries at a time, shared among the processes.
+
+        Returns how many queries that were.
 
         The chunks do not depend on what is kept already or on the processes, so that each text is always computed
         beside the same others, and the last digits of its result never change.
@@ -81,3 +83,4 @@ class Context:
                 progress.update(min(len(chunk) * self.processes.count, to_do))
         self.processes.wait()
         log.refresh()
+        return to_do

@@ -14,13 +14,14 @@ from scaledown.data.pipeline.found import Found
 from scaledown.data.queries import Query
 from scaledown.data.reranking import Reranker
 from scaledown.data.retrieval import indexing
-from scaledown.data.retrieval.trec_run import read_run
+from scaledown.data.retrieval.trec_run import read_run, write_run
 from scaledown.data.work_folder import Stage
 
 RETRIEVAL_CHUNK, RERANKING_CHUNK = 256, 128
 """Queries whose passages, or their scores, are computed together and kept together."""
 SCORE_DIGITS = 6
 SHOWN_IDS = 5
+RUN_FILE = "found.run"
 
 Passages = tuple[list[int], list[float]]
 """A query's passages by number, best first, and their scores."""
@@ -29,6 +30,8 @@ Passages = tuple[list[int], list[float]]
 def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index: Stage | None,
              store: PassageStore) -> AppendLog:
     """Find the passages of the queries that have none yet, in the index or, without one, in the run.
+
+    What was found for all of them is also left in the work folder as a TREC run, for other tools to read.
 
     Raises:
         ValueError: where index or run cannot be had, or the run's ids are not those of the queries and passages.
@@ -39,7 +42,13 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
     stage = context.stage("retrieval", settings, [index or passages])
     log = context.open_log(stage)
     find = _find_in_run(context, queries, store) if index is None else _find_in_index(context, index)
-    context.in_chunks(stage, log, queries, retrieval_key(context), RETRIEVAL_CHUNK, find)
+    key = retrieval_key(context)
+    num_new = context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, find)
+    if num_new and context.processes.is_main:
+        path = stage.folder / RUN_FILE
+        write_run(path, ((query.id, [(score, store.id(number)) for number, score in zip(*log[key(query)], strict=True)])
+                         for query in queries), config.retriever)
+        context.say(f"retrieval: as a TREC run in {path}")
     context.work.finish(stage, {})
     return log
 

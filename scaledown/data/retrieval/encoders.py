@@ -69,7 +69,7 @@ def load_encoder(config: RetrievalConfig) -> Encoder:
     """
     import sentence_transformers
     from safetensors import SafetensorError
-    from sentence_transformers.sparse_encoder.modules import SpladePooling
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 
     place = hub.locate(config.model, config.retriever_revision, what_works=WHAT_WORKS)
     is_sparse = config.retriever == "splade"
@@ -80,7 +80,7 @@ def load_encoder(config: RetrievalConfig) -> Encoder:
         raise ValueError(f"--retriever_model {config.model}: cannot be read as an encoder for --retriever "
                          f"{config.retriever} ({fault})") from fault
     # Of any other model sentence-transformers makes a sparse one, with weights that nobody has trained.
-    if is_sparse and not any(isinstance(module, SpladePooling) for module in model):
+    if is_sparse and not any(isinstance(module, SpladePooling | SparseStaticEmbedding) for module in model.modules()):
         raise ValueError(f"--retriever_model {config.model}: is no SPLADE model, as --retriever splade needs")
     return (SparseEncoder if is_sparse else DenseEncoder)(model, config.retriever_batch_size)
 
