@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import tiny
 
+from scaledown import hub
 from scaledown.data.corpus import cutting, sources
 from scaledown.data.corpus.pages import Page, kilt_text, page_of
 from scaledown.data.corpus.passage_store import PassageStore, cut_to_tokens
@@ -101,6 +103,16 @@ def test_folders_of_every_kind(tmp_path):
     parquet.mkdir()
     pa.parquet.write_table(pa.Table.from_pylist(rows(3)), parquet / "x.parquet")
     assert [page.id for page in read_all(sources.open_corpus(str(parquet), 2))[0]] == ["p0", "p1"]
+
+
+def test_a_dataset_on_the_hub(monkeypatch):
+    monkeypatch.setattr(hub, "locate", lambda name, **_: name)
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset",
+                        lambda **options: asked.append(options) or datasets.Dataset.from_list([*rows(3), {"id": "x"}]))
+    pages, notes = read_all(sources.open_corpus("org/wiki", None, "20231101.en", "train"))
+    assert [page.id for page in pages] == ["p0", "p1", "p2"] and notes.num_faults == 1
+    assert asked == [{"path": "org/wiki", "name": "20231101.en", "split": "train"}]
 
 
 @pytest.mark.parametrize(("name", "message"), [

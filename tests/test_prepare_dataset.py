@@ -6,8 +6,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
 from pathlib import Path
 
@@ -15,11 +14,12 @@ import pytest
 import tiny_encoders
 
 from scaledown.data import append_log
+from scaledown.data.corpus import sources
 from scaledown.data.pipeline import answering, finding
 from scaledown.data.prepare_dataset import main
 from scaledown.data.records import read_records
+from scaledown.data.retrieval import vectors
 
-ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ["--num_synthetic_queries", "24", "--seed", "7"]
 KILLS = 20
 
@@ -263,13 +263,14 @@ def test_encoders_go_the_same_way(asked, tmp_path, retriever):
     ([*SYNTHETIC, "--top_k_reranking", "0"], "--top_k_reranking"),
     ([*SYNTHETIC, "--generator_model", "nobody/nothing"], "nobody/nothing"),
     ([*SYNTHETIC, "--retriever", "dense", "--retriever_model", "nobody/nothing"], "--retriever bm25"),
-    (["--queries_file", "none.txt", "--corpus_path", "none.jsonl"], "none.txt")])
+    (["--queries_file", "none.txt", "--corpus_path", "none.jsonl"], "none.txt: no such file\n--corpus_path none.jsonl"),
+    ([*SYNTHETIC, "--teacher_model", "nobody/nothing"], "--teacher_url")])
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]], ids=["run", "dry_run"])
-def test_a_users_mistake_gets_a_message(flags, message, dry, tmp_path, monkeypatch, capsys):
+def test_a_users_mistake_gets_a_message_and_leaves_nothing(flags, message, dry, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*flags, *dry]) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "train_data.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_the_plan_has_every_stage_and_writes_nothing(asked, flags, tmp_path, monkeypatch, capsys):
@@ -283,18 +284,40 @@ def test_the_plan_has_every_stage_and_writes_nothing(asked, flags, tmp_path, mon
     assert not (tmp_path / "out.json").exists() and not (tmp_path / "out_work").exists()
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_same_records_as_one(tmp_path):
+def run_as_two(flags: list[str], asked: Path, port: int) -> list[int]:
+    """Run in two processes that know of each other, as a launcher starts them; their exit codes."""
+    children = []
+    for rank in range(2):
+        if child := os.fork():
+            children.append(child)
+            continue
+        os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
+                          MASTER_PORT=str(port))
+        answering.load_teacher = lambda config, rank=rank: FakeTeacher(asked.with_suffix(f".{rank}"))
+        finding.Reranker = FakeReranker
+        os._exit(main(flags))
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize("retriever", ["bm25", "dense"])
+def test_two_processes_share_the_work_and_give_the_same_records(asked, tmp_path, monkeypatch, retriever):
+    for module, name in ((finding, "RETRIEVAL_CHUNK"), (finding, "RERANKING_CHUNK"), (answering, "TEACHER_CHUNK"),
+                         (vectors, "PASSAGES_A_FILE")):
+        monkeypatch.setattr(module, name, 4)
+    monkeypatch.setattr(sources, "PART_ROWS", 10)
     flags = [*SYNTHETIC, "--enable_reranking", "--reranker_model", tiny_encoders.cross_encoder(tmp_path / "reranker"),
-             "--teacher_model", "embedded", "--retriever", "dense",
-             "--retriever_model", tiny_encoders.dense(tmp_path / "model")]
-    command = ["-m", "scaledown.data.prepare_dataset", *flags]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    for name, launcher in (("one", []), ("two", launch)):
-        subprocess.run([sys.executable, *launcher, *command, "--output_file", str(tmp_path / f"{name}.json")], cwd=ROOT,
-                       env=environment, check=True, capture_output=True, timeout=300)
+             "--teacher_model", "embedded", "--output_file", str(tmp_path / "two.json")]
+    if retriever == "dense":
+        flags += ["--retriever", "dense", "--retriever_model", tiny_encoders.dense(tmp_path / "model")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert run_as_two(flags, asked, port) == [0, 0]
+    one = [*flags, "--output_file", str(tmp_path / "one.json"), "--work_dir", str(tmp_path / "one")]
+    assert main(one) == 0
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
-    logs = sorted(path.parent.name.partition("-")[0] + path.name for path in
-                  (tmp_path / "two_work").glob("*/process-*.jsonl") if path.stat().st_size)
-    assert "teacherprocess-00000.jsonl" in logs
+    shares = [questions_of(asked.with_suffix(f".{rank}")) for rank in range(2)]
+    assert [len(share) for share in shares] == [12, 12] and len({*shares[0], *shares[1]}) == 24
+    for name in ("retrieval", "reranking"):
+        logs = list((tmp_path / "two_work").glob(f"{name}-*/process-*.jsonl"))
+        assert len(logs) == 2 and all(path.stat().st_size for path in logs)

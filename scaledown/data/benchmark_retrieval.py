@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with disk_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
     language = Language(args.seed)
+    passage_tokens = language.passage_tokens(args.passage_words)
     num_pages = max(1, args.num_passages * args.passage_words // WORDS_A_PAGE)
     _write(folder / CORPUS_FILE, (json.dumps(page) for page in language.pages(num_pages)), num_pages)
     _write(folder / QUERIES_FILE, (language.query() for _ in range(args.num_queries)), args.num_queries)
-    passage_tokens = language.passage_tokens(args.passage_words)
     results = [_run(stage, folder, passage_tokens) for stage in STAGES]
     with whole_file(folder / RESULTS_FILE) as draft:
         draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -75,7 +75,7 @@ class Language:
     """Draws words, sentences, pages and queries."""
 
     def __init__(self, seed: int) -> None:
-        self._seed, self._rng = seed, np.random.default_rng(seed)
+        self._rng = np.random.default_rng(seed)
         weights = 1 / np.arange(1, VOCABULARY + 1)
         self._cumulative = np.cumsum(weights / weights.sum())
         self._words = np.array([_word(rank) for rank in range(VOCABULARY)], dtype=object)
@@ -98,7 +98,7 @@ class Language:
         from scaledown.config import EMBEDDED
         from scaledown.data.passages import token_counter
 
-        sample = " ".join(Language(self._seed)._draw(10_000))
+        sample = " ".join(self._draw(10_000))
         return max(16, token_counter(hub.load_tokenizer(EMBEDDED))([sample])[0] * num_words // 10_000)
 
     def _draw(self, count: int) -> np.ndarray:

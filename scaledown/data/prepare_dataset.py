@@ -1,8 +1,7 @@
 """Make training records as OSCAR does: queries, passages found for them, reranked, and a teacher's answers.
 
     python -m scaledown.data.prepare_dataset --num_synthetic_queries 200 --teacher_model embedded
-    python -m scaledown.data.prepare_dataset --download_ms_marco --corpus_path kilt_knowledgesource.json \
-        --enable_reranking
+    python -m scaledown.data.prepare_dataset --download_ms_marco --corpus_path kilt_knowledgesource.json
 
 Every stage keeps what it has made in --work_dir: killed at any moment, the same command goes on from there. Under
 accelerate launch or torchrun, processes on one machine or many share the work, over a work folder that all can see.
@@ -19,6 +18,7 @@ from scaledown import cli
 from scaledown.data.pipeline.config import CorpusConfig, PipelineConfig, RecordsConfig
 from scaledown.data.pipeline.context import Context
 from scaledown.data.pipeline.plan import tell_plan
+from scaledown.data.pipeline.preflight import check_needs
 from scaledown.data.pipeline.run import run
 from scaledown.data.processes import join_processes
 from scaledown.data.queries import QueriesConfig
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = PipelineConfig(**{name: cli.config_from(args, each) for name, each in CONFIGS.items()})
     # Tokenizers warn of forks that DataLoaders would make; there are none here, and threads are wanted.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    check_needs(config)
     if args.dry_run:
         tell_plan(config)
         return 0

@@ -97,6 +97,19 @@ def open_corpus(path: str, max_pages: int | None, config: str | None = None, spl
     return Corpus(path, "bytes", _line_parts(files, max_pages), fingerprints.of_files(files))
 
 
+def require_corpus(path: str) -> None:
+    """Find out within seconds whether there is a corpus by that path or name.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if Path(path).expanduser().exists():
+        return
+    if path.count("/") != 1 or path.startswith((".", "/", "~")):
+        raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED}")
+    hub.locate(path, kind="dataset", what_works=WHAT_WORKS)
+
+
 def of_pages(description: str, pages: Sequence[Page], fingerprint: str) -> Corpus:
     """A corpus of pages in memory."""
     parts = [Part(description, len(pages[first:first + PART_ROWS]), _counted(pages[first:first + PART_ROWS]))
@@ -195,11 +208,10 @@ def _of_texts(folder: Path, files: Sequence[Path]) -> Corpus:
 
 
 def _of_hub(name: str, max_pages: int | None, config: str | None, split: str) -> Corpus:
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(f"--corpus_path {name}: no such file or folder; {EXPECTED}")
-    hub.locate(name, kind="dataset", what_works=WHAT_WORKS)
+    require_corpus(name)
     rows = _rows(name, path=name, name=config, split=split)
-    return _of_rows(f"{name} ({split}) on the Hub", rows, max_pages, rows._fingerprint)
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    return _of_rows(f"{name} ({split}) on the Hub", rows, max_pages, fingerprints.of_files(files))
 
 
 def _rows(place: str, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from scaledown.data.records import Record
 from scaledown.data.teacher import TeacherConfig, load_teacher
 from scaledown.data.work_folder import Stage
 
-TEACHER_CHUNK = 1_024
+TEACHER_CHUNK = 512
 """Queries that the teacher is given at a time; each answer is kept as it comes."""
 NO_PASSAGE = "no passage was found for them"
 NO_ANSWER = "the teacher had nothing to say"
@@ -35,7 +35,7 @@ def ask_teacher(context: Context, queries: Sequence[Query], found: Found) -> App
     stage = context.stage("teacher", _settings(context.config.teacher))
     log = context.open_log(stage)
     asked = [query for query in queries if found.retrieved(query)]
-    keys = {query.id: found.chosen_key(query) for query in asked}
+    keys = {query.id: found.key(query, found.chosen(query).numbers) for query in asked}
     missing = [query for query in asked if keys[query.id] not in log]
     context.say(f"teacher: {len(asked):,} questions, {len(asked) - len(missing):,} of them answered before")
     context.processes.wait()
@@ -48,14 +48,22 @@ def ask_teacher(context: Context, queries: Sequence[Query], found: Found) -> App
     return log
 
 
-def records(queries: Sequence[Query], found: Found, answers: AppendLog, left_out: Counter[str]) -> Iterator[Record]:
-    """The records of the queries that have passages and an answer; the others are counted in ``left_out``."""
+def records(queries: Sequence[Query], found: Found, answers: AppendLog, left_out: Counter[str],
+            tokens: Counter[str]) -> Iterator[Record]:
+    """The records of the queries that have passages and an answer.
+
+    The others are counted in ``left_out``, by reason; what the teacher ``read`` and ``said`` for all, in ``tokens``.
+    """
     store = found.documents.store
     for query in queries:
         chosen = found.chosen(query)
-        answer = answers[found.chosen_key(query)][0] if chosen.numbers else ""
+        if not chosen.numbers:
+            left_out[NO_PASSAGE] += 1
+            continue
+        answer, read, said = answers[found.key(query, chosen.numbers)]
+        tokens.update(read=read, said=said)
         if not answer:
-            left_out[NO_ANSWER if chosen.numbers else NO_PASSAGE] += 1
+            left_out[NO_ANSWER] += 1
             continue
         yield Record(
             id=query.id, query=query.text, answer=answer, answers=query.answers, reranking_scores=chosen.scores,

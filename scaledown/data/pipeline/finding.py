@@ -10,7 +10,7 @@ from scaledown.data import fingerprints, reranking
 from scaledown.data.append_log import AppendLog, key_of
 from scaledown.data.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.context import Context
-from scaledown.data.pipeline.found import Found
+from scaledown.data.pipeline.found import Documents, Found
 from scaledown.data.queries import Query
 from scaledown.data.reranking import Reranker
 from scaledown.data.retrieval import indexing
@@ -28,7 +28,7 @@ Passages = tuple[list[int], list[float]]
 
 
 def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index: Stage | None,
-             store: PassageStore) -> AppendLog:
+             documents: Documents) -> AppendLog:
     """Find the passages of the queries that have none yet, in the index or, without one, in the run.
 
     What was found for all of them is also left in the work folder as a TREC run, for other tools to read.
@@ -41,12 +41,17 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
                 "run_file": config.run_file and fingerprints.of_files([Path(config.run_file)])}
     stage = context.stage("retrieval", settings, [index or passages])
     log = context.open_log(stage)
-    find = _find_in_run(context, queries, store) if index is None else _find_in_index(context, index)
+    search = _run_search(context, queries, documents.store) if index is None else _index_search(context, index)
     key = retrieval_key(context)
+
+    def find(chunk: Sequence[Query]) -> list[Passages]:
+        return [_different(found, documents) for found in search(chunk)]
+
     num_new = context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, find)
     if num_new and context.processes.is_main:
         path = stage.folder / RUN_FILE
-        write_run(path, ((query.id, [(score, store.id(number)) for number, score in zip(*log[key(query)], strict=True)])
+        ids = documents.store.id
+        write_run(path, ((query.id, [(score, ids(number)) for number, score in zip(*log[key(query)], strict=True)])
                          for query in queries), config.retriever)
         context.say(f"retrieval: as a TREC run in {path}")
     context.work.finish(stage, {})
@@ -71,6 +76,9 @@ def rerank(context: Context, queries: Sequence[Query], found: Found) -> AppendLo
     log = context.open_log(stage)
     load = cache(lambda: Reranker(config))
 
+    def key(query: Query) -> str:
+        return found.key(query, found.retrieved(query))
+
     def score(chunk: Sequence[Query]) -> list[list[float]]:
         retrieved = [found.retrieved(query) for query in chunk]
         pairs = [(query.text, document) for query, numbers in zip(chunk, retrieved, strict=True)
@@ -80,26 +88,26 @@ def rerank(context: Context, queries: Sequence[Query], found: Found) -> AppendLo
         return [[next(ordered) for _ in numbers] for numbers in retrieved]
 
     with_passages = [query for query in queries if found.retrieved(query)]
-    context.in_chunks(stage, log, with_passages, found.retrieved_key, RERANKING_CHUNK, score)
+    context.in_chunks(stage, log, with_passages, key, RERANKING_CHUNK, score)
     context.work.finish(stage, {})
     return log
 
 
-def _find_in_index(context: Context, index: Stage) -> Callable[[Sequence[Query]], list[Passages]]:
+def _index_search(context: Context, index: Stage) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
     open_searcher = cache(lambda: indexing.open_searcher(config, index.folder))
 
-    def find(chunk: Sequence[Query]) -> list[Passages]:
+    def search(chunk: Sequence[Query]) -> list[Passages]:
         hits = open_searcher().search([query.text for query in chunk], config.top_k_retrieval)
         # For words and learnt words, a score of 0 means that nothing is shared: not a passage that was found.
         kept = [[hit for hit in each if hit.score > 0 or config.retriever == "dense"] for each in hits]
         return [([hit.index for hit in each], [_rounded(hit.score) for hit in each]) for each in kept]
 
-    return find
+    return search
 
 
-def _find_in_run(context: Context, queries: Sequence[Query],
-                 store: PassageStore) -> Callable[[Sequence[Query]], list[Passages]]:
+def _run_search(context: Context, queries: Sequence[Query],
+                store: PassageStore) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
     run = read_run(config.run_file, config.top_k_retrieval)
     numbers = store.numbers_of(id for found in run.values() for _, id in found)
@@ -111,11 +119,19 @@ def _find_in_run(context: Context, queries: Sequence[Query],
         raise ValueError(f"--run_file {config.run_file}: not one of its queries, such as {next(iter(run))}, is among "
                          f"the {len(queries):,} that are asked, such as {queries[0].id}")
 
-    def find(chunk: Sequence[Query]) -> list[Passages]:
+    def search(chunk: Sequence[Query]) -> list[Passages]:
         found = [run.get(query.id, []) for query in chunk]
         return [([numbers[id] for _, id in each], [_rounded(score) for score, _ in each]) for each in found]
 
-    return find
+    return search
+
+
+def _different(found: Passages, documents: Documents) -> Passages:
+    """The passages without those whose text came before: corpora repeat themselves."""
+    first: dict[str, int] = {}
+    for place, text in enumerate(documents.texts(found[0])):
+        first.setdefault(text, place)
+    return [found[0][place] for place in first.values()], [found[1][place] for place in first.values()]
 
 
 def _rounded(score: float) -> float:

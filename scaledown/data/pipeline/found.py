@@ -60,32 +60,21 @@ class Found:
     reranking: AppendLog | None = None
 
     def retrieved(self, query: Query) -> list[int]:
-        """The numbers of the passages found, best first; one whose text came before is left out."""
-        numbers, _ = self.retrieval[self.retrieval_key(query)]
-        first: dict[str, int] = {}
-        for number in numbers:
-            first.setdefault(self.documents.text(number), number)
-        return list(first.values())
+        """The numbers of the passages found, best first."""
+        return self.retrieval[self.retrieval_key(query)][0]
 
-    def retrieved_key(self, query: Query) -> str:
-        """What a result for the query and all passages found for it is kept under."""
-        return self._key(query, self.retrieved(query))
+    def key(self, query: Query, numbers: Sequence[int]) -> str:
+        """What a result for the query and the documents with these numbers is kept under."""
+        return key_of(query.text, *self.documents.texts(numbers))
 
     def chosen(self, query: Query) -> Chosen:
         """The documents of the query's record."""
         numbers = self.retrieved(query)
         if self.reranking is None or not numbers:
             return Chosen(tuple(numbers[:self.num_documents]))
-        scores = self.reranking[self._key(query, numbers)]
+        scores = self.reranking[self.key(query, numbers)]
         order = sorted(range(len(numbers)), key=lambda place: (-scores[place], place))[:self.num_documents]
         return Chosen(tuple(numbers[place] for place in order), tuple(scores[place] for place in order))
-
-    def chosen_key(self, query: Query) -> str:
-        """What a result for the query and its record's documents is kept under."""
-        return self._key(query, self.chosen(query).numbers)
-
-    def _key(self, query: Query, numbers: Sequence[int]) -> str:
-        return key_of(query.text, *self.documents.texts(numbers))
 
 
 class Questions(Sequence[tuple[str, list[str]]]):

@@ -47,8 +47,9 @@ def _find(context: Context, queries: Sequence[Query]) -> Found | None:
     index = None if config.retrieval.retriever == "run" else build_index(context, passages, store)
     if not config.reaches("retrieval"):
         return None
-    found = Found(Documents(store, context.tokenizer, config.corpus.passage_tokens), retrieval_key(context),
-                  retrieve(context, queries, passages, index, store), config.records.top_k_reranking)
+    documents = Documents(store, context.tokenizer, config.corpus.passage_tokens)
+    found = Found(documents, retrieval_key(context), retrieve(context, queries, passages, index, documents),
+                  config.records.top_k_reranking)
     if config.reaches("reranking"):
         found = dataclasses.replace(found, reranking=rerank(context, queries, found))
     return found
@@ -56,14 +57,13 @@ def _find(context: Context, queries: Sequence[Query]) -> Found | None:
 
 def _write(context: Context, queries: Sequence[Query], found: Found, answers: AppendLog) -> None:
     left_out: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
     lengths = Lengths(token_counter(context.tokenizer))
     if context.processes.is_main:
         write_records(context.config.records.output_file,
-                      lengths.of(records(queries, found, answers, left_out)))
-        tokens = [answers[found.chosen_key(query)][1:] for query in queries if found.retrieved(query)]
+                      lengths.of(records(queries, found, answers, left_out, tokens)))
         context.say("\n".join([
             f"records: {lengths.num_records:,} in {context.config.records.output_file}", *lengths.lines(),
             *(f"  {count:,} left out: {reason}" for reason, count in left_out.items()),
-            f"  {'teacher':<24}read {sum(read for read, _ in tokens):,} tokens, said "
-            f"{sum(said for _, said in tokens):,}"]))
+            f"  {'teacher':<24}read {tokens['read']:,} tokens, said {tokens['said']:,}"]))
     context.processes.wait()
