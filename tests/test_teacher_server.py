@@ -139,6 +139,21 @@ def test_what_is_under_way_when_one_fails_still_counts_and_nothing_new_is_asked(
     assert sorted(asked.queries()[1:]) == ["q0", "q1", "q2"]
 
 
+def test_after_a_failure_nobody_waits_to_ask_again():
+    waiting = threading.Event()
+
+    def reply(body, times):
+        if query_of(body) == "q0":
+            waiting.wait(5)
+            return Reply(413, "too long")
+        waiting.set()
+        return Reply(429, "later", {"Retry-After": "3"}) if times == 1 else echo(body, times)
+
+    with chat_server(all_but_the_first(reply)) as asked, pytest.raises(ValueError, match="answers 413.* 0 of 2"):
+        list(teacher(asked.url).answers(QUESTIONS[:2]))
+    assert asked.queries().count("q1") == 1
+
+
 def test_a_server_that_never_answers_is_given_up():
     over = threading.Event()
 
