@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
               if getattr(args, name) < 1]
     if faults:
         raise ValueError("; ".join(faults))
+    eval_file = eval_path(args.output_file)
     difficulty = Difficulty(num_documents=(args.num_documents, args.num_documents))
     halves = {"train": (args.output_file, args.num_examples),
-              "eval": (eval_path(args.output_file), max(1, args.num_examples // EVAL_SHARE))}
+              "eval": (eval_file, max(1, args.num_examples // EVAL_SHARE))}
     for split, (path, num_records) in halves.items():
         records = list(synthetic_records(num_records, args.seed, split, difficulty))
         write_records(path, records)

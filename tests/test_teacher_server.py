@@ -116,7 +116,7 @@ def test_after_the_patience_the_run_ends_and_says_what_is_safe(trouble, words):
             for number, answer in teacher(asked.url, teacher_concurrency=2, teacher_patience_seconds=0.2
                                           ).answers(QUESTIONS):
                 got[number] = answer
-    assert words in str(fault.value) and f"{len(got)} of 12 answers" in str(fault.value)
+    assert words in str(fault.value) and f"The {len(got)} answers of this run are safe" in str(fault.value)
     assert {0, 1, 2} <= set(got) and 3 not in got
 
 
@@ -137,6 +137,21 @@ def test_what_is_under_way_when_one_fails_still_counts_and_nothing_new_is_asked(
             got.extend(teacher(asked.url, teacher_concurrency=3).answers(QUESTIONS))
             raise AssertionError("unreachable")
     assert sorted(asked.queries()[1:]) == ["q0", "q1", "q2"]
+
+
+def test_after_a_failure_nobody_waits_to_ask_again():
+    waiting = threading.Event()
+
+    def reply(body, times):
+        if query_of(body) == "q0":
+            waiting.wait(5)
+            return Reply(413, "too long")
+        waiting.set()
+        return Reply(429, "later", {"Retry-After": "3"}) if times == 1 else echo(body, times)
+
+    with chat_server(all_but_the_first(reply)) as asked, pytest.raises(ValueError, match="answers 413.* The 0 answers"):
+        list(teacher(asked.url).answers(QUESTIONS[:2]))
+    assert asked.queries().count("q1") == 1
 
 
 def test_a_server_that_never_answers_is_given_up():

@@ -58,8 +58,14 @@ KNOWN = tuple(field.name for field in dataclasses.fields(Record))
 
 
 def eval_path(path: Path | str) -> Path:
-    """Where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``."""
+    """Where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``.
+
+    Raises:
+        ValueError: for a path that names no file.
+    """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"{path}: expected the name of a file of records, such as data.json")
     return path.with_name(f"{path.stem}_eval{path.suffix}")
 
 

@@ -43,6 +43,7 @@ class ServerTeacher:
     def __init__(self, config: TeacherConfig) -> None:
         self.num_prompt_tokens = self.num_answer_tokens = 0
         self._config = config
+        self._num_ready = 0
         self._has_warned = False
         try:
             self._form = asyncio.run(self._find_form())
@@ -81,7 +82,7 @@ class ServerTeacher:
         """Yield answers as they come. After a failure nothing new is asked; what is under way still counts."""
         waiting, running = iter(range(len(questions))), set()
         failures: list[Trouble] = []
-        has_failed, num_ready = asyncio.Event(), 0
+        has_failed = asyncio.Event()
         async with Endpoint(self._config) as endpoint:
             while True:
                 room = 0 if failures else self._config.teacher_concurrency - len(running)
@@ -95,12 +96,12 @@ class ServerTeacher:
                         failures.append(fault)
                         has_failed.set()
                     else:
-                        num_ready += 1
+                        self._num_ready += 1
                         yield task.result()
         if failures:
             raise ValueError(
-                f"--teacher_url {self._config.teacher_url}: {failures[0]}. {num_ready} of {len(questions)} answers "
-                "came and are safe; see to the server, then run the same command again: it goes on from there")
+                f"--teacher_url {self._config.teacher_url}: {failures[0]}. The {self._num_ready} answers of this run "
+                "are safe; see to the server, then run the same command again: it goes on from there")
 
     async def _answer(self, endpoint: Endpoint, number: int, question: Question,
                       has_failed: asyncio.Event) -> tuple[int, str]:
