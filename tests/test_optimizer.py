@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from scaledown.training.muon import Muon, orthogonal
 from scaledown.training.optimizer import OptimizerPair, build_optimizer
 
 
@@ -57,23 +56,7 @@ def test_muon_steps_the_compressors_maps_and_adamw_the_rest(model: Parts) -> Non
         step(other, muon, seed)
         adamw.step()
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        # PyTorch's Muon iterates in bfloat16, ours on a CPU in float32.
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01 if ours is model.compressor.map.weight else 1e-5)
-
-
-def test_muons_update_is_orthogonal_and_of_adamws_size() -> None:
-    """Singular values near 1 (the iteration leaves them between about 0.7 and 1.2), whatever they were."""
-    torch.manual_seed(0)
-    matrices = torch.randn(3, 12, 5) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
-    values = torch.linalg.svdvals(orthogonal(matrices, (3.4445, -4.775, 2.0315), 5, 1e-7))
-    assert values.min() > 0.6 and values.max() < 1.3
-    weights = [nn.Parameter(matrix.clone()) for matrix in matrices] + [nn.Parameter(torch.zeros(4, 4))]
-    for weight in weights[:3]:
-        weight.grad = torch.randn(12, 5)
-    Muon(weights, lr=0.5, weight_decay=0.0).step()
-    changes = torch.stack([weight.detach() - matrix for weight, matrix in zip(weights[:2], matrices[:2], strict=True)])
-    assert changes.square().mean().sqrt().item() == pytest.approx(0.5 * 0.2, rel=0.2)
-    assert not weights[3].any(), "a matrix without a gradient stays"
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_schedule_moves_both(model: Parts) -> None:

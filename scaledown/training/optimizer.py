@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.muon import Muon
 
 ParameterGroup = dict[str, Any]
 
@@ -23,7 +22,7 @@ def build_optimizer(name: str, groups: Sequence[ParameterGroup], model: ScaleDow
     if name == "adamw":
         return torch.optim.AdamW(groups)
     matrices, rest = _split(groups, model.compressor)
-    return OptimizerPair(Muon(matrices), torch.optim.AdamW(rest))
+    return OptimizerPair(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"), torch.optim.AdamW(rest))
 
 
 class OptimizerPair(Optimizer):
