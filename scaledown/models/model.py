@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -81,6 +82,11 @@ class ScaleDownModel(nn.Module):
     def device(self) -> torch.device:
         """Where the model is."""
         return self.generator.separator_row.device
+
+    def enable_reranking(self) -> None:
+        """Let a model that was trained without it learn to score documents too: its reranking head is new."""
+        self.compressor.add_reranking()
+        self.config = self.processor.config = dataclasses.replace(self.config, enable_reranking=True)
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""

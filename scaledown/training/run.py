@@ -24,7 +24,8 @@ def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor
         config: what to build.
         device: a value of ``--device``.
         seed: of every new weight.
-        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that a pretraining left.
+        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left; one without
+            a reranking head gets a new one where ``config`` asks for it.
 
     Raises:
         ValueError: for a device or model that is not there, or a checkpoint of another model.
@@ -36,6 +37,8 @@ def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor
     if init_compressor is None:
         return ScaleDownModel(config, device=place, dtype=dtype_for(place))
     model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=dtype_for(place))
+    if config.enable_reranking and not model.config.enable_reranking:
+        model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)
     return model
 
