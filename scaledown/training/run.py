@@ -67,20 +67,28 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
 
 def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingConfig,
               batch_size: int = 8) -> Callable[[], dict[str, float]]:
-    """A callable that measures the mean answer loss on ``records``, for the trainer to call as it goes."""
+    """A callable that measures the mean losses on ``records``, for the trainer to call as it goes.
+
+    The reranking loss is that of all documents with a teacher's score; where there is none, it is left out.
+    """
 
     def measure() -> dict[str, float]:
         was_training = model.training
         model.eval()
-        total = 0.0
+        answer_loss, squared_errors, num_scores = 0.0, 0.0, 0.0
         with torch.no_grad():
             for start in range(0, len(records), batch_size):
                 share = records[start:start + batch_size]
                 batch = model.processor.collate(share, answer_tokens=config.answer_tokens)
                 losses = model({name: tensor.to(model.device) for name, tensor in batch.items()})
-                total += losses.answer_loss.item() * len(share)
+                answer_loss += losses.answer_loss.item() * len(share)
+                if losses.reranking_loss is not None:
+                    scored = batch["has_score"].sum().item()
+                    squared_errors += losses.reranking_loss.item() * scored
+                    num_scores += scored
         model.train(was_training)
-        return {"answer_loss": total / len(records)}
+        reranking = {"reranking_loss": squared_errors / num_scores} if num_scores else {}
+        return {"answer_loss": answer_loss / len(records)} | reranking
 
     return measure
 
