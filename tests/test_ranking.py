@@ -10,11 +10,12 @@ import pytest
 import tiny
 from ir_measures import RR, R, nDCG
 
+import example_dataset_generation
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.ranking_task import Collection, of_records
-from scaledown.data.records import Record, write_records
+from scaledown.data.records import Record, eval_path, read_records, write_records
 from scaledown.data.synthetic_ranking import qrels_of, ranking_records
-from scaledown.data.trec import read_run, write_qrels
+from scaledown.data.trec import read_qrels, read_run, write_qrels
 from scaledown.evaluation import ranking
 from scaledown.evaluation.ranking_input import RankingInput
 from scaledown.evaluation.ranking_metrics import score_ranking
@@ -153,3 +154,12 @@ def test_a_checkpoint_without_a_head_is_told_before_the_work(tmp_path, capsys):
     assert ranking.main(["--checkpoint", str(tmp_path / "plain"), "--num_queries", "2"]) == 2
     told = capsys.readouterr()
     assert "--enable_reranking" in told.err and not told.out
+
+
+def test_ranking_records_and_their_qrels_are_written_together(tmp_path, capsys):
+    path = tmp_path / "world.json"
+    assert example_dataset_generation.main(["--ranking", "--num_examples", "5", "--output_file", str(path)]) == 0
+    for half in (path, eval_path(path)):
+        records, qrels = read_records(half), read_qrels(half.with_name(f"{half.stem}_qrels.txt"))
+        assert {len(record.documents) for record in records} == {20} and qrels == qrels_of(records)
+    assert str(path) in capsys.readouterr().out
