@@ -95,24 +95,18 @@ def read_records(path: Path | str) -> list[Record]:
 def write_records(path: Path | str, records: Sequence[Record]) -> None:
     """Write ``records`` to ``path``: JSONL where it ends in ``.jsonl``, else a JSON list, one record a line.
 
+    A temporary file beside it is renamed at the end, so that no reader ever sees half a file.
+
     Raises:
         ValueError: where the folder cannot be written to.
     """
     path = Path(path)
     lines = [json.dumps(record.to_dict(), ensure_ascii=False) for record in records]
-    write_whole(path, ("\n".join(lines) if path.suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]") + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary file beside it is renamed at the end.
-
-    Raises:
-        ValueError: where the folder cannot be written to.
-    """
+    text = "\n".join(lines) if path.suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as fault:
         with contextlib.suppress(OSError):

@@ -8,11 +8,11 @@ of its scores; the rank column is not read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from scaledown.data.lines import Faults, text_lines
-from scaledown.data.records import write_whole
+from scaledown.data.whole_files import whole_file
 
 Run = dict[str, dict[str, float]]
 Qrels = dict[str, dict[str, int]]
@@ -43,11 +43,8 @@ def write_run(path: Path | str, run: Mapping[str, Mapping[str, float]]) -> None:
         ValueError: for an id with a space in it, which no reader could tell from two, or a folder that cannot be
             written to.
     """
-    lines = []
-    for query, scores in run.items():
-        for rank, (document, score) in enumerate(_best_first(scores).items(), start=1):
-            lines.append(f"{_word(query)} Q0 {_word(document)} {rank} {score!r} {TAG}\n")
-    write_whole(Path(path), "".join(lines))
+    _write(path, (f"{_word(query)} Q0 {_word(document)} {rank} {score!r} {TAG}\n" for query, scores in run.items()
+                  for rank, (document, score) in enumerate(_best_first(scores).items(), start=1)))
 
 
 def read_qrels(path: Path | str) -> Qrels:
@@ -68,8 +65,13 @@ def write_qrels(path: Path | str, qrels: Mapping[str, Mapping[str, int]]) -> Non
     Raises:
         ValueError: as :func:`write_run`.
     """
-    write_whole(Path(path), "".join(f"{_word(query)} 0 {_word(document)} {grade}\n"
-                                    for query, grades in qrels.items() for document, grade in grades.items()))
+    _write(path, (f"{_word(query)} 0 {_word(document)} {grade}\n"
+                  for query, grades in qrels.items() for document, grade in grades.items()))
+
+
+def _write(path: Path | str, lines: Iterable[str]) -> None:
+    with whole_file(Path(path)) as draft, draft.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
 
 
 def _entries(path: Path, parse: Callable[[list[str]], tuple[str, str, float]],
