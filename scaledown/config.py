@@ -84,6 +84,8 @@ class ScaleDownConfig:
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
+    keep_threshold: float | None = setting(
+        None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
     memory_norm: bool = setting(
         False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
     memory_init: str = setting(

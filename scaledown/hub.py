@@ -24,6 +24,8 @@ WHAT_WORKS = {
     "dataset": "What works without it: --source FILE_OR_FOLDER, with the dataset's official files on disk.",
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_MODEL_FILES = {"config.json", "modules.json"}
+"""One of them says that there is a model: transformers' own, or what sentence-transformers puts together."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -110,7 +112,7 @@ def _local_folder(name: str, kind: str) -> str | None:
     # os.path, because pathlib raises on a name that is too long or has an unknown ~user.
     path = os.path.expanduser(name)
     if os.path.isdir(path):
-        if kind == "model" and not os.path.isfile(os.path.join(path, "config.json")):
+        if kind == "model" and not any(os.path.isfile(os.path.join(path, file)) for file in _MODEL_FILES):
             raise ValueError(f"model {name!r}: this folder holds no config.json, so it is not a Hugging Face model")
         return path
     if os.path.exists(path):
@@ -151,7 +153,7 @@ def _ask(name: str, revision: str | None, kind: str) -> Any:
         return "it is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it."
     except (OSError, errors.HTTPError) as fault:
         return f"the Hub cannot be reached ({str(fault).splitlines()[0] if str(fault) else type(fault).__name__})."
-    if kind == "model" and "config.json" not in {file.rfilename for file in info.siblings or ()}:
+    if kind == "model" and not {file.rfilename for file in info.siblings or ()} & _MODEL_FILES:
         return "it holds no config.json on the Hub, so it is not a model that transformers reads."
     return info
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from scaledown import hub
 from scaledown.config import setting
+from scaledown.data.lines import Faults
+from scaledown.data.records import SHOWN_FAULTS
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
-SHOWN_FAULTS = 20
 TEXT_NAMES = ("query", "question", "text", "input", "question_text")
 ID_NAMES = ("id", "_id", "query_id", "question_id", "qid")
 ANSWER_NAMES = ("answers", "answer", "output")
@@ -100,7 +101,8 @@ def read_queries_file(path: Path | str) -> ReadQueries:
         ValueError: where the file is missing or empty, or lines of it are no queries: all of them are named
             together; the first 20 are shown and the rest counted.
     """
-    path, faults = Path(path), []
+    path = Path(path)
+    faults = Faults(path, "lines")
     read, seen, ids = ReadQueries(), set(), {}
     for place, values in _lines(path, faults):
         if values is None:
@@ -109,21 +111,17 @@ def read_queries_file(path: Path | str) -> ReadQueries:
         try:
             query = _query(values, place.rpartition(" ")[2])
         except ValueError as fault:
-            faults.append(f"{place}: {fault}")
+            faults.add(place, str(fault))
             continue
         if query.text in seen:
             read.leave_out(REPEATED, place)
         elif query.id in ids:
-            faults.append(f"{place}: id {query.id!r} is taken by {ids[query.id]}; expected one of its own")
+            faults.add(place, f"id {query.id!r} is taken by {ids[query.id]}; expected one of its own")
         else:
             seen.add(query.text)
             ids[query.id] = place
             read.queries.append(query)
-    if faults:
-        shown = [f"  {fault}" for fault in faults[:SHOWN_FAULTS]]
-        rest = [f"  and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        raise ValueError("\n".join([f"--queries_file {path}: {len(faults)} fault{'s' * (len(faults) != 1)}; expected "
-                                    f"{EXPECTED}", *shown, *rest]))
+    faults.raise_any()
     if not read.queries:
         raise ValueError(f"--queries_file {path}: no queries in it; expected {EXPECTED}")
     return read
@@ -170,7 +168,7 @@ def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {WHAT_WORKS}") from fault
 
 
-def _lines(path: Path, faults: list[str]) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
     """The place and the content of each line or record of ``path``: None where it is empty."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -190,13 +188,13 @@ def _lines(path: Path, faults: list[str]) -> Iterator[tuple[str, Any]]:
             try:
                 yield place, json.loads(line)
             except json.JSONDecodeError as fault:
-                faults.append(f"{place}: not valid JSON (column {fault.colno}: {fault.msg})")
+                faults.add(place, f"not valid JSON (column {fault.colno}: {fault.msg})")
         elif not has_ids:
             yield place, {"query": line}
         elif "\t" in line:
             yield place, dict(zip(("id", "query"), line.split("\t")[:2], strict=True))
         else:
-            faults.append(f"{place}: no TAB in it, though the first line is id TAB query")
+            faults.add(place, "no TAB in it, though the first line is id TAB query")
 
 
 def _json_list(path: Path, text: str) -> list[Any]:

@@ -17,9 +17,10 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from scaledown.data.corpus.pages import Page
-from scaledown.data.corpus.sources import SHOWN_FAULTS, Corpus, Part, PartNotes
+from scaledown.data.corpus.sources import Corpus, Part, PartNotes
 from scaledown.data.passages import Paragraph, PassageSplitter, TokenCounter
 from scaledown.data.processes import Processes
+from scaledown.data.records import SHOWN_FAULTS
 from scaledown.data.whole_files import WHAT_TO_DO, whole_file
 
 Row = dict[str, Any]

@@ -15,11 +15,11 @@ from typing import Any
 from scaledown import hub
 from scaledown.data import fingerprints
 from scaledown.data.corpus.pages import Page, page_of
+from scaledown.data.records import SHOWN_FAULTS
 
 PART_BYTES = 64 * 2**20
 PART_FILES = 1_000
 PART_ROWS = 20_000
-SHOWN_FAULTS = 20
 LINES = (".jsonl", ".json")
 EXPECTED = ("expected kilt_knowledgesource.json or another JSON file with one page a line, a BEIR folder with "
             "corpus.jsonl in it, a folder of .jsonl, .parquet or .txt files, or a dataset on the Hub")

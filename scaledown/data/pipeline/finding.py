@@ -14,7 +14,7 @@ from scaledown.data.pipeline.found import Documents, Found
 from scaledown.data.queries import Query
 from scaledown.data.reranking import Reranker
 from scaledown.data.retrieval import indexing
-from scaledown.data.retrieval.trec_run import read_run, write_run
+from scaledown.data.trec import read_run, write_run
 from scaledown.data.work_folder import Stage
 
 RETRIEVAL_CHUNK, RERANKING_CHUNK = 256, 128
@@ -49,11 +49,7 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
 
     num_new = context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, find)
     if num_new and context.processes.is_main:
-        path = stage.folder / RUN_FILE
-        ids = documents.store.id
-        write_run(path, ((query.id, [(score, ids(number)) for number, score in zip(*log[key(query)], strict=True)])
-                         for query in queries), config.retriever)
-        context.say(f"retrieval: as a TREC run in {path}")
+        _write_run(context, stage.folder / RUN_FILE, queries, key, log, documents.store)
     context.work.finish(stage, {})
     return log
 
@@ -109,9 +105,10 @@ def _index_search(context: Context, index: Stage) -> Callable[[Sequence[Query]],
 def _run_search(context: Context, queries: Sequence[Query],
                 store: PassageStore) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
-    run = read_run(config.run_file, config.top_k_retrieval)
-    numbers = store.numbers_of(id for found in run.values() for _, id in found)
-    unknown = sorted({id for found in run.values() for _, id in found} - numbers.keys())
+    run = read_run(config.run_file)
+    ids = {id for found in run.values() for id in found}
+    numbers = store.numbers_of(ids)
+    unknown = sorted(ids - numbers.keys())
     if unknown:
         raise ValueError(f"--run_file {config.run_file}: {len(unknown):,} of its passages are not in the corpus, such "
                          f"as {', '.join(unknown[:SHOWN_IDS])}; expected ids such as {store.id(0)}")
@@ -120,10 +117,22 @@ def _run_search(context: Context, queries: Sequence[Query],
                          f"the {len(queries):,} that are asked, such as {queries[0].id}")
 
     def search(chunk: Sequence[Query]) -> list[Passages]:
-        found = [run.get(query.id, []) for query in chunk]
-        return [([numbers[id] for _, id in each], [_rounded(score) for score, _ in each]) for each in found]
+        found = [list(run.get(query.id, {}).items())[:config.top_k_retrieval] for query in chunk]
+        return [([numbers[id] for id, _ in each], [_rounded(score) for _, score in each]) for each in found]
 
     return search
+
+
+def _write_run(context: Context, path: Path, queries: Sequence[Query], key: Callable[[Query], str], log: AppendLog,
+               store: PassageStore) -> None:
+    found = ((query.id, {store.id(number): score for number, score in zip(*log[key(query)], strict=True)})
+             for query in queries)
+    try:
+        write_run(path, found)
+    except ValueError as fault:  # ids with spaces; for other tools alone, so no reason to stop
+        context.say(f"retrieval: no TREC run is left: {fault}")
+    else:
+        context.say(f"retrieval: as a TREC run in {path}")
 
 
 def _different(found: Passages, documents: Documents) -> Passages:

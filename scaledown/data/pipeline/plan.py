@@ -25,14 +25,15 @@ from scaledown.data.queries import count_queries
 from scaledown.data.reranking import Reranker
 from scaledown.data.retrieval.bm25 import BM25
 from scaledown.data.retrieval.encoders import load_encoder
-from scaledown.data.retrieval.trec_run import read_run
 from scaledown.data.teacher import load_teacher
+from scaledown.data.trec import read_run
 
 SAMPLE_PAGES, SAMPLE_PARTS = 1_000, 20
 SAMPLE_TEXTS, SAMPLE_PAIRS, SAMPLE_QUESTIONS = 64, 64, 8
 LARGEST_SCORES = 4_000_000
 BM25_MEMORY = 6.0
-"""Peak memory of building a BM25 index over its size on the disk, as measured with 1,000,000 passages."""
+"""Memory of building a BM25 index over its size on the disk: the passages' words, three arrays of postings, and the
+sorted copies of these. Reckoned, not measured."""
 RECORD_BYTES = 400
 """Of a record beside its documents."""
 
@@ -152,7 +153,7 @@ def _retrieval(config: PipelineConfig, sample: Sample, num_queries: int) -> Esti
     retrieval, top_k = config.retrieval, config.retrieval.top_k_retrieval
     what, seconds = f"{top_k} passages a query by {retrieval.retriever}", 0.0
     if retrieval.retriever == "run":
-        num_found = len(read_run(retrieval.run_file, top_k))
+        num_found = len(read_run(retrieval.run_file))
         what = f"{num_found:,} queries in {retrieval.run_file}"
     elif retrieval.retriever == "bm25":
         seconds = _search_seconds(sample.num_passages, top_k) * num_queries
