@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare both halves, write them, and say what was got."""
     args = build_parser().parse_args(argv)
     config = config_from(args, QADatasetConfig)
+    paths = (args.output_file, eval_path(args.output_file))
     print(f"{config.dataset}: {config.num_examples} training and {config.num_eval_examples} evaluation records of "
           f"{config.num_documents} documents, from {config.source or 'the Hub'} ({config.split})")
     require_source(config)
@@ -45,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for part in parts:
         tell_source(part)
     halves = mixed(parts, config.seed)
-    paths = (args.output_file, eval_path(args.output_file))
     for path, records in zip(paths, halves, strict=True):
         write_records(path, records)
     wanted = (config.num_examples, config.num_eval_examples)

@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train_data", help="training records, JSON or JSONL")
     parser.add_argument("--eval_data", help="evaluation records, whose loss is logged [X_eval.json beside X.json]")
-    parser.add_argument("--eval_steps", type=int, default=500, help="steps between two evaluations [500]")
+    parser.add_argument("--eval_steps", type=cli.positive, default=500, help="steps between two evaluations [500]")
     parser.add_argument("--output_dir", default="./checkpoints", help="gets checkpoint-N/ and final/ [./checkpoints]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")

@@ -37,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
                         f"[1e-4; for the embedded generator {recipe.TRAINING['learning_rate_generator']}]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
     parser.add_argument("--output_dir", default="./training_with_eval", help="[./training_with_eval]")
-    parser.add_argument("--eval_steps", type=int, default=100, help="steps between two looks at the loss [100]")
+    parser.add_argument("--eval_steps", type=cli.positive, default=100,
+                        help="steps between two looks at the loss [100]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
@@ -66,10 +67,11 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
     if args.train_data is None:
         evaluation = list(synthetic_records(args.eval_examples, args.seed, split="eval"))
         return recipe.lessons(args.seed), evaluation
+    records = read_records(args.train_data)
     eval_data = Path(args.eval_data) if args.eval_data else eval_path(args.train_data)
     if not eval_data.exists():
         raise ValueError(f"{eval_data}: no evaluation records; give them with --eval_data")
-    return read_records(args.train_data), read_records(eval_data)[:args.eval_examples]
+    return records, read_records(eval_data)[:args.eval_examples]
 
 
 def start_note(args: argparse.Namespace) -> str:

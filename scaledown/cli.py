@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import functools
 import sys
 import types
@@ -13,10 +14,16 @@ from typing import Any
 
 USER_ERROR = 2
 INTERRUPTED = 130
+DISK_FAULTS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR,
+               errno.ENOTDIR}
+"""What a disk says that is full, that the user may not write to, or that has something else at that place."""
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
-    """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2."""
+    """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2.
+
+    So does a disk that cannot be written to; any other fault is ours and keeps its traceback.
+    """
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
@@ -25,11 +32,23 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
         except ValueError as fault:
             print(f"error: {fault}", file=sys.stderr)
             return USER_ERROR
+        except OSError as fault:
+            if fault.errno not in DISK_FAULTS:
+                raise
+            print(f"error: {fault.filename or 'the disk'}: {fault.strerror}", file=sys.stderr)
+            return USER_ERROR
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             return INTERRUPTED
 
     return guarded
+
+
+def positive(text: str) -> int:
+    """A flag's type: a whole number above 0."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {number}")
+    return number
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type, but: Sequence[str] = (), **defaults: Any) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
 EMBEDDED = "embedded"
+LARGEST_SEED = 2**32 - 1
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -34,7 +38,16 @@ def _require(faults: list[str]) -> None:
 
 def _positive(config: Any, *names: str) -> list[str]:
     values = ((name, getattr(config, name)) for name in names)
-    return [f"--{name} must be above 0, got {value}" for name, value in values if value is not None and value <= 0]
+    return [f"--{name} must be above 0 and finite, got {value}" for name, value in values
+            if value is not None and not 0 < value < math.inf]
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON, where 1.0 may be 1 and a tuple is a list, fits an annotation."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = {typing.get_origin(kind) or kind for kind in kinds}
+    stands_for = {int: float, list: tuple}
+    return type(value) in kinds or stands_for.get(type(value)) in kinds
 
 
 def _spaced(numbers: tuple[int, ...]) -> str:
@@ -45,8 +58,13 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
     """Build config ``cls`` from ``values``; a key it does not know is an error that names ``source``.
 
     Raises:
-        ValueError: for unknown keys, or values that the config itself refuses.
+        ValueError: for unknown keys, values of another type, or values that the config itself refuses.
     """
+    hints = typing.get_type_hints(cls)
+    wrong = [f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}"
+             for name, value in values.items() if name in hints and not _has_type(value, hints[name])]
+    if wrong:
+        raise ValueError(f"{source}: {'; '.join(wrong)}")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
@@ -77,6 +95,8 @@ class ScaleDownConfig:
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
+    keep_threshold: float | None = setting(
+        None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
     memory_norm: bool = setting(
         False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
     memory_init: str = setting(
@@ -154,6 +174,9 @@ class ScaleDownConfig:
             raise ValueError(f"{folder}: no config.json; expected a folder that save_pretrained wrote") from None
         except json.JSONDecodeError as fault:
             raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+        if not isinstance(values, dict) or "model_type" in values:
+            raise ValueError(f"{folder}: a Hugging Face model or something else, but no ScaleDown checkpoint "
+                             "(which has settings such as compressor_type in its config.json)")
         return from_dict(cls, values, source=str(path))
 
 
@@ -185,8 +208,11 @@ class TrainingConfig:
         faults = _positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
-        if self.num_workers is not None and self.num_workers < 0:
-            faults.append(f"--num_workers must be at least 0, got {self.num_workers}")
+        faults += [f"--{name} must be at least 0 and finite, got {value}"
+                   for name in ("num_workers", "weight_decay", "reranking_loss_weight")
+                   if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
+        if not 0 <= self.seed <= LARGEST_SEED:
+            faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
         if self.optimizer not in OPTIMIZERS:
             faults.append(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not 0 <= self.warmup_ratio < 1:

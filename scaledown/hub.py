@@ -20,20 +20,23 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "embedded" / "gen
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
 WHAT_WORKS = {
-    "model": "What works without it: a local folder, or --generator_model embedded (the one that ships).",
+    "model": "What works without it: a local folder, or the generator that ships, as in --generator_model embedded.",
     "dataset": "What works without it: official files on disk, by --source FILE_OR_FOLDER (or --pretrain_data FILE).",
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_MODEL_FILES = {"config.json", "modules.json"}
+"""One of them says that there is a model: transformers' own, or what sentence-transformers puts together."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def locate(name: str, revision: str | None = None, kind: str = "model") -> str:
+def locate(name: str, revision: str | None = None, kind: str = "model", what_works: str | None = None) -> str:
     """Say where ``name`` loads from: a local folder where there is one, else its Hub id.
 
     Args:
         name: ``embedded``, a local folder, or a Hub id.
         revision: commit, branch or tag on the Hub; a local folder has none.
         kind: ``model`` or ``dataset``.
+        what_works: advice for where it cannot be had [that of ``WHAT_WORKS``].
 
     Where the Hub does not answer, a model that is whole in the local cache is used from there.
 
@@ -47,7 +50,7 @@ def locate(name: str, revision: str | None = None, kind: str = "model") -> str:
         return name
     if kind == "model" and (folder := _cached_folder(name, revision)):
         return folder
-    raise ValueError(f"{kind} {name!r}: {answer} {WHAT_WORKS[kind]}")
+    raise ValueError(f"{kind} {name!r}: {answer} {what_works or WHAT_WORKS[kind]}")
 
 
 def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -109,7 +112,7 @@ def _local_folder(name: str, kind: str) -> str | None:
     # os.path, because pathlib raises on a name that is too long or has an unknown ~user.
     path = os.path.expanduser(name)
     if os.path.isdir(path):
-        if kind == "model" and not os.path.isfile(os.path.join(path, "config.json")):
+        if kind == "model" and not any(os.path.isfile(os.path.join(path, file)) for file in _MODEL_FILES):
             raise ValueError(f"model {name!r}: this folder holds no config.json, so it is not a Hugging Face model")
         return path
     if os.path.exists(path):
@@ -150,7 +153,7 @@ def _ask(name: str, revision: str | None, kind: str) -> Any:
         return "it is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it."
     except (OSError, errors.HTTPError) as fault:
         return f"the Hub cannot be reached ({str(fault).splitlines()[0] if str(fault) else type(fault).__name__})."
-    if kind == "model" and "config.json" not in {file.rfilename for file in info.siblings or ()}:
+    if kind == "model" and not {file.rfilename for file in info.siblings or ()} & _MODEL_FILES:
         return "it holds no config.json on the Hub, so it is not a model that transformers reads."
     return info
 

@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 SYSTEM = ("You are a helpful assistant. Your task is to extract relevant information from provided documents and to "
           "answer to questions as briefly as possible.")
 BACKGROUND = "Background:\n"
+BETWEEN_TEXTS = "\n"
 QUESTION = "\n\nQuestion: "
 USER_MARK = "0USER0TURN0"
 ANSWER_MARK = "0ANSWER0TURN0"
@@ -28,6 +29,21 @@ def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+
+
+def chat_messages(question: str, documents: Sequence[str], has_system_role: bool = True) -> list[dict[str, str]]:
+    """The prompt with documents in text, as messages for a server that renders a chat template itself.
+
+    Args:
+        has_system_role: False for a template that knows no system; its text then leads the user's turn.
+    """
+    return _turns(f"{BACKGROUND}{BETWEEN_TEXTS.join(documents)}{QUESTION}{question.strip()}", has_system_role)
+
+
+def _turns(user: str, has_system_role: bool) -> list[dict[str, str]]:
+    if has_system_role:
+        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+    return [{"role": "user", "content": f"{SYSTEM}\n\n{user}"}]
 
 
 class Prompt:
@@ -47,7 +63,7 @@ class Prompt:
         before, after, end = self._plain_format() if tokenizer.chat_template is None else self._chat_format()
         self.start = self._template_ids(before) + self._plain(BACKGROUND)
         self.reply = self._template_ids(after)
-        self._between_texts = self._plain("\n")
+        self._between_texts = self._plain(BETWEEN_TEXTS)
         ends = [token for token in self._template_ids(end) if token in tokenizer.all_special_ids]
         self.end_id = ends[0] if ends else tokenizer.eos_token_id
         if self.end_id is None:
@@ -60,6 +76,18 @@ class Prompt:
     def of_texts(self, question: str, documents: Sequence[Sequence[int]]) -> list[int]:
         """The same prompt with the documents' own token ids, a line break between two."""
         return self._assemble(question, documents, self._between_texts)
+
+    def as_chat(self, question: str, documents: Sequence[str]) -> list[int]:
+        """The prompt in full text, tokenised in one piece: what a chat server makes of :func:`chat_messages`.
+
+        Some tokenizers begin a text with a space of their own; here there is one beginning, above there are several.
+        """
+        if self._tokenizer.chat_template is None:
+            before, after, _ = self._plain_format()
+            user = chat_messages(question, documents)[-1]["content"]
+            return self._template_ids(f"{before}{user}{after}")
+        messages = chat_messages(question, documents, self._has_system_role)
+        return self._template_ids(self._render(messages, add_generation_prompt=True))
 
     def _assemble(self, question: str, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
         return self._trunk(documents, separator) + self.branch(question)
@@ -92,18 +120,18 @@ class Prompt:
         return f"{first}{SYSTEM}\n\n", "\n\nAnswer:\n", self._tokenizer.eos_token or ""
 
     def _chat_format(self) -> tuple[str, str, str]:
-        with_system = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER_MARK}]
-        merged = [{"role": "user", "content": f"{SYSTEM}\n\n{USER_MARK}"}]
-        for messages in (with_system, merged):
+        for has_system_role in (True, False):
+            turns = _turns(USER_MARK, has_system_role)
             try:
-                before, mark, after = self._render(messages, add_generation_prompt=True).partition(USER_MARK)
-                answered = self._render([*messages, {"role": "assistant", "content": ANSWER_MARK}])
+                before, mark, after = self._render(turns, add_generation_prompt=True).partition(USER_MARK)
+                answered = self._render([*turns, {"role": "assistant", "content": ANSWER_MARK}])
             except TemplateError:
                 continue
             if SYSTEM in before and mark:
+                self._has_system_role = has_system_role
                 return before, after, answered.partition(ANSWER_MARK)[2]
         raise ValueError(f"{self._tokenizer.name_or_path}: its chat template does not say what the user says")
 
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
+    def _render(self, turns: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
         return self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_SETTINGS)
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_SETTINGS)

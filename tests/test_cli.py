@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +92,31 @@ def test_a_users_mistake_is_one_message_and_code_2(capsys):
 
     assert command(main)([]) == USER_ERROR == 2
     assert capsys.readouterr().err == "error: no such file: x.json\n"
+
+
+def test_a_disk_that_cannot_be_written_to_is_named(capsys, tmp_path):
+    def main(argv=None):
+        (tmp_path / "file").touch()
+        (tmp_path / "file" / "below").write_text("x")
+
+    assert command(main)([]) == USER_ERROR
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file' / 'below'}: Not a directory\n"
+
+
+def test_a_full_disk_needs_no_name(capsys):
+    def main(argv=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert command(main)([]) == USER_ERROR
+    assert capsys.readouterr().err == "error: the disk: No space left on device\n"
+
+
+def test_a_file_of_ours_that_is_missing_keeps_its_traceback():
+    def main(argv=None):
+        Path("nowhere").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        command(main)([])
 
 
 def test_ctrl_c_is_code_130(capsys):

@@ -46,7 +46,9 @@ def test_settings_of_the_other_compressor_are_refused(settings):
 
 @pytest.mark.parametrize("settings", [
     {"batch_size": 0}, {"num_epochs": 0}, {"max_steps": -1}, {"warmup_ratio": 1.0}, {"learning_rate_generator": -1e-4},
-    {"batch_size": 6, "gradient_accumulation_steps": 4},
+    {"batch_size": 6, "gradient_accumulation_steps": 4}, {"learning_rate_generator": float("nan")},
+    {"learning_rate_compressor": float("inf")}, {"weight_decay": -0.1}, {"reranking_loss_weight": -1.0}, {"seed": -1},
+    {"seed": 2**32}, {"num_workers": -1},
 ])
 def test_impossible_training_settings_are_refused_by_flag(settings):
     with pytest.raises(ValueError, match=f"--{list(settings)[0]}"):
@@ -65,6 +67,10 @@ def test_save_and_load_give_the_same_config(tmp_path):
     assert ScaleDownConfig.load(tmp_path) == config
 
 
+def test_json_may_write_a_float_as_a_whole_number_and_nothing_as_null():
+    assert from_dict(TrainingConfig, {"num_epochs": 2, "max_steps": None}).num_epochs == 2
+
+
 def test_an_unknown_key_is_an_error_that_names_key_and_source():
     with pytest.raises(ValueError, match=r"run\.json: unknown keys \['batchsize'\]"):
         from_dict(TrainingConfig, {"batchsize": 4}, source="run.json")
@@ -75,6 +81,11 @@ def test_an_unknown_key_is_an_error_that_names_key_and_source():
     ('{\n"num_layers": ,}', "line 2"),
     (json.dumps({"num_memory_token": 8}), "unknown keys"),
     (json.dumps({"num_memory_tokens": 0}), "--num_memory_tokens"),
+    (json.dumps({"num_memory_tokens": "8"}), "num_memory_tokens is '8', expected int"),
+    (json.dumps({"enable_reranking": 1}), "enable_reranking is 1, expected bool"),
+    (json.dumps({"num_layers": 2.5}), r"num_layers is 2.5, expected int \| None"),
+    (json.dumps({"model_type": "llama", "num_layers": 4}), "no ScaleDown checkpoint"),
+    ("[1]", "no ScaleDown checkpoint"),
 ])
 def test_a_folder_with_a_bad_config_says_what_is_wrong(tmp_path, text, message):
     if text is not None:

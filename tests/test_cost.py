@@ -61,6 +61,8 @@ def test_known_shapes_are_whole() -> None:
 @pytest.mark.parametrize(("flags", "named"), [
     (["--num_layers", "99"], "--num_layers 99"), (["--answer_tokens", "0"], "--answer_tokens"),
     (["--num_documents", "-1", "--query_tokens", "-2"], "--query_tokens"),
+    (["--num_memory_tokens", "0"], "--num_memory_tokens"),
+    (["--output_file", f"{__file__}/x.json"], "--output_file"), (["--output_file", "."], "Is a directory"),
     (["--compressor_type", "modernbert", "--num_layers", "2"], "--num_layers")])
 def test_mistakes_are_told(flags: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cost.main(flags) == 2

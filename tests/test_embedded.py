@@ -87,6 +87,15 @@ def test_a_killed_build_goes_on_to_the_same_weights(tmp_path):
     assert one == other
 
 
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--steps", "0"], "--steps must be above 0"), (["--num_layers", "-1", "--eval_steps", "0"], "--eval_steps"),
+    (["--work_dir", f"{__file__}/x"], "--work_dir"), (["--output_dir", f"{__file__}/x"], "--output_dir")])
+def test_a_mistake_is_told_before_any_weight_is_written(flags, message, tmp_path, capsys):
+    assert main(["--work_dir", str(tmp_path / "work"), "--output_dir", str(tmp_path / "out"), *TINY, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_the_tokenizer_reads_any_text(tokenizer):
     for text in ("naïve 日本 \t1,234 ✓", "<|im_end|> stays text", "Ünïcode\nlines"):
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids

@@ -205,3 +205,10 @@ def test_a_folder_that_is_no_model_is_a_users_mistake(tmp_path, text, load):
     (tmp_path / "tokenizer.json").write_text("{ broken")
     with pytest.raises(ValueError, match="cannot be read"):
         load(str(tmp_path))
+
+
+def test_a_model_of_sentence_transformers_needs_no_config_of_transformers(monkeypatch, tmp_path):
+    (tmp_path / "modules.json").write_text("[]")
+    assert hub.locate(str(tmp_path)) == str(tmp_path)
+    hub_that(monkeypatch, info("modules.json", "0_StaticEmbedding/model.safetensors"))
+    assert hub.locate("org/static") == "org/static"

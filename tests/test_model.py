@@ -206,6 +206,19 @@ def test_rerank_puts_the_highest_score_first(folders: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_trained_model_can_learn_to_rerank_later(folders: dict[str, str], tmp_path: Path, kind: str) -> None:
+    model = build(folders, kind, enable_reranking=False)
+    answers = model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=6)
+    model.enable_reranking()
+    # A bidirectional encoder's memory sees the new row behind it.
+    assert kind != "n_layers" or model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=6) == answers
+    model.train()(model.processor.collate(records())).loss.backward()
+    assert model.compressor.rerank_row.grad.any() and model.compressor.rerank_head.weight.grad.any()
+    model.save_pretrained(tmp_path)
+    assert ScaleDownModel.from_pretrained(tmp_path).rerank("who?", ["Ada"]) == model.rerank("who?", ["Ada"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_answers_and_trains(folders: dict[str, str], kind: str) -> None:
     config = build(folders, kind).config
     model = ScaleDownModel(config, dtype=torch.bfloat16)

@@ -193,6 +193,14 @@ def test_questions_are_drawn_from_all_rows_of_a_list_and_of_a_stream(tmp_path):
     assert sorted(int(question.id) for question in everything) == list(range(100))
 
 
+def test_a_row_that_is_not_in_its_layout_is_named():
+    rows = [{"id": "fine", "title": "T", "context": "It is red.", "question": "What?",
+             "answers": {"text": ["red"], "answer_start": [6]}}]
+    broken = {"id": "r17", "title": "T", "context": "It is red.", "question": "What?", "answers": {"text": ["red"]}}
+    with pytest.raises(ValueError, match="FILE, id r17: not quite SQuAD's rows .* 'answer_start' is missing"):
+        read_questions(Source(squad.ROWS, [*rows, broken], "FILE"), 5, random.Random(0), Counter())
+
+
 def test_records_of_a_stream_are_not_its_first_rows(monkeypatch):
     rows = [row | {"id": f"{i}", "title": f"T{i}", "context": f"{row['context']} {i}"}
             for i, row in enumerate(hub_rows()["squad"] * 10)]

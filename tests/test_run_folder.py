@@ -63,6 +63,20 @@ def test_resume_without_a_run_says_so(tmp_path):
         claim(tmp_path / "nothing", RUN, resume=True)
 
 
+def test_resume_and_overwrite_contradict_each_other(tmp_path):
+    claim(tmp_path, RUN)
+    last = checkpoint(tmp_path, 1)
+    with pytest.raises(ValueError, match="give one of them"):
+        claim(tmp_path, RUN, overwrite=True, resume=True)
+    assert last.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--output_dir .*file/run: this folder cannot be made"):
+        claim(tmp_path / "file" / "run", RUN)
+
+
 def test_a_damaged_config_and_a_file_in_the_way_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):

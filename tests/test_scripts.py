@@ -107,14 +107,38 @@ def broken(tmp_path, text):
     (["--batch_size", "0"], "--batch_size"),
     (["--compression_rate", "0"], "--compression_rate"),
     (["--eval_data", "nowhere.json"], "nowhere.json"),
+    (["--learning_rate_generator", "nan"], "--learning_rate_generator"),
+    (["--seed", "-1"], "--seed"),
+    (["--init_compressor", "embedded", "--num_layers", "2"], "--init_compressor embedded is another model"),
+    (["--init_compressor", "GENERATOR"], "no ScaleDown checkpoint"),
+    (["--resume", "--overwrite"], "give one of them"),
+    (["--output_dir", "DATA/run"], "this folder cannot be made"),
 ])
 @pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
 def test_a_users_mistake_gets_a_message_and_leaves_nothing(script, flags, message, generator, data, tmp_path, capsys):
     folder = tmp_path / "run"
+    if script is train_with_evaluation:
+        flags = ["--learning_rate" if flag == "--learning_rate_generator" else flag for flag in flags]
+    flags = [flag.replace("GENERATOR", generator).replace("DATA", data) for flag in flags]
     argv = ["--train_data", data, "--generator_model", generator, "--output_dir", str(folder), *flags]
     assert script.main(argv) == 2
     assert message in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
+@pytest.mark.parametrize("flags", [["--eval_steps", "0"], ["--eval_steps", "-5"], ["--device", "quantum"]])
+def test_a_flag_that_cannot_be_read_is_named(script, flags, data, capsys):
+    with pytest.raises(SystemExit) as end:
+        script.main(["--train_data", data, *flags])
+    assert end.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nowhere.json", ".", ""])
+def test_training_records_that_are_not_there_are_named_before_the_evaluation_half(name, capsys):
+    assert train_with_evaluation.main(["--train_data", name]) == 2
+    assert "_eval" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "message"), [

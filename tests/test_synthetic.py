@@ -6,7 +6,7 @@ import pytest
 
 import example_dataset_generation
 from scaledown.data.records import eval_path, read_records
-from scaledown.data.synthetic import Difficulty, World, of_split, possessive_of, synthetic_records
+from scaledown.data.synthetic import MOST_DOCUMENTS, Difficulty, World, of_split, possessive_of, synthetic_records
 from scaledown.data.synthetic_wordings import KINDS
 
 HARD = Difficulty(hard_share=1.0, two_hop_share=0.0)
@@ -94,6 +94,21 @@ def test_the_script_writes_both_halves(tmp_path, capsys):
     assert str(path) in capsys.readouterr().out
 
 
-def test_the_script_names_a_bad_flag(tmp_path, capsys):
-    assert example_dataset_generation.main(["--num_examples", "0", "--output_file", str(tmp_path / "x.json")]) == 2
-    assert "--num_examples" in capsys.readouterr().err
+@pytest.mark.parametrize("flag", ["--num_examples=0", "--num_documents=-1", "--num_documents=500"])
+def test_the_script_names_a_bad_flag(flag, tmp_path, capsys):
+    assert example_dataset_generation.main([flag, "--output_file", str(tmp_path / "x.json")]) == 2
+    assert flag.partition("=")[0] in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_the_script_wants_the_name_of_a_file(name, capsys):
+    assert example_dataset_generation.main(["--num_examples", "2", "--output_file", name]) == 2
+    assert "name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_there_are_names_for_the_most_documents(split):
+    most = Difficulty((MOST_DOCUMENTS, MOST_DOCUMENTS), hard_share=1.0)
+    for record in synthetic_records(8, 1, split, most):
+        assert len(set(record.titles)) == MOST_DOCUMENTS

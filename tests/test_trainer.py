@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -108,6 +109,17 @@ def test_evaluation_is_called_when_due_and_joins_the_log(generator, records, tmp
     log = run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path,
                     evaluate=lambda: {"answer_loss": 7.0}, eval_steps=2)
     assert [(row["step"], row["eval_answer_loss"]) for row in log if "eval_answer_loss" in row] == [(2, 7.0), (4, 7.0)]
+
+
+def test_mean_reranking_loss_is_that_of_all_scored_documents(generator, records):
+    model, config = new_model(generator, enable_reranking=True), TrainingConfig(**SETTINGS)
+    shared = [records[0], dataclasses.replace(records[1], reranking_scores=None), records[2]]
+    errors = [(score - wanted) ** 2 for record in (records[0], records[2]) for score, wanted in
+              zip(model.rerank(record.query, record.documents)[1], record.reranking_scores, strict=True)]
+    for batch_size in (1, 3):
+        found = run.mean_loss(model, shared, config, batch_size)()
+        assert found["reranking_loss"] == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+    assert set(run.mean_loss(model, shared[1:2], config)()) == {"answer_loss"}
 
 
 def test_mean_loss_does_not_depend_on_the_batch_size(generator, records):

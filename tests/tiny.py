@@ -11,6 +11,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     ModernBertConfig,
+    ModernBertForSequenceClassification,
     ModernBertModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -87,5 +88,15 @@ def encoder_folder(folder: Path) -> str:
     own = tokenizer(None, cls_token="[CLS]", sep_token="[SEP]")
     torch.manual_seed(0)
     ModernBertModel(encoder_config(len(own))).save_pretrained(folder)
+    own.save_pretrained(folder)
+    return str(folder)
+
+
+def cross_encoder_folder(folder: Path, num_labels: int = 1) -> str:
+    """A tiny cross-encoder on disk, its head spread enough for logits outside 0 to 1, to be named as a reranker."""
+    own = tokenizer(None, cls_token="[CLS]", sep_token="[SEP]")
+    torch.manual_seed(0)
+    model = ModernBertForSequenceClassification(encoder_config(len(own), num_labels=num_labels, initializer_range=0.5))
+    model.save_pretrained(folder)
     own.save_pretrained(folder)
     return str(folder)

@@ -17,6 +17,8 @@ from scaledown.data.sentences import WORD, Span, cut
 TokenCounter = Callable[[list[str]], list[int]]
 SMALLEST_PASSAGE_TOKENS = 16
 TEXTS_AT_ONCE = 10_000
+REMEMBERED_WORDS = 500_000
+"""Words whose tokens are counted once; beyond that they are forgotten, so that no corpus can fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class PassageSplitter:
         self._word_tokens: dict[str, int] = {}
 
     def split(self, paragraphs: Sequence[Paragraph], kept: Sequence[Iterable[Span]]) -> list[list[Passage]]:
-        """The passages of each paragraph, in order.
+        """The passages of each paragraph, in order, by batches and with a progress bar.
 
         ``kept[i]`` are the spans of ``paragraphs[i]`` that are to stay whole; one longer than a passage is cut.
         """
@@ -78,11 +80,14 @@ class PassageSplitter:
         with tqdm(total=len(paragraphs), desc="cutting into passages", unit=" paragraphs", leave=False) as progress:
             for first in range(0, len(paragraphs), TEXTS_AT_ONCE):
                 batch = slice(first, first + TEXTS_AT_ONCE)
-                passages += self._split_batch(paragraphs[batch], kept[batch])
+                passages += self.split_batch(paragraphs[batch], kept[batch])
                 progress.update(len(passages) - first)
         return passages
 
-    def _split_batch(self, paragraphs: Sequence[Paragraph], kept: Sequence[Iterable[Span]]) -> list[list[Passage]]:
+    def split_batch(self, paragraphs: Sequence[Paragraph], kept: Sequence[Iterable[Span]]) -> list[list[Passage]]:
+        """As :meth:`split`, of few paragraphs."""
+        if len(self._word_tokens) > REMEMBERED_WORDS:
+            self._word_tokens.clear()
         self._learn_words(text for paragraph in paragraphs for text in (paragraph.title, paragraph.text))
         titles = [self._title(paragraph.title) for paragraph in paragraphs]
         self._learn_words(titles)

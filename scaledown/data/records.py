@@ -6,16 +6,16 @@ file of ten thousand records learns in one go what to mend.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scaledown.data.whole_files import whole_file
 
 SHOWN_FAULTS = 20
 
@@ -58,8 +58,14 @@ KNOWN = tuple(field.name for field in dataclasses.fields(Record))
 
 
 def eval_path(path: Path | str) -> Path:
-    """Where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``."""
+    """Where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``.
+
+    Raises:
+        ValueError: for a path that names no file.
+    """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"{path}: expected the name of a file of records, such as data.json")
     return path.with_name(f"{path.stem}_eval{path.suffix}")
 
 
@@ -92,26 +98,22 @@ def read_records(path: Path | str) -> list[Record]:
     return records
 
 
-def write_records(path: Path | str, records: Sequence[Record]) -> None:
+def write_records(path: Path | str, records: Iterable[Record]) -> None:
     """Write ``records`` to ``path``: JSONL where it ends in ``.jsonl``, else a JSON list, one record a line.
 
-    A temporary file beside it is renamed at the end, so that no reader ever sees half a file.
+    They are written as they come, to a temporary file that is renamed at the end, so that no reader ever sees half
+    a file, and no more than one of them needs to be in memory.
 
     Raises:
         ValueError: where the folder cannot be written to.
     """
     path = Path(path)
-    lines = [json.dumps(record.to_dict(), ensure_ascii=False) for record in records]
-    text = "\n".join(lines) if path.suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as fault:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ValueError(f"{path}: cannot be written ({fault.strerror})") from None
+    before, between, after = ("", "\n", "\n") if path.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+        file.write(before)
+        for number, record in enumerate(records):
+            file.write(between * bool(number) + json.dumps(record.to_dict(), ensure_ascii=False))
+        file.write(after)
 
 
 def _read_text(path: Path) -> str:

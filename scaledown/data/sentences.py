@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Span = tuple[int, int]
 
@@ -18,8 +18,7 @@ _ABBREVIATION = re.compile(
     r"ca|No|Vol|Inc|Ltd|Co|Corp)\.)$")
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Characters ``start`` to ``end``; ``parts`` are what to fall back on where the piece is too long."""
 
     start: int
@@ -36,7 +35,7 @@ def cut(text: str, kept: Iterable[Span], count_word: Callable[[str], int], budge
     """
     words = [_Piece(*match.span(), count_word(match.group())) for match in WORD.finditer(text)]
     may_cut = _between_kept(words, kept)
-    groups = _join(words, may_cut)
+    groups = words if all(may_cut) else _join(words, may_cut)
     last_words = [i for i, cuttable in enumerate(may_cut) if cuttable]
     sentences = _join(groups, [_ends_sentence(text, words, i) for i in last_words])
     return _pack(_fit(sentences, budget), budget)
@@ -44,8 +43,10 @@ def cut(text: str, kept: Iterable[Span], count_word: Callable[[str], int], budge
 
 def _between_kept(words: Sequence[_Piece], kept: Iterable[Span]) -> list[bool]:
     """For each word, whether a cut may come after it."""
-    starts, ends = [word.start for word in words], [word.end for word in words]
     may_cut = [True] * len(words)
+    if not (kept := list(kept)):
+        return may_cut
+    starts, ends = [word.start for word in words], [word.end for word in words]
     for start, end in kept:
         first, last = bisect_right(ends, start), bisect_left(starts, end) - 1
         may_cut[first:last] = [False] * max(0, last - first)

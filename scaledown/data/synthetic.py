@@ -20,6 +20,8 @@ SPLITS = ("train", "eval")
 EVAL_SHARE = 5
 SHORTEST_WORDS = 35
 """With fillers no document has fewer words: 40 tokens of the embedded tokenizer, or a little more."""
+MOST_DOCUMENTS = 100
+"""The evaluation half has names for 119 works, and no two documents of an example share a name."""
 GOLD_SCORE, HARD_SCORE, EASY_SCORE = 6.0, -3.0, -8.0
 
 
@@ -68,6 +70,10 @@ class Difficulty:
     similar_share: float = 0.3
     num_wordings: int = 6
     fillers: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_documents[0] <= self.num_documents[1] <= MOST_DOCUMENTS:
+            raise ValueError(f"--num_documents must be between 1 and {MOST_DOCUMENTS}, got {self.num_documents[1]}")
 
 
 def possessive_of(name: str) -> str:

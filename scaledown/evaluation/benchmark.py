@@ -31,6 +31,7 @@ from scaledown.evaluation.run_information import run_information
 from scaledown.evaluation.stopwatch import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
 from scaledown.models.n_layers import resolve_num_layers
+from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="small: 12 layers of width 512, 3 in the compressor, vocabulary 32,000; paper: Mistral-7B "
                         "with 8; tiny: to try the benchmark itself [small]")
     parser.add_argument("--generator_model", metavar="NAME_OR_CONFIG", help="another shape than the preset's")
-    parser.add_argument("--num_layers", type=int, help="layers of the compressor [the preset's]")
+    parser.add_argument("--num_layers", type=cli.positive, help="layers of the compressor [the preset's]")
     parser.add_argument("--num_documents", type=int, nargs="+", help="[1 5 10 20 50; training: 5]")
     parser.add_argument("--batch_size", type=int, default=4, help="questions at a time [4]")
     for name, default in (("query_tokens", 128), ("document_tokens", 128), ("answer_tokens", 32), ("rounds", 7)):
@@ -330,7 +331,6 @@ def _shares(found: Mapping[str, float] | float) -> str:
 
 def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], bench: Bench) -> None:
     """The JSON and the figures."""
-    folder.mkdir(parents=True, exist_ok=True)
     report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": [*ratios(rows), *growth(rows)],
               "rows": rows}
     path = folder / f"benchmark_{args.what}.json"
@@ -350,6 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.num_documents = args.num_documents or ([5] if args.what == "training" else [1, 5, 10, 20, 50])
     check(args)
     bench = build(args)
+    run_folder.make(Path(args.output_dir))
     print(f"{args.what} benchmark: {bench.shape.config.num_hidden_layers} layers of width "
           f"{bench.shape.config.hidden_size}, {bench.shape.num_layers} in the compressor, {bench.dtype} on "
           f"{bench.device}, {args.rounds} rounds of {', '.join(args.systems)}")

@@ -30,6 +30,7 @@ from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
 from scaledown.evaluation.measured_flops import measured_flops, model_without_values
 from scaledown.evaluation.model_cost import encoder_shape, llm_shape
 from scaledown.models.n_layers import resolve_num_layers
+from scaledown.training import run_folder
 
 MEBI = 2**20
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6}
@@ -62,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help=f"a model's name, folder or config.json [{PAPER_GENERATOR}]; without a network: "
                         f"embedded, {', '.join(KNOWN_NAMES)}")
     parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
-    parser.add_argument("--num_layers", type=int, help="layers of the n_layers compressor "
+    parser.add_argument("--num_layers", type=cli.positive, help="layers of the n_layers compressor "
                         "[8, or a third of a generator that has fewer than 24]")
     parser.add_argument("--compressor_model", metavar="NAME_OR_CONFIG", help="the model of a modernbert "
                         f"[{DEFAULT_ENCODER}] or llm [{DEFAULT_LLM}] compressor")
@@ -84,11 +85,12 @@ def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
     """Token counts of an answer from memory, and of one from full text.
 
     Raises:
-        ValueError: for a count below 0, or no answer token.
+        ValueError: for a count below 0, or no memory or answer token.
     """
-    names = ("num_documents", "query_tokens", "document_tokens", "num_memory_tokens", "system_tokens", "lora_rank")
+    names = ("num_documents", "query_tokens", "document_tokens", "system_tokens", "lora_rank")
     faults = [f"--{name} must be at least 0, got {getattr(args, name)}" for name in names if getattr(args, name) < 0]
-    faults += [f"--answer_tokens must be above 0, got {args.answer_tokens}"] * (args.answer_tokens < 1)
+    faults += [f"--{name} must be above 0, got {getattr(args, name)}" for name in ("num_memory_tokens", "answer_tokens")
+               if getattr(args, name) < 1]
     if faults:
         raise ValueError("; ".join(faults))
     outside = args.system_tokens + args.query_tokens
@@ -167,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     found = costs(args)
     config = config_of(args.generator_model)
+    if args.output_file:
+        run_folder.make(Path(args.output_file).parent, "--output_file")
     generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
     print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
           f"{_short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "

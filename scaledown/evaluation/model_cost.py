@@ -21,7 +21,8 @@ def num_parameters(module: torch.nn.Module, trainable: bool = False) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
 
 
-def _linear_weights(module: torch.nn.Module) -> int:
+def linear_weights(module: torch.nn.Module) -> int:
+    """Weights of a module's linear maps."""
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, torch.nn.Linear))
 
 
@@ -31,7 +32,7 @@ def compressor_shape(model: Any) -> Compressor:
         return llm_shape(model.compressor.model_config, model.config.mlp_width, model.generator.config.hidden_size)
     if model.config.compressor_type == "n_layers":
         generator = DecoderShape.from_config(model.generator.config)
-        num_layers = _linear_weights(model.compressor) // generator.layer_weights
+        num_layers = linear_weights(model.compressor) // generator.layer_weights
         return DecoderShape.from_config(model.generator.config, num_layers)
     encoder = next(part for part in model.compressor.modules() if isinstance(part, PreTrainedModel))
     return encoder_shape(encoder, model.config.mlp_width, model.generator.config.hidden_size)
@@ -45,7 +46,7 @@ def llm_shape(config: PretrainedConfig, mlp_width: int, generator_size: int) -> 
 
 def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int) -> EncoderShape:
     """The shape of an encoder compressor; the encoder may be one without values (meta)."""
-    return EncoderShape(_linear_weights(encoder), encoder.config.num_hidden_layers, encoder.config.hidden_size,
+    return EncoderShape(linear_weights(encoder), encoder.config.num_hidden_layers, encoder.config.hidden_size,
                         mlp_width, generator_size)
 
 

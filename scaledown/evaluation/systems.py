@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from scaledown.models.selection import Keep, kept
+
 Questions = list[str]
 Documents = list[list[str]]
 
@@ -70,3 +72,13 @@ FULL_TEXT = System("full_text", _prefill_full_text)
 TRUNCATED_TEXT = System("truncated_text", _prefill_truncated_text)
 NO_DOCUMENTS = System("no_documents", _prefill_no_documents)
 BASELINES = (NO_DOCUMENTS, TRUNCATED_TEXT, FULL_TEXT)
+
+
+def keeping(keep_documents: Keep) -> System:
+    """ScaleDown that compresses and scores all documents in one pass, and reads the best of them alone."""
+
+    def compress(model: Any, questions: Questions, documents: Documents) -> Any:
+        memory = model.compress(questions, documents)
+        return memory.keep(kept(memory, keep_documents, model.config.keep_threshold))
+
+    return System(f"scaledown_keeping_{keep_documents}", _prefill_memory, compress)

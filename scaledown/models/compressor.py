@@ -98,6 +98,11 @@ class Compressor(nn.Module, ABC):
         self.rerank_head = nn.Linear(table.shape[1], 1) if config.enable_reranking else None
         self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
 
+    def add_reranking(self) -> None:
+        """Give a compressor that was trained without them a rerank row, at first the last memory row, and a head."""
+        self.rerank_row = nn.Parameter(self.memory_rows.detach()[-1:].clone())
+        self.rerank_head = nn.Linear(self.memory_rows.shape[1], 1, device=self.memory_rows.device)
+
     def forward(self, texts: CompressorInput, embed: Embed, num_memory: int | None = None) -> Compressed:
         """Compress each document with its query.
 

@@ -53,3 +53,12 @@ class Memory:
         rows = torch.tensor(questions, dtype=torch.long, device=self.num_documents.device)
         return Memory(self.embeddings[rows], None if self.scores is None else self.scores[rows],
                       self.num_documents[rows])
+
+    def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
+        """For each question the memory of some of its documents, by number, in the order in which they are named."""
+        device = self.num_documents.device
+        rows, columns = (torch.tensor(index, dtype=torch.long, device=device) for index in (
+            [row for row, numbers in enumerate(documents) for _ in numbers],
+            [number for numbers in documents for number in numbers]))
+        scores = None if self.scores is None else self.scores[rows, columns]
+        return Memory.of_pairs([Compressed(self.embeddings[rows, columns], scores)], [len(each) for each in documents])

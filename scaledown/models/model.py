@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,7 @@ from scaledown.models.generator import DecodingState, Generator
 from scaledown.models.memory import Memory
 from scaledown.models.objective import Losses, groups, joined
 from scaledown.models.processor import Processor
+from scaledown.models.selection import Answer, Keep, by_score, check, kept
 
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
@@ -79,6 +81,11 @@ class ScaleDownModel(nn.Module):
     def device(self) -> torch.device:
         """Where the model is."""
         return self.generator.separator_row.device
+
+    def enable_reranking(self) -> None:
+        """Let a model that was trained without it learn to score documents too: its reranking head is new."""
+        self.compressor.add_reranking()
+        self.config = self.processor.config = dataclasses.replace(self.config, enable_reranking=True)
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""
@@ -143,31 +150,55 @@ class ScaleDownModel(nn.Module):
 
     def answer(self, questions: Sequence[str], documents: Sequence[Sequence[str]] | None = None,
                memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
-               num_memory_tokens: int | None = None) -> list[str]:
+               num_memory_tokens: int | None = None, keep_documents: Keep = None) -> list[str]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave.
 
         Any number of documents a question, none included; questions of like length are answered together, and the
         answers come back in the order of the questions.
 
+        Args:
+            keep_documents: give the generator the best so many of a question's documents, or with "auto" those that
+                score above the calibrated threshold [all, in the order given].
+
         Raises:
-            ValueError: where both are given, or they do not go together with the questions.
+            ValueError: where both are given, they do not go together with the questions, or the model cannot choose.
         """
+        found = self.answer_with_sources(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
+                                         keep_documents)
+        return [answer.text for answer in found]
+
+    def answer_with_sources(self, questions: Sequence[str], documents: Sequence[Sequence[str]] | None = None,
+                            memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
+                            num_memory_tokens: int | None = None, keep_documents: Keep = None) -> list[Answer]:
+        """As :meth:`answer`, each answer with the documents that it was given, their order and their scores."""
         if documents is not None and memory is not None:
             raise ValueError("give documents or memory, not both")
+        check(keep_documents, self.config.enable_reranking, self.config.keep_threshold)
         if memory is not None and num_memory_tokens is not None:
             raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
         documents = _checked(questions, [[] for _ in questions] if documents is None else documents)
         if memory is not None and len(memory) != len(questions):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
         order = sorted(range(len(questions)), key=lambda number: _size(questions[number], documents[number]))
-        answers: dict[int, str] = {}
+        answers: dict[int, Answer] = {}
         for start in range(0, len(order), batch_size):
             numbers = order[start:start + batch_size]
             asked, given = [questions[number] for number in numbers], [documents[number] for number in numbers]
             read = (self.compress(asked, given, batch_size, num_memory_tokens) if memory is None
                     else memory.select(numbers))
-            answers |= zip(numbers, self.decode(self.prefill(asked, read), max_new_tokens), strict=True)
+            answers |= zip(numbers, self._answers(asked, read, max_new_tokens, keep_documents), strict=True)
         return [answers[number] for number in range(len(questions))]
+
+    def _answers(self, questions: Sequence[str], memory: Memory, max_new_tokens: int,
+                 keep_documents: Keep) -> list[Answer]:
+        sources = kept(memory, keep_documents, self.config.keep_threshold)
+        if keep_documents is not None:
+            memory = memory.keep(sources)
+        texts = self.decode(self.prefill(questions, memory), max_new_tokens)
+        scores = [None] * len(texts) if memory.scores is None else [
+            tuple(row[:len(source)]) for row, source in zip(memory.scores.tolist(), sources, strict=True)]
+        return [Answer(text, tuple(source), score)
+                for text, source, score in zip(texts, sources, scores, strict=True)]
 
     def rerank(self, question: str, documents: Sequence[str]) -> tuple[list[int], list[float]]:
         """Documents by relevance, best first: their numbers, and each one's score in the order given.
@@ -178,7 +209,7 @@ class ScaleDownModel(nn.Module):
         if not self.config.enable_reranking:
             raise ValueError("this model has no reranking head; train one with --enable_reranking")
         scores = self.compress([question], [documents]).scores[0].tolist()
-        return sorted(range(len(scores)), key=lambda number: -scores[number]), scores
+        return by_score(scores), scores
 
     def parameter_groups(self, lr_generator: float, lr_compressor: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups ``{generator,compressor}_{weights,rows}`` with two learning rates (paper, table 7)."""

@@ -24,7 +24,8 @@ def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor
         config: what to build.
         device: a value of ``--device``.
         seed: of every new weight.
-        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that a pretraining left.
+        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left; one without
+            a reranking head gets a new one where ``config`` asks for it.
 
     Raises:
         ValueError: for a device or model that is not there, or a checkpoint of another model.
@@ -36,6 +37,8 @@ def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor
     if init_compressor is None:
         return ScaleDownModel(config, device=place, dtype=dtype_for(place))
     model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=dtype_for(place))
+    if config.enable_reranking and not model.config.enable_reranking:
+        model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)
     return model
 
@@ -64,20 +67,28 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
 
 def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingConfig,
               batch_size: int = 8) -> Callable[[], dict[str, float]]:
-    """A callable that measures the mean answer loss on ``records``, for the trainer to call as it goes."""
+    """A callable that measures the mean losses on ``records``, for the trainer to call as it goes.
+
+    The reranking loss is that of all documents with a teacher's score; where there is none, it is left out.
+    """
 
     def measure() -> dict[str, float]:
         was_training = model.training
         model.eval()
-        total = 0.0
+        answer_loss, squared_errors, num_scores = 0.0, 0.0, 0.0
         with torch.no_grad():
             for start in range(0, len(records), batch_size):
                 share = records[start:start + batch_size]
                 batch = model.processor.collate(share, answer_tokens=config.answer_tokens)
                 losses = model({name: tensor.to(model.device) for name, tensor in batch.items()})
-                total += losses.answer_loss.item() * len(share)
+                answer_loss += losses.answer_loss.item() * len(share)
+                if losses.reranking_loss is not None:
+                    scored = batch["has_score"].sum().item()
+                    squared_errors += losses.reranking_loss.item() * scored
+                    num_scores += scored
         model.train(was_training)
-        return {"answer_loss": total / len(records)}
+        reranking = {"reranking_loss": squared_errors / num_scores} if num_scores else {}
+        return {"answer_loss": answer_loss / len(records)} | reranking
 
     return measure
 

@@ -31,10 +31,12 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
         The last whole checkpoint to go on from, or None for a run that starts anew.
 
     Raises:
-        ValueError: where another run is there and neither flag was given, where there is nothing to resume, or
-            where the run to resume had other settings.
+        ValueError: where another run is there and neither flag was given, or both were; where there is nothing to
+            resume, or the run to resume had other settings; where the folder cannot be made.
     """
     folder = Path(folder)
+    if resume and overwrite:
+        raise ValueError("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder}: is a file; give a folder")
     is_taken = (folder / RUN_FILE).exists() or any(checkpoints(folder))
@@ -46,11 +48,23 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
         return last_checkpoint(folder)
     if overwrite and is_taken:
         remove_run(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     draft = folder / f"{RUN_FILE}.tmp"
     draft.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     os.replace(draft, folder / RUN_FILE)
     return None
+
+
+def make(folder: Path, flag: str = "--output_dir") -> None:
+    """Make ``folder`` where it does not exist.
+
+    Raises:
+        ValueError: naming ``flag``, where that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"{flag} {folder}: this folder cannot be made ({fault.strerror})") from None
 
 
 def checkpoints(folder: Path) -> list[Path]:

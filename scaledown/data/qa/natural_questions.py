@@ -134,7 +134,8 @@ def _query(row: dict[str, Any]) -> str:
 
 def _no_passages(content: Iterable[Any], place: str) -> Iterable[Any]:
     raise ValueError("NQ-open has questions and answers but no passages. Use QED or the simplified Natural Questions, "
-                     "or retrieve passages: python -m scaledown.data.prepare_dataset --corpus_path FILE")
+                     f"or retrieve passages: python -m scaledown.data.prepare_dataset --queries_file {place} "
+                     "--corpus_path FILE")
 
 
 PAGES = Layout("natural_questions", "Natural Questions' JSONL, simplified or original (document_text or "

@@ -29,7 +29,9 @@ def reading(place: Any, layout: Layout) -> Iterator[None]:
     """Turn what goes wrong in a file that is not quite in its layout into a ``ValueError`` that names both."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError) as fault:
+    except KeyError as fault:
+        raise ValueError(f"{place}: not quite {layout.name}: {fault} is missing") from fault
+    except (TypeError, AttributeError, IndexError) as fault:
         raise ValueError(f"{place}: not quite {layout.name} ({type(fault).__name__}: {fault})") from fault
     except ValueError as fault:
         raise ValueError(f"{place}: {fault}") from fault
@@ -42,7 +44,7 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
     rows = _shuffled(source.rows, source.layout.buffered_rows, rng)
     with tqdm(desc="reading", unit=" questions", leave=False) as progress:
         for row in rows:
-            with reading(source.description, source.layout):
+            with reading(f"{source.description}{_id_of(row)}", source.layout):
                 try:
                     question = source.layout.question(row)
                 except Unusable as reason:
@@ -53,6 +55,12 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
             if len(questions) >= limit:
                 break
     return list(questions.values())
+
+
+def _id_of(row: Any) -> str:
+    """Which row it is, for a message."""
+    names = ("id", "_id", "question_id", "example_id")
+    return next((f", {name} {row[name]}" for name in names if isinstance(row, dict) and name in row), "")
 
 
 def _shuffled(rows: Iterable[Any], buffered_rows: int, rng: random.Random) -> Iterator[Any]:

@@ -27,6 +27,7 @@ HUB_DATASETS = {
     "hotpot_qa": ("hotpotqa/hotpot_qa", "distractor"),
 }
 SPLIT_NAMES = {"train": r"train", "validation": r"validation|valid|val|dev", "test": r"test"}
+KILT_KEYS = {"input", "output"}
 SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -104,6 +105,10 @@ def _recognise(dataset: str, content: Any, place: str) -> Source:
         if (head := next(stream, None)) is None:
             raise ValueError(f"{place}: there is nothing in it")
         content = content if isinstance(content, list) else itertools.chain([head], stream)
+    if isinstance(head, dict) and head.keys() >= KILT_KEYS:
+        raise ValueError(f"{place}: KILT's questions come without passages; retrieve them: python -m "
+                         f"scaledown.data.prepare_dataset --queries_file {place} --corpus_path "
+                         "kilt_knowledgesource.json")
     fitting = [layout for layout in LAYOUTS if isinstance(head, dict) and layout.recognises(head)]
     if not fitting:
         keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from scaledown import cli
 from scaledown.hub import EMBEDDED_FOLDER
+from scaledown.training import run_folder
 from scaledown.training.devices import keep_freed_memory
 from scaledown.training.embedded.batches import BatchMaker
 from scaledown.training.embedded.pretrain import PretrainConfig, Pretraining, build_generator
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train to the last step, then write the generator."""
     args = build_parser().parse_args(argv)
     config, work_dir, output_dir = cli.config_from(args, PretrainConfig), Path(args.work_dir), Path(args.output_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    run_folder.make(work_dir, "--work_dir")
+    run_folder.make(output_dir)
     keep_freed_memory()
     if "RANK" in os.environ:
         dist.init_process_group("gloo")

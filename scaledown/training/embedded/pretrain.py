@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -67,6 +67,13 @@ class PretrainConfig:
     decay_share: float = setting(0.3, "share of the steps over which the learning rate falls to 0")
     eval_steps: int = setting(250, "steps between two lines of the log")
     seed: int = setting(42, "seed of weights and batches")
+
+    def __post_init__(self) -> None:
+        numbers = asdict(self)
+        faults = [f"--{name} must be above 0, got {value}" for name, value in numbers.items()
+                  if name not in ("seed", "text_loss_weight") and not value > 0]
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 def build_generator(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:

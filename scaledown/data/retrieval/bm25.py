@@ -1,37 +1,53 @@
-"""BM25 over texts in memory (Robertson and Zaragoza, 2009), by the bm25s library (Lù, arXiv:2407.03618)."""
+"""BM25 (Robertson and Zaragoza, 2009), by the bm25s library (Lù, arXiv:2407.03618)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from scaledown.data.retrieval.searcher import Hit
 
-@dataclass(frozen=True)
-class Hit:
-    """One text found: its place in the indexed texts, and its BM25 score (0: it shares no word with the query)."""
-
-    index: int
-    score: float
+SIZE_FILE = "bm25.json"
 
 
 class BM25:
-    """An index of texts, and its best texts for each query.
+    """An index of texts, in memory or memory-mapped from a folder, and its best texts for each query.
 
     Words are what ``\\w\\w+`` matches, in lower case, without the commonest English ones. Nothing is stemmed, so that
     any language with spaces between its words can be searched.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Iterable[str], show_progress: bool = False) -> None:
         import bm25s
 
-        self.num_texts = len(texts)
         self._index = None
-        tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+        tokens = bm25s.tokenize(texts, stopwords="en", show_progress=False)
+        self.num_texts = len(tokens.ids)
         if set(tokens.vocab) - {""}:
             self._index = bm25s.BM25(method="lucene", backend="numpy")
-            self._index.index(tokens, show_progress=False)
+            self._index.index(tokens, show_progress=show_progress)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._index is not None:
+            self._index.save(folder, show_progress=False)
+        size = {"num_texts": self.num_texts, "has_words": self._index is not None}
+        (folder / SIZE_FILE).write_text(json.dumps(size), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> BM25:
+        """Open an index that was saved; it is read from the disk as it is needed."""
+        import bm25s
+
+        index = cls.__new__(cls)
+        size = json.loads((folder / SIZE_FILE).read_text(encoding="utf-8"))
+        index.num_texts = size["num_texts"]
+        index._index = bm25s.BM25.load(folder, mmap=True) if size["has_words"] else None
+        return index
 
     def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         """The ``top_k`` best texts of each query, best first; fewer where fewer were indexed.

@@ -1,0 +1,56 @@
+"""What a run will need, looked for before it begins: nobody should learn after days that the teacher is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from scaledown import hub
+from scaledown.data import reranking
+from scaledown.data.corpus import sources
+from scaledown.data.pipeline.config import PipelineConfig
+from scaledown.data.retrieval import encoders
+
+TEACHER_WORKS = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
+
+
+def check_needs(config: PipelineConfig) -> None:
+    """Find out within seconds whether files and models can be had; a server is asked when its turn comes.
+
+    Raises:
+        ValueError: where something cannot be had; all of it is named.
+    """
+    faults = []
+    for check in _checks(config):
+        try:
+            check()
+        except ValueError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise ValueError("\n".join(dict.fromkeys(faults)))
+
+
+def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
+    if config.queries.queries_file is not None:
+        yield partial(_require_file, "--queries_file", config.queries.queries_file)
+    if not config.reaches("passages"):
+        return
+    if (corpus := config.corpus.corpus_path) is not None:
+        yield partial(sources.require_corpus, corpus)
+    yield partial(hub.locate, config.generator, config.corpus.generator_revision)
+    retrieval, reranker, teacher = config.retrieval, config.reranker, config.teacher
+    if config.reaches("retrieval") and retrieval.run_file is not None:
+        yield partial(_require_file, "--run_file", retrieval.run_file)
+    if config.reaches("index") and retrieval.model is not None:
+        yield partial(hub.locate, retrieval.model, retrieval.retriever_revision, what_works=encoders.WHAT_WORKS)
+    if config.reaches("reranking"):
+        yield partial(hub.locate, reranker.reranker_model, reranker.reranker_revision,
+                      what_works=reranking.WHAT_WORKS)
+    if config.reaches("teacher") and teacher.teacher_url is None:
+        yield partial(hub.locate, teacher.teacher_model, teacher.teacher_revision, what_works=TEACHER_WORKS)
+
+
+def _require_file(flag: str, path: str) -> None:
+    if not Path(path).is_file():
+        raise ValueError(f"{flag} {path}: no such file")

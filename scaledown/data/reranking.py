@@ -1,0 +1,186 @@
+"""The reranking teacher's scores, by a cross-encoder: python -m scaledown.data.reranking --train_data X.json
+
+A cross-encoder reads a query and a document together and says in one number how relevant the document is. Its raw
+logits become the ``reranking_scores`` of records, which the compressor learns to give (paper, equation 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scaledown.cli import add_flags, command, config_from
+from scaledown.config import setting
+from scaledown.data.records import Record, read_records, write_records
+from scaledown.hub import locate
+
+DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
+WHAT_WORKS = ("What works without it: a local folder, such as the one that "
+              "python -m scaledown.training.embedded.reranker trains.")
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class RerankerConfig:
+    """The cross-encoder (default: the paper's teacher)."""
+
+    reranker_model: str = setting(DEFAULT_RERANKER, "the cross-encoder: a Hub id or a local folder")
+    reranker_revision: str | None = setting(None, "commit, branch or tag of the cross-encoder on the Hub")
+    reranker_batch_size: int = setting(32, "pairs of a query and a document scored together")
+
+    def __post_init__(self) -> None:
+        if self.reranker_batch_size < 1:
+            raise ValueError(f"--reranker_batch_size must be above 0, got {self.reranker_batch_size}")
+
+
+class Reranker:
+    """A cross-encoder, on the GPU where there is one.
+
+    Raises:
+        ValueError: where the model cannot be found or read, or is no cross-encoder that gives one score a pair.
+    """
+
+    def __init__(self, config: RerankerConfig) -> None:
+        self.config = config
+        self.cross_encoder = _load(config)
+
+    def scores(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float]]:
+        """The raw logit (no sigmoid) of each (query, document), with the number of its pair.
+
+        They come as they are computed: longest pairs first, so that batches hold little padding and one that is too
+        big for memory fails at once.
+        """
+        from torch import nn
+
+        order = sorted(range(len(pairs)), key=lambda number: (-sum(map(len, pairs[number])), number))
+        size = self.config.reranker_batch_size
+        for start in range(0, len(order), size):
+            numbers = order[start:start + size]
+            logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=size,
+                                                activation_fn=nn.Identity(), show_progress_bar=False)
+            yield from zip(numbers, map(float, logits), strict=True)
+
+
+def _load(config: RerankerConfig) -> Any:
+    name, revision = config.reranker_model, config.reranker_revision
+    from safetensors import SafetensorError
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoConfig
+
+    try:
+        place = locate(name, revision, what_works=WHAT_WORKS)
+        architectures = AutoConfig.from_pretrained(place, revision=revision).architectures or []
+        if not any(each.endswith("ForSequenceClassification") for each in architectures):
+            raise ValueError(f"its config names {architectures}, and no ...ForSequenceClassification: not a "
+                             "cross-encoder, or one without a trained head")
+        cross_encoder = CrossEncoder(place, revision=revision)
+    except (OSError, SafetensorError, ValueError) as fault:
+        raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
+    if cross_encoder.num_labels != 1:
+        raise ValueError(f"--reranker_model {name}: gives {cross_encoder.num_labels} numbers a pair; expected a "
+                         "cross-encoder that gives one")
+    return cross_encoder
+
+
+class _ScoreFile:
+    """Scores as they come, beside the output until it is whole, so that a killed run goes on where it was.
+
+    Line 1 says what is scored and by which model; each further line is one ``[number, score]``.
+
+    Raises:
+        ValueError: where the file holds the scores of other pairs or of another model.
+    """
+
+    def __init__(self, output_file: Path, config: RerankerConfig, pairs: Sequence[Pair]) -> None:
+        self.path = output_file.with_name(f".{output_file.name}.scores")
+        digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+        self._head = json.dumps({"pairs": digest, "reranker_model": config.reranker_model,
+                                 "reranker_revision": config.reranker_revision})
+        self.scores: dict[int, float] = {}
+        self._num_bytes = 0
+        if self.path.exists():
+            self._read(output_file)
+
+    def _read(self, output_file: Path) -> None:
+        content = self.path.read_bytes()
+        # What a kill cut short stands behind the last line break.
+        self._num_bytes = content.rfind(b"\n") + 1
+        head, *lines = content[:self._num_bytes].decode().splitlines() or [self._head]
+        if head != self._head:
+            raise ValueError(f"--output_file {output_file}: {self.path} holds scores of other records, or by another "
+                             "--reranker_model; delete it, or give another --output_file")
+        self.scores = dict(map(json.loads, lines))
+
+    def append(self, scores: Iterator[tuple[int, float]]) -> None:
+        """Keep each score on disk as it comes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8", buffering=1) as file:
+            file.truncate(self._num_bytes)
+            if not self._num_bytes:
+                file.write(f"{self._head}\n")
+            for number, score in scores:
+                file.write(f"{json.dumps([number, score])}\n")
+                self.scores[number] = score
+
+
+def score_pairs(reranker: Reranker, pairs: Sequence[Pair]) -> list[float]:
+    """The score of every pair, in their order, with a progress bar."""
+    found = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
+    return [found[number] for number in range(len(pairs))]
+
+
+def with_scores(records: Sequence[Record], scores: Sequence[float]) -> list[Record]:
+    """The records with ``reranking_scores``, from the scores of all their documents one after another."""
+    left = iter(scores)
+    return [dataclasses.replace(record, reranking_scores=tuple(next(left) for _ in record.documents))
+            for record in records]
+
+
+def pairs_of(records: Sequence[Record]) -> list[Pair]:
+    """Each query with each of its documents."""
+    return [(record.query, document) for record in records for document in record.documents]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_data", required=True, help="records to be scored, JSON or JSONL")
+    parser.add_argument("--output_file", required=True, help="the records with their reranking_scores; a killed run "
+                        "goes on where it was")
+    add_flags(parser, RerankerConfig)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score every document of every record."""
+    args = build_parser().parse_args(argv)
+    config, output_file = config_from(args, RerankerConfig), Path(args.output_file)
+    records = read_records(args.train_data)
+    pairs = pairs_of(records)
+    kept = _ScoreFile(output_file, config, pairs)
+    missing = [number for number in range(len(pairs)) if number not in kept.scores]
+    print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}"
+          + f"; {len(kept.scores)} are already" * bool(kept.scores))
+    if missing:
+        found = Reranker(config).scores([pairs[number] for number in missing])
+        bar = tqdm(found, desc="scoring", total=len(pairs), initial=len(kept.scores), unit="pair")
+        kept.append((missing[place], score) for place, score in bar)
+    write_records(output_file, with_scores(records, [kept.scores[number] for number in range(len(pairs))]))
+    kept.path.unlink(missing_ok=True)
+    print(f"done: {output_file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

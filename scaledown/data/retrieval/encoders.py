@@ -1,0 +1,93 @@
+"""Encoders by sentence-transformers: texts to dense vectors, or to sparse ones over a vocabulary (SPLADE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from scaledown import hub
+from scaledown.data.retrieval.config import RetrievalConfig
+
+WHAT_WORKS = "What works without it: --retriever bm25, or --retriever_model FOLDER."
+
+
+class Encoder(Protocol):
+    """Reads documents and queries, each in the way that its model was trained for."""
+
+    width: int
+
+    def documents(self, texts: Sequence[str]) -> Any:
+        """The vectors (texts, width) of documents."""
+
+    def queries(self, texts: Sequence[str]) -> Any:
+        """The vectors (texts, width) of queries."""
+
+
+class DenseEncoder:
+    """Vectors as fp32 arrays; where the model compares by cosine, of length 1, so that products compare them."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self.width = model.get_embedding_dimension()
+        self._model = model
+        self._settings = {"batch_size": batch_size, "convert_to_numpy": True, "show_progress_bar": False,
+                          "normalize_embeddings": model.similarity_fn_name == "cosine"}
+
+    def documents(self, texts: Sequence[str]) -> np.ndarray:
+        """See :class:`Encoder`."""
+        return self._model.encode_document(list(texts), **self._settings).astype(np.float32)
+
+    def queries(self, texts: Sequence[str]) -> np.ndarray:
+        """See :class:`Encoder`."""
+        return self._model.encode_query(list(texts), **self._settings).astype(np.float32)
+
+
+class SparseEncoder:
+    """Vectors as scipy's compressed rows."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self.width = model.get_embedding_dimension()
+        self._model = model
+        self._settings = {"batch_size": batch_size, "convert_to_tensor": True, "convert_to_sparse_tensor": True,
+                          "save_to_cpu": True, "show_progress_bar": False}
+
+    def documents(self, texts: Sequence[str]) -> Any:
+        """See :class:`Encoder`."""
+        return _compressed_rows(self._model.encode_document(list(texts), **self._settings))
+
+    def queries(self, texts: Sequence[str]) -> Any:
+        """See :class:`Encoder`."""
+        return _compressed_rows(self._model.encode_query(list(texts), **self._settings))
+
+
+def load_encoder(config: RetrievalConfig) -> Encoder:
+    """Load the encoder of a ``splade`` or ``dense`` retriever.
+
+    Raises:
+        ValueError: where it cannot be found or read, or is of another kind.
+    """
+    import sentence_transformers
+    from safetensors import SafetensorError
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+
+    place = hub.locate(config.model, config.retriever_revision, what_works=WHAT_WORKS)
+    is_sparse = config.retriever == "splade"
+    load = sentence_transformers.SparseEncoder if is_sparse else sentence_transformers.SentenceTransformer
+    try:
+        model = load(place, revision=config.retriever_revision)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        raise ValueError(f"--retriever_model {config.model}: cannot be read as an encoder for --retriever "
+                         f"{config.retriever} ({fault})") from fault
+    # Of any other model sentence-transformers makes a sparse one, with weights that nobody has trained.
+    if is_sparse and not any(isinstance(module, SpladePooling | SparseStaticEmbedding) for module in model.modules()):
+        raise ValueError(f"--retriever_model {config.model}: is no SPLADE model, as --retriever splade needs")
+    return (SparseEncoder if is_sparse else DenseEncoder)(model, config.retriever_batch_size)
+
+
+def _compressed_rows(vectors: Any) -> Any:
+    from scipy.sparse import csr_array
+
+    vectors = vectors.coalesce()
+    rows, columns = vectors.indices().numpy()
+    return csr_array((vectors.values().float().numpy(), (rows, columns)), shape=tuple(vectors.shape))

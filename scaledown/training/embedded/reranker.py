@@ -1,0 +1,114 @@
+"""Train a reranking teacher on the embedded world: python -m scaledown.training.embedded.reranker
+
+A cross-encoder as deep as the embedded generator, and started from its weights: its later layers know already which
+document speaks of the entity asked for (docs/EXPERIMENTS.md). It takes minutes on a CPU and does not ship.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from scaledown import cli
+from scaledown.config import EMBEDDED, setting
+from scaledown.data.synthetic import GOLD_SCORE
+from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
+from scaledown.training.devices import keep_freed_memory
+from scaledown.training.embedded.tokenizer import TURN_END, TURN_START
+
+
+@dataclass(frozen=True)
+class RerankerTrainingConfig:
+    """How the cross-encoder is trained."""
+
+    num_questions: int = setting(2400, "questions of the embedded world's training half")
+    num_candidates: int = setting(6, "documents of each, of which one or two are relevant")
+    batch_size: int = setting(48, "pairs of a question and a document a step")
+    learning_rate: float = setting(1e-3, "peak learning rate of AdamW, falling linearly")
+    seed: int = setting(42, "seed of the questions, of their order and of the head")
+
+    def __post_init__(self) -> None:
+        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
+                  for name in ("num_questions", "num_candidates", "batch_size", "learning_rate")
+                  if getattr(self, name) <= 0]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def build_cross_encoder(seed: int) -> Any:
+    """The embedded generator with a new head on the state of the token that ends a pair."""
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = load_tokenizer(EMBEDDED)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {TURN_END}", pair=f"$A {TURN_START} $B {TURN_END}",
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in (TURN_START, TURN_END)])
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        EMBEDDED_FOLDER, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return CrossEncoder(folder)
+
+
+def pairs(config: RerankerTrainingConfig) -> Iterator[dict[str, Any]]:
+    """Questions with each of their candidates, and 1 for those that are relevant."""
+    for record in ranking_records(config.num_questions, config.seed, "train", config.num_candidates):
+        for document, score in zip(record.documents, record.reranking_scores, strict=True):
+            yield {"query": record.query, "document": document, "label": float(score == GOLD_SCORE)}
+
+
+def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
+    """Train by binary cross-entropy, so that a logit is the log-odds of relevance, and save to ``folder``."""
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    rows = list(pairs(config))
+    random.Random(config.seed).shuffle(rows)
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=config.batch_size, num_train_epochs=1,
+        learning_rate=config.learning_rate, warmup_steps=0.05, lr_scheduler_type="linear", seed=config.seed,
+        save_strategy="no", logging_steps=20, report_to=[], use_cpu=not torch.cuda.is_available())
+    CrossEncoderTrainer(model, arguments, Dataset.from_list(rows), loss=BinaryCrossEntropyLoss(model)).train()
+    model.save_pretrained(str(folder))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", default="embedded_reranker", help="gets the cross-encoder [embedded_reranker]")
+    cli.add_flags(parser, RerankerTrainingConfig)
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, and say how to use the result."""
+    args = build_parser().parse_args(argv)
+    config, folder = cli.config_from(args, RerankerTrainingConfig), Path(args.output_dir)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"--output_dir {folder}: is not empty; give another folder, or delete it")
+    keep_freed_memory()
+    model = build_cross_encoder(config.seed)
+    print(f"training a cross-encoder of {sum(weight.numel() for weight in model.parameters()):,} weights on "
+          f"{config.num_questions} questions with {config.num_candidates} documents each")
+    train(model, config, folder)
+    print(f"done: {folder}; as a teacher: --reranker_model {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The embedded world's reranking teacher: how it reads a pair, that it trains, and that it serves as a teacher."""
+
+from __future__ import annotations
+
+import pytest
+
+from scaledown.data.reranking import Reranker, RerankerConfig
+from scaledown.hub import load_tokenizer
+from scaledown.training.embedded import reranker
+from scaledown.training.embedded.tokenizer import TURN_END, TURN_START
+
+SMALL = ["--num_questions", "4", "--num_candidates", "3", "--batch_size", "4"]
+
+
+def test_pairs_are_questions_with_their_candidates():
+    config = reranker.RerankerTrainingConfig(num_questions=5, num_candidates=4)
+    rows = list(reranker.pairs(config))
+    assert rows == list(reranker.pairs(config)) and len(rows) == 20
+    for start in range(0, 20, 4):
+        share = rows[start:start + 4]
+        assert len({row["query"] for row in share}) == 1 and 1 <= sum(row["label"] for row in share) <= 2
+
+
+def test_it_trains_and_scores_as_a_teacher(tmp_path, capsys):
+    folder = tmp_path / "teacher"
+    assert reranker.main(["--output_dir", str(folder), *SMALL]) == 0
+    assert f"--reranker_model {folder}" in capsys.readouterr().out
+    teacher = Reranker(RerankerConfig(str(folder)))
+    read = teacher.cross_encoder.tokenizer("Who?", "Ada did.").input_ids
+    plain = load_tokenizer("embedded")
+    start, end = plain.convert_tokens_to_ids([TURN_START, TURN_END])
+    assert read == [*plain("Who?").input_ids, start, *plain("Ada did.").input_ids, end]
+    long, short = ("Who is the mayor of Garwick?", "Garwick elected Ada. " * 9), ("Who?", "Ada")
+    alone = [dict(teacher.scores([pair]))[0] for pair in (long, short)]
+    assert [dict(teacher.scores([long, short]))[number] for number in (0, 1)] == pytest.approx(alone, abs=1e-4)
+    assert reranker.main(["--output_dir", str(folder), *SMALL]) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["num_questions", "num_candidates", "batch_size", "learning_rate"])
+def test_a_setting_that_cannot_be_is_refused(flag, tmp_path, capsys):
+    assert reranker.main(["--output_dir", str(tmp_path / "x"), f"--{flag}", "0"]) == 2
+    assert f"--{flag}" in capsys.readouterr().err and not (tmp_path / "x").exists()
