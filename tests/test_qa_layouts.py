@@ -8,7 +8,15 @@ import random
 
 import pytest
 
-from scaledown.data.answers import answer_spans, answer_tokens, holds_answer, is_found_in_text, padded
+from scaledown.data.answers import (
+    answer_spans,
+    answer_tokens,
+    holds_answer,
+    is_found_in_text,
+    padded,
+    searchable,
+    worded,
+)
 from scaledown.data.qa import hotpotqa, natural_questions, squad, triviaqa
 from scaledown.data.qa.detokenise import detokenise
 from scaledown.data.qa.question import Unusable
@@ -94,6 +102,14 @@ def test_an_answer_is_held_as_whole_tokens():
     assert not holds("the party", "art") and not holds("New York", "York New")
     assert [is_found_in_text(answer) for answer in ("Yes", "no.", "the", "", "yes men")] == [False] * 4 + [True]
     assert answer_spans("St. Louis, the U.S. and US", ["US", "St Louis"]) == [(0, 10), (15, 19), (24, 26)]
+
+
+@pytest.mark.parametrize(("text", "answer", "is_held"), [
+    ("Charles Darwin's theory", "Charles Darwin", True), ("It lasted 1919–1980.", "1919", True),
+    ("Water’s weight", "the water", True), ("waterfalls", "water", False), ("the U.S. Army", "U.S.", True),
+    ("in 19190", "1919", False)])
+def test_no_guise_of_an_answer_escapes(text, answer, is_held):
+    assert holds_answer(searchable(text), [padded(answer), worded(answer)]) == is_held
 
 
 def test_squad_takes_the_commonest_answer_and_its_place():

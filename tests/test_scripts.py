@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from functools import partial
 
 import pytest
@@ -92,6 +93,18 @@ def test_the_check_of_an_installation_fails_where_something_is_wrong(monkeypatch
     monkeypatch.setattr(test_training, "_is_alone_as_in_a_batch", lambda model, records: False)
     assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 1
     assert "neighbours and padding" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_full_disk_gets_a_message_and_leaves_no_half_checkpoint(generator, data, tmp_path, capsys):
+    folder, unlimited = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, unlimited[1]))
+    try:
+        assert train.main(["--train_data", data, "--generator_model", generator, "--output_dir", str(folder), *QUICK]
+                          ) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert "the weights cannot be written" in capsys.readouterr().err
+    assert not list(folder.rglob("*.safetensors"))
 
 
 def broken(tmp_path, text):

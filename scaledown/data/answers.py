@@ -23,6 +23,17 @@ def padded(text: str) -> str:
     return f" {' '.join(answer_tokens(text))} "
 
 
+def searchable(text: str) -> str:
+    """What to search for a :func:`padded` or :func:`worded` answer that must not be in a text in any guise."""
+    return f"{padded(text)}\n{worded(text)}"
+
+
+def worded(text: str) -> str:
+    """As :func:`padded`, but any punctuation parts words: "Darwin's" has "Darwin" in it, "1919–1980" has "1919"."""
+    words = (word for word in re.findall(r"\w+", text.lower()) if not _ARTICLES.fullmatch(word))
+    return f" {' '.join(words)} "
+
+
 def is_found_in_text(answer: str) -> bool:
     """Whether an answer is one that its document states: not yes or no, nor nothing once normalised."""
     return padded(answer).strip() not in ("", *YES_NO)

@@ -86,6 +86,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` whose files move into it at the end, so that none is half-written.
 
     ``config.json`` moves last: a folder that has one is complete.
+
+    Raises:
+        ValueError: where the disk cannot take the weights.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -98,5 +101,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             target = folder / path.relative_to(draft)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
+    except SafetensorError as fault:
+        raise ValueError(f"{folder}: the weights cannot be written ({fault})") from fault
     finally:
         shutil.rmtree(draft, ignore_errors=True)
