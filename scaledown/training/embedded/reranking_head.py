@@ -1,7 +1,7 @@
 """Teach an embedded checkpoint to score documents too: python -m scaledown.training.embedded.reranking_head
 
 The compressor learns scores while its memory is held to what it was, so the generator, which is left alone, goes on
-answering from it. That takes a quarter of joint training's time a step; docs/EXPERIMENTS.md has the figures.
+answering from it. No prompt is read, so a step costs less than one of joint training (docs/EXPERIMENTS.md).
 """
 
 from __future__ import annotations
