@@ -1,7 +1,7 @@
 """Which compressed documents the generator reads: all, the best few, or those that score high enough.
 
 Compressing scores every document in the same pass, so a pipeline that would rerank anyway compresses for nothing
-(paper, section 3.2). Where few documents matter the generator is given few, and an easy question costs less.
+(arXiv:2504.07109). Where few documents matter the generator is given few, and an easy question costs less.
 """
 
 from __future__ import annotations
