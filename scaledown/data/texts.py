@@ -23,7 +23,7 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
 
     Args:
         source: a ``.txt`` file (paragraphs between blank lines), ``.json`` or ``.jsonl`` records (each document once),
-            a ``.parquet`` file or a Hub dataset (its column ``text``, split ``train``).
+            a ``.parquet`` file, a folder of such, or a Hub dataset (their column ``text``, split ``train``).
         num_texts: when to stop.
         seed: draws the order in which a dataset's files are read.
 
@@ -45,7 +45,7 @@ def _of_file(path: Path, seed: int) -> Iterable[str]:
     if path.suffix in (".json", ".jsonl"):
         return dict.fromkeys(document for record in read_records(path) for document in record.documents)
     if path.suffix == ".parquet":
-        return _column(stream_rows(str(path), seed, path="parquet", data_files=str(path), split="train"), str(path))
+        return _column(str(path), seed, path="parquet", data_files=str(path))
     try:
         return re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as fault:
@@ -54,13 +54,12 @@ def _of_file(path: Path, seed: int) -> Iterable[str]:
 
 
 def _of_hub(name: str, seed: int) -> Iterator[str]:
-    place = hub.locate(name, kind="dataset")
-    return _column(stream_rows(f"{name} on the Hub", seed, path=place, split="train"), name)
+    return _column(name, seed, path=hub.locate(name, kind="dataset"))
 
 
-def _column(rows: Iterator[dict[str, Any]], place: str) -> Iterator[str]:
-    for row in rows:
+def _column(source: str, seed: int, **options: Any) -> Iterator[str]:
+    for row in stream_rows(f"--pretrain_data {source}", seed, split="train", **options):
         if not isinstance(row.get(TEXT_COLUMN), str):
-            raise ValueError(f"--pretrain_data {place}: expected a column {TEXT_COLUMN!r} of texts, found "
+            raise ValueError(f"--pretrain_data {source}: expected a column {TEXT_COLUMN!r} of texts, found "
                              f"{', '.join(row)}")
         yield row[TEXT_COLUMN]

@@ -114,12 +114,11 @@ def plot_needle(path: Path, found: dict[str, Any]) -> None:
     heat, curve = figure.subplots(2, 1, height_ratios=(1.15, 1))
     _heat_map(figure, heat, found["example"])
     _curve(curve, found["around"])
-    top = max(found["around"]["asked"]["cosine"])
     asked, other = (dict(zip(*found["around"][way].values(), strict=True))[0] for way in WAYS)
-    style.head(figure, f"At the answer's own tokens the memory's likeness is {asked:.2f} where the question asks for "
-               f"it, {other:.2f} where it asks for something else",
-               f"Cosine of memory embeddings with the generator's embeddings of document tokens. Curve: n = "
-               f"{found['n']} documents, largest over a document's embeddings; highest mean {top:.2f}.")
+    style.head(figure, f"Likeness of the memory to the answer's tokens: {asked:.2f} when asked for it, "
+               f"{other:.2f} when not",
+               "Cosine of memory embeddings with the generator's embeddings of the document's tokens. Curve: the "
+               f"embeddings' largest, mean of n = {found['n']} documents.")
     style.save(figure, path)
 
 
@@ -143,7 +142,7 @@ def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
     near.set_yticks(range(len(shown)), ["  ".join(repr(each["token"].strip())[1:-1] for each in row)
                                         for row in example["nearest"]], fontsize=9, color=style.QUIET)
     near.tick_params(length=0)
-    near.set_ylabel("nearest words of the vocabulary", fontsize=9, color=style.QUIET)
+    axes.text(1.008, 1.03, "nearest in the vocabulary", transform=axes.transAxes, fontsize=9, color=style.INK)
     for spine in [*axes.spines.values(), *near.spines.values()]:
         spine.set_visible(False)
     figure.colorbar(image, ax=axes, fraction=0.015, pad=0.01, label="cosine").outline.set_visible(False)
@@ -152,11 +151,11 @@ def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
 def _curve(axes: Axes, around: dict[str, Any]) -> None:
     style.quiet(axes, grid="y")
     axes.axvspan(-0.5, 0.5, color=style.shade(style.COLOURS["full_text"], 0.18), zorder=0)
-    for way, label in WAYS.items():
+    for number, (way, label) in enumerate(WAYS.items()):
         line = around[way]
         axes.plot(line["distance_tokens"], line["cosine"], color=COLOURS[way], linewidth=2, marker="o", markersize=3.5)
-        axes.annotate(label, (line["distance_tokens"][-1], line["cosine"][-1]), xytext=(8, 0), fontsize=10,
-                      textcoords="offset points", color=COLOURS[way], va="center", annotation_clip=False)
+        axes.text(0.99, 0.93 - 0.11 * number, f"\N{BLACK CIRCLE} {label}", transform=axes.transAxes, ha="right",
+                  fontsize=11, fontweight="bold", color=COLOURS[way])
     axes.set_xlabel("tokens before (-) and after (+) the answer; 0: inside it", fontsize=9, color=style.QUIET)
     axes.set_ylabel("cosine", fontsize=9, color=style.QUIET)
     axes.set_xlim(-WINDOW_TOKENS - 0.5, WINDOW_TOKENS + 0.5)

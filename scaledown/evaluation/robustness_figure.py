@@ -13,16 +13,15 @@ from scaledown.evaluation.robustness_sweeps import NUM_DOCUMENTS, PLACES_AMONG
 
 Rows = Sequence[Mapping[str, Any]]
 PANELS = {
-    "num_documents": ("More documents", "documents of a question (log scale)"),
+    "num_documents": ("More documents", "documents of a question"),
     "gold_place": ("Where the right one stands", f"place of the right document, of {PLACES_AMONG}"),
-    "alike_share": ("Documents that look like it", f"share of the {NUM_DOCUMENTS - 1} wrong documents found for the "
-                                                   "same question"),
-    "document_tokens": ("Longer documents", "tokens of a document, filled up with other text; 0: as it is"),
-    "num_memory_tokens": ("Fewer embeddings", "memory tokens of a document (log scale)"),
+    "alike_share": ("Documents that look like it", f"share of look-alikes among the {NUM_DOCUMENTS - 1} wrong ones"),
+    "document_tokens": ("Longer documents", "tokens of a document, filled up with other text"),
+    "num_memory_tokens": ("Fewer embeddings", "memory tokens of a document"),
 }
-LOG_PANELS = ("num_documents", "num_memory_tokens")
+EVEN_PANELS = ("num_documents", "num_memory_tokens")
+"""Panels whose values grow by factors: there they stand at even distances."""
 LABELS = {"scaledown": "ScaleDown", "full_text": "full text", "truncated_text": "truncated text, same budget"}
-SHIFTS = {"scaledown": 0, "full_text": 6, "truncated_text": 0}
 
 
 def plot_robustness(path: Path, rows: Rows, metric: str = "exact_match") -> None:
@@ -53,7 +52,7 @@ def _panel(axes: Axes, name: str, rows: Rows, metric: str) -> None:
     title, unit = PANELS[name]
     style.quiet(axes, grid="y")
     values = sorted({row["value"] for row in rows})
-    places = {value: place if name in LOG_PANELS else value for place, value in enumerate(values)}
+    places = {value: place if name in EVEN_PANELS else value for place, value in enumerate(values)}
     for system in LABELS:
         line = sorted((row for row in rows if row["system"] == system), key=lambda row: row["value"])
         if not line:
@@ -64,7 +63,8 @@ def _panel(axes: Axes, name: str, rows: Rows, metric: str) -> None:
         axes.vlines(at, *zip(*(row[f"{metric}_ci95"] for row in line), strict=True), color=style.COLOURS[system],
                     linewidth=1.2, alpha=0.45)
     axes.set_ylim(-0.02, 1.04)
-    axes.set_xticks(list(places.values()), [f"{value:g}" for value in values], fontsize=9)
+    labels = [f"{value:g}" if value or name != "document_tokens" else "as is" for value in values]
+    axes.set_xticks(list(places.values()), labels, fontsize=9)
     axes.margins(x=0.08)
     axes.set_title(title, loc="left", fontsize=12, color=style.INK)
     axes.set_xlabel(unit, fontsize=9, color=style.QUIET)
