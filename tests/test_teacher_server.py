@@ -31,8 +31,8 @@ def quick(monkeypatch):
 
 
 def teacher(url, **settings):
-    return load_teacher(TeacherConfig(teacher_model="m", teacher_url=url, **{"teacher_timeout_seconds": 5.0}
-                                      | {"teacher_patience_seconds": 5.0} | settings))
+    return load_teacher(TeacherConfig(teacher_model="m", teacher_url=url, **{"teacher_timeout_seconds": 60.0}
+                                      | {"teacher_patience_seconds": 60.0} | settings))
 
 
 def echo(body, times):
@@ -67,7 +67,7 @@ def test_answers_come_as_they_are_ready_and_no_more_are_asked_at_once_than_allow
             now[0] += 1
             most[0] = max(most[0], now[0])
         if query_of(body) == "q0":
-            first_may_end.wait(5)
+            first_may_end.wait(60)
         with lock:
             now[0] -= 1
         return echo(body, times)
@@ -127,7 +127,7 @@ def test_what_is_under_way_when_one_fails_still_counts_and_nothing_new_is_asked(
         if query_of(body) == "q0":
             refused.set()
             return Reply(413, "too long")
-        refused.wait(5)
+        refused.wait(60)
         time.sleep(0.1)
         return echo(body, times)
 
@@ -144,10 +144,10 @@ def test_after_a_failure_nobody_waits_to_ask_again():
 
     def reply(body, times):
         if query_of(body) == "q0":
-            waiting.wait(5)
+            waiting.wait(60)
             return Reply(413, "too long")
         waiting.set()
-        return Reply(429, "later", {"Retry-After": "3"}) if times == 1 else echo(body, times)
+        return Reply(429, "later", {"Retry-After": "40"}) if times == 1 else echo(body, times)
 
     with chat_server(all_but_the_first(reply)) as asked, pytest.raises(ValueError, match="answers 413.* The 0 answers"):
         list(teacher(asked.url).answers(QUESTIONS[:2]))

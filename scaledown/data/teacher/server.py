@@ -8,7 +8,6 @@ is started with ``--generation-config vllm``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import random
@@ -125,15 +124,14 @@ class ServerTeacher:
                 answer = await ask()
             except Trouble as trouble:
                 pause = _pause(trouble, attempt)
-                if not trouble.may_pass or trouble.status in final or has_failed.is_set() \
-                        or time.monotonic() + pause > give_up:
+                if not trouble.may_pass or trouble.status in final or time.monotonic() + pause > give_up:
                     raise
                 self._warn(trouble, attempt)
+                if await _happens(has_failed, pause):
+                    raise
             else:
                 self._has_warned = False
                 return answer
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(has_failed.wait(), pause)
         raise AssertionError("unreachable")
 
     def _warn(self, trouble: Trouble, attempt: int) -> None:
@@ -141,6 +139,15 @@ class ServerTeacher:
         if attempt and not self._has_warned:
             self._has_warned = True
             logger.warning("the teacher at %s %s; asking again", self._config.teacher_url, trouble)
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Wait so long; True, and at once, where ``event`` comes first."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _pause(trouble: Trouble, attempt: int) -> float:
