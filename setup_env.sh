@@ -42,8 +42,11 @@ detect_build() {
 # Changes with everything that decides what .venv holds.
 fingerprint() { { "$python" -V; echo "$TORCH_VERSION"; cat "$here"/requirements*.txt; } | cksum | tr ' ' -; }
 
-# Every requirement's import name is its own name with _ for -.
-modules() { sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_'; }
+# A requirement's import name is its own name with _ for -, but for these two.
+modules() {
+    sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_' |
+        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/'
+}
 
 is_ready() {
     local done_fingerprint done_build
