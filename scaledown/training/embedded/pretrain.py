@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from scaledown.config import setting
 from scaledown.data.synthetic import Difficulty
 from scaledown.training.embedded.batches import BatchMaker, Mixture
+from scaledown.training.muon import Muon
 
 PROMOTION_EXACT_MATCH = 0.7
 EMBEDDING_SCALE = 0.3
@@ -150,8 +151,7 @@ class Pretraining:
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
         self.optimizers = {
-            "muon": torch.optim.Muon(matrices, lr=config.learning_rate_matrices, weight_decay=0.01,
-                                     adjust_lr_fn="match_rms_adamw"),
+            "muon": Muon(matrices, lr=config.learning_rate_matrices, weight_decay=0.01),
             "adamw": torch.optim.AdamW(rest, lr=config.learning_rate_rest, betas=(0.9, 0.95), weight_decay=0.0),
         }
         self.peaks = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
