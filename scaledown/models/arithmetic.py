@@ -42,12 +42,15 @@ def rms_norm(norm: nn.Module, states: Tensor) -> Tensor:
 
 def gated(act: nn.Module, gate: Tensor, up: Tensor) -> Tensor:
     """``act(gate) * up`` (..., F), for SiLU in one step."""
-    return _SwiGLU.apply(gate, up) if isinstance(act, SILU) else act(gate) * up
+    if not isinstance(act, SILU):
+        return act(gate) * up
+    return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else F.silu(gate).mul_(up)
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding of ``states`` (N, heads, W) by cosines and sines (N, W), as transformers has them."""
-    return _Rotation.apply(states, cos[:, None], sin[:, None])
+    cos, sin = cos[:, None], sin[:, None]
+    return _Rotation.apply(states, cos, sin) if torch.is_grad_enabled() else _turn(states, cos, sin)
 
 
 def add_low_rank(result: Tensor, rows: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
@@ -60,7 +63,11 @@ def add_low_rank(result: Tensor, rows: Tensor, down: Tensor, up: Tensor, scale: 
         up: (E, r).
         scale: LoRA's alpha / r.
     """
-    return _AddLowRank.apply(result, rows.to(result.dtype), down.to(result.dtype), up.to(result.dtype), scale)
+    rows, down, up = (each.to(result.dtype) for each in (rows, down, up))
+    if torch.is_grad_enabled():
+        return _AddLowRank.apply(result, rows, down, up, scale)
+    _add_product(result, linear(rows.flatten(0, -2), down), up, scale)
+    return result
 
 
 def _are_few(rows: Tensor) -> bool:
@@ -127,11 +134,15 @@ def _turn(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return found.to(states.dtype)
 
 
+def _add_product(result: Tensor, inner: Tensor, up: Tensor, scale: float) -> None:
+    result.flatten(0, -2).addmm_(inner, up.T, alpha=scale)
+
+
 class _AddLowRank(Function):
     @staticmethod
     def forward(ctx: Any, result: Tensor, rows: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        inner = linear(rows.flatten(0, -2), down)
-        result.flatten(0, -2).addmm_(inner, up.T, alpha=scale)
+        inner = rows.flatten(0, -2) @ down.T
+        _add_product(result, inner, up, scale)
         ctx.mark_dirty(result)
         ctx.save_for_backward(rows, inner, down, up)
         ctx.scale = scale
