@@ -32,6 +32,7 @@ def plot_by_documents(path: Path, rows: Sequence[Mapping[str, Any]], where: str)
         ends[system] = times[-1]["median"]
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
+    axes.set_xticks(sorted({row["num_documents"] for row in rows}))
     axes.set_xlabel("documents a question", fontsize=9, color=style.QUIET)
     axes.set_ylabel("milliseconds a question", fontsize=9, color=style.QUIET)
     heights = style.spread([value / axes.get_ylim()[1] for value in ends.values()], gap=0.06)
@@ -56,7 +57,7 @@ def plot_by_phase(path: Path, rows: Sequence[Mapping[str, Any]], where: str) -> 
             axes.barh(place, value, left=start, height=0.66, edgecolor="white", linewidth=0.6,
                       color=style.shade(COLOURS[row["system"]], PHASE_SHADES[phase]))
             start += value
-        axes.text(start, place, f"  {start:.3g} ms", va="center", color=style.INK)
+        axes.text(start, place, f"  {style.short(start)} ms", va="center", color=style.INK)
     axes.set_yticks(range(len(own)), [NAMES[row["system"]] for row in own], color=style.INK)
     axes.set_ylim(len(own) - 0.5, -0.5)
     axes.margins(x=0.12)

@@ -94,3 +94,8 @@ def save(figure: Figure, path: Path) -> None:
     unfinished = path.with_name(path.name + ".tmp")
     figure.savefig(unfinished, format="png", dpi=150)
     os.replace(unfinished, path)
+
+
+def short(value: float) -> str:
+    """A number as a label: three digits, or whole thousands."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -198,14 +198,11 @@ def phase_legend(figure: Figure) -> None:
     figure.legend(handles=patches, loc="outside lower left", ncols=len(PHASES), frameon=False, fontsize=10)
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _speed_title(latencies: Mapping[str, Latency]) -> str:
     scaledown, full_text = (latencies[system].total.median_ms for system in ("scaledown", "full_text"))
     ratio = f" ({full_text / scaledown:.2g}x the speed)" if scaledown > 0 else ""
-    return f"A query takes {_short(scaledown)} ms with ScaleDown and {_short(full_text)} ms with full text{ratio}"
+    ours, theirs = style.short(scaledown), style.short(full_text)
+    return f"A query takes {ours} ms with ScaleDown and {theirs} ms with full text{ratio}"
 
 
 def _flops_unit(flops: Mapping[str, Mapping[str, float]]) -> tuple[float, str]:
@@ -233,6 +230,6 @@ def _name_totals(axes: Axes, totals: Sequence[tuple[float, float, float]], unit:
         if low < high:
             axes.plot((low, high), (row, row), color=style.INK, linewidth=1.3, marker="|", markersize=7)
             axes.plot(total, row, color=style.INK, marker="o", markersize=4)
-        axes.text(max(total, high) + 0.02 * limit, row, f"{_short(total)}{unit}", va="center", fontsize=10,
+        axes.text(max(total, high) + 0.02 * limit, row, f"{style.short(total)}{unit}", va="center", fontsize=10,
                   color=style.INK)
     axes.set_xlim(0, limit * 1.22)
