@@ -85,3 +85,16 @@ def test_mixed_precision_keeps_the_types_of_the_plain_formulas() -> None:
                            draw(16, 2).float(), 1.0)
     changed.float().sum().backward()
     assert changed.dtype == half.grad.dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_without_gradients_the_values_are_the_same() -> None:
+    gate, up = draw(6, 5), draw(6, 5, seed=1)
+    torch.testing.assert_close(gated(nn.SiLU(), gate, up), nn.functional.silu(gate) * up)
+    states, angles = draw(7, 3, 8), draw(7, 8, seed=1)
+    turned = rotated(states, angles.cos(), angles.sin())
+    with torch.enable_grad():
+        torch.testing.assert_close(turned, rotated(states, angles.cos(), angles.sin()))
+    rows, down, up = draw(5, 4), draw(2, 4, seed=1), draw(3, 2, seed=2)
+    torch.testing.assert_close(add_low_rank(torch.ones_like(rows @ down.T @ up.T), rows, down, up, 0.5),
+                               1 + 0.5 * rows @ down.T @ up.T)
