@@ -17,7 +17,7 @@ from scaledown.data import append_log
 from scaledown.data.corpus import sources
 from scaledown.data.pipeline import answering, finding
 from scaledown.data.prepare_dataset import main
-from scaledown.data.records import read_records
+from scaledown.data.records import eval_path, read_records
 from scaledown.data.retrieval import vectors
 
 SYNTHETIC = ["--num_synthetic_queries", "24", "--seed", "7"]
@@ -68,7 +68,7 @@ def flags(tmp_path):
     """Flags for a run with the fakes; what their fingerprints are taken of are any models."""
     reranker = tiny_encoders.cross_encoder(tmp_path / "reranker")
     return [*SYNTHETIC, "--teacher_model", "embedded", "--reranker_model", reranker, "--enable_reranking",
-            "--output_file", str(tmp_path / "out.json")]
+            "--eval_share", "0", "--output_file", str(tmp_path / "out.json")]
 
 
 def questions_of(asked):
@@ -115,6 +115,30 @@ def test_more_queries_ask_only_for_what_is_new(asked, flags, tmp_path):
     assert len(questions_of(asked)) == 24 == len(set(questions_of(asked)))
 
 
+def both_halves(path):
+    return path, eval_path(path)
+
+
+def test_the_evaluation_half_is_drawn_by_the_seed_and_not_trained_on(asked, flags, tmp_path, capsys):
+    assert main(flags) == 0
+    train, evaluation = both_halves(tmp_path / "out.json")
+    everything = {record.id: record for record in read_records(train)}
+    assert not evaluation.exists()
+    drawn = []
+    for seed in ("7", "7", "8"):
+        assert main([*flags, "--eval_share", "0.3", "--seed", seed]) == 0
+        halves = [read_records(path) for path in (train, evaluation)]
+        assert [len(half) for half in halves] == [17, 7]
+        assert len({record.id for half in halves for record in half}) == 24
+        drawn.append([record.id for record in halves[1]])
+        if seed == "7":
+            assert all(everything[record.id] == record for half in halves for record in half)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(questions_of(asked)) == len({*questions_of(asked)})
+    assert main([*flags, "--eval_share", "1"]) == 2
+    assert "--eval_share" in capsys.readouterr().err
+
+
 def test_stages_one_after_another_are_the_whole(asked, flags, tmp_path):
     assert main([*flags, "--work_dir", str(tmp_path / "a"), "--output_file", str(tmp_path / "a.json")]) == 0
     for stage in ("queries", "passages", "index", "retrieval", "reranking", "teacher"):
@@ -141,10 +165,10 @@ def run_and_kill(flags: list[str], asked: Path, seconds: float) -> bool:
 
 
 def test_killed_at_random_moments_the_records_are_the_same(asked, flags, tmp_path):
-    flags += ["--num_synthetic_queries", "60", "--top_k_retrieval", "10"]
+    flags += ["--num_synthetic_queries", "60", "--top_k_retrieval", "10", "--eval_share", "0.2"]
     start = time.monotonic()
     assert main(flags) == 0
-    whole, expected = time.monotonic() - start, (tmp_path / "out.json").read_bytes()
+    whole, expected = time.monotonic() - start, [path.read_bytes() for path in both_halves(tmp_path / "out.json")]
     asked.unlink()
     rng, num_kills = random.Random(0), 0
     other = [*flags, "--work_dir", str(tmp_path / "killed"), "--output_file", str(tmp_path / "killed.json")]
@@ -154,7 +178,7 @@ def test_killed_at_random_moments_the_records_are_the_same(asked, flags, tmp_pat
         num_kills += 1
     assert num_kills > 3
     assert main(other) == 0
-    assert (tmp_path / "killed.json").read_bytes() == expected
+    assert [path.read_bytes() for path in both_halves(tmp_path / "killed.json")] == expected
     # The teacher hands out one answer at a time here: a kill can cost the one in flight.
     assert len(set(questions_of(asked))) == 60 <= len(questions_of(asked)) <= 60 + num_kills
 

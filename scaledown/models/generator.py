@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,32 +145,44 @@ class Generator(nn.Module):
 
     def decode(self, state: DecodingState, max_new_tokens: int, stop_ids: list[int]) -> list[list[int]]:
         """Greedy answers' ids, without what ended them. ``state`` can be decoded again: its cache is set back."""
-        prompt_slots = state.cache.length
-        state.cache.reserve(max_new_tokens - 1)
-        stops = torch.tensor(stop_ids, device=state.lengths.device)
-        with self._adapters.switched(state.with_adapter):
-            tokens = self._greedy(state, prompt_slots, max_new_tokens, stops)
-        state.cache.length = prompt_slots
-        answers = [_until(row, stop_ids) for row in tokens.tolist()]
+        tokens = torch.stack(list(self.steps(state, max_new_tokens, stop_ids)), dim=1)
+        answers = [until(row, stop_ids) for row in tokens.tolist()]
         state.num_new_tokens = [min(len(answer) + 1, tokens.shape[1]) for answer in answers]
         return answers
 
-    def _greedy(self, state: DecodingState, prompt_slots: int, max_new_tokens: int, stops: Tensor) -> Tensor:
-        """New tokens (B, at most max_new_tokens); a row goes on past its own end until all have ended."""
+    def steps(self, state: DecodingState, max_new_tokens: int, stop_ids: list[int]) -> Iterator[Tensor]:
+        """The next token (B,) of every answer, step by step until all have ended; a row goes on past its own end."""
+        prompt_slots = state.cache.length
+        state.cache.reserve(max_new_tokens - 1)
+        tokens = self._greedy(state, prompt_slots, max_new_tokens, torch.tensor(stop_ids, device=state.lengths.device))
+        try:
+            while True:
+                # Entered anew for each step: whoever reads these tokens must find the adapters as they were.
+                with self._adapters.switched(state.with_adapter):
+                    token = next(tokens, None)
+                if token is None:
+                    return
+                yield token
+        finally:
+            state.cache.length = prompt_slots
+
+    def _greedy(self, state: DecodingState, prompt_slots: int, max_new_tokens: int, stops: Tensor) -> Iterator[Tensor]:
         index, is_token = slots(state.lengths, prompt_slots)
         new_positions = state.lengths[:, None] + torch.arange(max_new_tokens, device=index.device)
         key_positions = torch.cat([index.masked_fill(~is_token, NEVER), new_positions], dim=1)
         rows = torch.arange(len(index), device=index.device)
-        tokens = [state.logits.argmax(-1)]
-        has_ended = torch.isin(tokens[-1], stops)
-        while len(tokens) < max_new_tokens and not has_ended.all():
-            step = len(tokens)
-            embeddings, positions = self.embed(tokens[-1]), new_positions[:, step - 1:step]
+        token = state.logits.argmax(-1)
+        yield token
+        has_ended = torch.isin(token, stops)
+        for step in range(1, max_new_tokens):
+            if has_ended.all():
+                return
+            embeddings, positions = self.embed(token), new_positions[:, step - 1:step]
             places = Places(Grid(None, len(rows), 1), self._rotary(embeddings, positions.flatten()), positions,
                             key_positions[:, :prompt_slots + step])
-            tokens.append(self._logits(self._read(embeddings, places, rows, state.cache)).argmax(-1))
-            has_ended |= torch.isin(tokens[-1], stops)
-        return torch.stack(tokens, dim=1)
+            token = self._logits(self._read(embeddings, places, rows, state.cache)).argmax(-1)
+            yield token
+            has_ended |= torch.isin(token, stops)
 
     def _texts(self, ids: Tensor, prompt_slots: Tensor, memory: Tensor | None,
                num_start: int = 0) -> tuple[Places, Tensor]:
@@ -217,6 +229,7 @@ def _layer(layer: nn.Module, number: int, hidden: Tensor, places: Places, at: Te
     return block(layer, hidden, normed, places, keys, values)
 
 
-def _until(ids: list[int], stop_ids: list[int]) -> list[int]:
+def until(ids: list[int], stop_ids: list[int]) -> list[int]:
+    """``ids`` up to the first that ends an answer."""
     end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
     return ids[:end]

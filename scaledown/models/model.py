@@ -10,28 +10,31 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models import checkpoint, parts
+from scaledown.models.answering import Answering, checked
 from scaledown.models.build import build_compressor, resolve
 from scaledown.models.compressor import Compressed, CompressorInput
-from scaledown.models.generator import DecodingState, Generator
+from scaledown.models.generator import Generator
 from scaledown.models.memory import Memory
-from scaledown.models.objective import Losses, groups, joined
+from scaledown.models.memory_cache import MemoryCache
+from scaledown.models.objective import Losses, groups, joined, trained
 from scaledown.models.processor import Processor
-from scaledown.models.selection import Answer, Keep, by_score, check, kept
 
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
 
 
-class ScaleDownModel(nn.Module):
+class ScaleDownModel(Answering, nn.Module):
     """Compresses documents with their question, and answers from what is left of them.
 
     Args:
@@ -102,11 +105,12 @@ class ScaleDownModel(nn.Module):
         return 1 - (needed + packed) / (computed + packed)
 
     def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8,
-                 num_memory_tokens: int | None = None) -> Memory:
+                 num_memory_tokens: int | None = None, cache: MemoryCache | None = None) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
 
         Args:
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
+            cache: compress only documents that it does not know with their question.
 
         Returns:
             embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,).
@@ -114,102 +118,15 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: where questions and documents do not go together, or for an L that is not trained.
         """
-        documents, num_memory = _checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
+        documents, num_memory = checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
+        compress = partial(self._compress, num_memory=num_memory)
+        if cache is not None:
+            version = sum(parameter._version for parameter in self.compressor.parameters())
+            compress = partial(cache.compressed, num_memory_tokens=num_memory, version=version, compress=compress)
         batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
         with self._inference():
-            compressed = [self._compress(questions[batch], documents[batch], num_memory) for batch in batches]
+            compressed = [compress(questions[batch], documents[batch]) for batch in batches]
         return Memory.of_pairs(compressed, [len(each) for each in documents])
-
-    def prefill(self, questions: Sequence[str], memory: Memory) -> DecodingState:
-        """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` goes on from there."""
-        if len(questions) != len(memory):
-            raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
-        prompts = self.processor.memory_prompts(questions, memory.num_documents.tolist(), memory.embeddings.shape[2])
-        with self._inference():
-            return self.generator.prefill(prompts, memory.pairs(), start=self.processor.prompt.start)
-
-    def prefill_text(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
-                     document_tokens: int | None = None) -> DecodingState:
-        """Read the same prompts in full text with LoRA off: the generator as it was, for comparison.
-
-        Args:
-            document_tokens: each document is cut there [``config.document_tokens``, what the compressor reads].
-        """
-        prompts = self.processor.text_prompts(questions, _checked(questions, documents), document_tokens)
-        with self._inference():
-            return self.generator.prefill(prompts, None, with_adapter=False, start=self.processor.prompt.start)
-
-    def decode(self, state: DecodingState, max_new_tokens: int) -> list[str]:
-        """Greedy answers; sets ``state.num_new_tokens``."""
-        if max_new_tokens < 1:
-            raise ValueError(f"--max_new_tokens must be above 0, got {max_new_tokens}")
-        with self._inference():
-            answers = self.generator.decode(state, max_new_tokens, self._stop_ids)
-        return [self.processor.tokenizer.decode(ids, skip_special_tokens=True,
-                                                clean_up_tokenization_spaces=False).strip() for ids in answers]
-
-    def answer(self, questions: Sequence[str], documents: Sequence[Sequence[str]] | None = None,
-               memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
-               num_memory_tokens: int | None = None, keep_documents: Keep = None) -> list[str]:
-        """Answer questions from their documents, or from memory that :meth:`compress` gave.
-
-        Any number of documents a question, none included; questions of like length are answered together, and the
-        answers come back in the order of the questions.
-
-        Args:
-            keep_documents: give the generator the best so many of a question's documents, or with "auto" those that
-                score above the calibrated threshold [all, in the order given].
-
-        Raises:
-            ValueError: where both are given, they do not go together with the questions, or the model cannot choose.
-        """
-        found = self.answer_with_sources(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                         keep_documents)
-        return [answer.text for answer in found]
-
-    def answer_with_sources(self, questions: Sequence[str], documents: Sequence[Sequence[str]] | None = None,
-                            memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
-                            num_memory_tokens: int | None = None, keep_documents: Keep = None) -> list[Answer]:
-        """As :meth:`answer`, each answer with the documents that it was given, their order and their scores."""
-        if documents is not None and memory is not None:
-            raise ValueError("give documents or memory, not both")
-        check(keep_documents, self.config.enable_reranking, self.config.keep_threshold)
-        if memory is not None and num_memory_tokens is not None:
-            raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
-        documents = _checked(questions, [[] for _ in questions] if documents is None else documents)
-        if memory is not None and len(memory) != len(questions):
-            raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
-        order = sorted(range(len(questions)), key=lambda number: _size(questions[number], documents[number]))
-        answers: dict[int, Answer] = {}
-        for start in range(0, len(order), batch_size):
-            numbers = order[start:start + batch_size]
-            asked, given = [questions[number] for number in numbers], [documents[number] for number in numbers]
-            read = (self.compress(asked, given, batch_size, num_memory_tokens) if memory is None
-                    else memory.select(numbers))
-            answers |= zip(numbers, self._answers(asked, read, max_new_tokens, keep_documents), strict=True)
-        return [answers[number] for number in range(len(questions))]
-
-    def _answers(self, questions: Sequence[str], memory: Memory, max_new_tokens: int,
-                 keep_documents: Keep) -> list[Answer]:
-        sources = kept(memory, keep_documents, self.config.keep_threshold)
-        if keep_documents is not None:
-            memory = memory.keep(sources)
-        texts = self.decode(self.prefill(questions, memory), max_new_tokens)
-        scores = [None] * len(texts) if memory.scores is None else [
-            tuple(row[:len(source)]) for row, source in zip(memory.scores.tolist(), sources, strict=True)]
-        return [Answer(text, tuple(source), score)
-                for text, source, score in zip(texts, sources, scores, strict=True)]
-
-    def rerank(self, question: str, documents: Sequence[str]) -> tuple[list[int], list[float]]:
-        """Documents by relevance, best first: their numbers, and each one's score in the order given.
-
-        Raises:
-            ValueError: for a model without a reranking head.
-        """
-        if not self.config.enable_reranking:
-            raise ValueError("this model has no reranking head; train one with --enable_reranking")
-        scores = self.compress([question], [documents]).scores[0].tolist()
-        return by_score(scores), scores
 
     def parameter_groups(self, lr_generator: float, lr_compressor: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups ``{generator,compressor}_{weights,rows}`` with two learning rates (paper, table 7)."""
@@ -253,6 +170,31 @@ class ScaleDownModel(nn.Module):
         checkpoint.load_weights(self.compressor, folder / COMPRESSOR_FILE)
         checkpoint.load_weights(self.generator, folder / GENERATOR_FILE)
 
+    def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
+        """The generator with its adapter folded in, as a plain model of transformers on the CPU.
+
+        It answers from :meth:`prompt_embeds` what this model answers. The base is read anew, so this model stays as it
+        is and no device has to hold both.
+
+        Args:
+            folder: also write it there with its tokenizer, as transformers, vLLM and others load it.
+
+        Raises:
+            ValueError: where the base cannot be read any more, or the disk cannot take the weights.
+        """
+        generator = Generator(self.config, parts.load_base(self.config, self.dtype))
+        learnt = trained(self.generator)
+        with torch.no_grad():
+            for name, parameter in trained(generator).items():
+                parameter.copy_(learnt[name])
+        plain = generator.language_model.merge_and_unload().requires_grad_(False).eval()
+        plain.generation_config.eos_token_id = self._stop_ids
+        if folder is not None:
+            with checkpoint.whole_folder(Path(folder)) as draft:
+                plain.save_pretrained(draft)
+                self.processor.tokenizer.save_pretrained(draft)
+        return plain
+
     def push_to_hub(self, repo_id: str) -> None:
         """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be."""
         with tempfile.TemporaryDirectory() as folder:
@@ -291,15 +233,3 @@ def _stop_ids(processor: Processor, base: Any) -> list[int]:
     ends = base.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     return sorted({processor.prompt.end_id, processor.tokenizer.eos_token_id, *ends} - {None})
-
-
-def _checked(questions: Sequence[str], documents: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    if isinstance(questions, str) or any(isinstance(each, str) for each in documents):
-        raise ValueError("questions is a list of strings, and documents has one list of strings for each of them")
-    if len(questions) != len(documents):
-        raise ValueError(f"{len(questions)} questions, but documents for {len(documents)}")
-    return documents
-
-
-def _size(question: str, documents: Sequence[str]) -> int:
-    return len(question) + sum(map(len, documents))

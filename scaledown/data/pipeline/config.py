@@ -13,6 +13,7 @@ from scaledown.data.retrieval import RetrievalConfig
 from scaledown.data.teacher import TeacherConfig
 
 STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")
+MOST_EVAL_QUERIES = 2000
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ class RecordsConfig:
     top_k_reranking: int = setting(5, "documents of a record: the best for the reranker, or without one the first "
                                       "found")
     output_file: str = setting("train_data.json", "the records: a JSON list, or JSONL where it ends in .jsonl")
+    eval_share: float = setting(0.05, f"share of the queries, {MOST_EVAL_QUERIES} at most, whose records go to "
+                                      "X_eval.json beside X.json and are not trained on; 0 for none")
     work_dir: str | None = setting(None, "what every stage made, for later runs to go on from [X_work beside X.json]")
     last_stage: str = setting("records", "stop after this stage; a later run goes on from there", STAGES)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.eval_share < 1:
+            raise ValueError(f"--eval_share must be at least 0 and below 1, got {self.eval_share}")
         if self.top_k_reranking < 1:
             raise ValueError(f"--top_k_reranking must be above 0, got {self.top_k_reranking}")
         if self.last_stage not in STAGES:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from scaledown.data.append_log import AppendLog
 from scaledown.data.passages import token_counter
 from scaledown.data.pipeline.answering import ask_teacher, records
+from scaledown.data.pipeline.config import MOST_EVAL_QUERIES
 from scaledown.data.pipeline.context import Context
 from scaledown.data.pipeline.finding import rerank, retrieval_key, retrieve
 from scaledown.data.pipeline.found import Documents, Found
 from scaledown.data.pipeline.preparing import build_index, cut_passages, prepare_queries
 from scaledown.data.pipeline.summary import Lengths, tell_recall, tell_times
 from scaledown.data.queries import Query
-from scaledown.data.records import write_records
+from scaledown.data.records import eval_path, write_records
 
 
 def run(context: Context) -> None:
@@ -56,14 +59,30 @@ def _find(context: Context, queries: Sequence[Query]) -> Found | None:
 
 
 def _write(context: Context, queries: Sequence[Query], found: Found, answers: AppendLog) -> None:
+    config = context.config
+    train, evaluation = halves(queries, config.records.eval_share, config.queries.seed)
+    if context.processes.is_main:
+        _write_half(context, config.records.output_file, train, found, answers)
+        if evaluation:
+            _write_half(context, eval_path(config.records.output_file), evaluation, found, answers)
+    context.processes.wait()
+
+
+def halves(queries: Sequence[Query], eval_share: float, seed: int) -> tuple[list[Query], list[Query]]:
+    """The queries to train on, in their order, and those to evaluate with, shuffled."""
+    number = min(MOST_EVAL_QUERIES, int(eval_share * len(queries)))
+    chosen = random.Random(f"evaluation-{seed}").sample(queries, number)
+    names = {query.id for query in chosen}
+    return [query for query in queries if query.id not in names], chosen
+
+
+def _write_half(context: Context, path: Path | str, queries: Sequence[Query], found: Found,
+                answers: AppendLog) -> None:
     left_out: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     lengths = Lengths(token_counter(context.tokenizer))
-    if context.processes.is_main:
-        write_records(context.config.records.output_file,
-                      lengths.of(records(queries, found, answers, left_out, tokens)))
-        context.say("\n".join([
-            f"records: {lengths.num_records:,} in {context.config.records.output_file}", *lengths.lines(),
-            *(f"  {count:,} left out: {reason}" for reason, count in left_out.items()),
-            f"  {'teacher':<24}read {tokens['read']:,} tokens, said {tokens['said']:,}"]))
-    context.processes.wait()
+    write_records(path, lengths.of(records(queries, found, answers, left_out, tokens)))
+    context.say("\n".join([
+        f"records: {lengths.num_records:,} in {path}", *lengths.lines(),
+        *(f"  {count:,} left out: {reason}" for reason, count in left_out.items()),
+        f"  {'teacher':<24}read {tokens['read']:,} tokens, said {tokens['said']:,}"]))

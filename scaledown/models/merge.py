@@ -1,0 +1,47 @@
+"""Fold the adapter into the generator: python -m scaledown.models.merge --checkpoint C --output_dir MERGED
+
+The result is a plain Hugging Face model. Any engine that takes embeddings for a prompt can serve it: ScaleDown
+compresses and makes the prompt's embeddings, the engine answers (docs/SERVING.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from scaledown import cli
+from scaledown.config import EMBEDDED
+from scaledown.models.model import ScaleDownModel
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=EMBEDDED,
+                        help=f"a folder that training wrote, a Hub id, or '{EMBEDDED}' [{EMBEDDED}]")
+    parser.add_argument("--output_dir", default="merged_generator", help="gets the model [merged_generator]")
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="of the merged weights [bfloat16]")
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Merge, and say where the model is."""
+    args = build_parser().parse_args(argv)
+    folder = Path(args.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--output_dir {folder}: is not an empty folder; give another, or delete it")
+    print(f"merging the generator of {args.checkpoint} in {args.dtype}")
+    ScaleDownModel.from_pretrained(args.checkpoint, dtype=DTYPES[args.dtype]).merge(folder)
+    print(f"done: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
