@@ -35,7 +35,7 @@ def model(generator):
 
 
 def record(query, documents, answer):
-    return SimpleNamespace(query=query, documents=documents, answer=answer, reranking_scores=None)
+    return SimpleNamespace(id=query, query=query, documents=documents, answer=answer, reranking_scores=None)
 
 
 @pytest.mark.parametrize("kind", COMPRESSORS)

@@ -4,17 +4,19 @@ import json
 
 import pytest
 
+from scaledown.training import checkpoints
 from scaledown.training.run_folder import claim
 
 RUN = {"settings": {"seed": 1, "device": "cpu"}, "commit": None}
 
 
 def checkpoint(folder, step, is_whole=True):
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
+    draft = folder / checkpoints.DRAFT / f"checkpoint-{step}"
+    draft.mkdir(parents=True)
+    (draft / "weights").write_text("0123456789")
     if is_whole:
-        (path / "trainer_state.json").write_text("{}")
-    return path
+        checkpoints.seal(draft, folder / draft.name)
+    return folder / draft.name
 
 
 def test_a_new_folder_is_made_and_says_what_the_run_is(tmp_path):
@@ -44,6 +46,18 @@ def test_resume_finds_the_last_whole_checkpoint(tmp_path):
     last = checkpoint(tmp_path, 10)
     checkpoint(tmp_path, 11, is_whole=False)
     assert claim(tmp_path, RUN, resume=True) == last
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda path: (path / "weights").write_text("01234"), "weights has 5 bytes, expected 10"),
+    (lambda path: (path / "weights").unlink(), "weights is missing"),
+    (lambda path: (path / checkpoints.FILES).write_text("{"), "files.json cannot be read")])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(tmp_path, damage, message):
+    claim(tmp_path, RUN)
+    checkpoint(tmp_path / "checkpoints", 9)
+    damage(checkpoint(tmp_path / "checkpoints", 10))
+    with pytest.raises(ValueError, match=f"checkpoint-10 is damaged: {message}.*go on from checkpoint-9"):
+        claim(tmp_path, RUN, resume=True)
 
 
 def test_resume_before_the_first_checkpoint_starts_anew(tmp_path):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
 from scaledown.evaluation.systems import System
+from scaledown.training.guards import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,18 @@ def answer_batch(model: Any, system: System, records: Sequence[Any], max_new_tok
     return model.decode(state, max_new_tokens=max_new_tokens), state
 
 
+def _answer_if_it_fits(model: Any, system: System, records: Sequence[Any],
+                       config: EvaluationConfig) -> tuple[list[str], Any]:
+    try:
+        return answer_batch(model, system, records, config.max_new_tokens)
+    except (MemoryError, RuntimeError) as fault:
+        if not is_out_of_memory(fault):
+            raise
+        less = f"--eval_batch_size {len(records) // 2}" if len(records) > 1 else "a smaller --generator_model"
+        raise ValueError(f"out of memory while {system.name} answered {len(records)} questions together; try {less}, "
+                         "or fewer or shorter documents") from fault
+
+
 def _answer_share(model: Any, system: System, records: Sequence[Any], config: EvaluationConfig,
                   progress: bool) -> dict[int, tuple[str, int, int]]:
     """This process's share of the records: index -> (answer, prompt tokens, new tokens)."""
@@ -128,7 +141,7 @@ def _answer_share(model: Any, system: System, records: Sequence[Any], config: Ev
     with bar, inference(model):
         for start in range(0, len(indices), config.eval_batch_size):
             batch = indices[start:start + config.eval_batch_size]
-            answers, state = answer_batch(model, system, [records[index] for index in batch], config.max_new_tokens)
+            answers, state = _answer_if_it_fits(model, system, [records[index] for index in batch], config)
             counted = zip(batch, answers, state.num_prompt_tokens, state.num_new_tokens, strict=True)
             share.update({index: values for index, *values in counted})
             bar.update(len(batch))

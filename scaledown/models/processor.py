@@ -75,14 +75,15 @@ class Processor:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None) -> dict[str, Tensor]:
-        """As :meth:`collate`, with one of the numbers of memory tokens that are trained together.
+    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None) -> dict[str, Any]:
+        """As :meth:`collate`, with one of the numbers of memory tokens that are trained together, and ``record_ids``.
 
         What the records say draws it, so a run that is resumed draws as one that never stopped.
         """
         records = list(records)
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        return self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices))
+        batch = self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices))
+        return batch | {"record_ids": [record.id for record in records]}
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None,
                 num_memory_tokens: int | None = None) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scaledown.training import checkpoints
+
 RUN_FILE = "config.json"
 SETTINGS = "settings"
 PRETRAINING = "pretraining"
@@ -39,13 +41,13 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
         raise ValueError("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder}: is a file; give a folder")
-    is_taken = (folder / RUN_FILE).exists() or any(checkpoints(folder))
+    is_taken = (folder / RUN_FILE).exists() or any(checkpoints.found(folder))
     if is_taken and not (overwrite or resume):
         raise ValueError(f"--output_dir {folder} holds another run: give --resume to go on with it, --overwrite to "
                          "replace it, or another folder")
     if resume:
         _check_same(folder, run)
-        return last_checkpoint(folder)
+        return checkpoints.last(folder)
     if overwrite and is_taken:
         remove_run(folder)
     make(folder)
@@ -67,26 +69,11 @@ def make(folder: Path, flag: str = "--output_dir") -> None:
         raise ValueError(f"{flag} {folder}: this folder cannot be made ({fault.strerror})") from None
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints under ``folder``, in it or in its ``checkpoints`` folder; the trainer's state ends one."""
-    places = (folder, folder / "checkpoints")
-    return [path.parent for place in places for path in place.glob("checkpoint-*/trainer_state.json")]
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the latest step under ``folder``, or None."""
-    return max(checkpoints(folder), key=_step, default=None)
-
-
 def remove_run(folder: Path) -> None:
     """Remove a run's checkpoints and its config; results are written over one by one."""
-    for path in (*folder.glob("checkpoint-*"), *(folder / name for name in PARTS)):
+    for path in (*folder.glob("checkpoint-*"), folder / checkpoints.DRAFT, *(folder / name for name in PARTS)):
         shutil.rmtree(path, ignore_errors=True)
     (folder / RUN_FILE).unlink(missing_ok=True)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _check_same(folder: Path, run: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from scaledown.config import TrainingConfig
 from scaledown.models.model import Losses, ScaleDownModel
+from scaledown.training import checkpoints, guards
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
+KEPT_CHECKPOINTS = 2
 GPU_WORKERS = 2
 """Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
@@ -51,6 +54,7 @@ class ScaleDownTrainer(Trainer):
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, _Mean(), in_order
+        self.losses = guards.LossGuard()
         model.reranking_loss_weight = config.reranking_loss_weight
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -85,13 +89,44 @@ class ScaleDownTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The loss of a batch; its parts are summed on the device until they are logged."""
+        record_ids = inputs.pop("record_ids", ())
         losses: Losses = model(inputs)
+        self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
+        if losses.loss.device.type == "cpu":
+            self.losses.check()
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
                        padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any],
+                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Forward and backward pass.
+
+        Raises:
+            ValueError: where they do not fit into memory, with the batch size that does; where the loss is no number.
+        """
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except (MemoryError, RuntimeError) as fault:
+            if not guards.is_out_of_memory(fault):
+                raise
+        # Behind the handler, so that what the failed pass had allocated is free again.
+        inputs.clear()
+        raise ValueError(self._advice_on_memory())
+
+    def _advice_on_memory(self) -> str:
+        def step(records: Sequence[Any]) -> None:
+            batch = self.data_collator(records)
+            batch.pop("record_ids")
+            self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
+
+        examples = self.args.per_device_train_batch_size
+        num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
+        return guards.out_of_memory(examples, num_fitting, self.args.gradient_accumulation_steps)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with each part of the loss and each learning rate."""
+        self.losses.check()
         if "loss" in logs and "train_runtime" not in logs:
             logs |= self.parts.take()
             logs |= {f"learning_rate_{group['name'].removesuffix('_weights')}": group["lr"]
@@ -101,6 +136,27 @@ class ScaleDownTrainer(Trainer):
     def save_now(self) -> None:
         """Write a checkpoint of the step that was last finished."""
         self._save_checkpoint(self.model, trial=None)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the Trainer does it, but written aside: a checkpoint that has its name is whole."""
+        self.losses.check()
+        folder = Path(self.args.output_dir)
+        if self.args.should_save:
+            shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            draft, = (folder / checkpoints.DRAFT).glob("checkpoint-*")
+            shutil.rmtree(folder / draft.name, ignore_errors=True)
+            checkpoints.seal(draft, folder / draft.name)
+            for path in checkpoints.found(folder)[:-KEPT_CHECKPOINTS]:
+                shutil.rmtree(path)
+            shutil.rmtree(folder / checkpoints.DRAFT)
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(self.args.output_dir) / checkpoints.DRAFT)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         self.scaledown.save_pretrained(output_dir or self.args.output_dir)
@@ -176,5 +232,5 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
         max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
         lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
         logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-        save_total_limit=2, seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
+        seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
         dataloader_pin_memory=model.device.type == "cuda", ddp_find_unused_parameters=True)

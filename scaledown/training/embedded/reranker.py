@@ -23,8 +23,11 @@ from scaledown.config import EMBEDDED, setting
 from scaledown.data.synthetic import GOLD_SCORE
 from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
+from scaledown.prompt import Prompt, plain_ids
 from scaledown.training.devices import keep_freed_memory
-from scaledown.training.embedded.tokenizer import TURN_END, TURN_START
+from scaledown.training.embedded.batches import UNKNOWN
+
+LINE, REPLY = "LINE", "REPLY"
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,25 @@ class RerankerTrainingConfig:
 
 
 def build_cross_encoder(seed: int) -> Any:
-    """The embedded generator with a new head on the state of the token that ends a pair."""
+    """The embedded generator with a new head on the state behind a pair.
+
+    A pair is laid out as in the generator's own training, ``[query][line break][document][reply]``: there it learnt
+    to answer, or to say that the document does not, so it knows what the head has to read.
+    """
     from sentence_transformers import CrossEncoder
     from transformers import AutoModelForSequenceClassification
 
     tokenizer = load_tokenizer(EMBEDDED)
+    line, reply = plain_ids(tokenizer, ["\n"])[0], Prompt(tokenizer).reply
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"$A {TURN_END}", pair=f"$A {TURN_START} $B {TURN_END}",
-        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in (TURN_START, TURN_END)])
+        single=f"$A {REPLY}", pair=f"$A {LINE} $B {REPLY}",
+        special_tokens=[{"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+                        for name, ids in ((LINE, line), (REPLY, reply))])
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
         EMBEDDED_FOLDER, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype=torch.float32)
+    with torch.no_grad():
+        model.score.weight.copy_(-model.get_input_embeddings().weight[plain_ids(tokenizer, [UNKNOWN])[0][:1]])
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

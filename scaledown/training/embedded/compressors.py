@@ -1,0 +1,138 @@
+"""Make the compressors that ship: python -m scaledown.training.embedded.compressors --compressor_type n_layers
+
+What the main job learns in a quarter of an hour, and then what it has no time for: up to ten documents, passages as
+long as a document may be, candidates as a search engine finds them, and their scores. Killed, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaledown import cli
+from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig, setting
+from scaledown.data.records import Record
+from scaledown.data.synthetic import Difficulty, synthetic_records
+from scaledown.data.synthetic_lengths import of_many_lengths
+from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.models.checkpoint import CONFIG_FILE
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import checkpoints, run, run_folder
+from scaledown.training.devices import DEVICES
+from scaledown.training.embedded import recipe
+from scaledown.training.pretraining import PretrainingRecords
+
+PRETRAINING_TEXTS = 30_000
+PRETRAINING_WORDS = (2, 24)
+CANDIDATES = (2, 10)
+NAMES_BATCH, NAMES_WEIGHT, MANY_WEIGHT = 16, 0.5, 0.2
+ONE_FACT = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
+MANY_DOCUMENTS = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
+
+
+@dataclass(frozen=True)
+class StageSteps:
+    """How long each stage is; 0 leaves it out."""
+
+    pretraining_steps: int | None = setting(None, "steps on spans of text [1500; n_layers needs none]")
+    name_steps: int = setting(1200, "steps on scores and short documents: whom a document is about")
+    many_steps: int = setting(2400, "steps on many documents of many lengths, with scores")
+    answer_steps: int = setting(2400, "more steps on these, with less weight on scores")
+    seed: int = setting(TrainingConfig.seed, "seed of weights and records")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Records in the order in which they are learnt, and how."""
+
+    name: str
+    records: Sequence[Record]
+    training: TrainingConfig
+    has_scores: bool = False
+
+
+def stages(compressor_type: str, steps: StageSteps) -> Iterator[Stage]:
+    """What a compressor of this type goes through; each stage starts where the one before it ended."""
+    base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25})
+    pretraining_steps = steps.pretraining_steps
+    if pretraining_steps is None:
+        pretraining_steps = 0 if compressor_type == "n_layers" else 1500
+    if pretraining_steps:
+        texts = [text for record in synthetic_records(PRETRAINING_TEXTS // 5, steps.seed) for text in record.documents]
+        spans = PretrainingRecords(texts, pretraining_steps * 16, PRETRAINING_WORDS, seed=steps.seed)
+        yield Stage("pretraining", spans,
+                    dataclasses.replace(base, batch_size=16, learning_rate_generator=3e-3))
+    yield Stage("lessons", recipe.lessons(steps.seed), base)
+    yield Stage("names", names(steps.name_steps * NAMES_BATCH, steps.seed),
+                dataclasses.replace(base, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT), has_scores=True)
+    slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
+    for number, (name, num_steps, weight) in enumerate((("many", steps.many_steps, MANY_WEIGHT),
+                                                        ("answers", steps.answer_steps, base.reranking_loss_weight))):
+        records = many(num_steps * base.batch_size, steps.seed + 100 * number)
+        yield Stage(name, records, dataclasses.replace(slower, reranking_loss_weight=weight), has_scores=True)
+
+
+def names(num_records: int, seed: int) -> list[Record]:
+    """Short hard documents of one fact: what scores are learnt on first."""
+    return list(synthetic_records(num_records, seed + 1, difficulty=ONE_FACT))
+
+
+def many(num_records: int, seed: int) -> list[Record]:
+    """Up to ten documents of many lengths, half of the records with candidates as a search engine finds them."""
+    rng = random.Random(f"many-{seed}")
+    plain = synthetic_records(num_records // 2, seed + 2, difficulty=MANY_DOCUMENTS)
+    found = [record for count in range(CANDIDATES[0], CANDIDATES[1] + 1)
+             for record in ranking_records(num_records // 18 + 1, seed + count, num_candidates=count)]
+    records = [*plain, *found]
+    rng.shuffle(records)
+    return list(of_many_lengths(records, seed))[:num_records]
+
+
+def train(stage: Stage, model: ScaleDownModel, folder: Path) -> None:
+    """Train ``model`` through ``stage``, or load what an earlier start made of it."""
+    if stage.has_scores and not model.config.enable_reranking:
+        model.enable_reranking()
+    if (folder / run.FINAL / CONFIG_FILE).is_file():
+        print(f"{stage.name}: done already, in {folder / run.FINAL}")
+        model.load_trained(folder / run.FINAL)
+        return
+    print(f"{stage.name}: {len(stage.records)} records, batch {stage.training.batch_size}, into {folder}")
+    run.train(model, stage.training, stage.records, folder, checkpoints.last(folder), in_order=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
+    parser.add_argument("--init_compressor", help="start from this checkpoint, which has been through the lessons")
+    parser.add_argument("--output_dir", default="embedded_compressor", help="gets a folder a stage; the last one's "
+                        "final/ is the result [embedded_compressor]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
+    cli.add_flags(parser, StageSteps)
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, stage by stage."""
+    args = build_parser().parse_args(argv)
+    steps, folder = cli.config_from(args, StageSteps), Path(args.output_dir)
+    settings: dict[str, Any] = {"generator_model": EMBEDDED, "compressor_type": args.compressor_type}
+    model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
+                            args.init_compressor)
+    run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
+    for stage in stages(args.compressor_type, steps):
+        if stage.has_scores or not args.init_compressor:
+            train(stage, model, folder / stage.name)
+    print(f"done: {folder / stage.name / run.FINAL}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
