@@ -44,10 +44,14 @@ def _positive(config: Any, *names: str) -> list[str]:
 
 def _has_type(value: Any, hint: Any) -> bool:
     """Whether a value from JSON, where 1.0 may be 1 and a tuple is a list, fits an annotation."""
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = {typing.get_origin(kind) or kind for kind in kinds}
-    stands_for = {int: float, list: tuple}
-    return type(value) in kinds or stands_for.get(type(value)) in kinds
+    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+        if typing.get_origin(kind) is tuple:
+            inner = typing.get_args(kind)[0]
+            if isinstance(value, list | tuple) and all(_has_type(each, inner) for each in value):
+                return True
+        elif type(value) is kind or (kind is float and type(value) is int):
+            return True
+    return False
 
 
 def _spaced(numbers: tuple[int, ...]) -> str:
