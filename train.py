@@ -17,7 +17,7 @@ from scaledown import cli
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.evaluation.run_information import run_information
-from scaledown.training import pretraining, run, run_folder
+from scaledown.training import pretraining, processes, run, run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 
 
@@ -57,24 +57,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, and say where the checkpoints are."""
     args = build_parser().parse_args(argv)
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
-    folder, device = Path(args.output_dir), resolve_device(args.device)
+    folder, device = Path(args.output_dir), processes.join(resolve_device(args.device))
     records, eval_records = load_data(args)
     first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
                                       folder, args.resume)
-    model = run.build_model(config, args.device, training.seed, args.init_compressor)
+    model = run.build_model(config, device, training.seed, args.init_compressor)
     settings = vars(args) | dataclasses.asdict(model.config)
     resume_from = run_folder.claim(folder, run_information(training.seed, device, sys.argv, settings),
                                    args.overwrite, args.resume)
     what = f"{config.generator_model} with a {config.compressor_type} compressor"
     if first_stage is not None:
-        print(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into {first_stage.folder}")
+        processes.say(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into "
+                      f"{first_stage.folder}")
         first_stage.run(model)
-        print(f"pretrained: {first_stage.final}")
+        processes.say(f"pretrained: {first_stage.final}")
     if records:
-        print(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
+        processes.say(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
         run.train(model, training, records, folder, resume_from,
                   run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
-        print(f"done: {folder / run.FINAL}")
+        processes.say(f"done: {folder / run.FINAL}")
     return 0
 
 

@@ -18,7 +18,7 @@ from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
-from scaledown.training import run, run_folder
+from scaledown.training import processes, run, run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 from scaledown.training.embedded import recipe
 
@@ -88,13 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records, eval_records = load_data(args)
-    device = resolve_device(args.device)
-    model = run.build_model(config, args.device, training.seed, args.init_compressor)
+    device = processes.join(resolve_device(args.device))
+    model = run.build_model(config, device, training.seed, args.init_compressor)
     settings: dict[str, Any] = vars(args) | dataclasses.asdict(model.config)
     information = run_information(training.seed, device, sys.argv, settings)
     resume_from = run_folder.claim(folder, information, args.overwrite, args.resume)
-    print(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: {len(records)} training "
-          f"records, {len(eval_records)} evaluation records; results go to {folder}")
+    processes.say(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: {len(records)} "
+                  f"training records, {len(eval_records)} evaluation records; results go to {folder}")
     before = job.measure_before(model, eval_records, evaluation, training.seed, folder)
     history = run.train(model, training, records, folder / "checkpoints", resume_from,
                         run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         history = [*recipe.lesson_starts(training.batch_size), *history]
     report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
                                notes=[start_note(args)])
-    print(job.summary(report, folder))
+    processes.say(job.summary(report, folder))
     return 0
 
 

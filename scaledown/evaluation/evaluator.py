@@ -14,6 +14,7 @@ from tqdm import tqdm
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
 from scaledown.evaluation.systems import System
+from scaledown.training import processes
 from scaledown.training.guards import is_out_of_memory
 
 
@@ -78,26 +79,16 @@ def inference(model: torch.nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def is_distributed() -> bool:
-    """Whether several processes run, each with its own copy of the model (``accelerate launch``, ``torchrun``)."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def process_rank() -> int:
-    """This process's number; 0 where there is one process."""
-    return torch.distributed.get_rank() if is_distributed() else 0
-
-
-def _world_size() -> int:
-    return torch.distributed.get_world_size() if is_distributed() else 1
-
-
 def _gathered(share: dict[int, Any]) -> dict[int, Any]:
-    if not is_distributed():
+    if not processes.is_joined():
         return share
-    shares: list[Any] = [None] * _world_size()
+    shares: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(shares, share)
     return {index: value for part in shares for index, value in part.items()}
+
+
+def _num_shares() -> int:
+    return torch.distributed.get_world_size() if processes.is_joined() else 1
 
 
 def _longest_first(records: Sequence[Any]) -> list[int]:
@@ -134,9 +125,9 @@ def _answer_if_it_fits(model: Any, system: System, records: Sequence[Any],
 def _answer_share(model: Any, system: System, records: Sequence[Any], config: EvaluationConfig,
                   progress: bool) -> dict[int, tuple[str, int, int]]:
     """This process's share of the records: index -> (answer, prompt tokens, new tokens)."""
-    indices = _longest_first(records)[process_rank()::_world_size()]
+    indices = _longest_first(records)[processes.rank()::_num_shares()]
     bar = tqdm(total=len(indices), desc=f"answering, {system.name}", unit="question",
-               disable=not progress or process_rank() > 0)
+               disable=not progress or processes.rank() > 0)
     share = {}
     with bar, inference(model):
         for start in range(0, len(indices), config.eval_batch_size):

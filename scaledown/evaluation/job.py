@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.config import EvaluationConfig
-from scaledown.evaluation.evaluator import SystemResult, evaluate_system, process_rank
+from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.report import RunResults, write_json, write_report
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+from scaledown.training import processes
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig,
     """Measure ScaleDown and the baselines; the answers are written at once, so that a crash later loses none."""
     baselines = {system.name: evaluate_system(model, system, records, config, seed) for system in BASELINES}
     scaledown = evaluate_system(model, SCALEDOWN, records, config, seed)
-    if process_rank() == 0:
+    if processes.rank() == 0:
         write_json(folder / "before_training_results.json", scaledown.to_dict())
     return Before(scaledown, baselines)
 
@@ -45,7 +46,7 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
     cost = model_cost(model, [after, *before.baselines.values()],
                       mean_text_tokens(records, count_tokens, model.config))
     results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
-    return write_report(folder, results) if process_rank() == 0 else {}
+    return write_report(folder, results) if processes.rank() == 0 else {}
 
 
 def summary(report: Mapping[str, Any], folder: Path) -> str:

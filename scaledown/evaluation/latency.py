@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from scaledown.config import EvaluationConfig
-from scaledown.evaluation.evaluator import inference, is_distributed, process_rank
+from scaledown.evaluation.evaluator import inference
 from scaledown.evaluation.systems import System
+from scaledown.training import processes
 
 PHASES = ("compress", "prefill", "decode")
 WARM_UP_QUERIES = 3
@@ -126,8 +127,8 @@ def time_systems(model: Any, systems: Sequence[System], records: Sequence[Any], 
         raise ValueError("no records to time")
     step = max(1, len(records) // config.timed_queries)
     results: list[Any] = [None]
-    if process_rank() == 0:
+    if processes.rank() == 0:
         results = [_time_all(model, systems, records[::step], config, progress)]
-    if is_distributed():
+    if processes.is_joined():
         torch.distributed.broadcast_object_list(results, src=0)
     return results[0]

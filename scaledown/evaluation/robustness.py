@@ -21,14 +21,14 @@ from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.synthetic import Difficulty, synthetic_records
-from scaledown.evaluation.evaluator import evaluate_system, process_rank
+from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.needle import look_into_memory, plot_needle
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.robustness_figure import plot_robustness
 from scaledown.evaluation.robustness_sweeps import Case, Setting, cases, settings
 from scaledown.evaluation.run_information import run_information
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import run_folder
+from scaledown.training import processes, run_folder
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
@@ -66,10 +66,10 @@ def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationCo
     done = {(row["sweep"], row["value"], row["system"]) for row in rows}
     points = [(setting, name, system) for setting in todo for name, system in setting.systems.items()
               if (setting.sweep, setting.value, name) not in done]
-    for setting, name, system in tqdm(points, desc="points measured", unit="point", disable=process_rank() > 0):
+    for setting, name, system in tqdm(points, desc="points measured", unit="point", disable=processes.rank() > 0):
         result = evaluate_system(model, system, setting.records, config, seed, progress=False)
         rows.append({"sweep": setting.sweep, "value": setting.value, "system": name, **result.summary()})
-        if process_rank() == 0:
+        if processes.rank() == 0:
             write_json(path, rows)
     return rows
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{args.checkpoint} on {device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
     rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
     found = look_into_memory(model, asked)
-    if process_rank() == 0:
+    if processes.rank() == 0:
         write_json(folder / NEEDLE_FILE, found)
         plot_robustness(folder / "robustness.png", rows)
         plot_needle(folder / "needle.png", found)

@@ -17,12 +17,13 @@ from scaledown.training.trainer import ScaleDownTrainer
 FINAL = "final"
 
 
-def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor: str | None = None) -> ScaleDownModel:
+def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int,
+                init_compressor: str | None = None) -> ScaleDownModel:
     """A new model on ``--device``, the same for the same seed; or one that goes on from a checkpoint.
 
     Args:
         config: what to build.
-        device: a value of ``--device``.
+        device: a device, or a value of ``--device``.
         seed: of every new weight.
         init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left; one without
             a reranking head gets a new one where ``config`` asks for it.
@@ -30,7 +31,7 @@ def build_model(config: ScaleDownConfig, device: str, seed: int, init_compressor
     Raises:
         ValueError: for a device or model that is not there, or a checkpoint of another model.
     """
-    place = resolve_device(device)
+    place = resolve_device(device) if isinstance(device, str) else device
     set_seed(seed)
     if place.type == "cpu":
         keep_freed_memory()

@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scaledown.training import checkpoints
+from filelock import FileLock, Timeout
+
+from scaledown.training import checkpoints, processes
 
 RUN_FILE = "config.json"
 SETTINGS = "settings"
+LOCK_FILE = ".lock"
+_LOCKS: dict[Path, FileLock] = {}
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
@@ -21,7 +25,7 @@ NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps"}
 
 
 def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, resume: bool = False) -> Path | None:
-    """Take ``folder`` for a run and write ``config.json`` into it.
+    """Take ``folder`` for a run and write ``config.json`` into it; of several processes one does, and all wait for it.
 
     Args:
         folder: made if need be.
@@ -34,9 +38,16 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
 
     Raises:
         ValueError: where another run is there and neither flag was given, or both were; where there is nothing to
-            resume, or the run to resume had other settings; where the folder cannot be made.
+            resume, or the run to resume had other settings; where the folder cannot be made, or a run is at work in it.
     """
     folder = Path(folder)
+    if processes.rank() == 0:
+        _claim(folder, run, overwrite, resume)
+    processes.wait()
+    return checkpoints.last(folder) if resume else None
+
+
+def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool) -> None:
     if resume and overwrite:
         raise ValueError("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
     if folder.exists() and not folder.is_dir():
@@ -47,14 +58,26 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
                          "replace it, or another folder")
     if resume:
         _check_same(folder, run)
-        return checkpoints.last(folder)
+    else:
+        make(folder)
+    _lock(folder)
+    if resume:
+        return
     if overwrite and is_taken:
         remove_run(folder)
-    make(folder)
     draft = folder / f"{RUN_FILE}.tmp"
     draft.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     os.replace(draft, folder / RUN_FILE)
-    return None
+
+
+def _lock(folder: Path) -> None:
+    """Hold ``folder`` until this process ends, however it ends."""
+    lock = _LOCKS.setdefault(folder.resolve(), FileLock(folder / LOCK_FILE))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"--output_dir {folder}: another run is at work in it; wait for its end, or give another "
+                         "folder") from None
 
 
 def make(folder: Path, flag: str = "--output_dir") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from scaledown.config import TrainingConfig
 from scaledown.models.model import Losses, ScaleDownModel
-from scaledown.training import checkpoints, guards
+from scaledown.training import checkpoints, guards, processes
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
@@ -90,13 +89,29 @@ class ScaleDownTrainer(Trainer):
                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The loss of a batch; its parts are summed on the device until they are logged."""
         record_ids = inputs.pop("record_ids", ())
-        losses: Losses = model(inputs)
+        losses = self._over_all_processes(model(inputs), inputs)
         self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
         if losses.loss.device.type == "cpu":
             self.losses.check()
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
                        padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
+
+    def _over_all_processes(self, losses: Losses, inputs: Mapping[str, Tensor]) -> Losses:
+        """Losses whose mean over the processes, which is what they train on, is that of the global batch.
+
+        Each process knows the mean over its own answer tokens and scores, of which one may have more than another.
+        """
+        if processes.count() == 1:
+            return losses
+        has_score = inputs.get("has_score", inputs["answer_targets"].new_zeros(1))
+        own = torch.stack([has_score.new_tensor(len(inputs["answer_targets"]), dtype=torch.float32),
+                           has_score.sum().float()])
+        shares = own * processes.count() / processes.summed(own).clamp(min=1)
+        if losses.reranking_loss is None:
+            return Losses(losses.loss * shares[0], losses.answer_loss * shares[0], None)
+        answer_loss, reranking_loss = losses.answer_loss * shares[0], losses.reranking_loss * shares[1]
+        return Losses(answer_loss + self.config.reranking_loss_weight * reranking_loss, answer_loss, reranking_loss)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any],
                       num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -202,14 +217,10 @@ class _Mean:
         self.count += 1
 
     def take(self) -> dict[str, float]:
-        means = {name: (value / self.count).item() for name, value in self.sums.items()}
+        shares = self.count * processes.count()
+        means = {name: (processes.summed(value) / shares).item() for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
-
-
-def num_processes() -> int:
-    """Processes that train together, as ``torchrun`` and ``accelerate launch`` say."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
@@ -218,9 +229,9 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
     Raises:
         ValueError: where the global batch cannot be shared evenly among processes and accumulation steps.
     """
-    parts = num_processes() * config.gradient_accumulation_steps
+    parts = processes.count() * config.gradient_accumulation_steps
     if config.batch_size % parts:
-        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {num_processes()} processes with "
+        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
                          f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
                          f"of {parts}")
     workers = config.num_workers if config.num_workers is not None else GPU_WORKERS * (model.device.type == "cuda")

@@ -1,0 +1,64 @@
+"""Several processes that train and evaluate together, as ``torchrun`` or ``accelerate launch`` start them."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor
+
+
+def join(device: torch.device) -> torch.device:
+    """Join the processes that a launcher started with this one; returns this one's own device.
+
+    Raises:
+        ValueError: where the launcher started several, and each would train by itself.
+    """
+    if count() == 1:
+        return device
+    if device.type == "cpu":
+        # Without it transformers and accelerate would look for graphics cards, and where there are none go on alone.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    state = PartialState(cpu=device.type == "cpu")
+    if state.num_processes != count():
+        raise ValueError(f"the launcher started {count()} processes, but this one sees {state.num_processes}: each "
+                         "would train by itself. Start them with torchrun --nproc_per_node N "
+                         "(docs/PLATFORMS.md)")
+    return torch.device(device.type, state.local_process_index) if device.type == "cuda" else device
+
+
+def count() -> int:
+    """Processes that work together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """This process's number; 0 is the one that writes and speaks."""
+    return dist.get_rank() if is_joined() else 0
+
+
+def is_joined() -> bool:
+    """Whether there are several processes, and they have met."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def say(text: str) -> None:
+    """Print, once for all processes."""
+    if rank() == 0:
+        print(text)
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if is_joined():
+        dist.barrier()
+
+
+def summed(numbers: Tensor) -> Tensor:
+    """The sum of each number over all processes; nobody waits for the device."""
+    total = numbers.clone()
+    if is_joined():
+        dist.all_reduce(total)
+    return total

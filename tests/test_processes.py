@@ -1,0 +1,90 @@
+"""Two processes train as one with the same global batch; a folder is one run's alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+import train
+from scaledown.data.records import write_records
+from scaledown.data.synthetic import synthetic_records
+from scaledown.training import processes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    state = json.loads((folder / "checkpoint-6" / "trainer_state.json").read_text())
+    return [row for row in state["log_history"] if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Records of unlike lengths, so that the two processes' shares of a batch weigh unlike much; some unscored."""
+    root = tmp_path_factory.mktemp("data")
+    records = list(synthetic_records(24, seed=3))
+    records = [record if number % 3 else type(record)(id=record.id, query=record.query, answer=record.answer * 4,
+                                                      documents=record.documents[:2])
+               for number, record in enumerate(records)]
+    write_records(root / "data.json", records)
+    return ["--train_data", str(root / "data.json"), "--generator_model", tiny.generator_folder(root / "generator"),
+            "--num_memory_tokens", "2", "--compression_rate", "8", "--batch_size", "4", "--device", "cpu",
+            "--enable_reranking", "--max_steps", "6", "--save_steps", "3", "--logging_steps", "1",
+            "--lora_dropout", "0", "--optimizer", "muon", "--learning_rate_compressor", "1e-3"]
+
+
+def test_two_processes_train_as_one(flags: list[str], tmp_path: Path) -> None:
+    assert train.main([*flags, "--output_dir", str(tmp_path / "one")]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "train.py", *flags]
+    done = subprocess.run([*command, "--output_dir", str(tmp_path / "two")], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done: ") == 1
+    for name in ("compressor", "generator"):
+        one, two = (load_file(tmp_path / run / "final" / f"{name}.safetensors") for run in ("one", "two"))
+        assert one.keys() == two.keys()
+        for key, weight in one.items():
+            torch.testing.assert_close(two[key], weight, atol=1e-5, rtol=0)
+    for row, other in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
+        for name in ("loss", "answer_loss", "reranking_loss"):
+            assert other[name] == pytest.approx(row[name], abs=1e-4)
+
+
+def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture) -> None:
+    class Alone:
+        num_processes = 1
+
+        def __init__(self, **settings: object) -> None:
+            pass
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "PartialState", Alone)
+    assert train.main([*flags, "--output_dir", str(tmp_path / "out")]) == 2
+    assert "the launcher started 2 processes, but this one sees 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_at_once_cannot_share_a_folder(flags: list[str], tmp_path: Path,
+                                                capsys: pytest.CaptureFixture) -> None:
+    program = ("import sys, time; from pathlib import Path; from scaledown.training.run_folder import claim; "
+               "claim(sys.argv[1], {'settings': {}}); print('claimed', flush=True); time.sleep(60)")
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"claimed\n"
+        assert train.main([*flags, "--output_dir", str(tmp_path), "--overwrite"]) == 2
+        assert "another run is at work in it" in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+    assert train.main([*flags, "--output_dir", str(tmp_path), "--overwrite"]) == 0
