@@ -196,6 +196,9 @@ class TrainingConfig:
     warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
+    distill_logits: float = setting(
+        0.0, "weight of also learning the full-text generator's token distribution at the answer's tokens; above 0 "
+        "each step reads the documents in full text too")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
@@ -209,7 +212,7 @@ class TrainingConfig:
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
-                   for name in ("num_workers", "weight_decay", "reranking_loss_weight")
+                   for name in ("num_workers", "weight_decay", "reranking_loss_weight", "distill_logits")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")

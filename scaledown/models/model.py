@@ -23,7 +23,7 @@ from scaledown.models.build import build_compressor, resolve
 from scaledown.models.compressor import Compressed, CompressorInput
 from scaledown.models.generator import DecodingState, Generator
 from scaledown.models.memory import Memory
-from scaledown.models.objective import Losses, groups, joined
+from scaledown.models.objective import Losses, groups, joined, score_error
 from scaledown.models.processor import Processor
 from scaledown.models.selection import Answer, Keep, by_score, check, kept
 
@@ -44,6 +44,8 @@ class ScaleDownModel(nn.Module):
     Attributes:
         config: the settings, with the number of layers and the revisions that were really used.
         reranking_loss_weight: lambda in the loss; the trainer sets it.
+        distill_logits: weight of the distillation loss, for batches that have the documents in text; the trainer sets
+            it too.
 
     Raises:
         ValueError: for a generator or compressor that cannot be found, read or used.
@@ -54,6 +56,7 @@ class ScaleDownModel(nn.Module):
         super().__init__()
         self.dtype = dtype or torch.float32
         self.reranking_loss_weight = TrainingConfig.reranking_loss_weight
+        self.distill_logits = TrainingConfig.distill_logits
         base = parts.load_base(config, self.dtype)
         self.config = resolve(config, base.config.num_hidden_layers)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
@@ -88,12 +91,20 @@ class ScaleDownModel(nn.Module):
         self.config = self.processor.config = dataclasses.replace(self.config, enable_reranking=True)
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
-        """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""
+        """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3).
+
+        A batch that also has its prompts in full text teaches what the generator says of them.
+        """
         with self._autocast():
             compressed = self.compressor(_texts(batch), self.generator.embed, len(batch["memory_index"]))
-            answer_loss = self.generator.answer_loss(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
-                                                     batch["answer_index"], batch["answer_targets"])
-        return joined(answer_loss, compressed.scores, batch, self.reranking_loss_weight)
+            states = self.generator.answer_states(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
+                                                  batch["answer_index"])
+            answer_loss, divergence = self.generator.answer_loss(states, batch["answer_targets"]), None
+            if "text_ids" in batch:
+                teacher = self.generator.teacher_states(batch["text_ids"], batch["text_slots"], batch["text_index"])
+                divergence = self.generator.divergence(states, teacher)
+        return joined(answer_loss, (score_error(compressed.scores, batch), self.reranking_loss_weight),
+                      (divergence, self.distill_logits))
 
     def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
         """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""

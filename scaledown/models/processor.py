@@ -75,17 +75,18 @@ class Processor:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None) -> dict[str, Tensor]:
+    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None,
+                             with_texts: bool = False) -> dict[str, Tensor]:
         """As :meth:`collate`, with one of the numbers of memory tokens that are trained together.
 
         What the records say draws it, so a run that is resumed draws as one that never stopped.
         """
         records = list(records)
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        return self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices))
+        return self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices), with_texts)
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None,
-                num_memory_tokens: int | None = None) -> dict[str, Tensor]:
+                num_memory_tokens: int | None = None, with_texts: bool = False) -> dict[str, Tensor]:
         """Training records (``query``, ``documents``, ``answer``, ``reranking_scores``) to a batch of tensors.
 
         Returns:
@@ -93,22 +94,22 @@ class Processor:
             (B, T), prompt and answer (but for the token that ends it, after which nothing is predicted), with
             placeholders; ``prompt_slots`` (N,), the slots of the flattened (B * T) that hold a token; ``answer_index``
             (A,), which of these N predict an answer token, and ``answer_targets`` (A,), those tokens; with reranking
-            ``teacher_scores`` (P,) and ``has_score`` (P,).
+            ``teacher_scores`` (P,) and ``has_score`` (P,); with texts ``text_ids``, ``text_slots`` and ``text_index``,
+            as ``prompt_ids``, ``prompt_slots`` and ``answer_index`` for the prompts in full text.
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
         prompts = self.memory_prompts(questions, [len(each) for each in documents], num_memory_tokens)
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
-        rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-        prompt_ids, _ = pad(rows)
-        ends = itertools.accumulate(map(len, rows))
-        index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
+        prompt_ids, prompt_slots, answer_index = answered(prompts, answers)
         batch = self.compressor_input(questions, documents)._asdict() | {
-            "memory_index": torch.arange(num_memory_tokens), "prompt_ids": prompt_ids,
-            "prompt_slots": filled([len(row) for row in rows], prompt_ids.shape[1]),
-            "answer_index": torch.tensor(index, dtype=torch.long),
+            "memory_index": torch.arange(num_memory_tokens), "prompt_ids": prompt_ids, "prompt_slots": prompt_slots,
+            "answer_index": answer_index,
             "answer_targets": torch.tensor([token for answer in answers for token in answer], dtype=torch.long)}
+        if with_texts:
+            texts = answered(self.text_prompts(questions, documents), answers)
+            batch |= zip(("text_ids", "text_slots", "text_index"), texts, strict=True)
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
@@ -133,6 +134,15 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     lead = start if start and start[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
     separator = plain_ids(tokenizer, ["\n"])[0] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
     return lead, separator
+
+
+def answered(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts with their answers: padded ids (B, T), the slots (N,) that hold a token, which of these N predict one."""
+    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    ids, _ = pad(rows)
+    ends = itertools.accumulate(map(len, rows))
+    index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
+    return ids, filled([len(row) for row in rows], ids.shape[1]), torch.tensor(index, dtype=torch.long)
 
 
 def _teacher_scores(records: Sequence[Any]) -> dict[str, Tensor]:

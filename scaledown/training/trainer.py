@@ -51,12 +51,13 @@ class ScaleDownTrainer(Trainer):
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, _Mean(), in_order
-        model.reranking_loss_weight = config.reranking_loss_weight
+        model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         super().__init__(
             model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
-            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens))
+            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
+                                  with_texts=config.distill_logits > 0))
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
         if evaluate is not None and eval_steps:
@@ -87,7 +88,7 @@ class ScaleDownTrainer(Trainer):
         """The loss of a batch; its parts are summed on the device until they are logged."""
         losses: Losses = model(inputs)
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
-                       padding_share=self.scaledown.padding_share(inputs))
+                       distillation_loss=losses.distillation_loss, padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
