@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_INITS = ("tokens", "reply")
+INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon")
 COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
@@ -94,6 +95,9 @@ class ScaleDownConfig:
         "then a summary by themselves, and any of the numbers can be asked for later [--num_memory_tokens alone]")
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
+    input_order: str = setting(
+        "query_first", "what the compressor reads first: query_first shares the query among the documents; with "
+        "document_first a document's reading can be stored and serve any query (n_layers, llm)", INPUT_ORDERS)
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
     keep_threshold: float | None = setting(
         None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
@@ -116,6 +120,8 @@ class ScaleDownConfig:
                           f"got {self.compressor_type!r}")
         if self.memory_init not in MEMORY_INITS:
             faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
+        if self.input_order not in INPUT_ORDERS:
+            faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
         if self.memory_init == "reply" and self.compressor_type != "n_layers":
             faults.append(f"--memory_init reply belongs to --compressor_type n_layers, not {self.compressor_type}")
         if self.train_memory_tokens is not None and not (

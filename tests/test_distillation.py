@@ -106,7 +106,7 @@ def test_nothing_flows_back_through_the_teacher(generator: str) -> None:
 def test_the_teacher_reads_documents_as_far_as_the_compressor_does(generator: str) -> None:
     processor = build(generator).processor
     batch = processor.collate([SimpleNamespace(query="who?", documents=["d" * 99], answer="no")], with_texts=True)
-    assert batch["document_lengths"].tolist() == [16]
+    assert batch["second_lengths"].tolist() == [16]
     prompt = processor.text_prompts(["who?"], [["d" * 99]])[0]
     assert batch["text_ids"][0].tolist() == prompt + processor.answer_ids("no")[:-1]
     assert batch["text_index"].tolist() == [len(prompt) - 1 + place for place in range(len(processor.answer_ids("no")))]

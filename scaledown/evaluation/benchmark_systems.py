@@ -84,7 +84,7 @@ class Bench(nn.Module):
         """Our compressor: (P, L, D)."""
         pairs = [number for number, each in enumerate(texts.documents) for _ in each]
         made = CompressorInput.of_ids(texts.queries, [ids for each in texts.documents for ids in each], pairs)
-        return self.compressor(CompressorInput(*(part.to(self.device) for part in made)),
+        return self.compressor(made.to(self.device),
                                self.generator.embed).embeddings
 
     def compress_naively(self, texts: Texts) -> Tensor:

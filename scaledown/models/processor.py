@@ -16,7 +16,7 @@ from torch import Tensor
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import CompressorInput
 from scaledown.models.ragged import filled, pad
-from scaledown.prompt import Prompt, plain_ids
+from scaledown.prompt import QUESTION, Prompt, plain_ids
 
 MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
@@ -46,12 +46,32 @@ class Processor:
         self._has_warned = False
 
     def compressor_input(self, questions: Sequence[str], documents: Sequence[Sequence[str]]) -> CompressorInput:
-        """``[query][separator]`` and documents, apart: queries and documents each have a budget of their own."""
+        """Queries and documents apart, in the order that the model reads; each has a budget of its own.
+
+        Query first, it is ``[query][separator]`` and the document; document first, the document and the query behind
+        the words (or the separator) that mark it as one.
+        """
+        texts = [document for each in documents for document in each]
+        pairs = [number for number, each in enumerate(documents) for _ in each]
+        if self.config.input_order == "document_first":
+            queries = self._queries_behind(questions)
+            return CompressorInput.of_ids(self.document_keys(texts),
+                                          [queries[number] for number in pairs], list(range(len(pairs))))
         queries = [self._lead + ids[:self.config.query_tokens] + self._separator
                    for ids in plain_ids(self.compressor_tokenizer, questions)]
-        texts = plain_ids(self.compressor_tokenizer, [document for each in documents for document in each])
-        pairs = [number for number, each in enumerate(documents) for _ in each]
-        return CompressorInput.of_ids(queries, self._cut(texts), pairs)
+        return CompressorInput.of_ids(queries, self._cut(plain_ids(self.compressor_tokenizer, texts)), pairs)
+
+    def document_keys(self, documents: Sequence[str]) -> list[tuple[int, ...]]:
+        """What the compressor reads of documents that come first, by which a store knows them."""
+        return [tuple(self._lead + ids) for ids in self._cut(plain_ids(self.compressor_tokenizer, documents))]
+
+    def _queries_behind(self, questions: Sequence[str]) -> list[list[int]]:
+        """Queries as they follow a document: behind an encoder's separator, or as the generator's prompt puts them."""
+        tokenizer, budget = self.compressor_tokenizer, self.config.query_tokens
+        if tokenizer.sep_token_id is not None:
+            return [self._separator + ids[:budget] for ids in plain_ids(tokenizer, questions)]
+        budget += len(plain_ids(tokenizer, [QUESTION])[0])
+        return [ids[:budget] for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
                        num_memory_tokens: int | None = None) -> list[list[int]]:
@@ -70,6 +90,11 @@ class Processor:
             own = self._cut(own) if document_tokens is None else [ids[:document_tokens] for ids in own]
             prompts.append(self.prompt.of_texts(question, own))
         return prompts
+
+    def stop_ids(self, generation_ends: int | list[int] | None) -> list[int]:
+        """Every token that ends an answer: the template's, the tokenizer's and the generation config's."""
+        ends = generation_ends if isinstance(generation_ends, list) else [generation_ends]
+        return sorted({self.prompt.end_id, self.tokenizer.eos_token_id, *ends} - {None})
 
     def answer_ids(self, answer: str, answer_tokens: int | None = None) -> list[int]:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
@@ -111,6 +136,11 @@ class Processor:
             texts = answered(self.text_prompts(questions, documents), answers)
             batch |= zip(("text_ids", "text_slots", "text_index"), texts, strict=True)
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch
+
+    def answer_texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        """Answers' ids as text."""
+        return [self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+                for ids in answers]
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
         """Write the tokenizers: the generator's, and the compressor's where it is another."""

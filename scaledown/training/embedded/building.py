@@ -9,7 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from scaledown.config import setting
 
-EMBEDDING_SCALE = 0.3
+EMBEDDING_SCALE = 38.4
+"""A token's first logit for itself, whatever the width: with tied embeddings it is their spread times the width."""
 SMALLEST_VOCABULARY = 300
 """The 256 bytes, the special tokens, and something to learn."""
 
@@ -65,6 +66,6 @@ def _initialise(model: LlamaForCausalLM) -> None:
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             torch.nn.init.zeros_(weight)
         elif "embed" in name:
-            torch.nn.init.normal_(weight, std=EMBEDDING_SCALE)
+            torch.nn.init.normal_(weight, std=EMBEDDING_SCALE / weight.shape[1])
         elif weight.ndim == 2:
             torch.nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
