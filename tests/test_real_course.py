@@ -166,7 +166,7 @@ def test_bfloat16_arithmetic_trains(tokenizer, monkeypatch, tmp_path):
     pretrain.Pretraining(config, model, real_course.real_course(tokenizer, records(), records(), 0), tmp_path).run()
     assert all(parameter.isfinite().all() and parameter.dtype == torch.float32 for parameter in model.parameters())
     row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
-    assert 0 < row["answer_loss"] < 20
+    assert 0 < row["answer_loss"] < 60
 
 
 @pytest.mark.parametrize(("flags", "message"), [
