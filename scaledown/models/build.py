@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.hub import resolve_revision
 from scaledown.models import parts
-from scaledown.models.compressor import Compressor, Embed
+from scaledown.models.compressor import Compressor
 from scaledown.models.encoder import EncoderCompressor
 from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
@@ -32,18 +31,6 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
     model, tokenizer = parts.load_compressor_model(config, base.config, table, checkpoint)
     kind = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
     return kind(config, model, table), tokenizer
-
-
-def start_memory_as(compressor: Compressor, reply: list[int], embed: Embed) -> None:
-    """Memory rows become the tokens after which the generator answers, the last of them repeated.
-
-    A copy of its layers then does there from the start what they do before an answer: look the question up in the
-    document.
-    """
-    rows = compressor.memory_rows
-    ids = (reply + reply[-1:] * len(rows))[:len(rows)]
-    with torch.no_grad():
-        rows.copy_(embed(torch.tensor(ids, device=rows.device)))
 
 
 def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConfig:

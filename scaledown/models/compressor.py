@@ -8,7 +8,7 @@ parameters of the compressor's own, outside any vocabulary: nothing is resized, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,11 +53,6 @@ class CompressorInput(NamedTuple):
                    torch.tensor(pair_first, dtype=torch.long),
                    filled([len(ids) for ids in first], first_ids.shape[1]),
                    filled([len(ids) for ids in second], second_ids.shape[1]))
-
-    @classmethod
-    def of_batch(cls, batch: Mapping[str, Tensor]) -> CompressorInput:
-        """Its fields, out of a training batch."""
-        return cls(*(batch[name] for name in cls._fields))
 
     def to(self, device: torch.device) -> CompressorInput:
         """The same on ``device``."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models import checkpoint, parts
-from scaledown.models.build import build_compressor, resolve, start_memory_as
+from scaledown.models.build import build_compressor, resolve
 from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Compressed, CompressorInput
 from scaledown.models.document_store import DocumentStore
@@ -27,7 +27,6 @@ from scaledown.models.generator import DecodingState, Generator
 from scaledown.models.memory import Memory
 from scaledown.models.objective import Losses, groups, joined, score_error
 from scaledown.models.processor import Processor
-from scaledown.models.questions import by_size, checked
 from scaledown.models.selection import Answer, Keep, by_score, check, kept
 
 COMPRESSOR_FILE = "compressor.safetensors"
@@ -66,11 +65,22 @@ class ScaleDownModel(nn.Module):
         self.generator = Generator(self.config, base)
         tokenizer = parts.load_generator_tokenizer(self.config, folder)
         self.processor = Processor(tokenizer, self.config, compressor_tokenizer)
-        self._stop_ids = self.processor.stop_ids(base.generation_config.eos_token_id)
+        self._stop_ids = _stop_ids(self.processor, base)
         if self.config.memory_init == "reply":
-            start_memory_as(self.compressor, self.processor.prompt.reply, self.generator.embed)
+            self._start_memory_as_reply()
         self.to(device or "cpu")
         self.eval()
+
+    def _start_memory_as_reply(self) -> None:
+        """Memory rows become the tokens after which the generator answers, the last of them repeated.
+
+        A copy of its layers then does there from the start what they do before an answer: look the question up in
+        the document.
+        """
+        reply, rows = self.processor.prompt.reply, self.compressor.memory_rows
+        ids = (reply + reply[-1:] * len(rows))[:len(rows)]
+        with torch.no_grad():
+            rows.copy_(self.generator.embed(torch.tensor(ids, device=rows.device)))
 
     @property
     def device(self) -> torch.device:
@@ -88,8 +98,7 @@ class ScaleDownModel(nn.Module):
         A batch that also has its prompts in full text teaches what the generator says of them.
         """
         with self._autocast():
-            texts, num_memory = CompressorInput.of_batch(batch), len(batch["memory_index"])
-            compressed = self.compressor(texts, self.generator.embed, num_memory)
+            compressed = self.compressor(_texts(batch), self.generator.embed, len(batch["memory_index"]))
             states = self.generator.answer_states(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
                                                   batch["answer_index"])
             answer_loss, divergence = self.generator.answer_loss(states, batch["answer_targets"]), None
@@ -98,6 +107,12 @@ class ScaleDownModel(nn.Module):
                 divergence = self.generator.divergence(states, teacher)
         return joined(answer_loss, (score_error(compressed.scores, batch), self.reranking_loss_weight),
                       (divergence, self.distill_logits))
+
+    def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
+        """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
+        computed, needed = self.compressor.num_tokens(_texts(batch), len(batch["memory_index"]))
+        packed = batch["prompt_slots"].numel()
+        return 1 - (needed + packed) / (computed + packed)
 
     def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8,
                  num_memory_tokens: int | None = None, store: DocumentStore | None = None) -> Memory:
@@ -114,32 +129,13 @@ class ScaleDownModel(nn.Module):
             ValueError: where questions and documents do not go together, for an L that is not trained, or a store that
                 is another model's.
         """
-        documents, num_memory = checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
+        documents, num_memory = _checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
         batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
         if store is not None:
             self.read_documents([document for each in documents for document in each], store)
         with self._inference():
             compressed = [self._compress(questions[batch], documents[batch], num_memory, store) for batch in batches]
         return Memory.of_pairs(compressed, [len(each) for each in documents])
-
-    def read_documents(self, documents: Sequence[str], store: DocumentStore | None = None,
-                       batch_size: int = 32) -> DocumentStore:
-        """Read documents ahead of all questions, for :meth:`compress` to go on from; exactly the same comes out.
-
-        Args:
-            documents: one is read once, however often it is named.
-            store: gets them, where it does not have them yet [a new one].
-
-        Raises:
-            ValueError: for a model that reads the query first, an encoder, or a store that is another model's.
-        """
-        if self.config.input_order != "document_first" or not isinstance(self.compressor, CausalCompressor):
-            raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can "
-                             "read documents ahead of questions")
-        store = DocumentStore(self.compressor) if store is None else store
-        with self._inference():
-            store.read(self.processor.document_keys(documents), self.compressor, self.generator.embed, batch_size)
-        return store
 
     def prefill(self, questions: Sequence[str], memory: Memory) -> DecodingState:
         """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` goes on from there."""
@@ -156,7 +152,7 @@ class ScaleDownModel(nn.Module):
         Args:
             document_tokens: each document is cut there [``config.document_tokens``, what the compressor reads].
         """
-        prompts = self.processor.text_prompts(questions, checked(questions, documents), document_tokens)
+        prompts = self.processor.text_prompts(questions, _checked(questions, documents), document_tokens)
         with self._inference():
             return self.generator.prefill(prompts, None, with_adapter=False, start=self.processor.prompt.start)
 
@@ -166,7 +162,8 @@ class ScaleDownModel(nn.Module):
             raise ValueError(f"--max_new_tokens must be above 0, got {max_new_tokens}")
         with self._inference():
             answers = self.generator.decode(state, max_new_tokens, self._stop_ids)
-        return self.processor.answer_texts(answers)
+        return [self.processor.tokenizer.decode(ids, skip_special_tokens=True,
+                                                clean_up_tokenization_spaces=False).strip() for ids in answers]
 
     def answer(self, questions: Sequence[str], documents: Sequence[Sequence[str]] | None = None,
                memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
@@ -196,10 +193,10 @@ class ScaleDownModel(nn.Module):
         check(keep_documents, self.config.enable_reranking, self.config.keep_threshold)
         if memory is not None and num_memory_tokens is not None:
             raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
-        documents = checked(questions, [[] for _ in questions] if documents is None else documents)
+        documents = _checked(questions, [[] for _ in questions] if documents is None else documents)
         if memory is not None and len(memory) != len(questions):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
-        order = by_size(questions, documents)
+        order = sorted(range(len(questions)), key=lambda number: _size(questions[number], documents[number]))
         answers: dict[int, Answer] = {}
         for start in range(0, len(order), batch_size):
             numbers = order[start:start + batch_size]
@@ -230,6 +227,25 @@ class ScaleDownModel(nn.Module):
             raise ValueError("this model has no reranking head; train one with --enable_reranking")
         scores = self.compress([question], [documents]).scores[0].tolist()
         return by_score(scores), scores
+
+    def read_documents(self, documents: Sequence[str], store: DocumentStore | None = None,
+                       batch_size: int = 32) -> DocumentStore:
+        """Read documents ahead of all questions, for :meth:`compress` to go on from; exactly the same comes out.
+
+        Args:
+            documents: one is read once, however often it is named.
+            store: gets them, where it does not have them yet [a new one].
+
+        Raises:
+            ValueError: for a model that reads the query first, an encoder, or a store that is another model's.
+        """
+        if self.config.input_order != "document_first" or not isinstance(self.compressor, CausalCompressor):
+            raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
+                             "documents ahead of questions")
+        store = DocumentStore(self.compressor) if store is None else store
+        with self._inference():
+            store.read(self.processor.document_keys(documents), self.compressor, self.generator.embed, batch_size)
+        return store
 
     def parameter_groups(self, lr_generator: float, lr_compressor: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups ``{generator,compressor}_{weights,rows}`` with two learning rates (paper, table 7)."""
@@ -304,3 +320,26 @@ class ScaleDownModel(nn.Module):
         finally:
             if was_training:
                 self.train()
+
+
+def _texts(batch: dict[str, Tensor]) -> CompressorInput:
+    return CompressorInput(*(batch[name] for name in CompressorInput._fields))
+
+
+def _stop_ids(processor: Processor, base: Any) -> list[int]:
+    """Every token that ends an answer: the template's, the tokenizer's and the generation config's."""
+    ends = base.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return sorted({processor.prompt.end_id, processor.tokenizer.eos_token_id, *ends} - {None})
+
+
+def _checked(questions: Sequence[str], documents: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    if isinstance(questions, str) or any(isinstance(each, str) for each in documents):
+        raise ValueError("questions is a list of strings, and documents has one list of strings for each of them")
+    if len(questions) != len(documents):
+        raise ValueError(f"{len(questions)} questions, but documents for {len(documents)}")
+    return documents
+
+
+def _size(question: str, documents: Sequence[str]) -> int:
+    return len(question) + sum(map(len, documents))

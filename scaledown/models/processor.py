@@ -91,11 +91,6 @@ class Processor:
             prompts.append(self.prompt.of_texts(question, own))
         return prompts
 
-    def stop_ids(self, generation_ends: int | list[int] | None) -> list[int]:
-        """Every token that ends an answer: the template's, the tokenizer's and the generation config's."""
-        ends = generation_ends if isinstance(generation_ends, list) else [generation_ends]
-        return sorted({self.prompt.end_id, self.tokenizer.eos_token_id, *ends} - {None})
-
     def answer_ids(self, answer: str, answer_tokens: int | None = None) -> list[int]:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
@@ -136,11 +131,6 @@ class Processor:
             texts = answered(self.text_prompts(questions, documents), answers)
             batch |= zip(("text_ids", "text_slots", "text_index"), texts, strict=True)
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch
-
-    def answer_texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
-        """Answers' ids as text."""
-        return [self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-                for ids in answers]
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
         """Write the tokenizers: the generator's, and the compressor's where it is another."""

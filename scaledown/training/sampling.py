@@ -6,15 +6,12 @@ computes on real questions is padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
-
-from scaledown.models.compressor import Compressor, CompressorInput
 
 CHARACTERS_A_TOKEN = 4
 
@@ -23,13 +20,6 @@ def prompt_sizes(records: Sequence[Any], num_memory_tokens: int) -> list[int]:
     """About how many tokens each record's prompt and answer take, without tokenising them."""
     return [len(record.documents) * (num_memory_tokens + 1)
             + (len(record.query) + len(record.answer)) // CHARACTERS_A_TOKEN for record in records]
-
-
-def padding_share(compressor: Compressor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
-    computed, needed = compressor.num_tokens(CompressorInput.of_batch(batch), len(batch["memory_index"]))
-    packed = batch["prompt_slots"].numel()
-    return 1 - (needed + packed) / (computed + packed)
 
 
 class LikeLengthSampler(Sampler[int]):

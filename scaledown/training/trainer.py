@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from scaledown.config import TrainingConfig
 from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.training.optimizer import build_optimizer
-from scaledown.training.sampling import LikeLengthSampler, padding_share, prompt_sizes
+from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
@@ -89,7 +89,7 @@ class ScaleDownTrainer(Trainer):
         losses: Losses = model(inputs)
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
                        distillation_loss=losses.distillation_loss,
-                       padding_share=padding_share(self.scaledown.compressor, inputs))
+                       padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
