@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scaledown.config import ScaleDownConfig
@@ -144,13 +145,17 @@ def test_the_command_makes_a_generator_that_answers(data, tmp_path):
     assert len(model.answer(["What is the capital of Norway?"], [TEXTS[:2]], max_new_tokens=3)) == 1
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("save_seconds", [300, 0])
+def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, save_seconds):
+    monkeypatch.setattr(pretrain, "SAVE_SECONDS", save_seconds)
     argv = ["--train_data", data, "--steps", "4", *TINY]
     assert main([*argv, "--work_dir", str(tmp_path / "whole")]) == 0
     step = pretrain.Pretraining._train_step
     monkeypatch.setattr(pretrain.Pretraining, "_train_step",
                         lambda self: step(self) if self.step < 3 else (_ for _ in ()).throw(KeyboardInterrupt))
     assert main([*argv, "--work_dir", str(tmp_path / "killed")]) == 130
+    with safe_open(tmp_path / "killed" / pretrain.STATE_FILE, framework="pt") as state:
+        assert state.metadata()["step"] == ("2" if save_seconds else "3")
     monkeypatch.setattr(pretrain.Pretraining, "_train_step", step)
     assert main([*argv, "--work_dir", str(tmp_path / "killed")]) == 0
     one, other = ((tmp_path / name / "generator" / "model.safetensors").read_bytes() for name in ("whole", "killed"))

@@ -29,6 +29,8 @@ STATE_FILE = "state.safetensors"
 WARMUP_STEPS = 20
 ACCURACY_MEMORY = 0.98
 SHALLOW_LAYERS = 4
+SAVE_SECONDS = 300
+"""No more than that is lost by a kill, however slow the steps."""
 MAY_CHANGE = ("steps", "eval_steps")
 """Settings that a run may be resumed with in another value."""
 
@@ -102,11 +104,11 @@ class Pretraining:
         self.rank, self.num_processes = (dist.get_rank(), dist.get_world_size()) if is_shared else (0, 1)
 
     def run(self) -> None:
-        """Train to the last step, logging to ``log.jsonl`` and saving the state at each evaluation."""
+        """Train to the last step, logging to ``log.jsonl`` at each evaluation, and saving the state as time passes."""
         self._restore()
         bar = tqdm(total=self.config.steps, initial=self.step, desc="generator", mininterval=5,
                    disable=self.rank > 0)
-        started, trained_tokens = time.perf_counter(), 0
+        started, saved, trained_tokens = time.perf_counter(), time.perf_counter(), 0
         while self.step < self.config.steps:
             answer_loss, text_loss, num_tokens = self._train_step()
             trained_tokens += num_tokens
@@ -116,9 +118,11 @@ class Pretraining:
             is_due = self.step % self.config.eval_steps == 0 or self.step == self.config.steps
             if is_due and self.rank == 0:
                 self._log(answer_loss, text_loss, trained_tokens / (time.perf_counter() - started))
-                self._save()
             if is_due:
                 started, trained_tokens = time.perf_counter(), 0
+            if (is_due or time.perf_counter() - saved > SAVE_SECONDS) and self.rank == 0:
+                self._save()
+                saved = time.perf_counter()
         bar.close()
 
     def _train_step(self) -> tuple[float, float, int]:
@@ -146,8 +150,8 @@ class Pretraining:
 
     def _depth(self) -> int:
         """Layers that run on this level."""
-        return self.config.num_layers if self.course.levels[self.level].is_deep else min(SHALLOW_LAYERS,
-                                                                                         self.config.num_layers)
+        is_deep = self.course.levels[self.level].is_deep
+        return self.config.num_layers if is_deep else min(SHALLOW_LAYERS, self.config.num_layers)
 
     def _arithmetic(self) -> AbstractContextManager:
         dtype = dtype_for(self.model.device)
@@ -176,8 +180,7 @@ class Pretraining:
     def _log(self, answer_loss: float, text_loss: float, tokens_per_second: float) -> None:
         self.model.eval()
         row = {"step": self.step, "level": self.level, "training_exact_match": self.accuracy,
-               "answer_loss": answer_loss, "text_loss": text_loss,
-               "tokens_per_second": tokens_per_second}
+               "answer_loss": answer_loss, "text_loss": text_loss, "tokens_per_second": tokens_per_second}
         with self._arithmetic():
             for name, mixture in self.course.evaluation.items():
                 row[name] = exact_match(self.model, self.course.held_out, mixture, num_batches=4)
