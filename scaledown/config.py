@@ -200,6 +200,8 @@ class TrainingConfig:
                              OPTIMIZERS)
     weight_decay: float = setting(0.1, "the optimizer's weight decay")
     warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
+    compressor_warmup_steps: int = setting(
+        0, "so many steps at first the compressor learns alone: it has to speak the generator's language before both move")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
     distill_logits: float = setting(
@@ -218,7 +220,8 @@ class TrainingConfig:
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
-                   for name in ("num_workers", "weight_decay", "reranking_loss_weight", "distill_logits")
+                   for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "reranking_loss_weight",
+                                "distill_logits")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")

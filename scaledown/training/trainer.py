@@ -60,6 +60,7 @@ class ScaleDownTrainer(Trainer):
                                   with_texts=config.distill_logits > 0))
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
+        self.add_callback(_CompressorFirst(model.generator, config.compressor_warmup_steps))
         if evaluate is not None and eval_steps:
             self.add_callback(_EvaluationCallback(evaluate, eval_steps, self.log))
 
@@ -109,6 +110,19 @@ class ScaleDownTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.scaledown.load_trained(Path(resume_from_checkpoint))
+
+
+class _CompressorFirst(TrainerCallback):
+    """Drops the generator's gradients in the first ``steps`` steps."""
+
+    def __init__(self, generator: nn.Module, steps: int) -> None:
+        self.generator, self.steps = generator, steps
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+                              **kwargs: Any) -> None:
+        """Called when all gradients of a step are there."""
+        if state.global_step < self.steps:
+            self.generator.zero_grad(set_to_none=True)
 
 
 class _EvaluationCallback(TrainerCallback):
