@@ -201,7 +201,7 @@ class TrainingConfig:
     weight_decay: float = setting(0.1, "the optimizer's weight decay")
     warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
     compressor_warmup_steps: int = setting(
-        0, "so many steps at first the compressor learns alone: it has to speak the generator's language before both move")
+        0, "so many steps at first the compressor learns alone, to speak the generator's language before both move")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
     distill_logits: float = setting(
