@@ -297,7 +297,7 @@ class ScaleDownModel(nn.Module):
             HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint")
 
     def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory: int,
-                  store: DocumentStore | None) -> Compressed:
+                  store: DocumentStore | None = None) -> Compressed:
         texts = self.processor.compressor_input(questions, documents).to(self.device)
         if store is None or not len(texts.second_ids):
             return self.compressor(texts, self.generator.embed, num_memory)
