@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_INITS = ("tokens", "reply")
+INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon")
 COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
@@ -98,6 +99,9 @@ class ScaleDownConfig:
         "then a summary by themselves, and any of the numbers can be asked for later [--num_memory_tokens alone]")
     compression_rate: int = setting(16, "document tokens / memory tokens")
     query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
+    input_order: str = setting(
+        "query_first", "what the compressor reads first: query_first shares the query among the documents; with "
+        "document_first a document's reading can be stored and serve any query (n_layers, llm)", INPUT_ORDERS)
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
     keep_threshold: float | None = setting(
         None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
@@ -120,6 +124,8 @@ class ScaleDownConfig:
                           f"got {self.compressor_type!r}")
         if self.memory_init not in MEMORY_INITS:
             faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
+        if self.input_order not in INPUT_ORDERS:
+            faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
         if self.memory_init == "reply" and self.compressor_type != "n_layers":
             faults.append(f"--memory_init reply belongs to --compressor_type n_layers, not {self.compressor_type}")
         if self.train_memory_tokens is not None and not (
@@ -198,8 +204,13 @@ class TrainingConfig:
                              OPTIMIZERS)
     weight_decay: float = setting(0.1, "the optimizer's weight decay")
     warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
+    compressor_warmup_steps: int = setting(
+        0, "so many steps at first the compressor learns alone, to speak the generator's language before both move")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
+    distill_logits: float = setting(
+        0.0, "weight of also learning the full-text generator's token distribution at the answer's tokens; above 0 "
+        "each step reads the documents in full text too")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
@@ -213,7 +224,8 @@ class TrainingConfig:
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
-                   for name in ("num_workers", "weight_decay", "reranking_loss_weight")
+                   for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "reranking_loss_weight",
+                                "distill_logits")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")

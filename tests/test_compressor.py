@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Compressed, Compressor, CompressorInput
 from scaledown.models.encoder import EncoderCompressor, embedded_encoder_config
 from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.ragged import filled
-from scaledown.models.shared_query import SharedQueryCompressor
 
 QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
 DOCUMENTS = [[list(range(10, 31)), [44, 45]], [list(range(60, 73))], [], [[], list(range(90, 97)), [3]]]
@@ -31,11 +31,11 @@ def texts(queries: list[list[int]] = QUERIES, documents: list[list[list[int]]] =
     """The input of a compressor; ``padding`` more slots than the longest query and document need."""
     flat = [document for each in documents for document in each]
     made = CompressorInput.of_ids(queries, flat, [number for number, each in enumerate(documents) for _ in each])
-    query_ids, document_ids = (nn.functional.pad(ids, (0, padding), value=99)
-                               for ids in (made.query_ids, made.document_ids))
-    return made._replace(query_ids=query_ids, document_ids=document_ids,
-                         query_slots=filled([len(ids) for ids in queries], query_ids.shape[1]),
-                         document_slots=filled([len(ids) for ids in flat], document_ids.shape[1]))
+    first_ids, second_ids = (nn.functional.pad(ids, (0, padding), value=99)
+                               for ids in (made.first_ids, made.second_ids))
+    return made._replace(first_ids=first_ids, second_ids=second_ids,
+                         first_slots=filled([len(ids) for ids in queries], first_ids.shape[1]),
+                         second_slots=filled([len(ids) for ids in flat], second_ids.shape[1]))
 
 
 def config(**settings: object) -> ScaleDownConfig:
@@ -86,7 +86,7 @@ def embed() -> nn.Module:
     return tiny.generator().get_input_embeddings()
 
 
-def naive(compressor: SharedQueryCompressor, base: PreTrainedModel) -> Tensor:
+def naive(compressor: CausalCompressor, base: PreTrainedModel) -> Tensor:
     """[query][document][MEM][RR] read anew for each document, alone, through transformers' own model."""
     body = copy.deepcopy(base.base_model)
     body.layers, body.norm = compressor.layers, getattr(compressor, "norm", nn.Identity())

@@ -11,7 +11,8 @@ from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.embedded.__main__ import main
 from scaledown.training.embedded.batches import BatchMaker, Mixture
-from scaledown.training.embedded.pretrain import PretrainConfig, build_generator, exact_match, hidden_states, losses
+from scaledown.training.embedded.building import PretrainConfig, build_generator
+from scaledown.training.embedded.pretrain import exact_match, hidden_states, losses
 
 EASY = Mixture(Difficulty((2, 3), (2, 3)), query_first_share=0.5, tokens=300)
 TINY = ["--hidden_size", "32", "--num_layers", "2", "--num_heads", "2", "--intermediate_size", "32",

@@ -16,15 +16,17 @@ from scaledown.evaluation.flops import (
     DecoderShape,
     EncoderShape,
     TokenCounts,
+    causal_flops,
     encoder_flops,
     full_flops,
     naive_flops,
     paper_flops,
     reading_flops,
-    shared_query_flops,
 )
 from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN
+from scaledown.models.compressor import CompressorInput
+from scaledown.models.n_layers import NLayersCompressor
 
 TINY = LlamaConfig(**LLAMA)
 MISTRAL_7B = DecoderShape(32, 4096, 14336, 32, 8, 128, 32000)
@@ -63,13 +65,13 @@ def test_compression_is_table_1s(shape: DecoderShape, compressor: DecoderShape, 
 @pytest.mark.parametrize(("num_layers", "expected"), [(5, 2.65), (8, 4.60)])
 def test_shared_query_and_pruned_layer_by_hand(num_layers: int, expected: float) -> None:
     compressor = first_layers(MISTRAL_7B, num_layers)
-    weights = shared_query_flops(compressor, COMPRESSED, attention=False)
+    weights = causal_flops(compressor, COMPRESSED, attention=False)
     assert weights / 1e12 == pytest.approx(expected, abs=0.006)
     # 1,488 tokens through all layers but the last; there keys and values for all, the rest for 80 memory positions.
     layer, key_value = 4096 * (4096 * 2 + 1024 * 2 + 14336 * 3), 4096 * 2048
     by_hand = (num_layers - 1) * layer * 1488 + key_value * 1488 + (layer - key_value) * 80
     assert weights == 2 * by_hand
-    assert 1.0 < shared_query_flops(compressor, COMPRESSED) / weights < 1.02
+    assert 1.0 < causal_flops(compressor, COMPRESSED) / weights < 1.02
 
 
 @pytest.mark.parametrize(("num_layers", "expected"), [(5, 5.76), (8, 9.21)])
@@ -138,7 +140,7 @@ def test_key_value_bytes_by_hand() -> None:
 
 def test_nothing_costs_nothing() -> None:
     nothing = TokenCounts(0, 0, 0, 0, 0, 0)
-    assert shared_query_flops(MISTRAL_7B, nothing) == 0
+    assert causal_flops(MISTRAL_7B, nothing) == 0
     assert full_flops(MISTRAL_7B, None, nothing).decode == 0
 
 
@@ -168,3 +170,47 @@ def test_long_texts_count_as_they_are_read() -> None:
     config = ScaleDownConfig(num_memory_tokens=2, compression_rate=4, query_tokens=1)
     tokens = mean_text_tokens(make_records(1), _count_words, config)
     assert tokens == {"query_tokens": 1, "num_documents": 2, "document_tokens": (2 + 8) / 2}
+
+
+@pytest.mark.parametrize(("num_layers", "is_stored", "expected"), [(8, False, 8.14), (8, True, 4.21), (5, True, 2.43)])
+def test_document_first_by_hand(num_layers: int, is_stored: bool, expected: float) -> None:
+    """10 documents of 128 tokens, each with a query of 128 and 8 memory tokens behind it: 1,280 + 1,360 tokens."""
+    compressor = first_layers(MISTRAL_7B, num_layers)
+    found = causal_flops(compressor, COMPRESSED, "document_first", is_stored, attention=False)
+    layer, key_value = 4096 * (4096 * 2 + 1024 * 2 + 14336 * 3), 4096 * 2048
+    read = 1360 if is_stored else 2640
+    assert found == 2 * ((num_layers - 1) * layer * read + key_value * read + (layer - key_value) * 80)
+    assert found / 1e12 == pytest.approx(expected, abs=0.006)
+    # Pairs of attention: within each document, in all layers but the last; then 136 tokens behind 128; 8 behind 256.
+    behind, last = 136 * 128 + 136 * 137 / 2, 8 * 256 + 8 * 9 / 2
+    pairs = (num_layers - 1) * 10 * (behind + (0 if is_stored else 128 * 129 / 2)) + 10 * last
+    scores = causal_flops(compressor, COMPRESSED, "document_first", is_stored) - found
+    assert scores == pytest.approx(4 * 32 * 128 * pairs)
+
+
+def test_a_short_query_is_where_storing_pays() -> None:
+    short, compressor = dataclasses.replace(COMPRESSED, query_tokens=16), first_layers(MISTRAL_7B, 8)
+    shared, stored = (causal_flops(compressor, short, order, True) for order in ("query_first", "document_first"))
+    assert 5 < shared / stored < 6
+    shared, stored = (causal_flops(compressor, COMPRESSED, order, True) for order in ("query_first", "document_first"))
+    assert 1.0 < shared / stored < 1.2
+
+
+def test_following_a_store_costs_what_is_counted() -> None:
+    with torch.device("meta"), torch.no_grad():
+        base = LlamaForCausalLM(TINY)
+        config = ScaleDownConfig(num_memory_tokens=2, input_order="document_first")
+        compressor = NLayersCompressor(config, base.base_model, 3)
+        texts = CompressorInput(*(torch.zeros(shape, dtype=torch.long)
+                                  for shape in ((4, 6), 4, (4, 5), 4, 4, 24, 20)))
+        with FlopCounterMode(display=False) as ahead:
+            read = compressor.read_first(texts, base.get_input_embeddings())
+        with FlopCounterMode(display=False) as after:
+            compressor.follow(texts, read, base.get_input_embeddings())
+    shape = DecoderShape.from_config(TINY)
+    tokens = TokenCounts(query_tokens=5, document_tokens=6, num_documents=4, memory_tokens=2, prompt_tokens=0,
+                         new_tokens=0)
+    whole, stored = (causal_flops(shape, tokens, "document_first", is_stored) for is_stored in (False, True))
+    # torch counts attention's whole squares: 7 tokens that see 13, 2 that see 13 in the last layer, 6 that see 6.
+    assert after.get_total_flops() == stored + shape.score_flops(4 * (7 * 6 / 2), 2) + shape.score_flops(4 * 1, 1)
+    assert ahead.get_total_flops() == whole - stored + shape.score_flops(4 * (6 * 5 / 2), 2)

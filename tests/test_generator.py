@@ -77,7 +77,7 @@ def test_loss_is_the_mean_over_answer_tokens(layout: str) -> None:
     ids = torch.tensor([[3, MEMORY, MEMORY, 50, 51, 52, 0], [7, MEMORY, MEMORY, SEPARATOR, MEMORY, MEMORY, 61]])
     slots = torch.tensor([0, 1, 2, 3, 4, 5, *range(7, 14)])
     index, targets = torch.tensor([3, 4, 6 + 5]), torch.tensor([51, 52, 61])
-    found = made.answer_loss(ids, slots, rows, index, targets)
+    found = made.answer_loss(made.answer_states(ids, slots, rows, index), targets)
     first = made.base(inputs_embeds=made.splice(ids[:1, :6], rows[:1])).logits[0]
     second = made.base(inputs_embeds=made.splice(ids[1:], rows[1:])).logits[0]
     logits = torch.stack([first[3], first[4], second[5]])

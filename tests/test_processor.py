@@ -64,7 +64,7 @@ def test_user_text_never_becomes_a_special_token(processor: Processor) -> None:
     assert HOSTILE in processor.tokenizer.decode(wild)
     texts = processor.compressor_input([HOSTILE], [[HOSTILE]])
     lead = processor._lead
-    assert specials(processor, texts.query_ids[0, len(lead):].tolist() + texts.document_ids[0].tolist()) == []
+    assert specials(processor, texts.first_ids[0, len(lead):].tolist() + texts.second_ids[0].tolist()) == []
     assert specials(processor, processor.answer_ids(HOSTILE)) == [processor.prompt.end_id]
 
 
@@ -88,17 +88,17 @@ def test_template_that_drops_the_user_is_refused() -> None:
 def test_query_and_document_have_budgets_of_their_own() -> None:
     processor = Processor(tiny.tokenizer(), CONFIG)
     texts = processor.compressor_input(["q" * 99, "q"], [["d" * 99, "d"], ["e"]])
-    assert texts.document_lengths.tolist() == [CONFIG.document_tokens, 1, 1]
+    assert texts.second_lengths.tolist() == [CONFIG.document_tokens, 1, 1]
     frame = len(processor._lead) + len(processor._separator)
-    assert texts.query_lengths.tolist() == [CONFIG.query_tokens + frame, 1 + frame]
-    assert texts.pair_query.tolist() == [0, 0, 1]
+    assert texts.first_lengths.tolist() == [CONFIG.query_tokens + frame, 1 + frame]
+    assert texts.pair_first.tolist() == [0, 0, 1]
 
 
 def test_encoder_tokenizer_frames_the_query() -> None:
     own = tiny.tokenizer(None, cls_token="[CLS]", sep_token="[SEP]")
     texts = Processor(tiny.tokenizer(), CONFIG, own).compressor_input(["who?"], [["Ada"]])
-    assert own.decode(texts.query_ids[0]) == "[CLS]who?[SEP]"
-    assert own.decode(texts.document_ids[0]) == "Ada"
+    assert own.decode(texts.first_ids[0]) == "[CLS]who?[SEP]"
+    assert own.decode(texts.second_ids[0]) == "Ada"
 
 
 def test_long_documents_are_said_once(caplog: pytest.LogCaptureFixture) -> None:

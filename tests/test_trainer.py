@@ -74,6 +74,17 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(generator, records, tmp_path, 
     assert same(weights(tmp_path / "whole" / run.FINAL), weights(tmp_path / "resumed" / run.FINAL))
 
 
+def test_the_compressor_learns_alone_for_as_long_as_asked(generator, records, tmp_path):
+    start = {name: value.clone() for name, value in new_model(generator).named_parameters() if value.requires_grad}
+    for steps in (2, 3):
+        model = new_model(generator)
+        config = TrainingConfig(**SETTINGS | {"max_steps": steps}, compressor_warmup_steps=2)
+        run.train(model, config, records, tmp_path / str(steps))
+        moved = {name.split(".")[0] for name, value in model.named_parameters()
+                 if value.requires_grad and not value.equal(start[name])}
+        assert moved == ({"compressor"} if steps == 2 else {"compressor", "generator"})
+
+
 def test_one_seed_gives_one_training(generator, records, tmp_path):
     for name in ("a", "b"):
         run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path / name)

@@ -7,7 +7,6 @@ again for each document, every text padded to its budget, and in training logits
 from __future__ import annotations
 
 import copy
-import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ from scaledown.evaluation.known_shapes import config_of
 from scaledown.models.compressor import CompressorInput
 from scaledown.models.generator import DecodingState, Generator
 from scaledown.models.n_layers import NLayersCompressor
-from scaledown.models.processor import MEMORY, SEPARATOR
-from scaledown.models.ragged import filled, pad
+from scaledown.models.processor import MEMORY, SEPARATOR, answered
 
 NEVER_STOP = [-1]
 IGNORED = -100
@@ -86,7 +84,7 @@ class Bench(nn.Module):
         """Our compressor: (P, L, D)."""
         pairs = [number for number, each in enumerate(texts.documents) for _ in each]
         made = CompressorInput.of_ids(texts.queries, [ids for each in texts.documents for ids in each], pairs)
-        return self.compressor(CompressorInput(*(part.to(self.device) for part in made)),
+        return self.compressor(made.to(self.device),
                                self.generator.embed).embeddings
 
     def compress_naively(self, texts: Texts) -> Tensor:
@@ -123,15 +121,9 @@ class Bench(nn.Module):
     def loss(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Tensor:
         """Our loss: logits at the answers' positions alone, in chunks."""
         prompts = self.prompts(texts, memory is not None, document_tokens)
-        rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, texts.answers, strict=True)]
-        ids, _ = pad(rows)
-        ends = itertools.accumulate(map(len, rows))
-        index = [place for end, answer in zip(ends, texts.answers, strict=True)
-                 for place in range(end - len(answer), end)]
-        targets = [token for answer in texts.answers for token in answer]
-        on_device = [torch.as_tensor(each, device=self.device)
-                     for each in (ids, filled(list(map(len, rows)), ids.shape[1]), index, targets)]
-        return self.generator.answer_loss(*on_device[:2], memory, *on_device[2:])
+        ids, prompt_slots, index = (each.to(self.device) for each in answered(prompts, texts.answers))
+        targets = torch.tensor([token for answer in texts.answers for token in answer], device=self.device)
+        return self.generator.answer_loss(self.generator.answer_states(ids, prompt_slots, memory, index), targets)
 
     def naive_loss(self, texts: Texts, memory: Tensor, num_tokens: int) -> Tensor:
         """The plain loss: prompts and answers padded to ``num_tokens``, logits everywhere."""

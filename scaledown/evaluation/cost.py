@@ -1,7 +1,8 @@
 """What answering costs, worked out from shapes: python -m scaledown.evaluation.cost
 
-Prints FLOPs by phase, parameters and the generator's key-value cache for one question: full text, ScaleDown, and the
-naive compressor that reads the query again with each document. No weights are needed, so any size can be asked for.
+Prints FLOPs by phase, parameters and the generator's key-value cache for one question: full text, ScaleDown, the naive
+compressor that reads the query again with each document, and a compressor that reads the document first, with and
+without the documents' readings stored from before. No weights are needed, so any size can be asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scaledown.evaluation.flops import (
     DecoderShape,
     Flops,
     TokenCounts,
+    causal_flops,
     full_flops,
     naive_flops,
     paper_flops,
@@ -113,7 +115,7 @@ def compressor_shape(args: argparse.Namespace, generator: Any) -> Compressor:
 
 
 def costs(args: argparse.Namespace) -> list[Cost]:
-    """Full text, ScaleDown and, where the query is shared, the naive compressor."""
+    """Full text, ScaleDown and, for a causal compressor, other ways to run it."""
     config = config_of(args.generator_model)
     generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
     memory, text = token_counts(args)
@@ -127,8 +129,12 @@ def costs(args: argparse.Namespace) -> list[Cost]:
 
     found = [cost("full_text", text, None), cost("scaledown", memory, compressor)]
     if isinstance(compressor, DecoderShape):
-        naive = dataclasses.replace(found[1].flops, compress=naive_flops(compressor, memory))
-        found.append(dataclasses.replace(found[1], name="naive_compressor", flops=naive, measured=None))
+        other_ways = {"naive_compressor": naive_flops(compressor, memory),
+                      "document_first": causal_flops(compressor, memory, "document_first"),
+                      "stored_documents": causal_flops(compressor, memory, "document_first", is_stored=True)}
+        found += [dataclasses.replace(found[1], name=name, measured=None,
+                                      flops=dataclasses.replace(found[1].flops, compress=compress))
+                  for name, compress in other_ways.items()]
     return found
 
 

@@ -2,9 +2,9 @@
 
 Two counts stand side by side. The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the
 decoder layers and token, and 2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the
-query that the compressor reads. The **full count** has both, the LoRA adapter, the shared query of the causal
-compressors (n_layers, llm), the query once for each document in an encoder, and the last layer (of causal compressors
-and of the generator, whatever it reads) only where its output is used.
+query that the compressor reads. The **full count** has both, the LoRA adapter, the query once where a causal
+compressor (n_layers, llm) reads it first and else once for each document, and the last layer (of causal compressors and
+of the generator, whatever it reads) only where its output is used.
 """
 
 from __future__ import annotations
@@ -157,21 +157,24 @@ def paper_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCo
     return Flops(compress, prefill, decode)
 
 
-def shared_query_flops(compressor: DecoderShape, tokens: TokenCounts, attention: bool = True) -> float:
-    """FLOPs of a causal compressor (n_layers, llm): the query read once, the last layer only where its output is used.
+def causal_flops(compressor: DecoderShape, tokens: TokenCounts, input_order: str = "query_first",
+                 is_stored: bool = False, attention: bool = True) -> float:
+    """FLOPs of a causal compressor (n_layers, llm), the last layer only where its output is used.
 
-    These are the memory and rerank positions.
+    That is at the memory and rerank positions. Query first, the query is read once; document first, it is read with
+    each document, and the documents not at all where their readings are stored.
     """
-    used = tokens.num_documents * (tokens.memory_tokens + tokens.rerank_tokens)
-    read = tokens.query_tokens + tokens.num_documents * tokens.document_tokens + used
-    weights = compressor.read_weights(read, used)
+    num_first, first, second = 1.0, tokens.query_tokens, tokens.document_tokens
+    if input_order == "document_first":
+        num_first, first, second = 0.0 if is_stored else tokens.num_documents, second, first
+    tail = tokens.memory_tokens + tokens.rerank_tokens
+    used = tokens.num_documents * tail
+    weights = compressor.read_weights(num_first * first + tokens.num_documents * second + used, used)
     weights += compressor.map_weights * tokens.num_documents * tokens.memory_tokens
     flops = FLOPS_PER_WEIGHT * weights
     if attention:
-        own = tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
-        pairs = _causal_pairs(0, tokens.query_tokens) + tokens.num_documents * _causal_pairs(tokens.query_tokens, own)
-        tail = own - tokens.document_tokens
-        used_pairs = tokens.num_documents * _causal_pairs(tokens.query_tokens + tokens.document_tokens, tail)
+        pairs = num_first * _causal_pairs(0, first) + tokens.num_documents * _causal_pairs(first, second + tail)
+        used_pairs = tokens.num_documents * _causal_pairs(first + second, tail)
         flops += compressor.score_flops(pairs, compressor.num_layers - 1) + compressor.score_flops(used_pairs, 1)
     return flops
 
@@ -199,11 +202,12 @@ def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:
     return tokens.num_documents * (FLOPS_PER_WEIGHT * weights + scores)
 
 
-def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts, lora_rank: int = 0) -> Flops:
+def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts, lora_rank: int = 0,
+               input_order: str = "query_first") -> Flops:
     """FLOPs with attention, the query and the adapter. Prefill gives the first new token, decode the others."""
     compress = 0.0
     if isinstance(compressor, DecoderShape):
-        compress = shared_query_flops(compressor, tokens)
+        compress = causal_flops(compressor, tokens, input_order)
     elif isinstance(compressor, EncoderShape):
         compress = encoder_flops(compressor, tokens)
     token = FLOPS_PER_WEIGHT * (generator.body_weights + generator.lora_weights(lora_rank) + generator.head_weights)

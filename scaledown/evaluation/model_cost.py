@@ -92,7 +92,7 @@ def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping
         compresses = result.system == SCALEDOWN.name
         compressor = compressor_shape(model) if compresses else None
         tokens = _system_tokens(result, text_tokens, config)
-        counted = full_flops(generator, compressor, tokens, lora_rank=config.lora_rank if compresses else 0)
+        counted = full_flops(generator, compressor, tokens, config.lora_rank if compresses else 0, config.input_order)
         systems[result.system] = {
             "flops": counted.to_dict(),
             "flops_paper_convention": paper_flops(generator, compressor, tokens).to_dict(),

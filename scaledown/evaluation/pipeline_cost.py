@@ -67,6 +67,6 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
 
     is_text = result.system == FULL_TEXT.name
     flops = full_flops(DecoderShape.from_config(model.generator.config), None if is_text else compressor_shape(model),
-                       counts(given), 0 if is_text else model.config.lora_rank)
+                       counts(given), 0 if is_text else model.config.lora_rank, model.config.input_order)
     return PipelineFlops(reranking_flops(reranker, counts(candidates)) if reranker else 0.0, flops.compress,
                          flops.prefill + flops.decode)

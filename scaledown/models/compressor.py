@@ -1,8 +1,8 @@
 """What all compressors share: what they read, what they give, and the rows they learn (paper, section 3.1).
 
-A compressor reads ``[query][document][MEM x L][RR]``. The states at the memory positions stand for the document;
-the state at the rerank position, through a dense head, scores it. These rows are parameters of the compressor's
-own, outside any vocabulary: nothing is resized, and they alone are trained.
+A compressor reads ``[query][document][MEM x L][RR]``, or the document before the query. The states at the memory
+positions stand for the document; the state at the rerank position, through a dense head, scores it. These rows are
+parameters of the compressor's own, outside any vocabulary: nothing is resized, and they alone are trained.
 """
 
 from __future__ import annotations
@@ -22,35 +22,41 @@ Embed = Callable[[Tensor], Tensor]
 
 
 class CompressorInput(NamedTuple):
-    """B queries and the P documents that belong to them, as token ids padded on the right.
+    """What is read for P documents, as token ids padded on the right: R first texts, and P second ones behind them.
+
+    Query first, these are the B queries and their documents; document first, the P documents and the query of each.
 
     Attributes:
-        query_ids: (B, Tq), with the separator at each query's end.
-        query_lengths: (B,).
-        document_ids: (P, Td).
-        document_lengths: (P,).
-        pair_query: (P,), the query of each document, ascending.
-        query_slots: (Nq,), the slots of the flattened (B * Tq) that hold a token.
-        document_slots: (Nd,), the slots of the flattened (P * Td) that hold a token.
+        first_ids: (R, T1).
+        first_lengths: (R,).
+        second_ids: (P, T2).
+        second_lengths: (P,).
+        pair_first: (P,), the first text of each second one, ascending.
+        first_slots: (N1,), the slots of the flattened (R * T1) that hold a token.
+        second_slots: (N2,), the slots of the flattened (P * T2) that hold a token.
     """
 
-    query_ids: Tensor
-    query_lengths: Tensor
-    document_ids: Tensor
-    document_lengths: Tensor
-    pair_query: Tensor
-    query_slots: Tensor
-    document_slots: Tensor
+    first_ids: Tensor
+    first_lengths: Tensor
+    second_ids: Tensor
+    second_lengths: Tensor
+    pair_first: Tensor
+    first_slots: Tensor
+    second_slots: Tensor
 
     @classmethod
-    def of_ids(cls, queries: Sequence[Sequence[int]], documents: Sequence[Sequence[int]],
-               pair_query: Sequence[int]) -> CompressorInput:
-        """Pad the ids of queries and of all their documents."""
-        (query_ids, query_lengths), (document_ids, document_lengths) = pad(queries), pad(documents)
-        return cls(query_ids, query_lengths, document_ids, document_lengths,
-                   torch.tensor(pair_query, dtype=torch.long),
-                   filled([len(ids) for ids in queries], query_ids.shape[1]),
-                   filled([len(ids) for ids in documents], document_ids.shape[1]))
+    def of_ids(cls, first: Sequence[Sequence[int]], second: Sequence[Sequence[int]],
+               pair_first: Sequence[int]) -> CompressorInput:
+        """Pad the ids of first and second texts."""
+        (first_ids, first_lengths), (second_ids, second_lengths) = pad(first), pad(second)
+        return cls(first_ids, first_lengths, second_ids, second_lengths,
+                   torch.tensor(pair_first, dtype=torch.long),
+                   filled([len(ids) for ids in first], first_ids.shape[1]),
+                   filled([len(ids) for ids in second], second_ids.shape[1]))
+
+    def to(self, device: torch.device) -> CompressorInput:
+        """The same on ``device``."""
+        return CompressorInput(*(tensor.to(device) for tensor in self))
 
 
 class Compressed(NamedTuple):
@@ -112,7 +118,7 @@ class Compressor(nn.Module, ABC):
             num_memory: L, how many of the memory rows are read [all]: the first ones.
         """
         rows = self._special_rows(num_memory)
-        states = self._read(texts, embed, rows) if len(texts.document_ids) else rows.expand(0, -1, -1)
+        states = self._read(texts, embed, rows) if len(texts.second_ids) else rows.expand(0, -1, -1)
         return self._finish(states, num_memory)
 
     @abstractmethod

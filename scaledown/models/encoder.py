@@ -1,6 +1,7 @@
 """Encoder compressor: a small bidirectional encoder and an MLP to the generator's width (paper, section 3.1).
 
-A bidirectional encoder's query states depend on the document, so here the query is read with each document.
+A bidirectional encoder's query states depend on the document, so here the query is read with each document, whichever
+comes first.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:
 
 
 class EncoderCompressor(Compressor):
-    """Reads ``[query][document][MEM]`` with ``encoder``; Linear-ReLU-Linear brings the memory to width D."""
+    """Reads each whole input with ``encoder``; Linear-ReLU-Linear brings the memory to width D."""
 
     def __init__(self, config: ScaleDownConfig, encoder: PreTrainedModel, generator_table: Tensor) -> None:
         table = encoder.get_input_embeddings().weight
@@ -50,9 +51,9 @@ class EncoderCompressor(Compressor):
 
     def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
         """Each query is read with each of its documents, padded to the longest of both."""
-        num_documents, num_special = len(texts.document_ids), len(self._special_rows(num_memory))
-        lengths = texts.query_lengths[texts.pair_query] + texts.document_lengths + num_special
-        return num_documents * (texts.query_ids.shape[1] + texts.document_ids.shape[1] + num_special), lengths.sum()
+        num_documents, num_special = len(texts.second_ids), len(self._special_rows(num_memory))
+        lengths = texts.first_lengths[texts.pair_first] + texts.second_lengths + num_special
+        return num_documents * (texts.first_ids.shape[1] + texts.second_ids.shape[1] + num_special), lengths.sum()
 
     def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
         ids, lengths = _joined(texts)
@@ -86,8 +87,8 @@ def _additive(seen: Tensor) -> Tensor:
 
 
 def _joined(texts: CompressorInput) -> tuple[Tensor, Tensor]:
-    """Each pair's query and document in one row (P, Tq + Td), the document directly after the query."""
-    query_ids, query_lengths = texts.query_ids[texts.pair_query], texts.query_lengths[texts.pair_query]
-    at = query_lengths[:, None] + torch.arange(texts.document_ids.shape[1], device=query_ids.device)
-    room = torch.cat([query_ids, torch.zeros_like(texts.document_ids)], dim=1)
-    return room.scatter(1, at, texts.document_ids), query_lengths + texts.document_lengths
+    """Each pair's two texts in one row (P, T1 + T2), the second directly after the first."""
+    first_ids, first_lengths = texts.first_ids[texts.pair_first], texts.first_lengths[texts.pair_first]
+    at = first_lengths[:, None] + torch.arange(texts.second_ids.shape[1], device=first_ids.device)
+    room = torch.cat([first_ids, torch.zeros_like(texts.second_ids)], dim=1)
+    return room.scatter(1, at, texts.second_ids), first_lengths + texts.second_lengths

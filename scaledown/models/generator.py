@@ -23,7 +23,7 @@ from scaledown.models.adapter import Adapters, adapted
 from scaledown.models.arithmetic import linear, rms_norm
 from scaledown.models.compressor import rows_like
 from scaledown.models.decoder_layer import Places, block, keys_values
-from scaledown.models.head_loss import head_cross_entropy
+from scaledown.models.head_loss import head_cross_entropy, head_divergence
 from scaledown.models.key_values import KeyValueCache
 from scaledown.models.processor import MEMORY
 from scaledown.models.ragged import NEVER, Grid, filled, pad, slots
@@ -92,20 +92,30 @@ class Generator(nn.Module):
         row = is_memory.flatten().cumsum(0).view_as(ids) * is_memory
         return torch.where((ids < 0)[..., None], F.embedding(row, rows).to(tokens.dtype), tokens)
 
-    def answer_loss(self, ids: Tensor, prompt_slots: Tensor, memory: Tensor, answer_index: Tensor,
-                    answer_targets: Tensor) -> Tensor:
-        """Mean cross-entropy over the answers' tokens; the last layer and logits are computed where they count alone.
+    def answer_states(self, ids: Tensor, prompt_slots: Tensor, memory: Tensor | None, answer_index: Tensor) -> Tensor:
+        """Final states (A, D) where an answer's tokens are predicted; the last layer is computed there alone.
 
         Args:
             ids: (B, T) prompts and answers with placeholders, padded on the right.
             prompt_slots: (N,) slots of the flattened (B * T) ids that hold a token.
-            memory: (P, L, D) what fills the placeholders.
+            memory: (P, L, D) what fills the placeholders; None for prompts in full text.
             answer_index: (A,) which of the N tokens predict an answer token.
-            answer_targets: (A,) those tokens.
         """
         places, tokens = self._texts(ids, prompt_slots, memory)
-        return head_cross_entropy(self._read(tokens, places, answer_index),
-                                  self.base.get_output_embeddings().weight, answer_targets)
+        return self._read(tokens, places, answer_index)
+
+    def teacher_states(self, ids: Tensor, prompt_slots: Tensor, answer_index: Tensor) -> Tensor:
+        """As :meth:`answer_states` for prompts in full text, by the base alone: no adapter, nothing to learn."""
+        with torch.no_grad(), self._adapters.switched(False):
+            return self.answer_states(ids, prompt_slots, None, answer_index)
+
+    def answer_loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of the answers' tokens ``targets`` (A,), predicted from final states (A, D)."""
+        return head_cross_entropy(states, self.base.get_output_embeddings().weight, targets)
+
+    def divergence(self, states: Tensor, teacher: Tensor) -> Tensor:
+        """Mean Kullback-Leibler divergence of what ``states`` (A, D) predict from what the teacher's (A, D) do."""
+        return head_divergence(states, self.base.get_output_embeddings().weight, teacher)
 
     def prefill(self, prompts: list[list[int]], memory: Tensor | None, with_adapter: bool = True,
                 start: Sequence[int] = ()) -> DecodingState:

@@ -1,7 +1,7 @@
 """LLM compressor: a small causal LM of its own and an MLP to the generator's width (paper, section 3.1: OSCAR-llama).
 
-It reads as the N-Layers compressor does, the query once for all documents; but with another model's layers, token
-embeddings and vocabulary, up to that model's final norm. Pretrain it first: what it gives the generator has never
+It reads as the N-Layers compressor does, what comes first once for all that follows; but with another model's layers,
+token embeddings and vocabulary, up to that model's final norm. Pretrain it first: what it gives the generator has never
 read (``--pretrain_steps``).
 """
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.compressor import CompressorInput, Embed, memory_mlp
-from scaledown.models.shared_query import SharedQueryCompressor
+from scaledown.models.causal import CausalCompressor
+from scaledown.models.compressor import Embed, memory_mlp
 
 
-class LLMCompressor(SharedQueryCompressor):
+class LLMCompressor(CausalCompressor):
     """Reads with the whole of ``body`` (a Llama, Mistral or Qwen decoder without its head), fully trained."""
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
@@ -26,8 +26,11 @@ class LLMCompressor(SharedQueryCompressor):
         self.mlp = memory_mlp(config, tokens.embedding_dim, generator_table.shape[1])
         self.model_config = body.config
 
-    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
-        return self.norm(super()._read(texts, self.tokens, rows))
+    def _tokens(self, embed: Embed) -> Embed:
+        return self.tokens
+
+    def _last(self, states: Tensor) -> Tensor:
+        return self.norm(states)
 
     def _project(self, states: Tensor) -> Tensor:
         return self.mlp(states)

@@ -23,11 +23,13 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models import checkpoint, parts
 from scaledown.models.answering import Answering, checked
 from scaledown.models.build import build_compressor, resolve
+from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Compressed, CompressorInput
+from scaledown.models.document_store import DocumentStore
 from scaledown.models.generator import Generator
 from scaledown.models.memory import Memory
 from scaledown.models.memory_cache import MemoryCache
-from scaledown.models.objective import Losses, groups, joined, trained
+from scaledown.models.objective import Losses, groups, joined, score_error, trained
 from scaledown.models.processor import Processor
 
 COMPRESSOR_FILE = "compressor.safetensors"
@@ -47,6 +49,8 @@ class ScaleDownModel(Answering, nn.Module):
     Attributes:
         config: the settings, with the number of layers and the revisions that were really used.
         reranking_loss_weight: lambda in the loss; the trainer sets it.
+        distill_logits: weight of the distillation loss, for batches that have the documents in text; the trainer sets
+            it too.
 
     Raises:
         ValueError: for a generator or compressor that cannot be found, read or used.
@@ -57,6 +61,7 @@ class ScaleDownModel(Answering, nn.Module):
         super().__init__()
         self.dtype = dtype or torch.float32
         self.reranking_loss_weight = TrainingConfig.reranking_loss_weight
+        self.distill_logits = TrainingConfig.distill_logits
         base = parts.load_base(config, self.dtype)
         self.config = resolve(config, base.config.num_hidden_layers)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
@@ -91,12 +96,20 @@ class ScaleDownModel(Answering, nn.Module):
         self.config = self.processor.config = dataclasses.replace(self.config, enable_reranking=True)
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
-        """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3)."""
+        """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3).
+
+        A batch that also has its prompts in full text teaches what the generator says of them.
+        """
         with self._autocast():
             compressed = self.compressor(_texts(batch), self.generator.embed, len(batch["memory_index"]))
-            answer_loss = self.generator.answer_loss(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
-                                                     batch["answer_index"], batch["answer_targets"])
-        return joined(answer_loss, compressed.scores, batch, self.reranking_loss_weight)
+            states = self.generator.answer_states(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
+                                                  batch["answer_index"])
+            answer_loss, divergence = self.generator.answer_loss(states, batch["answer_targets"]), None
+            if "text_ids" in batch:
+                teacher = self.generator.teacher_states(batch["text_ids"], batch["text_slots"], batch["text_index"])
+                divergence = self.generator.divergence(states, teacher)
+        return joined(answer_loss, (score_error(compressed.scores, batch), self.reranking_loss_weight),
+                      (divergence, self.distill_logits))
 
     def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
         """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
@@ -105,28 +118,52 @@ class ScaleDownModel(Answering, nn.Module):
         return 1 - (needed + packed) / (computed + packed)
 
     def compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], batch_size: int = 8,
-                 num_memory_tokens: int | None = None, cache: MemoryCache | None = None) -> Memory:
+                 num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
+                 store: DocumentStore | None = None) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
 
         Args:
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
             cache: compress only documents that it does not know with their question.
+            store: documents that :meth:`read_documents` has read; those that are missing are read now, and kept.
 
         Returns:
             embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,).
 
         Raises:
-            ValueError: where questions and documents do not go together, or for an L that is not trained.
+            ValueError: where questions and documents do not go together, for an L that is not trained, or a store that
+                is another model's.
         """
         documents, num_memory = checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
-        compress = partial(self._compress, num_memory=num_memory)
+        compress = partial(self._compress, num_memory=num_memory, store=store)
         if cache is not None:
             version = sum(parameter._version for parameter in self.compressor.parameters())
             compress = partial(cache.compressed, num_memory_tokens=num_memory, version=version, compress=compress)
         batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
+        if store is not None:
+            self.read_documents([document for each in documents for document in each], store)
         with self._inference():
             compressed = [compress(questions[batch], documents[batch]) for batch in batches]
         return Memory.of_pairs(compressed, [len(each) for each in documents])
+
+    def read_documents(self, documents: Sequence[str], store: DocumentStore | None = None,
+                       batch_size: int = 32) -> DocumentStore:
+        """Read documents ahead of all questions, for :meth:`compress` to go on from; exactly the same comes out.
+
+        Args:
+            documents: one is read once, however often it is named.
+            store: gets them, where it does not have them yet [a new one].
+
+        Raises:
+            ValueError: for a model that reads the query first, an encoder, or a store that is another model's.
+        """
+        if self.config.input_order != "document_first" or not isinstance(self.compressor, CausalCompressor):
+            raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
+                             "documents ahead of questions")
+        store = DocumentStore(self.compressor) if store is None else store
+        with self._inference():
+            store.read(self.processor.document_keys(documents), self.compressor, self.generator.embed, batch_size)
+        return store
 
     def parameter_groups(self, lr_generator: float, lr_compressor: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups ``{generator,compressor}_{weights,rows}`` with two learning rates (paper, table 7)."""
@@ -202,10 +239,14 @@ class ScaleDownModel(Answering, nn.Module):
             HfApi().create_repo(repo_id, exist_ok=True)
             HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint")
 
-    def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory: int) -> Compressed:
-        texts = self.processor.compressor_input(questions, documents)
-        texts = CompressorInput(*(ids.to(self.device) for ids in texts))
-        return self.compressor(texts, self.generator.embed, num_memory)
+    def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory: int,
+                  store: DocumentStore | None = None) -> Compressed:
+        texts = self.processor.compressor_input(questions, documents).to(self.device)
+        if store is None or not len(texts.second_ids):
+            return self.compressor(texts, self.generator.embed, num_memory)
+        keys = self.processor.document_keys([document for each in documents for document in each])
+        read = store.gather(keys, texts.first_ids.shape[1])
+        return self.compressor.follow(texts, read, self.generator.embed, num_memory)
 
     def _autocast(self) -> AbstractContextManager:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)

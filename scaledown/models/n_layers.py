@@ -7,7 +7,7 @@ import copy
 from torch import nn
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.shared_query import SharedQueryCompressor
+from scaledown.models.causal import CausalCompressor
 
 FEW_LAYERS = 24
 DEFAULT_LAYERS = 8
@@ -26,7 +26,7 @@ def resolve_num_layers(num_layers: int | None, generator_layers: int) -> int:
     return num_layers
 
 
-class NLayersCompressor(SharedQueryCompressor):
+class NLayersCompressor(CausalCompressor):
     """Reads with the first ``num_layers`` layers of ``body`` (a Llama, Mistral or Qwen decoder), copied.
 
     No weight is shared: training the generator's adapter and the compressor are two things. The generator's frozen

@@ -11,21 +11,31 @@ ROW_NAMES = ("_row", "_rows")
 
 
 class Losses(NamedTuple):
-    """The loss and its parts; ``reranking_loss`` is None without reranking."""
+    """The loss and its parts; those that are not learnt are None."""
 
     loss: Tensor
     answer_loss: Tensor
-    reranking_loss: Tensor | None
+    reranking_loss: Tensor | None = None
+    distillation_loss: Tensor | None = None
 
 
-def joined(answer_loss: Tensor, scores: Tensor | None, batch: Mapping[str, Tensor], weight: float) -> Losses:
-    """Answer loss + ``weight`` * mean squared error of the scores (P,), over documents that have a teacher's score."""
+def joined(answer_loss: Tensor, reranking: tuple[Tensor | None, float],
+           distillation: tuple[Tensor | None, float]) -> Losses:
+    """The answer loss and each other loss times its weight; a loss that is None is not learnt."""
+    loss = answer_loss
+    for part, weight in (reranking, distillation):
+        if part is not None:
+            loss = loss + weight * part
+    return Losses(loss, answer_loss, reranking[0], distillation[0])
+
+
+def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """Mean squared error of the scores (P,), over documents that have a teacher's score; None without reranking."""
     if scores is None:
-        return Losses(answer_loss, answer_loss, None)
+        return None
     has_score = batch["has_score"].float()
     error = (scores - batch["teacher_scores"]).square()
-    reranking_loss = (error * has_score).sum() / has_score.sum().clamp(min=1)
-    return Losses(answer_loss + weight * reranking_loss, answer_loss, reranking_loss)
+    return (error * has_score).sum() / has_score.sum().clamp(min=1)
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:

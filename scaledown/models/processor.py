@@ -16,7 +16,7 @@ from torch import Tensor
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import CompressorInput
 from scaledown.models.ragged import filled, pad
-from scaledown.prompt import Prompt, plain_ids
+from scaledown.prompt import QUESTION, Prompt, plain_ids
 
 MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
@@ -46,12 +46,32 @@ class Processor:
         self._has_warned = False
 
     def compressor_input(self, questions: Sequence[str], documents: Sequence[Sequence[str]]) -> CompressorInput:
-        """``[query][separator]`` and documents, apart: queries and documents each have a budget of their own."""
+        """Queries and documents apart, in the order that the model reads; each has a budget of its own.
+
+        Query first, it is ``[query][separator]`` and the document; document first, the document and the query behind
+        the words (or the separator) that mark it as one.
+        """
+        texts = [document for each in documents for document in each]
+        pairs = [number for number, each in enumerate(documents) for _ in each]
+        if self.config.input_order == "document_first":
+            queries = self._queries_behind(questions)
+            return CompressorInput.of_ids(self.document_keys(texts),
+                                          [queries[number] for number in pairs], list(range(len(pairs))))
         queries = [self._lead + ids[:self.config.query_tokens] + self._separator
                    for ids in plain_ids(self.compressor_tokenizer, questions)]
-        texts = plain_ids(self.compressor_tokenizer, [document for each in documents for document in each])
-        pairs = [number for number, each in enumerate(documents) for _ in each]
-        return CompressorInput.of_ids(queries, self._cut(texts), pairs)
+        return CompressorInput.of_ids(queries, self._cut(plain_ids(self.compressor_tokenizer, texts)), pairs)
+
+    def document_keys(self, documents: Sequence[str]) -> list[tuple[int, ...]]:
+        """What the compressor reads of documents that come first, by which a store knows them."""
+        return [tuple(self._lead + ids) for ids in self._cut(plain_ids(self.compressor_tokenizer, documents))]
+
+    def _queries_behind(self, questions: Sequence[str]) -> list[list[int]]:
+        """Queries as they follow a document: behind an encoder's separator, or as the generator's prompt puts them."""
+        tokenizer, budget = self.compressor_tokenizer, self.config.query_tokens
+        if tokenizer.sep_token_id is not None:
+            return [self._separator + ids[:budget] for ids in plain_ids(tokenizer, questions)]
+        budget += len(plain_ids(tokenizer, [QUESTION])[0])
+        return [ids[:budget] for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
                        num_memory_tokens: int | None = None) -> list[list[int]]:
@@ -75,18 +95,19 @@ class Processor:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None) -> dict[str, Any]:
+    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None,
+                             with_texts: bool = False) -> dict[str, Any]:
         """As :meth:`collate`, with one of the numbers of memory tokens that are trained together, and ``record_ids``.
 
         What the records say draws it, so a run that is resumed draws as one that never stopped.
         """
         records = list(records)
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        batch = self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices))
+        batch = self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices), with_texts)
         return batch | {"record_ids": [record.id for record in records]}
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None,
-                num_memory_tokens: int | None = None) -> dict[str, Tensor]:
+                num_memory_tokens: int | None = None, with_texts: bool = False) -> dict[str, Tensor]:
         """Training records (``query``, ``documents``, ``answer``, ``reranking_scores``) to a batch of tensors.
 
         Returns:
@@ -94,22 +115,22 @@ class Processor:
             (B, T), prompt and answer (but for the token that ends it, after which nothing is predicted), with
             placeholders; ``prompt_slots`` (N,), the slots of the flattened (B * T) that hold a token; ``answer_index``
             (A,), which of these N predict an answer token, and ``answer_targets`` (A,), those tokens; with reranking
-            ``teacher_scores`` (P,) and ``has_score`` (P,).
+            ``teacher_scores`` (P,) and ``has_score`` (P,); with texts ``text_ids``, ``text_slots`` and ``text_index``,
+            as ``prompt_ids``, ``prompt_slots`` and ``answer_index`` for the prompts in full text.
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
         prompts = self.memory_prompts(questions, [len(each) for each in documents], num_memory_tokens)
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
-        rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-        prompt_ids, _ = pad(rows)
-        ends = itertools.accumulate(map(len, rows))
-        index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
+        prompt_ids, prompt_slots, answer_index = answered(prompts, answers)
         batch = self.compressor_input(questions, documents)._asdict() | {
-            "memory_index": torch.arange(num_memory_tokens), "prompt_ids": prompt_ids,
-            "prompt_slots": filled([len(row) for row in rows], prompt_ids.shape[1]),
-            "answer_index": torch.tensor(index, dtype=torch.long),
+            "memory_index": torch.arange(num_memory_tokens), "prompt_ids": prompt_ids, "prompt_slots": prompt_slots,
+            "answer_index": answer_index,
             "answer_targets": torch.tensor([token for answer in answers for token in answer], dtype=torch.long)}
+        if with_texts:
+            texts = answered(self.text_prompts(questions, documents), answers)
+            batch |= zip(("text_ids", "text_slots", "text_index"), texts, strict=True)
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
@@ -134,6 +155,15 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     lead = start if start and start[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
     separator = plain_ids(tokenizer, ["\n"])[0] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
     return lead, separator
+
+
+def answered(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts with their answers: padded ids (B, T), the slots (N,) that hold a token, which of these N predict one."""
+    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    ids, _ = pad(rows)
+    ends = itertools.accumulate(map(len, rows))
+    index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
+    return ids, filled([len(row) for row in rows], ids.shape[1]), torch.tensor(index, dtype=torch.long)
 
 
 def _teacher_scores(records: Sequence[Any]) -> dict[str, Tensor]:

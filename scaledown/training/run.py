@@ -97,7 +97,8 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
 def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:
     differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
                  for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
-                               "num_memory_tokens", "train_memory_tokens", "compression_rate", "enable_reranking")
+                               "num_memory_tokens", "train_memory_tokens", "compression_rate", "input_order",
+                               "enable_reranking")
                  if getattr(wanted, field) not in (None, getattr(found, field))]
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from scaledown.config import TrainingConfig
 from scaledown.models.model import Losses, ScaleDownModel
+from scaledown.models.objective import joined
 from scaledown.training import checkpoints, guards, processes
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
@@ -54,14 +55,16 @@ class ScaleDownTrainer(Trainer):
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, _Mean(), in_order
         self.losses = guards.LossGuard()
-        model.reranking_loss_weight = config.reranking_loss_weight
+        model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         super().__init__(
             model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
-            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens))
+            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
+                                  with_texts=config.distill_logits > 0))
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
+        self.add_callback(_CompressorFirst(model.generator, config.compressor_warmup_steps))
         if evaluate is not None and eval_steps:
             self.add_callback(_EvaluationCallback(evaluate, eval_steps, self.log))
 
@@ -94,6 +97,7 @@ class ScaleDownTrainer(Trainer):
         if losses.loss.device.type == "cpu":
             self.losses.check()
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
+                       distillation_loss=losses.distillation_loss,
                        padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 
@@ -108,10 +112,10 @@ class ScaleDownTrainer(Trainer):
         own = torch.stack([has_score.new_tensor(len(inputs["answer_targets"]), dtype=torch.float32),
                            has_score.sum().float()])
         shares = own * processes.count() / processes.summed(own).clamp(min=1)
-        if losses.reranking_loss is None:
-            return Losses(losses.loss * shares[0], losses.answer_loss * shares[0], None)
-        answer_loss, reranking_loss = losses.answer_loss * shares[0], losses.reranking_loss * shares[1]
-        return Losses(answer_loss + self.config.reranking_loss_weight * reranking_loss, answer_loss, reranking_loss)
+        of_tokens, of_scores = (lambda part, share=share: None if part is None else part * share for share in shares)
+        return joined(of_tokens(losses.answer_loss),
+                      (of_scores(losses.reranking_loss), self.config.reranking_loss_weight),
+                      (of_tokens(losses.distillation_loss), self.config.distill_logits))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any],
                       num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -178,6 +182,19 @@ class ScaleDownTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.scaledown.load_trained(Path(resume_from_checkpoint))
+
+
+class _CompressorFirst(TrainerCallback):
+    """Drops the generator's gradients in the first ``steps`` steps."""
+
+    def __init__(self, generator: nn.Module, steps: int) -> None:
+        self.generator, self.steps = generator, steps
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+                              **kwargs: Any) -> None:
+        """Called when all gradients of a step are there."""
+        if state.global_step < self.steps:
+            self.generator.zero_grad(set_to_none=True)
 
 
 class _EvaluationCallback(TrainerCallback):

@@ -1,20 +1,16 @@
-"""Training batches of the embedded generator: many questions to one reading of their documents.
-
-A row is a tree of segments: the prompt's head with the documents is the trunk, and each question with its answer a
-branch that sees the trunk and itself alone. So eight questions cost one reading, and each sees exactly what it will
-see when it is asked alone.
-"""
+"""Training batches of the embedded world (see :mod:`rows` for how many questions share one reading)."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from scaledown.data.synthetic import KINDS, Difficulty, Document, Question, World
 from scaledown.prompt import Prompt, plain_ids
+from scaledown.training.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
 
 UNKNOWN = "unknown"
 NAME_LIST_TOKENS = 128
@@ -38,26 +34,6 @@ class Mixture:
     tokens: int = 2048
 
 
-@dataclass
-class Row:
-    """Token ids with, for each, its position, its segment, and whether the loss is the answer's or the text's."""
-
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    segments: list[int] = field(default_factory=list)
-    answers: list[bool] = field(default_factory=list)
-    texts: list[bool] = field(default_factory=list)
-
-    def add(self, ids: list[int], start: int, segment: int, answer: bool = False, text: bool = False) -> int:
-        """Append ``ids`` to ``segment`` from position ``start`` on; returns the position after them."""
-        self.ids += ids
-        self.positions += range(start, start + len(ids))
-        self.segments += [segment] * len(ids)
-        self.answers += [answer] * len(ids)
-        self.texts += [text] * len(ids)
-        return start + len(ids)
-
-
 class BatchMaker:
     """Draws batches of the embedded world; a batch depends on nothing but the seed, the split and its number.
 
@@ -71,7 +47,7 @@ class BatchMaker:
         self.newline = self.encode("\n")
 
     def batch(self, number: int, mixture: Mixture) -> dict[str, torch.Tensor]:
-        """Batch ``number``: ids, positions, next ids and the two loss masks, (B, T) each, and the mask (B, 1, T, T)."""
+        """Batch ``number``, as :func:`collate` gives it."""
         rng = random.Random(f"{self.split}-{self.seed}-{number}")
         world = World(rng, self.split)
         rows: list[Row] = []
@@ -87,33 +63,21 @@ class BatchMaker:
         return collate(rows)
 
     def _plain(self, world: World, mixture: Mixture) -> Row:
-        row, position = Row(), 0
         if world.rng.random() < mixture.no_document_share:
             documents, questions = [], [self._unanswerable(world)]
         else:
             documents, questions = world.context(mixture.difficulty, mixture.num_questions)
-        head = self.prompt.trunk([])
-        trunk = self.prompt.trunk([self.encode(document.text) for document in documents])
-        row.add(head, 0, 0)
-        position = row.add(trunk[len(head):], len(head), 0, text=True)
-        for branch, question in enumerate(questions, start=1):
+        branches = []
+        for question in questions:
             cloze = self._cloze(world, mixture, documents, question)
             asked = self.newline + self.encode(cloze) if cloze else self.prompt.branch(question.text)
-            start = row.add(asked, position, branch, text=True)
-            row.add(self.encode(question.answer) + [self.prompt.end_id] * (not cloze), start, branch, answer=True)
-        return row
+            branches.append((asked, self.encode(question.answer) + [self.prompt.end_id] * (not cloze)))
+        return plain_row(self.prompt, [self.encode(document.text) for document in documents], branches)
 
     def _name_list(self, world: World) -> Row:
-        row, is_repeated = Row(), False
         kinds = [kind.name for kind in KINDS if kind.name != "town"]
         names = [self.encode(world.name(world.rng.choice(kinds))) for _ in range(world.rng.randint(3, 8))]
-        while len(row.ids) < NAME_LIST_TOKENS:
-            for name in world.rng.sample(names, len(names)):
-                row.add(name[:1], len(row.ids), 0, text=True)
-                row.add(name[1:], len(row.ids), 0, answer=is_repeated, text=not is_repeated)
-                row.add(self.newline, len(row.ids), 0, text=True)
-            is_repeated = True
-        return row
+        return repeated_list(world.rng, names, self.newline, NAME_LIST_TOKENS)
 
     def _cloze(self, world: World, mixture: Mixture, documents: list[Document], question: Question) -> str | None:
         if len(question.gold) != 1 or world.rng.random() >= mixture.cloze_share:
@@ -126,7 +90,7 @@ class BatchMaker:
 
     def _query_first(self, world: World, mixture: Mixture, room: int) -> Row:
         """The compressor's order, query before document; "unknown" where the document does not answer."""
-        row, segment = Row(), 0
+        row = Row()
         while len(row.ids) + 100 < room or not row.ids:
             documents, questions = world.context(mixture.difficulty)
             gold = documents[questions[0].gold[-1]]
@@ -135,33 +99,10 @@ class BatchMaker:
                 gold, answer = documents[(questions[0].gold[-1] + 1) % len(documents)], UNKNOWN
                 if len(documents) == 1 or len(questions[0].gold) > 1:
                     continue
-            segment -= 1
-            start = row.add(self.encode(questions[0].text) + self.newline, 0, segment)
-            start = row.add(self.encode(gold.text), start, segment, text=True)
-            start = row.add(self.prompt.reply, start, segment)
-            row.add(self.encode(answer) + [self.prompt.end_id], start, segment, answer=True)
+            add_query_first(row, self.encode(questions[0].text) + self.newline, self.encode(gold.text),
+                            self.prompt.reply, self.encode(answer) + [self.prompt.end_id])
         return row
 
     def _unanswerable(self, world: World) -> Question:
         kind = world.rng.choice(KINDS)
         return Question(world.ask(world.entity(kind), world.rng.choice(kind.relations)), UNKNOWN, ())
-
-
-def collate(rows: list[Row]) -> dict[str, torch.Tensor]:
-    """Pad ``rows`` and build the masks. Segment 0 is the trunk; positive segments see it, negative ones do not."""
-    length = max(len(row.ids) for row in rows)
-
-    def padded(values: list[list], fill: int) -> torch.Tensor:
-        return torch.tensor([row + [fill] * (length - len(row)) for row in values])
-
-    ids = padded([row.ids for row in rows], 0)
-    segments = padded([row.segments for row in rows], 10_000)
-    key, query = segments[:, None, :], segments[:, :, None]
-    visible = ((key == query) | ((key == 0) & (query > 0))) & torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
-    next_ids = torch.cat([ids[:, 1:], torch.zeros_like(ids[:, :1])], dim=1)
-    same = torch.cat([segments[:, 1:] == segments[:, :-1], torch.zeros(len(rows), 1, dtype=torch.bool)], dim=1)
-    answers = torch.roll(padded([row.answers for row in rows], 0).bool(), -1, dims=1) & same
-    texts = torch.roll(padded([row.texts for row in rows], 0).bool(), -1, dims=1) & same
-    return {"input_ids": ids, "position_ids": padded([row.positions for row in rows], 0), "mask": mask[:, None],
-            "next_ids": next_ids, "answers": answers, "texts": texts}

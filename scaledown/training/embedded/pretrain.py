@@ -1,106 +1,38 @@
-"""Train the embedded generator from nothing: Muon on its matrices, AdamW on the rest, harder levels as it learns."""
+"""Train a generator from nothing: Muon on its matrices, AdamW on the rest, harder levels as it learns."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM
 
-from scaledown.config import setting
-from scaledown.data.synthetic import Difficulty
-from scaledown.training.embedded.batches import BatchMaker, Mixture
+from scaledown.training.devices import dtype_for
+from scaledown.training.embedded.building import PretrainConfig
+from scaledown.training.embedded.course import Batches, Course
 from scaledown.training.muon import Muon
 
-PROMOTION_EXACT_MATCH = 0.7
-EMBEDDING_SCALE = 0.3
+STATE_FILE = "state.safetensors"
 WARMUP_STEPS = 20
 ACCURACY_MEMORY = 0.98
-LEVELS = (
-    Mixture(Difficulty(), query_first_share=0.0, name_list_share=1.0),
-    Mixture(Difficulty((2, 5), (1, 1), hard_share=1.0, two_hop_share=0.0, similar_share=0.0, num_wordings=1,
-                       fillers=False), query_first_share=0.0, name_list_share=0.1, cloze_share=0.8),
-    Mixture(Difficulty((2, 5), (1, 2), hard_share=1.0, two_hop_share=0.0, similar_share=0.0, num_wordings=2,
-                       fillers=False), cloze_share=0.4),
-    Mixture(Difficulty((3, 5), (1, 4), hard_share=1.0, two_hop_share=0.0, similar_share=0.1, fillers=False),
-            cloze_share=0.1),
-    Mixture(Difficulty((2, 6), (2, 5), hard_share=1.0, two_hop_share=0.0)),
-    Mixture(Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.1)),
-    Mixture(Difficulty((1, 7), (3, 6), hard_share=0.8, two_hop_share=0.05)),
-)
-DEEP_FROM_LEVEL = 3
 SHALLOW_LAYERS = 4
-"""Below that level only the first layers run: looking things up is learnt sooner, and at half the cost, by a shallow
-model; the deeper layers join as the identity, which is how they were initialised."""
-
-EVALUATION = {
-    "standard": Mixture(Difficulty(), query_first_share=0.0, no_document_share=0.0),
-    "all_hard": Mixture(Difficulty(hard_share=1.0, two_hop_share=0.0), query_first_share=0.0, no_document_share=0.0),
-    "two_hop": Mixture(Difficulty(two_hop_share=1.0), query_first_share=0.0, no_document_share=0.0),
-    "query_first": Mixture(Difficulty(), query_first_share=1.0),
-}
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Size, schedule and seed of the embedded generator."""
-
-    hidden_size: int = setting(128, "width")
-    num_layers: int = setting(9, "layers: three times those of the compressor, so that compression pays")
-    num_heads: int = setting(4, "attention heads")
-    intermediate_size: int = setting(256, "width of the feed-forward part")
-    steps: int = setting(2750, "steps; the learning rate falls over the last third")
-    batch_tokens: int = setting(1536, "tokens a step, in each process")
-    learning_rate_matrices: float = setting(5e-3, "peak learning rate of Muon, for the matrices")
-    learning_rate_rest: float = setting(5e-3, "peak learning rate of AdamW, for embeddings and norms")
-    text_loss_weight: float = setting(0.5, "weight of the language-model loss on documents and questions")
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
-    decay_share: float = setting(0.3, "share of the steps over which the learning rate falls to 0")
-    eval_steps: int = setting(250, "steps between two lines of the log")
-    seed: int = setting(42, "seed of weights and batches")
-
-    def __post_init__(self) -> None:
-        numbers = asdict(self)
-        faults = [f"--{name} must be above 0, got {value}" for name, value in numbers.items()
-                  if name not in ("seed", "text_loss_weight") and not value > 0]
-        if faults:
-            raise ValueError("; ".join(faults))
-
-
-def build_generator(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama of the given size with random weights and tied embeddings."""
-    torch.manual_seed(config.seed)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_heads, max_position_embeddings=4096, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
-    _initialise(model)
-    return model
-
-
-def _initialise(model: LlamaForCausalLM) -> None:
-    """Start as a shallow model: what layers add to the stream is 0 at first.
-
-    With the usual start nine layers learn to copy from a document twenty times slower (docs/EXPERIMENTS.md).
-    """
-    for name, weight in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            torch.nn.init.zeros_(weight)
-        elif "embed" in name:
-            torch.nn.init.normal_(weight, std=EMBEDDING_SCALE)
-        elif weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+SAVE_SECONDS = 300
+"""No more than that is lost by a kill, however slow the steps."""
+MAY_CHANGE = ("steps", "eval_steps")
+"""Settings that a run may be resumed with in another value."""
 
 
 def hidden_states(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
@@ -124,30 +56,42 @@ def _right(is_correct: Tensor, answers: Tensor) -> Tensor:
     """Whether all tokens of each answer are correct, answer by answer; ``is_correct`` is for the answers' tokens."""
     is_first = (answers & ~torch.roll(answers, 1, dims=1))[answers]
     number = is_first.cumsum(0) - 1
-    return torch.ones(int(is_first.sum()), dtype=torch.bool).scatter_reduce(0, number, is_correct, "amin")
+    all_right = torch.ones(int(is_first.sum()), dtype=torch.bool, device=answers.device)
+    return all_right.scatter_reduce(0, number, is_correct, "amin")
 
 
 @torch.inference_mode()
-def exact_match(model: LlamaForCausalLM, maker: BatchMaker, mixture: Mixture, num_batches: int) -> float:
+def exact_match(model: LlamaForCausalLM, batches: Batches, mixture: Any, num_batches: int) -> float:
     """Share of answers whose every token, the end included, is the most likely one: what greedy decoding would say."""
     right = []
     for number in range(num_batches):
-        batch = maker.batch(number, mixture)
+        batch = on_device(batches.batch(number, mixture), model)
         answers = batch["answers"]
         predicted = model.lm_head(hidden_states(model, batch)[answers]).argmax(-1)
         right.append(_right(predicted == batch["next_ids"][answers], answers))
     return torch.cat(right).float().mean().item()
 
 
+def on_device(batch: Mapping[str, Tensor], model: LlamaForCausalLM) -> dict[str, Tensor]:
+    """The batch where the model is."""
+    return {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
+
+
 class Pretraining:
     """The training loop and its state; ``folder`` holds the state, so that a killed run goes on where it was.
 
-    Under ``torchrun`` each process draws batches of its own and gradients are averaged; the first one writes.
+    It trains where the model is, in bfloat16 arithmetic where that place is good at it. Under ``torchrun`` each process
+    draws batches of its own and gradients are averaged; the first one writes.
+
+    Args:
+        about: what the run learns from, beside its settings: a state that was made from something else is refused.
     """
 
-    def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, train: BatchMaker, held_out: BatchMaker,
-                 folder: Path) -> None:
-        self.config, self.model, self.train, self.held_out, self.folder = config, model, train, held_out, folder
+    def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, course: Course, folder: Path,
+                 about: str = "") -> None:
+        self.config, self.model, self.course, self.folder = config, model, course, folder
+        self.settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+        self.settings["train_data"] = about
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
         self.optimizers = {
@@ -160,28 +104,36 @@ class Pretraining:
         self.rank, self.num_processes = (dist.get_rank(), dist.get_world_size()) if is_shared else (0, 1)
 
     def run(self) -> None:
-        """Train to the last step, logging to ``log.jsonl`` and saving the state at each evaluation."""
+        """Train to the last step, logging to ``log.jsonl`` at each evaluation, and saving the state as time passes."""
         self._restore()
-        bar = tqdm(total=self.config.steps, initial=self.step, desc="embedded generator", mininterval=5,
+        bar = tqdm(total=self.config.steps, initial=self.step, desc="generator", mininterval=5,
                    disable=self.rank > 0)
+        started, saved, trained_tokens = time.perf_counter(), time.perf_counter(), 0
         while self.step < self.config.steps:
-            started = time.perf_counter()
-            answer_loss, text_loss = self._train_step()
+            answer_loss, text_loss, num_tokens = self._train_step()
+            trained_tokens += num_tokens
             bar.update()
             bar.set_postfix(level=self.level, exact_match=f"{self.accuracy:.3f}", loss=f"{answer_loss:.3f}",
                             refresh=False)
             is_due = self.step % self.config.eval_steps == 0 or self.step == self.config.steps
             if is_due and self.rank == 0:
-                self._log(answer_loss, text_loss, time.perf_counter() - started)
+                self._log(answer_loss, text_loss, trained_tokens / (time.perf_counter() - started))
+            if is_due:
+                started, trained_tokens = time.perf_counter(), 0
+            if (is_due or time.perf_counter() - saved > SAVE_SECONDS) and self.rank == 0:
                 self._save()
+                saved = time.perf_counter()
         bar.close()
 
-    def _train_step(self) -> tuple[float, float]:
+    def _train_step(self) -> tuple[float, float, int]:
+        """One step; returns the losses of answers and texts, and the tokens of the batch, padding included."""
         self.model.train()
         self.model.config.num_hidden_layers = self._depth()
-        mixture = replace(LEVELS[self.level], tokens=self.config.batch_tokens)
-        answer_loss, text_loss, accuracy = losses(
-            self.model, self.train.batch(self.step * self.num_processes + self.rank, mixture))
+        level = self.course.levels[self.level]
+        batch = on_device(self.course.train.batch(self.step * self.num_processes + self.rank,
+                                                  replace(level.mixture, tokens=self.config.batch_tokens)), self.model)
+        with self._arithmetic():
+            answer_loss, text_loss, accuracy = losses(self.model, batch)
         (answer_loss + self.config.text_loss_weight * text_loss).backward()
         accuracy = self._average(accuracy)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
@@ -191,19 +143,27 @@ class Pretraining:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.accuracy = ACCURACY_MEMORY * self.accuracy + (1 - ACCURACY_MEMORY) * accuracy
-        if self.accuracy > PROMOTION_EXACT_MATCH and self.level + 1 < len(LEVELS):
+        is_over = level.is_over(self.accuracy, self.step / self.config.steps)
+        if is_over and self.level + 1 < len(self.course.levels):
             self.level, self.accuracy = self.level + 1, 0.0
-        return answer_loss.item(), text_loss.item()
+        return answer_loss.item(), text_loss.item(), batch["input_ids"].numel()
 
     def _depth(self) -> int:
-        return self.config.num_layers if self.level >= DEEP_FROM_LEVEL else min(SHALLOW_LAYERS, self.config.num_layers)
+        """Layers that run on this level."""
+        is_deep = self.course.levels[self.level].is_deep
+        return self.config.num_layers if is_deep else min(SHALLOW_LAYERS, self.config.num_layers)
+
+    def _arithmetic(self) -> AbstractContextManager:
+        dtype = dtype_for(self.model.device)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.model.device.type, dtype)
 
     def _average(self, accuracy: float) -> float:
         """Average the gradients and the accuracy over the processes, in one message."""
         if self.num_processes == 1:
             return accuracy
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        message = torch.cat([torch.tensor([accuracy]), *(gradient.flatten() for gradient in gradients)])
+        first = torch.tensor([accuracy], device=self.model.device)
+        message = torch.cat([first, *(gradient.flatten() for gradient in gradients)])
         dist.all_reduce(message)
         message /= self.num_processes
         start = 1
@@ -217,12 +177,14 @@ class Pretraining:
         left = (self.config.steps - self.step) / (self.config.decay_share * self.config.steps)
         return warm * min(1.0, left)
 
-    def _log(self, answer_loss: float, text_loss: float, seconds: float) -> None:
+    def _log(self, answer_loss: float, text_loss: float, tokens_per_second: float) -> None:
         self.model.eval()
         row = {"step": self.step, "level": self.level, "training_exact_match": self.accuracy,
-               "answer_loss": answer_loss, "text_loss": text_loss, "step_seconds": seconds}
-        for name, mixture in EVALUATION.items():
-            row[name] = exact_match(self.model, self.held_out, mixture, num_batches=4)
+               "answer_loss": answer_loss, "text_loss": text_loss, "tokens_per_second": tokens_per_second}
+        with self._arithmetic():
+            for name, mixture in self.course.evaluation.items():
+                row[name] = exact_match(self.model, self.course.held_out, mixture, num_batches=4)
+            row |= self.course.measure(self.model)
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         tqdm.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
@@ -235,17 +197,27 @@ class Pretraining:
         return tensors
 
     def _save(self) -> None:
-        state = {"step": str(self.step), "level": str(self.level), "accuracy": repr(self.accuracy)}
+        state = {"step": str(self.step), "level": str(self.level), "accuracy": repr(self.accuracy),
+                 "settings": json.dumps(self.settings)}
         save_file(self._tensors(), self.folder / "state.tmp", metadata=state)
-        os.replace(self.folder / "state.tmp", self.folder / "state.safetensors")
+        os.replace(self.folder / "state.tmp", self.folder / STATE_FILE)
 
     def _restore(self) -> None:
-        path = self.folder / "state.safetensors"
+        """Go on from the state in the folder, if there is one.
+
+        Raises:
+            ValueError: where it is damaged, or of a run with other settings.
+        """
+        path = self.folder / STATE_FILE
         if not path.exists():
             return
-        with safe_open(path, framework="pt") as file:
-            state = file.metadata()
-        tensors = load_file(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                state = file.metadata()
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as fault:
+            raise ValueError(f"{path}: damaged ({fault}); delete it to start again") from None
+        self._check_settings(path, json.loads(state.get("settings", "{}")))
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
@@ -259,3 +231,10 @@ class Pretraining:
             optimizer.load_state_dict(saved)
         self.step, self.level = int(state["step"]), int(state["level"])
         self.accuracy = float(state["accuracy"])
+
+    def _check_settings(self, path: Path, earlier: Mapping[str, Any]) -> None:
+        differing = [f"--{name} was {earlier.get(name)!r}, is {value!r}" for name, value in self.settings.items()
+                     if earlier.get(name) != value]
+        if differing:
+            raise ValueError(f"{path} is the state of another run: {'; '.join(differing)}. Give another --work_dir, or "
+                             "delete it")

@@ -23,7 +23,7 @@ from scaledown.data.records import Record
 from scaledown.data.reranking import Reranker, RerankerConfig, pairs_of, score_pairs, with_scores
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.data.synthetic_ranking import ranking_records
-from scaledown.models.compressor import Compressed, CompressorInput
+from scaledown.models.compressor import Compressed
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.devices import keep_freed_memory
 from scaledown.training.embedded import recipe
@@ -113,7 +113,7 @@ def compressed(model: ScaleDownModel, records: Sequence[Record]) -> Compressed:
     """All the records' documents, with gradients where they are on."""
     texts = model.processor.compressor_input([record.query for record in records],
                                              [record.documents for record in records])
-    return model.compressor(CompressorInput(*(ids.to(model.device) for ids in texts)), model.generator.embed)
+    return model.compressor(texts.to(model.device), model.generator.embed)
 
 
 def losses(found: Compressed, memory: Tensor | None, records: Sequence[Record]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,166 @@
+"""The document before the query: the naive computation's values, and the same from documents that were read ahead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import test_compressor as reading
+import tiny
+import torch
+from torch import nn
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models.causal import CausalCompressor
+from scaledown.models.compressor import CompressorInput
+from scaledown.models.model import ScaleDownModel
+from scaledown.models.processor import Processor
+
+QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?", "</s><s>?"]
+DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris " * 40, "", "The capital of Norway is Oslo.",
+             "Oslo"], ["<|im_end|> is text"]]
+KINDS = ("n_layers", "llm", "modernbert")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    made = {family: tiny.generator_folder(root / family, family) for family in ("llama", "qwen3")}
+    return made | {"encoder": tiny.encoder_folder(root / "encoder")}
+
+
+def build(folders: dict[str, str], kind: str = "n_layers", **settings: object) -> ScaleDownModel:
+    own = {"llm": "qwen3", "modernbert": "encoder"}
+    if kind in own:
+        settings |= {"compressor_model": folders[own[kind]], "mlp_width": 32}
+    torch.manual_seed(0)
+    model = ScaleDownModel(ScaleDownConfig(
+        generator_model=folders["llama"], compressor_type=kind, num_memory_tokens=3,
+        **{"enable_reranking": True, "input_order": "document_first"} | settings))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return model
+
+
+def pairs() -> CompressorInput:
+    """Each document of the compressor's tests first, then its query, with padding."""
+    documents = [document for each in reading.DOCUMENTS for document in each]
+    queries = [query for query, each in zip(reading.QUERIES, reading.DOCUMENTS, strict=True) for _ in each]
+    return CompressorInput.of_ids(documents, queries, list(range(len(documents))))
+
+
+@pytest.mark.parametrize("kind", reading.CAUSAL)
+@pytest.mark.parametrize("layout", reading.LAYOUTS)
+@torch.no_grad()
+def test_documents_read_ahead_give_what_reading_all_gives(layout: str, kind: str) -> None:
+    family = layout.split(",")[0]
+    base = tiny.generator(family, **reading.LAYOUTS[layout])
+    compressor, embed = reading.CAUSAL[kind](base, family, reading.LAYOUTS[layout]), base.get_input_embeddings()
+    whole = compressor(pairs(), embed)
+    ahead = compressor.follow(pairs(), compressor.read_first(pairs(), embed), embed)
+    assert torch.equal(ahead.embeddings, whole.embeddings) and torch.equal(ahead.scores, whole.scores)
+    # One after the other and unpadded, through transformers' own layers.
+    body, rows = base.base_model, torch.cat([compressor.memory_rows, compressor.rerank_row])
+    body.layers, body.norm = compressor.layers, getattr(compressor, "norm", nn.Identity())
+    body.config.num_hidden_layers = len(compressor.layers)
+    tokens, texts = getattr(compressor, "tokens", embed), pairs()
+    for number, (first, second) in enumerate(zip(texts.first_lengths, texts.second_lengths, strict=True)):
+        ids = torch.cat([texts.first_ids[number, :first], texts.second_ids[number, :second]])
+        states = body(inputs_embeds=torch.cat([tokens(ids), rows])[None]).last_hidden_state[0, -len(rows):]
+        wanted = getattr(compressor, "mlp", nn.Identity())(states[:3])
+        torch.testing.assert_close(whole.embeddings[number], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["n_layers", "llm"])
+def test_a_store_serves_any_question(folders: dict[str, str], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(folders, kind)
+    wanted = model.compress(QUESTIONS, DOCUMENTS)
+    store = model.read_documents([document for each in DOCUMENTS for document in each])
+    assert len(store) == 6 and store.num_bytes > 0
+    monkeypatch.setattr(CausalCompressor, "read_first", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(CausalCompressor, "_read", lambda *_: pytest.fail("read again"))
+    for batch_size in (1, 3, 8):
+        found = model.compress(QUESTIONS, DOCUMENTS, batch_size, store=store)
+        torch.testing.assert_close(found.embeddings, wanted.embeddings, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.scores, wanted.scores, rtol=1e-4, atol=1e-5)
+    assert model.answer(QUESTIONS, memory=found, max_new_tokens=6) == model.answer(QUESTIONS, memory=wanted,
+                                                                                   max_new_tokens=6)
+    other = model.compress(["Another question?"], [DOCUMENTS[2]], store=store)
+    assert (other.embeddings[0] - wanted.embeddings[2]).abs().max() > 1e-3
+
+
+def test_documents_that_are_missing_are_read_and_kept(folders: dict[str, str]) -> None:
+    model = build(folders)
+    store = model.read_documents(["Oslo", "Oslo"])
+    assert len(store) == 1
+    found = model.compress(QUESTIONS, DOCUMENTS, store=store)
+    assert len(store) == 6
+    torch.testing.assert_close(found.embeddings, model.compress(QUESTIONS, DOCUMENTS).embeddings, rtol=1e-4, atol=1e-5)
+    assert len(model.read_documents([], store)) == 6 and len(model.read_documents([])) == 0
+    assert model.compress([], [], store=store).embeddings.shape[0] == 0
+
+
+def test_a_stored_document_takes_its_keys_and_values_alone(folders: dict[str, str]) -> None:
+    model = build(folders, num_layers=2)
+    store = model.read_documents(["Ada Lovelace was born in London."])
+    num_tokens, = (len(ids) for ids in model.processor.document_keys(["Ada Lovelace was born in London."]))
+    assert store.num_bytes == 2 * 2 * num_tokens * 2 * 8 * 4  # layers, keys and values, tokens, heads, width, bytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_depends_on_its_question_alone(folders: dict[str, str], kind: str, tmp_path: Path) -> None:
+    model = build(folders, kind)
+    together = model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=6)
+    alone = [model.answer([each], [documents], max_new_tokens=6)[0]
+             for each, documents in zip(QUESTIONS, DOCUMENTS, strict=True)]
+    assert alone == together and len(set(together)) > 1
+    model.save_pretrained(tmp_path)
+    loaded = ScaleDownModel.from_pretrained(tmp_path)
+    assert loaded.config.input_order == "document_first"
+    assert loaded.answer(QUESTIONS, DOCUMENTS, max_new_tokens=6) == together
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_trains_without_waiting_for_the_device(folders: dict[str, str], kind: str) -> None:
+    model = build(folders, kind, enable_reranking=False).train()
+    records = [SimpleNamespace(query=query, documents=documents, answer="no")
+               for query, documents in zip(QUESTIONS, DOCUMENTS, strict=True)]
+    batch = model.processor.collate(records)
+    model(batch).loss.backward()
+    assert all(each.grad.isfinite().all() for each in model.parameters() if each.grad is not None)
+    model.to("meta")({name: tensor.to("meta") for name, tensor in batch.items()}).loss.backward()
+
+
+def test_the_query_follows_as_the_prompt_puts_it() -> None:
+    config = ScaleDownConfig(num_memory_tokens=2, compression_rate=8, query_tokens=4, input_order="document_first")
+    own = Processor(tiny.tokenizer(), config)
+    texts = own.compressor_input(["who is it?", "q" * 99], [["Paris.", "d" * 99], ["Oslo."]])
+    first, second = (own.tokenizer.batch_decode([ids[:length] for ids, length in zip(*each, strict=True)])
+                     for each in (texts[:2], texts[2:4]))
+    assert first == ["<s>Paris."[len("<s>") if not own._lead else 0:], *first[1:]] and first[2].endswith("Oslo.")
+    assert second[0] == second[1] and second[0].startswith("\n\nQuestion: who") and "q" * 2 in second[2]
+    assert texts.first_lengths.tolist()[1] == len(own._lead) + config.document_tokens
+    assert texts.second_lengths[2] == texts.second_lengths.max() <= 4 + len(own.tokenizer("\n\nQuestion: ").input_ids)
+    assert texts.pair_first.tolist() == [0, 1, 2]
+    encoder = Processor(tiny.tokenizer(), config, tiny.tokenizer(None, cls_token="[CLS]", sep_token="[SEP]"))
+    texts = encoder.compressor_input(["who?"], [["Ada"]])
+    assert encoder.compressor_tokenizer.decode([*texts.first_ids[0], *texts.second_ids[0]]) == "[CLS]Ada[SEP]who?"
+
+
+def test_mistakes_are_told(folders: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="--input_order must be one of query_first, document_first, got 'both'"):
+        ScaleDownConfig(input_order="both")
+    for model in (build(folders, input_order="query_first"), build(folders, "modernbert")):
+        with pytest.raises(ValueError, match="--input_order document_first"):
+            model.read_documents(["Oslo"])
+    model = build(folders)
+    store = model.read_documents(["Oslo"])
+    with torch.no_grad():
+        model.compressor.memory_rows.add_(1.0)
+    with pytest.raises(ValueError, match="read them again"):
+        model.compress(QUESTIONS, DOCUMENTS, store=store)
+    with pytest.raises(ValueError, match="another compressor"):
+        build(folders).read_documents(["Oslo"], store)
