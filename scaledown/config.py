@@ -72,7 +72,8 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
         raise ValueError(f"{source}: {'; '.join(wrong)}")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
+        raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
+                         f"has {sorted(known)}")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

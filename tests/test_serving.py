@@ -112,7 +112,7 @@ def test_half_a_character_at_the_end_is_not_lost() -> None:
 def test_what_is_known_is_not_compressed_again(model: ScaleDownModel, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, asked = MemoryCache(), []
     compress = model._compress
-    monkeypatch.setattr(model, "_compress", lambda questions, documents, num_memory: (
+    monkeypatch.setattr(model, "_compress", lambda questions, documents, num_memory, store=None: (
         asked.append([list(each) for each in documents]), compress(questions, documents, num_memory))[1])
     plain = model.compress(QUESTIONS, DOCUMENTS)
     asked.clear()

@@ -67,6 +67,7 @@ class ScaleDownModel(Answering, nn.Module):
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         self.generator = Generator(self.config, base)
         tokenizer = parts.load_generator_tokenizer(self.config, folder)
+        parts.check_vocabulary(tokenizer, base, folder or self.config.generator_model)
         self.processor = Processor(tokenizer, self.config, compressor_tokenizer)
         self._stop_ids = _stop_ids(self.processor, base)
         if self.config.memory_init == "reply":

@@ -24,6 +24,8 @@ from scaledown.hub import load_config, load_tokenizer, locate
 from scaledown.models.encoder import embedded_encoder_config
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+SAFE = {"use_safetensors": True}
+"""Weights come from safetensors alone: reading a pickle can run any code."""
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
 DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
@@ -41,8 +43,13 @@ def load_base(config: ScaleDownConfig, dtype: torch.dtype) -> PreTrainedModel:
         raise ValueError(f"--generator_model {name}: its family, {hf_config.model_type!r}, is not "
                          f"supported; supported are {', '.join(FAMILIES)}")
     # sdpa takes masks with any heads on any device, and it alone was tested with them.
-    return _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
-                 trust_remote_code=trust, dtype=dtype, attn_implementation="sdpa")
+    model, found = _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
+                         trust_remote_code=trust, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
+                         **SAFE)
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"{name}: {len(missing)} of its weights are missing, such as {missing[0]}")
+    return model
 
 
 def load_generator_tokenizer(config: ScaleDownConfig, checkpoint: Path | None) -> PreTrainedTokenizerBase:
@@ -50,6 +57,19 @@ def load_generator_tokenizer(config: ScaleDownConfig, checkpoint: Path | None) -
     if checkpoint is not None:
         return _read(str(checkpoint), AutoTokenizer.from_pretrained, checkpoint / TOKENIZER_FOLDER)
     return load_tokenizer(config.generator_model, config.generator_revision, config.trust_remote_code)
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, source: Path | str) -> None:
+    """Refuse a tokenizer that can give tokens which the generator has no embedding for.
+
+    Raises:
+        ValueError: naming ``source``, where the tokenizer comes from.
+    """
+    num_rows = len(base.get_input_embeddings().weight)
+    # Tokens added to a vocabulary may have no row: a pad token that no text ever becomes, for one.
+    if tokenizer.vocab_size > num_rows:
+        raise ValueError(f"{source}: its tokenizer has {tokenizer.vocab_size} tokens, but {base.name_or_path} "
+                         f"embeds {num_rows}: it belongs to another generator")
 
 
 def compressor_model_name(config: ScaleDownConfig) -> str:
@@ -90,7 +110,7 @@ def load_compressor_model(config: ScaleDownConfig, generator: PretrainedConfig, 
     revision = config.compressor_revision
     _check_kind(config.compressor_type, name, load_config(name, revision, config.trust_remote_code))
     model = _read(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
-                  **trust)
+                  **trust, **SAFE)
     return model, load_tokenizer(name, revision, config.trust_remote_code)
 
 
@@ -109,5 +129,5 @@ def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) ->
 def _read(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
     try:
         return load(*arguments, **settings)
-    except (OSError, SafetensorError) as fault:
+    except (OSError, RuntimeError, SafetensorError) as fault:
         raise ValueError(f"{name}: cannot be loaded ({fault})") from fault

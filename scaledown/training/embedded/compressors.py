@@ -43,7 +43,7 @@ class StageSteps:
     pretraining_steps: int | None = setting(None, "steps on spans of text [1500; n_layers needs none]")
     name_steps: int = setting(1200, "steps on scores and short documents: whom a document is about")
     many_steps: int = setting(2400, "steps on many documents of many lengths, with scores")
-    answer_steps: int = setting(2400, "more steps on these, with less weight on scores")
+    answer_steps: int = setting(2400, "more steps on these, with less weight on scores; twice, the rate falling anew")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
 
@@ -73,7 +73,8 @@ def stages(compressor_type: str, steps: StageSteps) -> Iterator[Stage]:
                 dataclasses.replace(base, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT), has_scores=True)
     slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
     for number, (name, num_steps, weight) in enumerate((("many", steps.many_steps, MANY_WEIGHT),
-                                                        ("answers", steps.answer_steps, base.reranking_loss_weight))):
+                                                        ("answers", steps.answer_steps, base.reranking_loss_weight),
+                                                        ("again", steps.answer_steps, base.reranking_loss_weight))):
         records = many(num_steps * base.batch_size, steps.seed + 100 * number)
         yield Stage(name, records, dataclasses.replace(slower, reranking_loss_weight=weight), has_scores=True)
 
