@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaledown import json_text
+
 MEMORY_INITS = ("tokens", "reply")
 OPTIMIZERS = ("adamw", "muon")
 COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
@@ -45,9 +47,10 @@ def _positive(config: Any, *names: str) -> list[str]:
 def _has_type(value: Any, hint: Any) -> bool:
     """Whether a value from JSON, where 1.0 may be 1 and a tuple is a list, fits an annotation."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = {typing.get_origin(kind) or kind for kind in kinds}
-    stands_for = {int: float, list: tuple}
-    return type(value) in kinds or stands_for.get(type(value)) in kinds
+    if isinstance(value, list):
+        return any(typing.get_origin(kind) is tuple and all(_has_type(entry, typing.get_args(kind)[0])
+                                                            for entry in value) for kind in kinds)
+    return type(value) in kinds or type(value) is int and float in kinds
 
 
 def _spaced(numbers: tuple[int, ...]) -> str:
@@ -67,7 +70,8 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
         raise ValueError(f"{source}: {'; '.join(wrong)}")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
+        raise ValueError(f"{source}: unknown keys {unknown}, mistyped or of a newer ScaleDown than this one; "
+                         f"{cls.__name__} has {sorted(known)}")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -169,11 +173,13 @@ class ScaleDownConfig:
         """
         path = Path(folder) / "config.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json_text.parse(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"{folder}: no config.json; expected a folder that save_pretrained wrote") from None
         except json.JSONDecodeError as fault:
             raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+        except (OSError, UnicodeDecodeError) as fault:
+            raise ValueError(f"{path}: cannot be read ({fault})") from None
         if not isinstance(values, dict) or "model_type" in values:
             raise ValueError(f"{folder}: a Hugging Face model or something else, but no ScaleDown checkpoint "
                              "(which has settings such as compressor_type in its config.json)")
