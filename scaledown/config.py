@@ -47,10 +47,9 @@ def _positive(config: Any, *names: str) -> list[str]:
 def _has_type(value: Any, hint: Any) -> bool:
     """Whether a value from JSON, where 1.0 may be 1 and a tuple is a list, fits an annotation."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, list):
-        return any(typing.get_origin(kind) is tuple and all(_has_type(entry, typing.get_args(kind)[0])
-                                                            for entry in value) for kind in kinds)
-    return type(value) in kinds or type(value) is int and float in kinds
+    kinds = {typing.get_origin(kind) or kind for kind in kinds}
+    stands_for = {int: float, list: tuple}
+    return type(value) in kinds or stands_for.get(type(value)) in kinds
 
 
 def _spaced(numbers: tuple[int, ...]) -> str:
@@ -70,8 +69,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
         raise ValueError(f"{source}: {'; '.join(wrong)}")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{source}: unknown keys {unknown}, mistyped or of a newer ScaleDown than this one; "
-                         f"{cls.__name__} has {sorted(known)}")
+        raise ValueError(f"{source}: unknown keys {unknown}; {cls.__name__} has {sorted(known)}")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

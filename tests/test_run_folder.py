@@ -4,19 +4,17 @@ import json
 
 import pytest
 
-from scaledown.training import checkpoints
 from scaledown.training.run_folder import claim
 
 RUN = {"settings": {"seed": 1, "device": "cpu"}, "commit": None}
 
 
 def checkpoint(folder, step, is_whole=True):
-    path = folder / (checkpoints.UNFINISHED if is_whole else ".") / f"checkpoint-{step}"
+    path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     if is_whole:
         (path / "trainer_state.json").write_text("{}")
-        checkpoints.finish(path, folder)
-    return folder / path.name
+    return path
 
 
 def test_a_new_folder_is_made_and_says_what_the_run_is(tmp_path):

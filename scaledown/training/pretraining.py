@@ -18,7 +18,7 @@ from scaledown.data.records import Record
 from scaledown.data.texts import read_texts
 from scaledown.models.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import checkpoints, run, run_folder
+from scaledown.training import run, run_folder
 
 REPEAT = "Repeat the document."
 CONTINUE = "Continue the document: "
@@ -95,7 +95,7 @@ class Pretraining:
         if self.records is None:
             model.load_trained(self.final)
             return []
-        last = checkpoints.last(self.folder) if self.resume else None
+        last = run_folder.last_checkpoint(self.folder) if self.resume else None
         return run.train(model, self.config, self.records, self.folder, last, in_order=True)
 
 

@@ -13,8 +13,6 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
 from scaledown.training.interrupt import Interrupt
-from scaledown.training.out_of_memory import FAULTS, is_out_of_memory, largest_that_fits, smaller_parts
-from scaledown.training.sampling import prompt_sizes
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
@@ -51,19 +49,16 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
           eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
     """Train ``model`` and save it as ``folder/final``; returns the trainer's log, one row a logged step.
 
-    Ctrl-C saves a checkpoint to go on from before it ends the run.
+    Ctrl-C lets the step that it falls into end and saves a checkpoint to go on from before it ends the run.
 
     Raises:
-        ValueError: where the settings do not fit the number of processes, a loss is not finite, the disk cannot take
-            a checkpoint, or a batch does not fit into memory.
+        ValueError: where the settings do not fit the number of processes.
     """
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
     with interrupt:
-        is_too_large = _train(trainer, resume_from)
-    if is_too_large:
-        raise ValueError(_too_large(trainer, records))
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt
@@ -98,38 +93,6 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
         return {"answer_loss": answer_loss / len(records)} | reranking
 
     return measure
-
-
-def _train(trainer: ScaleDownTrainer, resume_from: Path | None) -> bool:
-    """Train; whether it ended because a batch was too large for memory. What the error held is let go of here."""
-    try:
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    except FAULTS as fault:
-        if not is_out_of_memory(fault):
-            raise
-        return True
-    return False
-
-
-def _too_large(trainer: ScaleDownTrainer, records: Sequence[Any]) -> str:
-    """What to do about a batch that memory cannot hold; tries how much of it does fit, with the longest records."""
-    model, config, size = trainer.scaledown, trainer.config, trainer.args.per_device_train_batch_size
-    sizes = prompt_sizes(records, model.config.num_memory_tokens)
-    longest = sorted(range(len(records)), key=lambda number: -sizes[number])[:size]
-
-    def step(num_records: int) -> None:
-        share = [records[number] for number in longest[:num_records]]
-        batch = model.processor.collate(share, config.answer_tokens)
-        model({name: tensor.to(model.device) for name, tensor in batch.items()}).loss.backward()
-        model.zero_grad()
-
-    fits = largest_that_fits(smaller_parts(size), step)
-    parts = config.gradient_accumulation_steps * size // (fits or 1)
-    advice = (f"{fits} at a time fit: --gradient_accumulation_steps {parts} takes a step in such parts, and --resume "
-              "goes on with it" if fits else "not even one fits")
-    return (f"out of memory in step {trainer.state.global_step + 1}, with {size} questions at a time on "
-            f"{model.device}; {advice}. What else helps: --gradient_checkpointing, fewer --answer_tokens, a smaller "
-            "--compression_rate (shorter documents), fewer documents a record")
 
 
 def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:

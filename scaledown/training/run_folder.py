@@ -9,23 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from scaledown import json_text
-from scaledown.training import checkpoints
-
 RUN_FILE = "config.json"
 SETTINGS = "settings"
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
-NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps", "num_workers", "gradient_checkpointing",
-                       "gradient_accumulation_steps"}
-"""Settings that may differ when a run goes on: they change no result beyond rounding."""
-LOCK = ".lock"
-
-_held: dict[Path, FileLock] = {}
-"""Locks of this process, which holds a run's folder for as long as it lives."""
+NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps"}
+"""Settings that may differ when a run goes on: they change no result."""
 
 
 def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, resume: bool = False) -> Path | None:
@@ -42,26 +32,23 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
 
     Raises:
         ValueError: where another run is there and neither flag was given, or both were; where there is nothing to
-            resume, the run to resume had other settings, or its last checkpoint is damaged; where the folder cannot
-            be made, or another process is running there.
+            resume, or the run to resume had other settings; where the folder cannot be made.
     """
     folder = Path(folder)
     if resume and overwrite:
         raise ValueError("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder}: is a file; give a folder")
-    is_taken = (folder / RUN_FILE).exists() or any(checkpoints.found(folder))
+    is_taken = (folder / RUN_FILE).exists() or any(checkpoints(folder))
     if is_taken and not (overwrite or resume):
         raise ValueError(f"--output_dir {folder} holds another run: give --resume to go on with it, --overwrite to "
                          "replace it, or another folder")
     if resume:
         _check_same(folder, run)
-        hold(folder)
-        return checkpoints.last(folder)
-    make(folder)
-    hold(folder)
+        return last_checkpoint(folder)
     if overwrite and is_taken:
         remove_run(folder)
+    make(folder)
     draft = folder / f"{RUN_FILE}.tmp"
     draft.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     os.replace(draft, folder / RUN_FILE)
@@ -80,20 +67,15 @@ def make(folder: Path, flag: str = "--output_dir") -> None:
         raise ValueError(f"{flag} {folder}: this folder cannot be made ({fault.strerror})") from None
 
 
-def hold(folder: Path) -> None:
-    """Keep other processes from running in ``folder`` while this one lives; of several that train together, the first.
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints under ``folder``, in it or in its ``checkpoints`` folder; the trainer's state ends one."""
+    places = (folder, folder / "checkpoints")
+    return [path.parent for place in places for path in place.glob("checkpoint-*/trainer_state.json")]
 
-    Raises:
-        ValueError: where another one runs there.
-    """
-    if int(os.environ.get("RANK", "0")) > 0:
-        return
-    lock = _held.setdefault(folder.resolve(), FileLock(folder / LOCK))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"--output_dir {folder}: another run is working in it; wait for its end, or give another "
-                         "folder") from None
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint of the latest step under ``folder``, or None."""
+    return max(checkpoints(folder), key=_step, default=None)
 
 
 def remove_run(folder: Path) -> None:
@@ -103,10 +85,14 @@ def remove_run(folder: Path) -> None:
     (folder / RUN_FILE).unlink(missing_ok=True)
 
 
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
     path = folder / RUN_FILE
     try:
-        earlier = json_text.parse(path.read_text(encoding="utf-8"))[SETTINGS]
+        earlier = json.loads(path.read_text(encoding="utf-8"))[SETTINGS]
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"--resume: no run in {folder} (it has no {RUN_FILE})") from None
     except (json.JSONDecodeError, KeyError, TypeError):

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
 
 from scaledown.config import TrainingConfig
 from scaledown.models.model import Losses, ScaleDownModel
-from scaledown.training import checkpoints
-from scaledown.training.finite import FiniteWatch
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
@@ -26,9 +23,6 @@ COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 
 GPU_WORKERS = 2
 """Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
-
-IDS = "record_ids"
-"""Key of a batch under which its records' ids travel beside the tensors."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -57,15 +51,12 @@ class ScaleDownTrainer(Trainer):
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, _Mean(), in_order
-        self.folder, self._saving_to = Path(output_dir), Path(output_dir)
-        self.watch = FiniteWatch(self.folder, is_eager=model.device.type == "cpu")
         model.reranking_loss_weight = config.reranking_loss_weight
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         super().__init__(
             model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
-            data_collator=partial(_batch_with_ids, partial(model.processor.collate_for_training,
-                                                           answer_tokens=config.answer_tokens)))
+            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens))
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
         if evaluate is not None and eval_steps:
@@ -94,44 +85,22 @@ class ScaleDownTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The loss of a batch; its parts are summed on the device until they are logged."""
-        ids = inputs.pop(IDS)
         losses: Losses = model(inputs)
-        self.watch.add_loss(losses.loss, ids)
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
                        padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with each part of the loss and each learning rate."""
-        self.watch.check()
         if "loss" in logs and "train_runtime" not in logs:
             logs |= self.parts.take()
             logs |= {f"learning_rate_{group['name'].removesuffix('_weights')}": group["lr"]
                      for group in self.optimizer.param_groups if group["name"].endswith("_weights")}
         super().log(logs, start_time)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.watch.end_step(self.state.global_step + 1, norm)
-        return norm
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._saving_to)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.watch.check()
-        self._saving_to = self.folder / checkpoints.UNFINISHED
-        with checkpoints.disk_faults(self.folder):
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._saving_to = self.folder
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                checkpoints.finish(self.folder / checkpoints.UNFINISHED / f"checkpoint-{self.state.global_step}",
-                                   self.folder)
-                rotate_checkpoints(output_dir=str(self.folder), save_total_limit=self.args.save_total_limit,
-                                   use_mtime=True)
+    def save_now(self) -> None:
+        """Write a checkpoint of the step that was last finished."""
+        self._save_checkpoint(self.model, trial=None)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         self.scaledown.save_pretrained(output_dir or self.args.output_dir)
@@ -161,10 +130,6 @@ class _Trainable(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         return self.scaledown(batch)
-
-
-def _batch_with_ids(collate: Callable[[list[Any]], dict[str, Any]], records: Sequence[Any]) -> dict[str, Any]:
-    return collate(list(records)) | {IDS: [record.id for record in records]}
 
 
 class _Mean:
