@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
           eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
     """Train ``model`` and save it as ``folder/final``; returns the trainer's log, one row a logged step.
 
-    Ctrl-C lets the step that it falls into end and saves a checkpoint to go on from before it ends the run.
+    Ctrl-C lets the step that it falls into end and saves a checkpoint to go on from before it ends the run (of one
+    process).
 
     Raises:
         ValueError: where the settings do not fit the number of processes.
@@ -57,7 +59,8 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
-    with interrupt:
+    # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
+    with interrupt if trainer.args.world_size == 1 else nullcontext():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
