@@ -17,6 +17,8 @@ INTERRUPTED = 130
 DISK_FAULTS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR,
                errno.ENOTDIR}
 """What a disk says that is full, that the user may not write to, or that has something else at that place."""
+TORCH_WRITER = "inline_container"
+"""In the RuntimeError that torch raises where the disk cannot take a file of it."""
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
@@ -36,6 +38,12 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             if fault.errno not in DISK_FAULTS:
                 raise
             print(f"error: {fault.filename or 'the disk'}: {fault.strerror}", file=sys.stderr)
+            return USER_ERROR
+        except RuntimeError as fault:
+            if TORCH_WRITER not in str(fault):
+                raise
+            print("error: a checkpoint cannot be written: the disk is full or may not be written to. Mend that; "
+                  "--resume goes on from the last checkpoint", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaledown import json_text
+
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon")
@@ -180,11 +182,13 @@ class ScaleDownConfig:
         """
         path = Path(folder) / "config.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json_text.parse(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"{folder}: no config.json; expected a folder that save_pretrained wrote") from None
         except json.JSONDecodeError as fault:
             raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+        except (OSError, UnicodeDecodeError) as fault:
+            raise ValueError(f"{path}: cannot be read ({fault})") from None
         if not isinstance(values, dict) or "model_type" in values:
             raise ValueError(f"{folder}: a Hugging Face model or something else, but no ScaleDown checkpoint "
                              "(which has settings such as compressor_type in its config.json)")

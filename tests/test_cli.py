@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
 from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, setting
@@ -140,3 +142,26 @@ def test_a_process_ends_with_the_code_and_without_a_traceback():
               "@command\ndef main(argv=None):\n    raise ValueError('broken')\nsys.exit(main())")
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (2, "error: broken\n")
+
+
+def test_a_disk_that_torch_finds_full_gets_a_message(tmp_path, capsys):
+    """torch tells it as a RuntimeError of its own writer, here under a limit on a file's size."""
+    @command
+    def save(argv):
+        torch.save(torch.zeros(100_000), tmp_path / "optimizer.pt")
+        return 0
+
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, unlimited[1]))
+    try:
+        assert save([]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert "the disk is full" in capsys.readouterr().err
+
+    @command
+    def broken(argv):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        broken([])

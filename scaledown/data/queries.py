@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaledown import hub
+from scaledown import hub, json_text
 from scaledown.config import setting
 from scaledown.data.lines import Faults
 from scaledown.data.records import SHOWN_FAULTS
@@ -186,7 +186,7 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
             yield place, None
         elif is_json:
             try:
-                yield place, json.loads(line)
+                yield place, json_text.parse(line)
             except json.JSONDecodeError as fault:
                 faults.add(place, f"not valid JSON (column {fault.colno}: {fault.msg})")
         elif not has_ids:
@@ -199,7 +199,7 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
 
 def _json_list(path: Path, text: str) -> list[Any]:
     try:
-        return json.loads(text)
+        return json_text.parse(text)
     except json.JSONDecodeError as fault:
         raise ValueError(f"--queries_file {path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
 
@@ -221,7 +221,7 @@ def _answers(value: Any) -> Iterable[str]:
     """Answers as datasets write them: one text, a list, KILT's ``[{"answer"}]`` or SQuAD's ``{"text": [...]}``."""
     if isinstance(value, dict):
         value = value.get("text") or value.get("aliases") or value.get("value")
-    for entry in [value] if isinstance(value, str) else value or ():
+    for entry in value if isinstance(value, list | tuple) else [value]:
         answer = entry.get("answer") if isinstance(entry, dict) else entry
         if isinstance(answer, str) and answer.strip():
             yield answer.strip()

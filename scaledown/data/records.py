@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaledown import json_text
 from scaledown.data.whole_files import whole_file
 
 SHOWN_FAULTS = 20
@@ -134,7 +135,7 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
     """The values in ``text`` and the lines that hold none, each with its place."""
     if text.strip() and (path.suffix != ".jsonl" or text.lstrip().startswith("[")):
         try:
-            values = json.loads(text)
+            values = json_text.parse(text)
         except json.JSONDecodeError as fault:
             if fault.msg != "Extra data":
                 raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
@@ -146,7 +147,7 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
         if not line.strip():
             continue
         try:
-            found.append((f"line {number}", json.loads(line)))
+            found.append((f"line {number}", json_text.parse(line)))
         except json.JSONDecodeError as fault:
             faults.append((f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})"))
     return found, faults
@@ -179,7 +180,8 @@ def _is_filled(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # An integer of 400 digits is finite, but no float holds it; nan compares false.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import set_seed
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
+from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
@@ -49,18 +51,21 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
           eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
     """Train ``model`` and save it as ``folder/final``; returns the trainer's log, one row a logged step.
 
-    Ctrl-C saves a checkpoint to go on from before it ends the run.
+    Ctrl-C lets the step that it falls into end and saves a checkpoint to go on from before it ends the run (of one
+    process).
 
     Raises:
         ValueError: where the settings do not fit the number of processes.
     """
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
-    try:
+    interrupt = Interrupt()
+    trainer.add_callback(interrupt)
+    # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
+    with interrupt if trainer.args.world_size == 1 else nullcontext():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    except KeyboardInterrupt:
-        trainer.save_now()
-        print(f"\nsaved at step {trainer.state.global_step}: --resume goes on from there")
-        raise
+    if interrupt.is_asked:
+        print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
+        raise KeyboardInterrupt
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / FINAL)
     return trainer.state.log_history

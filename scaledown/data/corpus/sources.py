@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaledown import hub
+from scaledown import hub, json_text
 from scaledown.data import fingerprints
 from scaledown.data.corpus.pages import Page, page_of
 from scaledown.data.records import SHOWN_FAULTS
@@ -174,7 +174,7 @@ def _page_of_line(line: bytes, notes: PartNotes) -> Page | None:
     if not line.strip():
         return None
     try:
-        return page_of(json.loads(line))
+        return page_of(json_text.parse(line))
     except UnicodeDecodeError as fault:
         notes.fault(f"not UTF-8 (byte {fault.start + 1})")
     except json.JSONDecodeError as fault:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scaledown import hub
+from scaledown import hub, json_text
 from scaledown.data.qa import hotpotqa, natural_questions, squad, triviaqa
 from scaledown.data.qa.reading import Source, reading
 
@@ -131,7 +131,7 @@ def _content(files: list[Path], place: str) -> Any:
         return stream_rows(place, 0, path="parquet", data_files=[str(file) for file in files], split="train")
     if path.suffix == ".json":
         try:
-            return json.loads(path.read_text(encoding="utf-8-sig"))
+            return json_text.parse(path.read_text(encoding="utf-8-sig"))
         except json.JSONDecodeError as fault:
             if fault.msg != "Extra data":
                 raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
@@ -147,7 +147,7 @@ def _lines(path: Path) -> Iterator[Any]:
         try:
             for line in file:
                 if line.strip():
-                    yield json.loads(line)
+                    yield json_text.parse(line)
                 number += 1
         except json.JSONDecodeError as fault:
             raise ValueError(f"{path}: line {number} is not valid JSON ({fault.msg})") from None
