@@ -45,7 +45,7 @@ fingerprint() { { "$python" -V; echo "$TORCH_VERSION"; cat "$here"/requirements*
 # A requirement's import name is its own name with _ for -, but for these two.
 modules() {
     sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_' |
-        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/'
+        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/'
 }
 
 is_ready() {

@@ -17,7 +17,7 @@ from scaledown import cli
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.evaluation.run_information import run_information
-from scaledown.training import pretraining, processes, run, run_folder
+from scaledown.training import presets, pretraining, processes, run, run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 
 
@@ -32,10 +32,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
+    presets.add_flag(parser)
     cli.add_flags(parser, ScaleDownConfig)
     cli.add_flags(parser, TrainingConfig)
     cli.add_flags(parser, PretrainingConfig)
     return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Flags, with the preset's settings where no flag says otherwise."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    parser.set_defaults(**presets.settings(args.preset, args.compressor_type, ScaleDownConfig, TrainingConfig))
+    return parser.parse_args(argv)
 
 
 def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
@@ -55,7 +64,7 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, and say where the checkpoints are."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     folder, device = Path(args.output_dir), processes.join(resolve_device(args.device))
     records, eval_records = load_data(args)

@@ -18,11 +18,12 @@ from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
-from scaledown.training import processes, run, run_folder
+from scaledown.training import presets, processes, run, run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 from scaledown.training.embedded import recipe
 
 LOSS_RECORDS = 100
+CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
 OWN_FLAGS = ("generator_model", "learning_rate_generator", "learning_rate_compressor")
 
 
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
+    presets.add_flag(parser)
     cli.add_flags(parser, ScaleDownConfig, but=OWN_FLAGS)
     cli.add_flags(parser, TrainingConfig, but=OWN_FLAGS, batch_size=4)
     cli.add_flags(parser, EvaluationConfig)
@@ -49,14 +51,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags, with the defaults that fit the generator."""
+    """Flags, with the defaults of the preset, and those that fit the generator."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    generator = args.generator_model or (DEFAULT_GENERATOR if args.train_data else EMBEDDED)
+    settings = presets.settings(args.preset, args.compressor_type, *CONFIGS)
+    generator = (args.generator_model or settings.get("generator_model")
+                 or (DEFAULT_GENERATOR if args.train_data else EMBEDDED))
     if generator == EMBEDDED:
-        parser.set_defaults(**recipe.MODEL[args.compressor_type], **recipe.TRAINING, **recipe.EVALUATION)
-        args = parser.parse_args(argv)
-    args.generator_model = generator
+        settings = presets.settings(presets.DEMO, args.compressor_type, *CONFIGS) | settings
+    parser.set_defaults(**settings | {"generator_model": generator})
+    args = parser.parse_args(argv)
     if args.learning_rate is not None:
         args.learning_rate_generator = args.learning_rate_compressor = args.learning_rate
     return args

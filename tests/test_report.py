@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,10 @@ from scaledown.evaluation.report import RunResults, improvements, metrics_report
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 
 FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
-         "before_training_results.json", "after_training_results.json", "report.md"}
+         "before_training_results.json", "after_training_results.json", "report.md", "report.html", "memory.png"}
+MEMORY = {"query": "find name0", "answer": "value0", "tokens": ["name0", "=", "<b>value0"], "answer_tokens": [2, 2],
+          "similarity": [[0.1, 0.2, 0.9]], "nearest": [[{"token": "<b>|", "cosine": 0.9}, {"token": " ", "cosine": 0.2},
+                                                        {"token": "word", "cosine": 0.1}]]}
 HISTORY = [{"step": 1, "loss": 2.0, "learning_rate_generator": 1e-4}, {"step": 2, "loss": 1.0}]
 
 
@@ -40,7 +45,7 @@ def results() -> RunResults:
     return RunResults(before, after, {result.system: result for result in baselines},
                       time_systems(model, (SCALEDOWN, *BASELINES), records, EVALUATION, progress=False),
                       model_cost(model, (after, *baselines), text_tokens), HISTORY, run,
-                      notes=("The compressor started as a copy.",))
+                      notes=("The compressor started as a copy.",), memory=MEMORY)
 
 
 def with_answers(result: SystemResult, answers: list[str]) -> SystemResult:
@@ -60,6 +65,53 @@ def test_every_file_is_written_and_nothing_else(tmp_path: Path, results: RunResu
     page = (folder / "report.md").read_text()
     assert all(f"]({name})" in page for name in FILES if name.endswith(".png"))
     assert "- The compressor started as a copy." in page and "train.py --train_data 'my data.json'" in page
+
+
+def test_without_an_answer_in_a_document_there_is_no_memory_to_show(tmp_path: Path, results: RunResults) -> None:
+    write_report(tmp_path, dataclasses.replace(results, memory=None))
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"memory.png"}
+    assert "Inside the memory" not in (tmp_path / "report.html").read_text()
+
+
+class Page(HTMLParser):
+    """What a browser would find: the text, each table's rows of (label, cell), and the addresses asked for."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts, self.rows, self.sources, self.tags = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append([values["data-label"], ""])
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1][1] = (self.rows[-1][-1][1] + data).rstrip("\n")
+
+
+def test_the_html_page_is_one_file_with_the_same_content(tmp_path: Path, results: RunResults) -> None:
+    write_report(tmp_path, results)
+    html, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    page = Page(html)
+    pictures = re.findall(r"\]\((\w+\.png)\)", markdown)
+    assert len(pictures) == 4 and [base64.b64decode(source.removeprefix("data:image/png;base64,"))
+                                   for source in page.sources] == [(tmp_path / name).read_bytes() for name in pictures]
+    assert "http" not in html and not {"script", "link", "b", "iframe"} & set(page.tags)
+    rows = [line for line in markdown.split("\n") if line.startswith("| ")]
+    assert len(page.rows) == len([row for row in rows if not row.startswith("| ---")])
+    assert [["embedding", "1"], ["nearest word, cosine", "<b>| 0.90"], ["second", "(space) 0.20"],
+            ["third", "word 0.10"]] in page.rows
+    assert [["question", "find name0"], ["accepted answers", "value0"], ["before training", "✗ (nothing)"],
+            ["after training", "✓ value0"], ["full text", "✓ value0"]] in page.rows
+    for heading in re.findall(r"^#+ (.*)$", markdown, re.MULTILINE):
+        assert heading in page.texts
 
 
 def test_metrics_report_has_the_contracts_keys(results: RunResults) -> None:

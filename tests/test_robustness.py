@@ -12,7 +12,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, write_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import robustness
-from scaledown.evaluation.needle import WINDOW_TOKENS, Needle, cosines, find_needle, look_into_memory
+from scaledown.evaluation.needle import WINDOW_TOKENS, Needle, cosines, find_needle, look_into_memory, memory_of_one
 from scaledown.evaluation.robustness_sweeps import (
     NUM_DOCUMENTS,
     cases,
@@ -111,6 +111,19 @@ def test_likeness_is_cosine_and_nearest_are_vocabulary_rows(model, records):
     assert around["distance_tokens"] == sorted(around["distance_tokens"]) and 0 in around["distance_tokens"]
     assert max(map(abs, around["distance_tokens"])) <= WINDOW_TOKENS
     assert all(row[0]["cosine"] >= row[1]["cosine"] for row in example["nearest"])
+
+
+def test_one_documents_memory_is_that_of_the_first_one_that_holds_its_answer(model, records):
+    nowhere = Record(id="x", query="Who?", documents=("Nobody is here.",), answer="Somebody Else")
+    record = records[0]
+    found = memory_of_one(model, [nowhere, record])
+    assert found["query"] == record.query and found["answer"] == record.references[0]
+    document = next(each for each in record.documents if record.references[0].lower() in each.lower())
+    memory = model.compress([record.query], [[document]]).embeddings[0, 0]
+    table = model.generator.base.get_input_embeddings().weight.detach()
+    ids = model.processor.tokenizer(document, add_special_tokens=False).input_ids
+    torch.testing.assert_close(torch.tensor(found["similarity"]), cosines(memory, table[ids]))
+    assert memory_of_one(model, [nowhere]) is None
 
 
 def test_distances_are_averaged_over_documents():

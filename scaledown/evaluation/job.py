@@ -11,6 +11,7 @@ from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
+from scaledown.evaluation.needle import memory_of_one
 from scaledown.evaluation.report import RunResults, write_json, write_report
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.training import processes
@@ -45,7 +46,8 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
 
     cost = model_cost(model, [after, *before.baselines.values()],
                       mean_text_tokens(records, count_tokens, model.config))
-    results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
+    results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes,
+                         memory_of_one(model, records))
     return write_report(folder, results) if processes.rank() == 0 else {}
 
 
@@ -57,4 +59,4 @@ def summary(report: Mapping[str, Any], folder: Path) -> str:
             **{name.replace("_", " "): report["baselines"][name] for name in report["baselines"]}}
     lines = [f"{name:>15}  exact match {row['exact_match_avg']:.3f} [{row['exact_match_ci95'][0]:.3f}, "
              f"{row['exact_match_ci95'][1]:.3f}]  token F1 {row['token_f1_avg']:.3f}" for name, row in rows.items()]
-    return "\n".join([f"n = {report['run']['n']} questions", *lines, f"report: {folder / 'report.md'}"])
+    return "\n".join([f"n = {report['run']['n']} questions", *lines, f"report: {folder / 'report.html'}"])

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
+from scaledown.data.records import Record
 from scaledown.evaluation import figure_style as style
 from scaledown.evaluation.robustness_sweeps import Case
 from scaledown.models.model import ScaleDownModel
@@ -79,8 +80,23 @@ def look_into_memory(model: ScaleDownModel, cases: Sequence[Case]) -> dict[str, 
         similarities = [cosines(memory[row], table[needle.ids]) for row, (_, needle) in enumerate(kept)]
         around[way] = _mean_by_distance(similarities, [needle for _, needle in kept])
         if way == "asked":
-            example = _example(kept[0][0], kept[0][1], tokenizer, memory[0], similarities[0], table)
+            example = _example(kept[0][0].record, kept[0][1], tokenizer, memory[0], similarities[0], table)
     return {"n": len(kept), "around": around, "example": example}
+
+
+def memory_of_one(model: ScaleDownModel, records: Sequence[Record]) -> dict[str, Any] | None:
+    """The ``example`` of :func:`look_into_memory` for the first document that literally holds its question's answer.
+
+    None where no document does.
+    """
+    tokenizer, table = model.processor.tokenizer, model.generator.base.get_input_embeddings().weight.detach().float()
+    for record in records:
+        for document in record.documents:
+            needle = find_needle(tokenizer, document, record.references, model.config.document_tokens)
+            if needle is not None:
+                memory = model.compress([record.query], [[document]]).embeddings[0, 0].float()
+                return _example(record, needle, tokenizer, memory, cosines(memory, table[needle.ids]), table)
+    return None
 
 
 def cosines(rows: Tensor, others: Tensor) -> Tensor:
@@ -98,12 +114,12 @@ def _mean_by_distance(similarities: Sequence[Tensor], needles: Sequence[Needle])
     return {"distance_tokens": distances, "cosine": [statistics.fmean(values[each]) for each in distances]}
 
 
-def _example(case: Case, needle: Needle, tokenizer: Any, memory: Tensor, similarity: Tensor,
+def _example(record: Record, needle: Needle, tokenizer: Any, memory: Tensor, similarity: Tensor,
              table: Tensor) -> dict[str, Any]:
     values, ids = cosines(memory, table).topk(NUM_NEAREST, dim=-1)
     nearest = [[{"token": tokenizer.decode([token]), "cosine": value} for token, value in zip(*row, strict=True)]
                for row in zip(ids.tolist(), values.tolist(), strict=True)]
-    return {"query": case.record.query, "answer": case.record.references[0],
+    return {"query": record.query, "answer": record.references[0],
             "tokens": [tokenizer.decode([token]) for token in needle.ids], "answer_tokens": [needle.first, needle.last],
             "similarity": similarity.tolist(), "nearest": nearest}
 
@@ -119,6 +135,16 @@ def plot_needle(path: Path, found: dict[str, Any]) -> None:
                f"{other:.2f} when not",
                "Cosine of memory embeddings with the generator's embeddings of the document's tokens. Curve: the "
                f"embeddings' largest, mean of n = {found['n']} documents.")
+    style.save(figure, path)
+
+
+def plot_memory(path: Path, example: dict[str, Any]) -> None:
+    """One document as a heat map: which of its tokens each embedding resembles, and which words it is near."""
+    figure = style.new_figure(13, 4.6)
+    _heat_map(figure, figure.subplots(), example)
+    style.head(figure, "What the memory of one document resembles",
+               "Cosine of each memory embedding with the generator's embeddings of the document's tokens, around the "
+               "answer (marked).")
     style.save(figure, path)
 
 

@@ -15,7 +15,9 @@ from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.latency import Latency
 from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
+from scaledown.evaluation.needle import plot_memory
 from scaledown.evaluation.plots import plot_before_after, plot_speed, plot_training_curves
+from scaledown.evaluation.report_html import html_page
 from scaledown.evaluation.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 
@@ -36,6 +38,7 @@ class RunResults:
         history: the trainer's ``log_history``.
         run: from :func:`scaledown.evaluation.run_information.run_information`.
         notes: what a reader must know, shown under the heading: where training started, for one.
+        memory: from :func:`scaledown.evaluation.needle.memory_of_one`.
     """
 
     before: SystemResult
@@ -46,6 +49,7 @@ class RunResults:
     history: Sequence[Mapping[str, Any]]
     run: Mapping[str, Any]
     notes: Sequence[str] = ()
+    memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         assert set(self.baselines) == {system.name for system in BASELINES}
@@ -119,6 +123,8 @@ def _draw_figures(folder: Path, results: RunResults) -> None:
     flops = {name: results.cost[name]["flops"] for name in SPEED_ORDER}
     plot_speed(folder / "speed_comparison.png", {name: results.latencies[name] for name in SPEED_ORDER}, flops,
                results.run["device"])
+    if results.memory is not None:
+        plot_memory(folder / "memory.png", results.memory)
 
 
 def write_report(folder: Path | str, results: RunResults) -> dict[str, Any]:
@@ -134,6 +140,7 @@ def write_report(folder: Path | str, results: RunResults) -> dict[str, Any]:
     write_json(folder / "after_training_results.json", results.after.to_dict())
     write_json(folder / "metrics_report.json", report)
     _draw_figures(folder, results)
-    write_text(folder / "report.md", report_page(report, results.before, results.after,
-                                                 results.baselines["full_text"]))
+    page = report_page(report, results.before, results.after, results.baselines["full_text"], results.memory)
+    write_text(folder / "report.md", page)
+    write_text(folder / "report.html", html_page(page, folder))
     return report

@@ -155,15 +155,27 @@ def _run_list(report: Mapping[str, Any]) -> list[str]:
             f"- commit {run['commit'] or 'unknown'}", f"- {versions}", "", "```", command, "```"]
 
 
+def _memory_blocks(memory: Mapping[str, Any] | None) -> list[str]:
+    """One document's memory, as figure and table; nothing where there was none to look at."""
+    if memory is None:
+        return []
+    rows = [[str(number), *(f"{escape(near['token']) or '(space)'} {near['cosine']:.2f}" for near in nearest)]
+            for number, nearest in enumerate(memory["nearest"], 1)]
+    return ["## Inside the memory", "![Heat map of one document's memory](memory.png)",
+            f"Question: {escape(memory['query'])} Accepted: {escape(memory['answer'])}. The document is the first one "
+            "that holds its answer word for word, whether it was answered or not.",
+            table(["embedding", "nearest word, cosine", "second", "third"], rows)]
+
+
 def report_page(report: Mapping[str, Any], before: SystemResult, after: SystemResult,
-                full_text: SystemResult) -> str:
-    """The page, from the content of ``metrics_report.json`` and the answers behind it."""
+                full_text: SystemResult, memory: Mapping[str, Any] | None = None) -> str:
+    """The page, from the content of ``metrics_report.json``, the answers behind it and one document's memory."""
     blocks = ["# ScaleDown: before and after training", "\n".join(f"- {note}" for note in report["notes"]),
               "## Answers", "![The four metrics of every system](before_after_comparison.png)",
               _quality_table(report), _change_table(report), "\n".join(_against_baselines(report)),
               " ".join(_quality_notes(report)), "## Some answers",
               "Evenly spaced over the evaluation questions, not chosen. ✓ is an exact match.",
-              _sample_table(before, after, full_text),
+              _sample_table(before, after, full_text), *_memory_blocks(memory),
               "## Speed", "![Time and arithmetic of a query](speed_comparison.png)", _speed_table(report),
               _speed_notes(report), "## Cost", _cost_table(report), _cost_notes(report),
               "## Training", "![Losses and learning rates](training_curves.png)",
