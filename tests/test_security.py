@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,17 +142,25 @@ def test_a_pickle_in_place_of_weights_is_not_run(kind, tmp_path):
     assert not trap.exists()
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A model, its training and records, and the checkpoint of step 1."""
+    folder, records = tmp_path_factory.mktemp("interrupted"), list(synthetic_records(4, seed=1))
+    config = ScaleDownConfig(generator_model=tiny.generator_folder(folder / "generator"), **TINY)
+    model, training = run.build_model(config, "cpu", seed=1), TrainingConfig(batch_size=2, max_steps=2, save_steps=1)
+    run.train(model, training, records, folder / "run")
+    return model, training, records, folder / "run" / "checkpoint-1"
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_pickle_in_a_checkpoints_state_is_not_run(name, tmp_path):
-    """The Trainer's own files are read as tensors alone."""
-    generator, records = tiny.generator_folder(tmp_path / "generator"), list(synthetic_records(4, seed=1))
-    training = TrainingConfig(batch_size=2, max_steps=2, save_steps=1)
-    model = run.build_model(ScaleDownConfig(generator_model=generator, **TINY), "cpu", seed=1)
-    run.train(model, training, records, tmp_path / "whole")
-    assert (tmp_path / "whole" / "checkpoint-1" / name).exists()
-    torch.save(Trap(tmp_path / "sprung"), tmp_path / "whole" / "checkpoint-1" / name)
+def test_a_pickle_in_a_checkpoints_state_is_not_run(interrupted, name, tmp_path):
+    """The Trainer's own files are read as tensors and plain values alone."""
+    model, training, records, checkpoint = interrupted
+    shutil.copytree(checkpoint, tmp_path / checkpoint.name)
+    assert (tmp_path / checkpoint.name / name).exists()
+    torch.save(Trap(tmp_path / "sprung"), tmp_path / checkpoint.name / name)
     with pytest.raises(pickle.UnpicklingError, match="[Ww]eights"):
-        run.train(model, training, records, tmp_path / "resumed", resume_from=tmp_path / "whole" / "checkpoint-1")
+        run.train(model, training, records, tmp_path / "resumed", resume_from=tmp_path / checkpoint.name)
     assert not (tmp_path / "sprung").exists()
 
 
