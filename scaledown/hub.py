@@ -23,6 +23,9 @@ WHAT_WORKS = {
     "model": "What works without it: a local folder, or the generator that ships, as in --generator_model embedded.",
     "dataset": "What works without it: official files on disk, by --source FILE_OR_FOLDER (or --pretrain_data FILE).",
 }
+SAFE_WEIGHTS = {"use_safetensors": True}
+"""Weights come from safetensors alone: reading a pickle can run any code. On the Hub, transformers finds or asks for a
+converted copy of a model's ``main`` that has none."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _MODEL_FILES = {"config.json", "modules.json"}
 """One of them says that there is a model: transformers' own, or what sentence-transformers puts together."""

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from scaledown.cli import add_flags, command, config_from
 from scaledown.config import setting
 from scaledown.data.records import Record, read_records, write_records
-from scaledown.hub import locate
+from scaledown.hub import SAFE_WEIGHTS, locate
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
 WHAT_WORKS = ("What works without it: a local folder, such as the one that "
@@ -79,11 +79,12 @@ def _load(config: RerankerConfig) -> Any:
 
     try:
         place = locate(name, revision, what_works=WHAT_WORKS)
-        architectures = AutoConfig.from_pretrained(place, revision=revision).architectures or []
+        settings = {"revision": revision or "main", "trust_remote_code": False}
+        architectures = AutoConfig.from_pretrained(place, **settings).architectures or []
         if not any(each.endswith("ForSequenceClassification") for each in architectures):
             raise ValueError(f"its config names {architectures}, and no ...ForSequenceClassification: not a "
                              "cross-encoder, or one without a trained head")
-        cross_encoder = CrossEncoder(place, revision=revision)
+        cross_encoder = CrossEncoder(place, **settings, model_kwargs=dict(SAFE_WEIGHTS))
     except (OSError, SafetensorError, ValueError) as fault:
         raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
     if cross_encoder.num_labels != 1:

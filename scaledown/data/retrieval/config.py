@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scaledown.config import setting
+from scaledown.data.addresses import url_faults
 
 RETRIEVERS = ("bm25", "splade", "dense", "run")
 DEFAULT_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}
@@ -24,7 +25,8 @@ class RetrievalConfig:
     run_file: str | None = setting(None, "with --retriever run: a TREC run (query Q0 passage rank score name) with "
                                          "the ids of the queries and of this corpus's passages")
     index_url: str | None = setting(None, "keep the vectors of splade or dense in this Qdrant server or cluster "
-                                          "(http://HOST:6333), or in a folder with its embedded form")
+                                          "(http://HOST:6333), or in a folder with its embedded form; a "
+                                          "key is taken from the environment, QDRANT_API_KEY")
     faiss_index: str | None = setting(None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]")
     top_k_retrieval: int = setting(20, "passages found for each query")
 
@@ -42,6 +44,8 @@ class RetrievalConfig:
             faults.append("--retriever run needs --run_file FILE")
         if self.index_url is not None and self.faiss_index is not None:
             faults.append("--faiss_index and --index_url are two places for the same vectors: give one")
+        if self.index_url is not None and "://" in self.index_url:
+            faults += url_faults("--index_url", self.index_url, "http://localhost:6333", "QDRANT_API_KEY")
         if faults:
             raise ValueError("; ".join(faults))
 

@@ -75,7 +75,8 @@ def load_encoder(config: RetrievalConfig) -> Encoder:
     is_sparse = config.retriever == "splade"
     load = sentence_transformers.SparseEncoder if is_sparse else sentence_transformers.SentenceTransformer
     try:
-        model = load(place, revision=config.retriever_revision)
+        model = load(place, revision=config.retriever_revision or "main", trust_remote_code=False,
+                     model_kwargs=dict(hub.SAFE_WEIGHTS))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ValueError(f"--retriever_model {config.model}: cannot be read as an encoder for --retriever "
                          f"{config.retriever} ({fault})") from fault

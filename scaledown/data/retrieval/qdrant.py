@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from scaledown.data.retrieval.encoders import Encoder
 from scaledown.data.retrieval.searcher import Hit
 from scaledown.data.whole_files import WHAT_TO_DO, disk_faults
 
+KEY = "QDRANT_API_KEY"
 VECTOR = "passage"
 POINTS_AT_ONCE = 256
 TIMEOUT_SECONDS = 120
@@ -103,7 +105,8 @@ def _connect(url: str) -> Any:
     except ImportError:
         raise ValueError("--index_url needs Qdrant's client: pip install qdrant-client") from None
     try:
-        client = QdrantClient(url=url, timeout=TIMEOUT_SECONDS) if is_server(url) else QdrantClient(path=url)
+        client = (QdrantClient(url=url, timeout=TIMEOUT_SECONDS, api_key=os.environ.get(KEY)) if is_server(url)
+                  else QdrantClient(path=url))
         client.get_collections()
     except (ApiException, RuntimeError, OSError) as fault:
         raise ValueError(f"--index_url {url}: Qdrant cannot be reached or opened there ({fault})") from fault

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from scaledown.config import setting
+from scaledown.data.addresses import url_faults
 
 Question = tuple[str, Sequence[str]]
 """A query and its documents."""
@@ -40,17 +40,7 @@ class TeacherConfig:
             raise ValueError("; ".join(faults))
 
     def _url_faults(self, url: str) -> list[str]:
-        try:
-            parts = urlsplit(url)
-            has_host, has_login = bool(parts.hostname), "@" in parts.netloc
-        except ValueError:
-            has_host = has_login = False
-        faults = []
-        if not has_host or parts.scheme not in ("http", "https"):
-            faults.append(f"--teacher_url must look like http://localhost:8000/v1, got {url!r}")
-        if has_login:
-            faults.append("--teacher_url must hold no login, which would be written down with the settings; "
-                          "give the key in the environment, OPENAI_API_KEY")
+        faults = url_faults("--teacher_url", url, "http://localhost:8000/v1", "OPENAI_API_KEY")
         if self.teacher_8bit:
             faults.append("--teacher_8bit belongs to a local teacher: with --teacher_url the server decides")
         if self.teacher_revision is not None:

@@ -93,8 +93,9 @@ def _load_model(config: TeacherConfig) -> PreTrainedModel:
     state = PartialState()
     # One process spreads a large teacher over all devices; among several, each takes its own.
     place: Any = "auto" if state.num_processes == 1 else {"": state.device}
+    name, revision = config.teacher_model, config.teacher_revision
     return AutoModelForCausalLM.from_pretrained(
-        hub.locate(config.teacher_model, config.teacher_revision), revision=config.teacher_revision,
+        hub.locate(name, revision), revision=revision or "main", trust_remote_code=False, **hub.SAFE_WEIGHTS,
         dtype=torch.float32 if state.device.type == "cpu" else "auto", device_map=place,
         quantization_config=BitsAndBytesConfig(load_in_8bit=True) if config.teacher_8bit else None).eval()
 
