@@ -20,12 +20,10 @@ from transformers import (
 )
 
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
-from scaledown.hub import load_config, load_tokenizer, locate
+from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
 from scaledown.models.encoder import embedded_encoder_config
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-SAFE = {"use_safetensors": True}
-"""Weights come from safetensors alone: reading a pickle can run any code."""
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
 DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
@@ -45,7 +43,7 @@ def load_base(config: ScaleDownConfig, dtype: torch.dtype) -> PreTrainedModel:
     # sdpa takes masks with any heads on any device, and it alone was tested with them.
     model, found = _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
                          trust_remote_code=trust, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
-                         **SAFE)
+                         **SAFE_WEIGHTS)
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"{name}: {len(missing)} of its weights are missing, such as {missing[0]}")
@@ -110,7 +108,7 @@ def load_compressor_model(config: ScaleDownConfig, generator: PretrainedConfig, 
     revision = config.compressor_revision
     _check_kind(config.compressor_type, name, load_config(name, revision, config.trust_remote_code))
     model = _read(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
-                  **trust, **SAFE)
+                  **trust, **SAFE_WEIGHTS)
     return model, load_tokenizer(name, revision, config.trust_remote_code)
 
 
