@@ -13,6 +13,8 @@ from torch import Tensor
 
 CHUNK_LOGITS = 2**25
 """Logits that exist at one time: 128 MiB in float32."""
+IGNORED = -1
+"""A target that is not learnt: it fills up batches of a fixed shape."""
 
 
 def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
@@ -21,7 +23,7 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_lo
     Args:
         hidden: (A, D) final states.
         weight: (V, D) of the output head, which must be frozen.
-        targets: (A,) token ids.
+        targets: (A,) token ids; those that are ``IGNORED`` do not count.
         chunk_logits: largest number of logits held at a time.
     """
     assert not weight.requires_grad, "the output head is frozen"
@@ -36,17 +38,19 @@ class _HeadCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = (hidden[part].to(weight.dtype) @ weight.T).float()
-            norm, right = logits.logsumexp(-1, keepdim=True), targets[part, None]
-            total += (norm - logits.gather(-1, right)).sum()
+            norm, right = logits.logsumexp(-1, keepdim=True), targets[part, None].clamp(min=0)
+            counts = (targets[part, None] != IGNORED).to(norm.dtype)
+            total += ((norm - logits.gather(-1, right)) * counts).sum()
             if gradient is not None:
                 probabilities = logits.sub_(norm).exp_()
-                probabilities.scatter_add_(-1, right, -torch.ones_like(norm))
+                probabilities.scatter_add_(-1, right, -torch.ones_like(norm)).mul_(counts)
                 gradient[part] = (probabilities.to(weight.dtype) @ weight).to(hidden.dtype)
+        number = (targets != IGNORED).sum().clamp(min=1)
         if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return total / len(hidden)
+            ctx.save_for_backward(gradient, number)
+        return total / number
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:
-        gradient, = ctx.saved_tensors
-        return gradient * (outer / len(gradient)).to(gradient.dtype), None, None, None
+        gradient, number = ctx.saved_tensors
+        return gradient * (outer / number).to(gradient.dtype), None, None, None

@@ -54,8 +54,8 @@ class SharedQueryCompressor(Compressor):
     def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
         queries = embed(texts.query_ids.flatten().index_select(0, texts.query_slots)).to(rows.dtype)
         tokens = embed(texts.document_ids.flatten().index_select(0, texts.document_slots)).to(rows.dtype)
-        reader, order = self._reader(texts, queries, len(rows))
-        documents = torch.cat([tokens, rows.repeat(len(texts.document_ids), 1)]).index_select(0, order)
+        reader, at = self._reader(texts, queries, len(rows))
+        documents = _placed(torch.cat([tokens, rows.repeat(len(texts.document_ids), 1)]), at)
         for layer in self.layers[:-1]:
             if self.gradient_checkpointing and self.training:
                 queries, documents = checkpoint(reader.layer, layer, queries, documents, use_reentrant=False)
@@ -64,10 +64,11 @@ class SharedQueryCompressor(Compressor):
         return reader.last_layer(self.layers[-1], queries, documents)
 
     def _reader(self, texts: CompressorInput, like: Tensor, num_special: int) -> tuple[_Reader, Tensor]:
-        """Where all texts stand, and the order that packs documents: all their tokens, then all special rows, sorted.
+        """Where all texts stand, and where packing puts documents: first all their tokens, then all special rows.
 
         Queries start at position 0. A document goes on from its query's own length, padding not counted, and its
-        special rows follow directly.
+        special rows follow directly; where padding is among the tokens, it comes behind them. Nothing is sorted: not
+        every device can.
         """
         num_documents, text_size = texts.document_ids.shape
         size = text_size + num_special
@@ -77,11 +78,17 @@ class SharedQueryCompressor(Compressor):
         positions = index + texts.query_lengths[texts.pair_query][:, None]
         keys = torch.cat([query_keys[texts.pair_query], positions], dim=1)
 
-        text = texts.document_slots + texts.document_slots.div(text_size, rounding_mode="floor") * num_special
+        pair = texts.document_slots.div(text_size, rounding_mode="floor")
+        is_padding = texts.document_slots - pair * text_size >= texts.document_lengths[pair]
+        text = texts.document_slots + (pair + is_padding) * num_special
         special = (texts.document_lengths[:, None] + index[:, :num_special]
                    + torch.arange(num_documents, device=index.device)[:, None] * size)
-        packed_slots, order = torch.cat([text, special.flatten()]).sort()
-        special_at = torch.searchsorted(packed_slots, special.flatten())
+        counts = torch.zeros_like(texts.document_lengths).index_add(0, pair, torch.ones_like(pair))
+        special_at = (special + (counts.cumsum(0) - counts
+                                 - torch.arange(num_documents, device=index.device) * text_size)[:, None]).flatten()
+        text_at = torch.arange(len(text), device=index.device) + text - texts.document_slots
+        at = torch.cat([text_at, special_at])
+        packed_slots = _placed(torch.cat([text, special.flatten()]), at)
 
         def rotary(places: Tensor, at: Tensor) -> Rotary:
             cos, sin = self.rotary(like, places.flatten().index_select(0, at)[None])
@@ -93,7 +100,12 @@ class SharedQueryCompressor(Compressor):
                               rotary(positions, packed_slots), positions, keys)
         of_special = Places(Grid(None, num_documents, num_special),
                             rotary(positions, special.flatten()), positions.flatten()[special], keys)
-        return _Reader(of_queries, of_documents, of_special, special_at, texts.pair_query), order
+        return _Reader(of_queries, of_documents, of_special, special_at, texts.pair_query), at
+
+
+def _placed(rows: Tensor, at: Tensor) -> Tensor:
+    """Rows (N, ...) in another order: each at its place in ``at`` (N,)."""
+    return torch.empty_like(rows).index_copy(0, at, rows)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from scaledown.config import TrainingConfig
+from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import Losses, ScaleDownModel
+from scaledown.training.devices import wants_one_shape
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
@@ -54,9 +56,12 @@ class ScaleDownTrainer(Trainer):
         model.reranking_loss_weight = config.reranking_loss_weight
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        super().__init__(
-            model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
-            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens))
+        arguments = training_arguments(config, model, output_dir)
+        collate = partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens)
+        if wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max:
+            shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
+            collate = partial(_collate_to_one_shape, collate, shapes, arguments.per_device_train_batch_size)
+        super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
         if evaluate is not None and eval_steps:
@@ -107,6 +112,11 @@ class ScaleDownTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.scaledown.load_trained(Path(resume_from_checkpoint))
+
+
+def _collate_to_one_shape(collate: Callable[[Sequence[Any]], dict[str, Any]], shapes: Shapes, batch_size: int,
+                          records: Sequence[Any]) -> dict[str, Any]:
+    return shapes.pad(collate(records), batch_size)
 
 
 class _EvaluationCallback(TrainerCallback):
