@@ -18,7 +18,7 @@ from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, pretraining, processes, run, run_folder
-from scaledown.training.devices import DEVICES, resolve_device
+from scaledown.training.devices import DEVICES, DTYPES, resolve_device
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--eval_steps", type=cli.positive, default=500, help="steps between two evaluations [500]")
     parser.add_argument("--output_dir", default="./checkpoints", help="gets checkpoint-N/ and final/ [./checkpoints]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
+    parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES),
+                        help="of the arithmetic [bfloat16 where the device is fast in it, else float32]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records, eval_records = load_data(args)
     first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
                                       folder, args.resume)
-    model = run.build_model(config, device, training.seed, args.init_compressor)
+    model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     settings = vars(args) | dataclasses.asdict(model.config)
     resume_from = run_folder.claim(folder, run_information(training.seed, device, sys.argv, settings),
                                    args.overwrite, args.resume)

@@ -19,7 +19,7 @@ from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, processes, run, run_folder
-from scaledown.training.devices import DEVICES, resolve_device
+from scaledown.training.devices import DEVICES, DTYPES, resolve_device
 from scaledown.training.embedded import recipe
 
 LOSS_RECORDS = 100
@@ -41,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--eval_steps", type=cli.positive, default=100,
                         help="steps between two looks at the loss [100]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES),
+                        help="of the arithmetic [bfloat16 where the device is fast in it, else float32]")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
     presets.add_flag(parser)
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records, eval_records = load_data(args)
     device = processes.join(resolve_device(args.device))
-    model = run.build_model(config, device, training.seed, args.init_compressor)
+    model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     settings: dict[str, Any] = vars(args) | dataclasses.asdict(model.config)
     information = run_information(training.seed, device, sys.argv, settings)
     resume_from = run_folder.claim(folder, information, args.overwrite, args.resume)

@@ -220,6 +220,8 @@ class TrainingConfig:
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
+    pad_to_max: bool | None = setting(
+        None, "pad every batch to the longest texts of all records, so that all have one shape [on Trainium alone]")
     logging_steps: int = setting(10, "steps between two lines of the log")
     save_steps: int = setting(500, "steps between two checkpoints")
     seed: int = setting(42, "seed of everything random")

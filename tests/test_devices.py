@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scaledown.training import devices
-from scaledown.training.devices import DEVICES, dtype_for, resolve_device
+from scaledown.training.devices import DEVICES, dtype_for, resolve_device, resolve_dtype
 
 
 @pytest.fixture
@@ -100,6 +100,17 @@ def test_bfloat16_from_ampere_on(monkeypatch, capability, dtype):
 def test_cpu_and_apple_compute_in_float32():
     assert dtype_for(torch.device("cpu")) is torch.float32
     assert dtype_for(torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("auto", torch.float32), ("float32", torch.float32),
+                                             ("bfloat16", torch.bfloat16)])
+def test_a_dtype_by_name(name, dtype):
+    assert resolve_dtype(name, torch.device("cpu")) is dtype
+
+
+def test_an_unknown_dtype_lists_the_known():
+    with pytest.raises(ValueError, match="auto, float32, bfloat16, got 'int3'"):
+        resolve_dtype("int3", torch.device("cpu"))
 
 
 def test_a_native_neuron_device_is_found_and_computes_in_bfloat16():

@@ -117,7 +117,7 @@ class CausalCompressor(Compressor):
         """Where second texts and the ``rows`` behind them stand, and all their embeddings, packed.
 
         A second text goes on from its first text's own length, padding not counted, and its special rows follow
-        directly. Packing puts all the texts' tokens before all special rows, then sorts.
+        directly; where padding is among the tokens, it comes behind them. Nothing is sorted: not every device can.
         """
         num_second, text_size = texts.second_ids.shape
         num_special, size = len(rows), text_size + len(rows)
@@ -127,17 +127,50 @@ class CausalCompressor(Compressor):
         positions = index + texts.first_lengths[texts.pair_first][:, None]
         keys = torch.cat([first_keys[texts.pair_first], positions], dim=1)
 
-        text = texts.second_slots + texts.second_slots.div(text_size, rounding_mode="floor") * num_special
-        special = (texts.second_lengths[:, None] + index[:, :num_special]
-                   + torch.arange(num_second, device=index.device)[:, None] * size).flatten()
-        packed_slots, order = torch.cat([text, special]).sort()
+        packing = _Packing.of(texts, num_special)
+        packed_slots, special = packing.apply(torch.cat([packing.text, packing.special])), packing.special
         tokens = self._packed(texts.second_ids, texts.second_slots, embed)
-        packed = torch.cat([tokens, rows.repeat(num_second, 1)]).index_select(0, order)
+        packed = packing.apply(torch.cat([tokens, rows.repeat(num_second, 1)]))
         of_second = Places(Grid.of(packed_slots, num_second, size), self._rotary(packed, positions, packed_slots),
                            positions, keys)
         of_special = Places(Grid(None, num_second, num_special), self._rotary(packed, positions, special),
                             positions.flatten()[special].unflatten(0, (num_second, num_special)), keys)
-        return _Reader(of_second, of_special, torch.searchsorted(packed_slots, special), texts.pair_first), packed
+        return _Reader(of_second, of_special, packing.special_at, texts.pair_first), packed
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """How second texts (N tokens) and the special rows behind each (P * M) become one packed sequence.
+
+    Attributes:
+        text: (N,), the slot of each token among P rows that have room for the special ones too.
+        special: (P * M,), the slots of the special rows.
+        text_at: (N,), the place of each token in the packed sequence.
+        special_at: (P * M,), the places of the special rows.
+    """
+
+    text: Tensor
+    special: Tensor
+    text_at: Tensor
+    special_at: Tensor
+
+    @classmethod
+    def of(cls, texts: CompressorInput, num_special: int) -> _Packing:
+        """Everything in ascending order of its slot."""
+        (num_second, text_size), device = texts.second_ids.shape, texts.second_ids.device
+        lengths, number = texts.second_lengths, torch.arange(num_second, device=device)
+        pair = texts.second_slots.div(text_size, rounding_mode="floor")
+        is_padding = texts.second_slots - pair * text_size >= lengths[pair]
+        room = (pair + is_padding) * num_special
+        special = (lengths + number * (text_size + num_special))[:, None] + torch.arange(num_special, device=device)
+        counts = torch.zeros_like(lengths).index_add(0, pair, torch.ones_like(pair))
+        special_at = special + (counts.cumsum(0) - counts - number * text_size)[:, None]
+        return cls(texts.second_slots + room, special.flatten(), torch.arange(len(room), device=device) + room,
+                   special_at.flatten())
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """Rows (N + P * M, ...), those of texts before the special ones, as they are packed."""
+        return torch.empty_like(rows).index_copy(0, torch.cat([self.text_at, self.special_at]), rows)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 CHUNK_LOGITS = 2**25
 """Logits that exist at one time: 128 MiB in float32."""
+IGNORED = -1
+"""A target that is not learnt: it fills up batches of a fixed shape."""
 
 ChunkLoss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """From the logits (a, V) of some tokens their summed loss and its gradient (a, V); it may write over the logits."""
@@ -25,16 +27,18 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_lo
     Args:
         hidden: (A, D) final states.
         weight: (V, D) of the output head, which must be frozen.
-        targets: (A,) token ids.
+        targets: (A,) token ids; those that are ``IGNORED`` do not count.
         chunk_logits: largest number of logits held at a time.
     """
 
-    def loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        norm, right = logits.logsumexp(-1, keepdim=True), targets[part, None]
-        total = (norm - logits.gather(-1, right)).sum()
-        return total, logits.sub_(norm).exp_().scatter_add_(-1, right, -torch.ones_like(norm))
+    counts = (targets != IGNORED)[:, None]
 
-    return _mean_in_chunks(hidden, weight, loss, chunk_logits)
+    def loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        norm, right = logits.logsumexp(-1, keepdim=True), targets[part, None].clamp(min=0)
+        total = ((norm - logits.gather(-1, right)) * counts[part]).sum()
+        return total, logits.sub_(norm).exp_().scatter_add_(-1, right, -torch.ones_like(norm)).mul_(counts[part])
+
+    return _mean_in_chunks(hidden, weight, loss, counts.sum(), chunk_logits)
 
 
 def head_divergence(hidden: Tensor, weight: Tensor, teacher: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
@@ -54,12 +58,12 @@ def head_divergence(hidden: Tensor, weight: Tensor, teacher: Tensor, chunk_logit
         total = (probabilities * (wanted - found)).sum()
         return total, found.exp_().sub_(probabilities)
 
-    return _mean_in_chunks(hidden, weight, loss, chunk_logits)
+    return _mean_in_chunks(hidden, weight, loss, torch.tensor(len(hidden), device=hidden.device), chunk_logits)
 
 
-def _mean_in_chunks(hidden: Tensor, weight: Tensor, loss: ChunkLoss, chunk_logits: int) -> Tensor:
+def _mean_in_chunks(hidden: Tensor, weight: Tensor, loss: ChunkLoss, number: Tensor, chunk_logits: int) -> Tensor:
     assert not weight.requires_grad, "the output head is frozen"
-    return _HeadLoss.apply(hidden, weight, loss, max(1, chunk_logits // len(weight)))
+    return _HeadLoss.apply(hidden, weight, loss, number.clamp(min=1), max(1, chunk_logits // len(weight)))
 
 
 def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -68,7 +72,7 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, loss: ChunkLoss, chunk: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, loss: ChunkLoss, number: Tensor, chunk: int) -> Tensor:
         total = torch.zeros((), device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), chunk):
@@ -78,10 +82,10 @@ class _HeadLoss(torch.autograd.Function):
             if gradient is not None:
                 gradient[part] = (part_gradient.to(weight.dtype) @ weight).to(hidden.dtype)
         if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return total / len(hidden)
+            ctx.save_for_backward(gradient, number)
+        return total / number
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:
-        gradient, = ctx.saved_tensors
-        return gradient * (outer / len(gradient)).to(gradient.dtype), None, None, None
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None, None]:
+        gradient, number = ctx.saved_tensors
+        return gradient * (outer / number).to(gradient.dtype), None, None, None, None

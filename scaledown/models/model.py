@@ -114,6 +114,8 @@ class ScaleDownModel(Answering, nn.Module):
 
     def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
         """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""
+        if "padding_share" in batch:
+            return batch["padding_share"]
         computed, needed = self.compressor.num_tokens(_texts(batch), len(batch["memory_index"]))
         packed = batch["prompt_slots"].numel()
         return 1 - (needed + packed) / (computed + packed)

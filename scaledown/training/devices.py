@@ -16,6 +16,8 @@ import warnings
 import torch
 
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
 BFLOAT16_CAPABILITY = (8, 0)
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -49,6 +51,24 @@ def dtype_for(device: torch.device) -> torch.dtype:
     else:
         fast = device.type == "neuron"
     return torch.bfloat16 if fast else torch.float32
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turn a value of ``--dtype`` into a dtype; ``auto`` is what :func:`dtype_for` says.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "auto":
+        return dtype_for(device)
+    if name not in DTYPES:
+        raise ValueError(f"--dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]
+
+
+def wants_one_shape(device: torch.device) -> bool:
+    """Whether ``device`` compiles a program for each shape of a batch, which takes minutes."""
+    return device.type == "neuron"
 
 
 def keep_freed_memory() -> None:

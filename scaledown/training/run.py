@@ -12,15 +12,15 @@ from transformers import set_seed
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
+from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
 
 
-def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int,
-                init_compressor: str | None = None) -> ScaleDownModel:
+def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
+                dtype: str = "auto") -> ScaleDownModel:
     """A new model on ``--device``, the same for the same seed; or one that goes on from a checkpoint.
 
     Args:
@@ -29,6 +29,7 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int,
         seed: of every new weight.
         init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left; one without
             a reranking head gets a new one where ``config`` asks for it.
+        dtype: a value of ``--dtype``.
 
     Raises:
         ValueError: for a device or model that is not there, or a checkpoint of another model.
@@ -38,8 +39,8 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int,
     if place.type == "cpu":
         keep_freed_memory()
     if init_compressor is None:
-        return ScaleDownModel(config, device=place, dtype=dtype_for(place))
-    model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=dtype_for(place))
+        return ScaleDownModel(config, device=place, dtype=resolve_dtype(dtype, place))
+    model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=resolve_dtype(dtype, place))
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)

@@ -14,9 +14,12 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from scaledown.config import TrainingConfig
+from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.head_loss import IGNORED
 from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.models.objective import joined
 from scaledown.training import checkpoints, guards, processes
+from scaledown.training.devices import wants_one_shape
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
@@ -58,10 +61,16 @@ class ScaleDownTrainer(Trainer):
         model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        super().__init__(
-            model=_Trainable(model), args=training_arguments(config, model, output_dir), train_dataset=records,
-            data_collator=partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
-                                  with_texts=config.distill_logits > 0))
+        arguments = training_arguments(config, model, output_dir)
+        collate = partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
+                          with_texts=config.distill_logits > 0)
+        if wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max:
+            if config.distill_logits:
+                raise ValueError("--distill_logits reads full texts, whose lengths --pad_to_max does not fix: give one "
+                                 "of the two")
+            shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
+            collate = partial(_collate_to_one_shape, collate, shapes, arguments.per_device_train_batch_size)
+        super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
         self.add_callback(_CompressorFirst(model.generator, config.compressor_warmup_steps))
@@ -109,8 +118,7 @@ class ScaleDownTrainer(Trainer):
         if processes.count() == 1:
             return losses
         has_score = inputs.get("has_score", inputs["answer_targets"].new_zeros(1))
-        own = torch.stack([has_score.new_tensor(len(inputs["answer_targets"]), dtype=torch.float32),
-                           has_score.sum().float()])
+        own = torch.stack([(inputs["answer_targets"] != IGNORED).sum(), has_score.sum()]).float()
         shares = own * processes.count() / processes.summed(own).clamp(min=1)
         of_tokens, of_scores = (lambda part, share=share: None if part is None else part * share for share in shares)
         return joined(of_tokens(losses.answer_loss),
@@ -195,6 +203,11 @@ class _CompressorFirst(TrainerCallback):
         """Called when all gradients of a step are there."""
         if state.global_step < self.steps:
             self.generator.zero_grad(set_to_none=True)
+
+
+def _collate_to_one_shape(collate: Callable[[Sequence[Any]], dict[str, Any]], shapes: Shapes, batch_size: int,
+                          records: Sequence[Any]) -> dict[str, Any]:
+    return shapes.pad(collate(records), batch_size)
 
 
 class _EvaluationCallback(TrainerCallback):

@@ -1,0 +1,121 @@
+"""Batches of one shape: the losses and gradients of ragged ones, one graph, and nothing compiled twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+
+from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.data.synthetic import synthetic_records
+from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import run
+from scaledown.training.devices import wants_one_shape
+
+BATCH_SIZE, ANSWER_TOKENS = 4, 32
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    return tiny.generator_folder(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Of 0 to 3 documents, some with scores, the last batch short."""
+    made = synthetic_records(22, seed=5)
+    counts = [number % 4 for number in range(22)]
+    return [dataclasses.replace(record, documents=record.documents[:count], document_ids=None, titles=None,
+                                reranking_scores=[0.5, -1.0, 2.0][:count] if count == 2 else None)
+            for record, count in zip(made, counts, strict=True)]
+
+
+def new_model(generator, compressor_type="n_layers", **settings):
+    own = {"compressor_model": "embedded"} if compressor_type == "modernbert" else {}
+    config = ScaleDownConfig(generator_model=generator, num_memory_tokens=2, lora_dropout=0.0, mlp_width=16,
+                             compressor_type=compressor_type, **own, **settings)
+    torch.manual_seed(0)
+    return ScaleDownModel(config).train()
+
+
+def ragged_and_fixed(model, records):
+    shapes = Shapes.of_records(records, model.processor, ANSWER_TOKENS)
+    for start in range(0, len(records), BATCH_SIZE):
+        batch = model.processor.collate(records[start:start + BATCH_SIZE], ANSWER_TOKENS)
+        yield batch, shapes.pad(batch, BATCH_SIZE)
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    losses = model(batch)
+    losses.loss.backward()
+    return losses, {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+
+
+@pytest.mark.parametrize(("compressor_type", "input_order"), [
+    ("n_layers", "query_first"), ("n_layers", "document_first"), ("modernbert", "query_first")])
+def test_padding_changes_no_loss_and_no_gradient(generator, records, compressor_type, input_order):
+    model = new_model(generator, compressor_type, enable_reranking=True, input_order=input_order)
+    shapes = set()
+    for ragged, fixed in ragged_and_fixed(model, records):
+        losses, wanted = gradients(model, ragged)
+        found_losses, found = gradients(model, fixed)
+        torch.testing.assert_close(found_losses[:3], losses[:3], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found, wanted, atol=5e-5, rtol=1e-4)
+        shapes.add(tuple((name, tuple(tensor.shape)) for name, tensor in sorted(fixed.items())))
+    assert len(shapes) == 1
+
+
+def test_the_share_of_padding_is_counted(generator, records):
+    model = new_model(generator)
+    _, fixed = next(ragged_and_fixed(model, [records[1]]))
+    num_slots = sum(len(fixed[name]) for name in ("first_slots", "second_slots", "prompt_slots"))
+    # One record in a batch of four that is as long as itself: three quarters are padding.
+    assert num_slots % BATCH_SIZE == 0
+    assert model.padding_share(fixed).item() == pytest.approx(0.75)
+
+
+def test_the_step_is_one_graph_that_serves_every_batch(generator, records):
+    """Forward and loss with ``fullgraph``; a second compilation, for another shape or length, would be an error."""
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = new_model(generator)
+    step = torch.compile(model.forward, backend=counting, fullgraph=True, dynamic=False)
+    batches = [fixed for _, fixed in ragged_and_fixed(model, records)]
+    first = step(batches[0]).loss
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for number in range(20):
+            step(batches[number % len(batches)]).loss.backward()
+    assert len(graphs) == 1
+    torch.testing.assert_close(first, model(batches[0]).loss, atol=1e-6, rtol=1e-6)
+
+
+def test_a_run_on_padded_batches_ends_with_the_same_losses(generator, records, tmp_path):
+    logs = []
+    for pad_to_max in (False, True):
+        settings = TrainingConfig(batch_size=BATCH_SIZE, max_steps=7, logging_steps=1, warmup_ratio=0.0,
+                                  learning_rate_compressor=1e-3, answer_tokens=ANSWER_TOKENS, pad_to_max=pad_to_max)
+        log = run.train(new_model(generator), settings, records, tmp_path / str(pad_to_max))
+        logs.append([row["answer_loss"] for row in log if "answer_loss" in row])
+    assert len(logs[0]) == 7
+    assert logs[1] == pytest.approx(logs[0], abs=1e-5)
+
+
+def test_several_numbers_of_memory_tokens_have_no_one_shape(generator, records):
+    model = new_model(generator, train_memory_tokens=(1, 2))
+    with pytest.raises(ValueError, match="--pad_to_max: --train_memory_tokens 1 2"):
+        Shapes.of_records(records, model.processor)
+
+
+def test_trainium_alone_wants_one_shape_by_itself():
+    assert wants_one_shape(SimpleNamespace(type="neuron"))
+    assert not any(wants_one_shape(torch.device(kind)) for kind in ("cpu", "cuda", "mps"))
