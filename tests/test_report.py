@@ -79,6 +79,7 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.texts, self.rows, self.sources, self.tags = [], [], [], []
+        self.is_in_cell = False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -89,11 +90,15 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag == "td":
             self.rows[-1].append([values["data-label"], ""])
+            self.is_in_cell = True
+
+    def handle_endtag(self, tag):
+        self.is_in_cell = self.is_in_cell and tag != "td"
 
     def handle_data(self, data):
         self.texts.append(data)
-        if self.rows and self.rows[-1]:
-            self.rows[-1][-1][1] = (self.rows[-1][-1][1] + data).rstrip("\n")
+        if self.is_in_cell:
+            self.rows[-1][-1][1] += data
 
 
 def test_the_html_page_is_one_file_with_the_same_content(tmp_path: Path, results: RunResults) -> None:
