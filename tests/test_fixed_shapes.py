@@ -65,7 +65,10 @@ def test_padding_changes_no_loss_and_no_gradient(generator, records, compressor_
         losses, wanted = gradients(model, ragged)
         found_losses, found = gradients(model, fixed)
         torch.testing.assert_close(found_losses[:3], losses[:3], atol=1e-6, rtol=1e-6)
-        torch.testing.assert_close(found, wanted, atol=5e-5, rtol=1e-4)
+        assert found.keys() == wanted.keys()
+        # Float32 rounds sums over more slots otherwise: 2e-5 of a tensor's largest was seen, 1e-14 in float64.
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-4 * gradient.abs().max().item(), rtol=0)
         shapes.add(tuple((name, tuple(tensor.shape)) for name, tensor in sorted(fixed.items())))
     assert len(shapes) == 1
 

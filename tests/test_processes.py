@@ -59,19 +59,30 @@ def test_two_processes_train_as_one(flags: list[str], tmp_path: Path) -> None:
             assert other[name] == pytest.approx(row[name], abs=1e-4)
 
 
-def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], tmp_path: Path,
+class Alone:
+    """What accelerate says where it found no other process."""
+
+    num_processes = 1
+
+    def __init__(self, **settings: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("environment", "message"), [
+    ({"WORLD_SIZE": "2"}, "this one was started on its own (RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set)"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+     "the launcher started 2 processes, but this one sees 1"),
+    ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1"}, "asked for several processes and started one")])
+def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], environment: dict[str, str],
+                                                              message: str, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch,
                                                               capsys: pytest.CaptureFixture) -> None:
-    class Alone:
-        num_processes = 1
-
-        def __init__(self, **settings: object) -> None:
-            pass
-
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(processes, "PartialState", Alone)
     assert train.main([*flags, "--output_dir", str(tmp_path / "out")]) == 2
-    assert "the launcher started 2 processes, but this one sees 1" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

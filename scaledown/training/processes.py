@@ -9,6 +9,11 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 
+LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells each of its processes, beside how many they are."""
+FELL_BACK = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"}
+"""What accelerate launch sets where several processes are asked for, even if it then starts only one."""
+
 
 def join(device: torch.device) -> torch.device:
     """Join the processes that a launcher started with this one; returns this one's own device.
@@ -17,7 +22,14 @@ def join(device: torch.device) -> torch.device:
         ValueError: where the launcher started several, and each would train by itself.
     """
     if count() == 1:
+        if FELL_BACK <= set(os.environ):
+            raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "
+                             "sees no GPUs; on CPUs start them with torchrun --nproc_per_node N ... --device cpu")
         return device
+    if missing := [name for name in LAUNCHED if name not in os.environ]:
+        raise ValueError(f"WORLD_SIZE={count()} says that {count()} processes work together, but this one was started "
+                         f"on its own ({', '.join(missing)} not set): start it with torchrun --nproc_per_node "
+                         f"{count()}, or unset WORLD_SIZE")
     if device.type == "cpu":
         # Without it transformers and accelerate would look for graphics cards, and where there are none go on alone.
         os.environ["ACCELERATE_USE_CPU"] = "true"
