@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 
 import pytest
 import tiny
 import torch
 
 from scaledown.data import reranking
+from scaledown.data.append_log import AppendLog, key_of
 from scaledown.data.records import Record, read_records, write_records
 from scaledown.data.reranking import Reranker, RerankerConfig, pairs_of
 
@@ -60,22 +61,33 @@ def test_the_command_adds_scores_and_a_killed_run_goes_on(model, data, tmp_path,
     monkeypatch.setattr(Reranker, "scores", killed)
     assert run(data, model, tmp_path / "out.json") == 130
     assert not (tmp_path / "out.json").exists()
-    partial = tmp_path / ".out.json.scores"
-    partial.write_text(partial.read_text() + "[1, 0.")
+    partial = tmp_path / ".out.json.scores" / "process-00000.jsonl"
+    partial.write_text(partial.read_text() + '{"key": "torn", "val')
     monkeypatch.setattr(Reranker, "scores", lambda self, pairs: (asked.extend(pairs), scores(self, pairs))[1])
     assert run(data, model, tmp_path / "out.json") == 0
     assert asked == pairs_of(RECORDS)[:2], "the longest was scored before the kill"
     for record, other in zip(read_records(tmp_path / "out.json"), whole, strict=True):
         assert record.reranking_scores == pytest.approx(other.reranking_scores, abs=1e-5)
-    assert not partial.exists()
+    assert not partial.parent.exists()
 
 
-def test_scores_of_other_records_are_not_taken(model, data, tmp_path, capsys):
-    partial = tmp_path / ".out.json.scores"
-    partial.write_text(json.dumps({"pairs": "others"}) + "\n[0, 1.5]\n")
-    assert run(data, model, tmp_path / "out.json") == 2
-    assert str(partial) in capsys.readouterr().err
-    assert partial.exists() and not (tmp_path / "out.json").exists()
+def test_scores_by_another_model_are_not_taken(model, data, tmp_path):
+    """Its folder has the same name; what is in it counts."""
+    log, (query, document) = AppendLog(tmp_path / ".out.json.scores"), pairs_of(RECORDS)[0]
+    log.append([(key_of("another model", query, document), 100.0)])
+    log.close()
+    assert run(data, model, tmp_path / "out.json") == 0
+    assert read_records(tmp_path / "out.json")[0].reranking_scores[0] != 100.0
+
+
+def test_a_pair_that_comes_twice_is_scored_once(model, tmp_path, monkeypatch):
+    record, asked, scores = RECORDS[0], [], Reranker.scores
+    twice = [record, dataclasses.replace(record, id="again", documents=record.documents[::-1])]
+    write_records(tmp_path / "records.json", twice)
+    monkeypatch.setattr(Reranker, "scores", lambda self, pairs: (asked.extend(pairs), scores(self, pairs))[1])
+    assert run(tmp_path / "records.json", model, tmp_path / "out.json") == 0
+    one, again = read_records(tmp_path / "out.json")
+    assert asked == pairs_of([record]) and one.reranking_scores == again.reranking_scores[::-1]
 
 
 @pytest.mark.parametrize(("name", "message"), [
@@ -87,7 +99,7 @@ def test_a_model_that_is_none_gets_a_message(name, message, data, tmp_path, caps
     assert run(data, name, tmp_path / "out.json") == 2
     error = capsys.readouterr().err
     assert message in error and "--reranker_model" in error
-    assert not (tmp_path / "out.json").exists()
+    assert not list(tmp_path.glob("*out.json*"))
 
 
 def test_a_batch_size_below_one_is_refused(data, model, tmp_path, capsys):

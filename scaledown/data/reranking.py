@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from tqdm import tqdm
 
 from scaledown.cli import add_flags, command, config_from
 from scaledown.config import setting
+from scaledown.data import fingerprints
+from scaledown.data.append_log import AppendLog, key_of
 from scaledown.data.records import Record, read_records, write_records
 from scaledown.hub import SAFE_WEIGHTS, locate
 
@@ -93,47 +94,6 @@ def _load(config: RerankerConfig) -> Any:
     return cross_encoder
 
 
-class _ScoreFile:
-    """Scores as they come, beside the output until it is whole, so that a killed run goes on where it was.
-
-    Line 1 says what is scored and by which model; each further line is one ``[number, score]``.
-
-    Raises:
-        ValueError: where the file holds the scores of other pairs or of another model.
-    """
-
-    def __init__(self, output_file: Path, config: RerankerConfig, pairs: Sequence[Pair]) -> None:
-        self.path = output_file.with_name(f".{output_file.name}.scores")
-        digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-        self._head = json.dumps({"pairs": digest, "reranker_model": config.reranker_model,
-                                 "reranker_revision": config.reranker_revision})
-        self.scores: dict[int, float] = {}
-        self._num_bytes = 0
-        if self.path.exists():
-            self._read(output_file)
-
-    def _read(self, output_file: Path) -> None:
-        content = self.path.read_bytes()
-        # What a kill cut short stands behind the last line break.
-        self._num_bytes = content.rfind(b"\n") + 1
-        head, *lines = content[:self._num_bytes].decode().splitlines() or [self._head]
-        if head != self._head:
-            raise ValueError(f"--output_file {output_file}: {self.path} holds scores of other records, or by another "
-                             "--reranker_model; delete it, or give another --output_file")
-        self.scores = dict(map(json.loads, lines))
-
-    def append(self, scores: Iterator[tuple[int, float]]) -> None:
-        """Keep each score on disk as it comes."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8", buffering=1) as file:
-            file.truncate(self._num_bytes)
-            if not self._num_bytes:
-                file.write(f"{self._head}\n")
-            for number, score in scores:
-                file.write(f"{json.dumps([number, score])}\n")
-                self.scores[number] = score
-
-
 def score_pairs(reranker: Reranker, pairs: Sequence[Pair]) -> list[float]:
     """The score of every pair, in their order, with a progress bar."""
     found = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
@@ -169,18 +129,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, output_file = config_from(args, RerankerConfig), Path(args.output_file)
     records = read_records(args.train_data)
     pairs = pairs_of(records)
-    kept = _ScoreFile(output_file, config, pairs)
-    missing = [number for number in range(len(pairs)) if number not in kept.scores]
-    print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}"
-          + f"; {len(kept.scores)} are already" * bool(kept.scores))
-    if missing:
-        found = Reranker(config).scores([pairs[number] for number in missing])
-        bar = tqdm(found, desc="scoring", total=len(pairs), initial=len(kept.scores), unit="pair")
-        kept.append((missing[place], score) for place, score in bar)
-    write_records(output_file, with_scores(records, [kept.scores[number] for number in range(len(pairs))]))
-    kept.path.unlink(missing_ok=True)
+    print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}")
+    reranker, kept_in = Reranker(config), output_file.with_name(f".{output_file.name}.scores")
+    write_records(output_file, with_scores(records, _kept_scores(reranker, pairs, AppendLog(kept_in))))
+    shutil.rmtree(kept_in)
     print(f"done: {output_file}")
     return 0
+
+
+def _kept_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) -> list[float]:
+    """The score of every pair, in their order; ``log`` keeps each as it comes, and what it has is not computed again.
+
+    A score's key is the model with the pair, so those of other records or models that ``log`` holds are not taken.
+    """
+    config = reranker.config
+    model = fingerprints.of_model(config.reranker_model, config.reranker_revision)
+    keys = [key_of(model, *pair) for pair in pairs]
+    missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in log}
+    left, num_different = list(missing), len(set(keys))
+    for place, score in tqdm(reranker.scores(list(missing.values())), desc="scoring", total=num_different,
+                             initial=num_different - len(left), unit="pair"):
+        log.append([(left[place], score)])
+    scores = [log[key] for key in keys]
+    log.close()
+    return scores
 
 
 if __name__ == "__main__":
