@@ -19,6 +19,7 @@ from scaledown.data.records import Record, eval_path, read_records
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, pretraining, processes, run, run_folder
 from scaledown.training.devices import DEVICES, DTYPES, resolve_device
+from scaledown.training.trainer import pads_to_max
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
                                       folder, args.resume)
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
+    pads_to_max(training, model)  # before anything is written
     settings = vars(args) | dataclasses.asdict(model.config)
     resume_from = run_folder.claim(folder, run_information(training.seed, device, sys.argv, settings),
                                    args.overwrite, args.resume)

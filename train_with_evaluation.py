@@ -21,6 +21,7 @@ from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, processes, run, run_folder
 from scaledown.training.devices import DEVICES, DTYPES, resolve_device
 from scaledown.training.embedded import recipe
+from scaledown.training.trainer import pads_to_max
 
 LOSS_RECORDS = 100
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records, eval_records = load_data(args)
     device = processes.join(resolve_device(args.device))
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
+    pads_to_max(training, model)  # before anything is written
     settings: dict[str, Any] = vars(args) | dataclasses.asdict(model.config)
     information = run_information(training.seed, device, sys.argv, settings)
     resume_from = run_folder.claim(folder, information, args.overwrite, args.resume)

@@ -9,7 +9,9 @@ import pytest
 import tiny
 import torch
 
+import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.data.records import write_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
@@ -113,10 +115,14 @@ def test_a_run_on_padded_batches_ends_with_the_same_losses(generator, records, t
     assert logs[1] == pytest.approx(logs[0], abs=1e-5)
 
 
-def test_several_numbers_of_memory_tokens_have_no_one_shape(generator, records):
-    model = new_model(generator, train_memory_tokens=(1, 2))
-    with pytest.raises(ValueError, match="--pad_to_max: --train_memory_tokens 1 2"):
-        Shapes.of_records(records, model.processor)
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--num_memory_tokens", "2", "--train_memory_tokens", "1", "2"], "1 2 would give batches of 2 shapes"),
+    (["--distill_logits", "1"], "--distill_logits reads full texts")])
+def test_batches_that_cannot_have_one_shape_are_refused_at_once(generator, records, flags, message, tmp_path, capsys):
+    write_records(tmp_path / "data.json", records)
+    assert train.main(["--train_data", str(tmp_path / "data.json"), "--generator_model", generator, "--device", "cpu",
+                       "--pad_to_max", "--output_dir", str(tmp_path / "out"), *flags]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_trainium_alone_wants_one_shape_by_itself():

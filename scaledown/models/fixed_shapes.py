@@ -37,14 +37,7 @@ class Shapes:
 
     @classmethod
     def of_records(cls, records: Sequence[Any], processor: Processor, answer_tokens: int | None = None) -> Shapes:
-        """Measure ``records``; all of them are tokenised once.
-
-        Raises:
-            ValueError: for a model with several numbers of memory tokens, of which each would have a shape of its own.
-        """
-        if len(choices := processor.config.memory_token_choices) > 1:
-            raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
-                             f"{len(choices)} shapes; train one number of memory tokens")
+        """Measure ``records`` of a model with one number of memory tokens; all of them are tokenised once."""
         shapes = cls(reads_documents_first=processor.config.input_order == "document_first")
         starts = range(0, len(records), MEASURED_TOGETHER)
         for start in tqdm(starts, "measuring the records for --pad_to_max", disable=len(starts) == 1):

@@ -6,6 +6,7 @@ whether it still is, its list tells.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,10 +17,10 @@ PLACES = ("", "checkpoints")
 
 
 def seal(draft: Path, checkpoint: Path) -> None:
-    """Give a finished ``draft`` its list of files and its name."""
-    sizes = {str(path.relative_to(draft)): path.stat().st_size for path in sorted(draft.rglob("*")) if path.is_file()}
+    """Give a finished ``draft`` the list of its files, with their SHA-256, and its name."""
+    sums = {str(path.relative_to(draft)): _sum(path) for path in sorted(draft.rglob("*")) if path.is_file()}
     with (draft / FILES).open("w", encoding="utf-8") as file:
-        json.dump(sizes, file, indent=2)
+        json.dump(sums, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, checkpoint)
@@ -53,14 +54,19 @@ def step_of(checkpoint: Path) -> int:
 
 def _faults(checkpoint: Path) -> list[str]:
     try:
-        sizes = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
-        expected = {checkpoint / name: int(size) for name, size in sizes.items()}
-    except (json.JSONDecodeError, AttributeError, TypeError, ValueError):
+        sums = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        expected = {checkpoint / name: known for name, known in sums.items()}
+    except (ValueError, AttributeError):
         return [f"{FILES} cannot be read"]
     faults = []
-    for path, size in expected.items():
+    for path, known in expected.items():
         if not path.is_file():
             faults.append(f"{path.name} is missing")
-        elif path.stat().st_size != size:
-            faults.append(f"{path.name} has {path.stat().st_size} bytes, expected {size}")
+        elif _sum(path) != known:
+            faults.append(f"{path.name} was changed or cut short")
     return faults
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ def join(device: torch.device) -> torch.device:
         ValueError: where the launcher started several, and each would train by itself.
     """
     if count() == 1:
-        if FELL_BACK <= set(os.environ):
+        if set(os.environ) >= FELL_BACK:
             raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "
                              "sees no GPUs; on CPUs start them with torchrun --nproc_per_node N ... --device cpu")
         return device

@@ -64,10 +64,7 @@ class ScaleDownTrainer(Trainer):
         arguments = training_arguments(config, model, output_dir)
         collate = partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
                           with_texts=config.distill_logits > 0)
-        if wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max:
-            if config.distill_logits:
-                raise ValueError("--distill_logits reads full texts, whose lengths --pad_to_max does not fix: give one "
-                                 "of the two")
+        if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
             collate = partial(_collate_to_one_shape, collate, shapes, arguments.per_device_train_batch_size)
         super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
@@ -143,8 +140,8 @@ class ScaleDownTrainer(Trainer):
 
     def _advice_on_memory(self) -> str:
         def step(records: Sequence[Any]) -> None:
-            batch = self.data_collator(records)
-            batch.pop("record_ids")
+            batch = self.scaledown.processor.collate(records, self.config.answer_tokens,
+                                                     with_texts=self.config.distill_logits > 0)
             self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
 
         examples = self.args.per_device_train_batch_size
@@ -203,6 +200,23 @@ class _CompressorFirst(TrainerCallback):
         """Called when all gradients of a step are there."""
         if state.global_step < self.steps:
             self.generator.zero_grad(set_to_none=True)
+
+
+def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
+    """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device needs it.
+
+    Raises:
+        ValueError: where they cannot have one.
+    """
+    if not (wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max):
+        return False
+    if len(choices := model.config.memory_token_choices) > 1:
+        raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
+                         f"{len(choices)} shapes; train one number of memory tokens")
+    if config.distill_logits:
+        raise ValueError("--pad_to_max: --distill_logits reads full texts, whose lengths are not fixed; give one of "
+                         "the two")
+    return True
 
 
 def _collate_to_one_shape(collate: Callable[[Sequence[Any]], dict[str, Any]], shapes: Shapes, batch_size: int,
