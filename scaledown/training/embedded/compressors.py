@@ -28,23 +28,37 @@ from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 from scaledown.training.pretraining import PretrainingRecords
 
-PRETRAINING_TEXTS = 30_000
+PRETRAINING_RECORDS = 6_000
+"""Records of the embedded world whose five documents each are read in pretraining."""
 PRETRAINING_WORDS = (2, 24)
+PRETRAINING_BATCH = 16
+NAMES = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
+"""Documents of one fact: there is nothing to tell them apart by but the entity asked for."""
+NAMES_BATCH = 16
+MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)
-NAMES_BATCH, NAMES_WEIGHT, MANY_WEIGHT = 16, 0.5, 0.2
-ONE_FACT = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
-MANY_DOCUMENTS = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
+NAMES_WEIGHT, MANY_WEIGHT = 0.5, 0.2
+"""Weights of the reranking loss while scores are still as good as guessed; later stages have the usual one."""
 
 
 @dataclass(frozen=True)
 class StageSteps:
-    """How long each stage is; 0 leaves it out."""
+    """How long each stage is."""
 
-    pretraining_steps: int | None = setting(None, "steps on spans of text [1500; n_layers needs none]")
+    pretraining_steps: int | None = setting(None, "steps on spans of text, 0 for none [1500, for n_layers 0]")
     name_steps: int = setting(1200, "steps on scores and short documents: whom a document is about")
     many_steps: int = setting(2400, "steps on many documents of many lengths, with scores")
-    answer_steps: int = setting(2400, "more steps on these, with less weight on scores; twice, the rate falling anew")
+    answer_steps: int = setting(2400, "more such steps, with less weight on scores")
+    last_steps: int = setting(1600, "and once more, the learning rate falling anew")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
+
+    def __post_init__(self) -> None:
+        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
+                  for name in ("name_steps", "many_steps", "answer_steps", "last_steps") if getattr(self, name) < 1]
+        if self.pretraining_steps is not None and self.pretraining_steps < 0:
+            faults.append(f"--pretraining_steps must be at least 0, got {self.pretraining_steps}")
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 @dataclass(frozen=True)
@@ -64,34 +78,36 @@ def stages(compressor_type: str, steps: StageSteps) -> Iterator[Stage]:
     if pretraining_steps is None:
         pretraining_steps = 0 if compressor_type == "n_layers" else 1500
     if pretraining_steps:
-        texts = [text for record in synthetic_records(PRETRAINING_TEXTS // 5, steps.seed) for text in record.documents]
-        spans = PretrainingRecords(texts, pretraining_steps * 16, PRETRAINING_WORDS, seed=steps.seed)
-        yield Stage("pretraining", spans,
-                    dataclasses.replace(base, batch_size=16, learning_rate_generator=3e-3))
+        rate = base.learning_rate_compressor
+        yield Stage("pretraining", spans(pretraining_steps * PRETRAINING_BATCH, steps.seed), dataclasses.replace(
+            base, batch_size=PRETRAINING_BATCH, learning_rate_generator=rate))
     yield Stage("lessons", recipe.lessons(steps.seed), base)
-    yield Stage("names", names(steps.name_steps * NAMES_BATCH, steps.seed),
+    yield Stage("names", list(synthetic_records(steps.name_steps * NAMES_BATCH, steps.seed + 1, difficulty=NAMES)),
                 dataclasses.replace(base, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT), has_scores=True)
-    slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
+    usual = base.reranking_loss_weight
     for number, (name, num_steps, weight) in enumerate((("many", steps.many_steps, MANY_WEIGHT),
-                                                        ("answers", steps.answer_steps, base.reranking_loss_weight),
-                                                        ("again", steps.answer_steps, base.reranking_loss_weight))):
-        records = many(num_steps * base.batch_size, steps.seed + 100 * number)
-        yield Stage(name, records, dataclasses.replace(slower, reranking_loss_weight=weight), has_scores=True)
+                                                        ("answers", steps.answer_steps, usual),
+                                                        ("last", steps.last_steps, usual))):
+        training = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3,
+                                       reranking_loss_weight=weight)
+        yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), training, has_scores=True)
 
 
-def names(num_records: int, seed: int) -> list[Record]:
-    """Short hard documents of one fact: what scores are learnt on first."""
-    return list(synthetic_records(num_records, seed + 1, difficulty=ONE_FACT))
+def spans(num_records: int, seed: int) -> PretrainingRecords:
+    """Spans of documents to repeat or to continue, short ones first."""
+    texts = [text for record in synthetic_records(PRETRAINING_RECORDS, seed) for text in record.documents]
+    return PretrainingRecords(texts, num_records, PRETRAINING_WORDS, seed=seed)
 
 
 def many(num_records: int, seed: int) -> list[Record]:
     """Up to ten documents of many lengths, half of the records with candidates as a search engine finds them."""
-    rng = random.Random(f"many-{seed}")
-    plain = synthetic_records(num_records // 2, seed + 2, difficulty=MANY_DOCUMENTS)
-    found = [record for count in range(CANDIDATES[0], CANDIDATES[1] + 1)
-             for record in ranking_records(num_records // 18 + 1, seed + count, num_candidates=count)]
+    fewest, most = CANDIDATES
+    plain = synthetic_records(num_records // 2, seed + 2, difficulty=MANY)
+    found = [record for count in range(fewest, most + 1)
+             for record in ranking_records(num_records // (2 * (most - fewest + 1)) + 1, seed + count,
+                                           num_candidates=count)]
     records = [*plain, *found]
-    rng.shuffle(records)
+    random.Random(f"many-{seed}").shuffle(records)
     return list(of_many_lengths(records, seed))[:num_records]
 
 

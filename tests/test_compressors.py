@@ -1,0 +1,71 @@
+"""The builder of the compressors that ship, and its documents of many lengths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scaledown.data.synthetic import synthetic_records
+from scaledown.data.synthetic_lengths import of_many_lengths
+from scaledown.models.model import ScaleDownModel
+from scaledown.training.embedded.compressors import StageSteps, main, many, stages
+
+FEW = ["--name_steps", "1", "--many_steps", "1", "--answer_steps", "1", "--last_steps", "3"]
+
+
+def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
+    records = list(synthetic_records(40, seed=1, split="eval"))
+    longer = list(of_many_lengths(records, seed=2, share=1.0, longest_words=90, split="eval"))
+    grown = [(old, new) for one, other in zip(records, longer, strict=True)
+             for old, new in zip(one.documents, other.documents, strict=True)]
+    assert all(old in new for old, new in grown)
+    assert all(len(new.split()) <= max(90, len(old.split())) for old, new in grown)
+    assert {new.startswith(old) for old, new in grown if new != old} == {True, False}
+    assert len({len(new.split()) for _, new in grown}) > 30
+    assert all(one.answer == other.answer and one.reranking_scores == other.reranking_scores
+               for one, other in zip(records, longer, strict=True))
+    assert longer == list(of_many_lengths(records, seed=2, share=1.0, longest_words=90, split="eval"))
+    assert list(of_many_lengths(records, seed=2, share=0.0)) == records
+
+
+def test_half_of_the_later_records_are_candidates_and_all_have_scores():
+    records = many(90, seed=3)
+    assert len(records) == 90 and all(record.reranking_scores for record in records)
+    assert 35 <= sum(record.id.startswith("ranking") for record in records) <= 55
+    assert {len(record.documents) for record in records} >= {2, 3, 5, 8, 10}
+
+
+def test_an_encoder_is_pretrained_and_every_rate_falls_to_nothing():
+    made = list(stages("modernbert", StageSteps(pretraining_steps=2, name_steps=1, many_steps=1, answer_steps=1,
+                                                 last_steps=1)))
+    assert [stage.name for stage in made] == ["pretraining", "lessons", "names", "many", "answers", "last"]
+    assert [stage.has_scores for stage in made] == [False, False, True, True, True, True]
+    assert len(made[0].records) == 32
+    assert next(stages("n_layers", StageSteps())).name == "lessons"
+
+
+def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys):
+    flags = [*FEW, "--init_compressor", "embedded", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    assert main(flags) == 0
+    first = capsys.readouterr().out
+    assert "lessons" not in first and f"done: {tmp_path / 'out' / 'last' / 'final'}" in first
+    model = ScaleDownModel.from_pretrained(tmp_path / "out" / "last" / "final")
+    order, scores = model.rerank("Who?", ["Ada was born in Oslo.", "Nobody."])
+    assert sorted(order) == [0, 1] and len(scores) == 2
+    shipped = ScaleDownModel.from_pretrained("embedded")
+    assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
+    assert main(flags) == 0
+    assert capsys.readouterr().out.count("done already") == 4
+
+
+def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
+    out = ["--init_compressor", "embedded", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    assert main([*FEW, *out]) == 0
+    assert main([*FEW, *out, "--seed", "7"]) == 2
+    assert "--seed was 42, is 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--name_steps", "--pretraining_steps"])
+def test_steps_below_none_are_refused(flag, capsys):
+    assert main([flag, "-1"]) == 2
+    assert flag in capsys.readouterr().err
