@@ -63,6 +63,7 @@ class ScaleDownModel(nn.Module):
         self._stop_ids = _stop_ids(self.processor, base)
         if self.config.memory_init == "reply":
             self._start_memory_as_reply()
+        self.processor.num_positions = getattr(base.config, "max_position_embeddings", None)
         self.to(device or "cpu")
         self.eval()
 
