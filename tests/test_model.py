@@ -275,6 +275,8 @@ def test_users_faults_are_said(folders: dict[str, str], tmp_path: Path) -> None:
         build(folders, "llm", compressor_model=str(tmp_path))
     with pytest.raises(ValueError, match="causal LM .*--compressor_type llm"):
         build(folders, "modernbert", compressor_model=folders["qwen2"])
+    with pytest.raises(ValueError, match="causal LM .*gpt2.*--compressor_type llm reads llama"):
+        build(folders, "modernbert", compressor_model=str(tmp_path))
     with pytest.raises(ValueError, match="--num_layers 9"):
         build(folders, num_layers=9)
     model = build(folders)
@@ -286,6 +288,26 @@ def test_users_faults_are_said(folders: dict[str, str], tmp_path: Path) -> None:
         model.answer(["who?"], [[]], memory=model.compress(["who?"], [[]]))
     with pytest.raises(ValueError, match="--max_new_tokens"):
         model.answer(["who?"], max_new_tokens=0)
+
+
+@pytest.mark.parametrize("way", ["answer", "train", "full text"])
+def test_a_prompt_beyond_the_generators_positions_is_said_once(folders: dict[str, str], way: str,
+                                                               caplog: pytest.LogCaptureFixture) -> None:
+    model = build(folders, enable_reranking=False)
+    assert model.processor.num_positions == model.generator.config.max_position_embeddings
+    short, long = "who?", "where is it? " * 8
+    do = {"answer": lambda question: model.answer([question], [["Ada"]], max_new_tokens=1),
+          "train": lambda question: model.processor.collate([record(question, ["Ada"], "no", [0.5])]),
+          "full text": lambda question: model.prefill_text([question], [["Ada"]])}[way]
+    prompt, = (model.processor.text_prompts([long], [["Ada"]]) if way == "full text" else
+               model.processor.memory_prompts([long], [1]))
+    model.processor.num_positions = len(prompt)
+    with caplog.at_level(logging.WARNING):
+        do(short)
+        assert not caplog.records
+        do(long)
+        do(long)
+    assert len(caplog.records) == 1 and "'where is it? where" in caplog.text and "fewer documents" in caplog.text
 
 
 def test_the_package_hands_on_the_model_lazily() -> None:

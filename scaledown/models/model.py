@@ -72,6 +72,7 @@ class ScaleDownModel(Answering, nn.Module):
         self._stop_ids = _stop_ids(self.processor, base)
         if self.config.memory_init == "reply":
             self._start_memory_as_reply()
+        self.processor.num_positions = getattr(base.config, "max_position_embeddings", None)
         self.to(device or "cpu")
         self.eval()
 

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_LMS
 
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
@@ -117,9 +119,9 @@ def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) ->
     if compressor_type == "llm" and family not in FAMILIES:
         raise ValueError(f"--compressor_model {name}: its family, {family!r}, is not supported by --compressor_type "
                          f"llm; supported are {', '.join(FAMILIES)} (an encoder: --compressor_type modernbert)")
-    if compressor_type == "modernbert" and family in FAMILIES:
-        raise ValueError(f"--compressor_model {name}: an encoder is needed, this is a causal LM ({family}); give "
-                         "--compressor_type llm")
+    if compressor_type == "modernbert" and family in CAUSAL_LMS and family not in MASKED_LMS:
+        raise ValueError(f"--compressor_model {name}: an encoder is needed, this is a causal LM ({family}); "
+                         f"--compressor_type llm reads {', '.join(FAMILIES)}")
     if hf_config.is_encoder_decoder:
         raise ValueError(f"--compressor_model {name}: an encoder is needed, this is an encoder-decoder")
 

@@ -22,6 +22,8 @@ MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
 SEPARATOR = -2
 """Placeholder in prompt ids: the separator row between two documents goes here."""
+SHOWN_CHARACTERS = 80
+"""So much of a question is shown in a warning."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,13 @@ class Processor:
         tokenizer: the generator's.
         config: the budgets: query, document and memory tokens.
         compressor_tokenizer: the compressor's, where it reads with a vocabulary of its own.
+
+    Attributes:
+        num_positions: how many positions the generator was made for; the model sets it. A prompt that leaves no room
+            for an answer within them is said to be too long.
     """
+
+    num_positions: int | None = None
 
     def __init__(self, tokenizer: Any, config: ScaleDownConfig, compressor_tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
@@ -44,6 +52,7 @@ class Processor:
         self.prompt = Prompt(tokenizer)
         self._lead, self._separator = _frame(self.compressor_tokenizer)
         self._has_warned = False
+        self._has_warned_of_prompt = False
 
     def compressor_input(self, questions: Sequence[str], documents: Sequence[Sequence[str]]) -> CompressorInput:
         """Queries and documents apart, in the order that the model reads; each has a budget of its own.
@@ -77,8 +86,10 @@ class Processor:
                        num_memory_tokens: int | None = None) -> list[list[int]]:
         """Prompt ids with placeholders where each document's memory belongs [``config.num_memory_tokens`` of them]."""
         memory = [MEMORY] * (num_memory_tokens or self.config.num_memory_tokens)
-        return [self.prompt.of_memory(question, number, memory, SEPARATOR)
-                for question, number in zip(questions, num_documents, strict=True)]
+        prompts = [self.prompt.of_memory(question, number, memory, SEPARATOR)
+                   for question, number in zip(questions, num_documents, strict=True)]
+        self._warn_of_length(questions, prompts)
+        return prompts
 
     def text_prompts(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
                      document_tokens: int | None = None) -> list[list[int]]:
@@ -89,6 +100,7 @@ class Processor:
             own = [next(texts) for _ in each]
             own = self._cut(own) if document_tokens is None else [ids[:document_tokens] for ids in own]
             prompts.append(self.prompt.of_texts(question, own))
+        self._warn_of_length(questions, prompts)
         return prompts
 
     def answer_ids(self, answer: str, answer_tokens: int | None = None) -> list[int]:
@@ -138,6 +150,19 @@ class Processor:
         self.tokenizer.save_pretrained(folder)
         if self.compressor_tokenizer is not self.tokenizer:
             self.compressor_tokenizer.save_pretrained(compressor_folder)
+
+    def _warn_of_length(self, questions: Sequence[str], prompts: Sequence[list[int]]) -> None:
+        """Rotary positions have no hard end, so a prompt beyond them is answered, only badly: no error, a warning."""
+        if self.num_positions is None or self._has_warned_of_prompt:
+            return
+        for question, prompt in zip(questions, prompts, strict=True):
+            if len(prompt) >= self.num_positions:
+                self._has_warned_of_prompt = True
+                logger.warning("the prompt of %r has %d positions, the generator was made for %d, answer included: "
+                               "expect bad answers; give fewer documents (keep_documents), a shorter question or fewer "
+                               "--num_memory_tokens; said once", question[:SHOWN_CHARACTERS], len(prompt),
+                               self.num_positions)
+                return
 
     def _cut(self, texts: list[list[int]]) -> list[list[int]]:
         limit = self.config.document_tokens
