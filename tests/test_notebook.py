@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import nbclient
@@ -32,7 +31,6 @@ def test_outputs_are_stripped():
 def test_the_notebook_runs_from_top_to_bottom(desk, monkeypatch):
     monkeypatch.setenv("SCALEDOWN_NOTEBOOK_SHORT", "1")
     monkeypatch.setenv("IPYTHONDIR", str(desk / ".ipython"))
-    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(desk)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
