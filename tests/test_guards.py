@@ -53,6 +53,25 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_records(gener
     assert all(parameter.isfinite().all() for parameter in saved.parameters())
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_its_last_step_spoils_what_it_ends_with(
+        generator, records, tmp_path, monkeypatch):
+    forward, steps = ScaleDownModel.forward, []
+
+    def steep(self, batch):
+        """The loss stays a number; in the last step its gradient is infinite."""
+        losses = forward(self, batch)
+        steps.append(1)
+        if len(steps) == SETTINGS["max_steps"]:
+            losses.loss.register_hook(lambda gradient: gradient * float("inf"))
+        return losses
+
+    monkeypatch.setattr(ScaleDownModel, "forward", steep)
+    with pytest.raises(ValueError, match=r"norm of the gradient of step 6 is (nan|inf), on the records synthetic-"):
+        run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path)
+    assert not (tmp_path / run.FINAL).exists()
+    assert [path.name for path in checkpoints.found(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
+
+
 def test_losses_are_looked_at_together_and_once():
     guard = LossGuard()
     guard.check()

@@ -92,4 +92,4 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(flags: list[str], tmp_pa
     done = subprocess.run([sys.executable, "-c", program, *flags, "--output_dir", str(folder)], cwd=ROOT, text=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=300)
     assert done.returncode == 130 and "Traceback" not in done.stderr
-    assert "saved at step 6: --resume goes on from there" in done.stdout and (folder / "checkpoint-6").is_dir()
+    assert "saved at step 7: --resume goes on from there" in done.stdout and (folder / "checkpoint-7").is_dir()

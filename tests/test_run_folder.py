@@ -73,6 +73,11 @@ def test_resume_with_other_settings_names_them(tmp_path):
     assert claim(tmp_path, {"settings": {"seed": 1, "device": "cuda"}}, resume=True) is None
 
 
+def test_a_run_that_met_the_end_of_memory_goes_on_in_smaller_parts(tmp_path):
+    claim(tmp_path, {"settings": {"batch_size": 8, "gradient_accumulation_steps": 1}})
+    assert claim(tmp_path, {"settings": {"batch_size": 8, "gradient_accumulation_steps": 4}}, resume=True) is None
+
+
 def test_resume_without_a_run_says_so(tmp_path):
     with pytest.raises(ValueError, match="no run in"):
         claim(tmp_path / "nothing", RUN, resume=True)

@@ -13,17 +13,17 @@ ALLOCATION_FAULTS = ("can't allocate memory", "out of memory", "not enough memor
 
 
 class LossGuard:
-    """Watches the losses of a run; they are looked at when asked, so that no step waits for the device."""
+    """Watches losses and gradients of a run; they are looked at when asked, so that no step waits for the device."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, Sequence[str], Tensor]] = []
+        self._seen: list[tuple[str, Sequence[str], Tensor]] = []
 
-    def add(self, step: int, record_ids: Sequence[str], loss: Tensor) -> None:
-        """Remember the loss of a step, and whose it is."""
-        self._seen.append((step, record_ids, loss.detach()))
+    def add(self, step: int, record_ids: Sequence[str], value: Tensor, what: str = "loss") -> None:
+        """Remember the loss of a step, or the norm of its gradient, and whose it is."""
+        self._seen.append((f"{what} of step {step}", record_ids, value.detach().float()))
 
     def check(self) -> None:
-        """Forget the losses since the last call, if they are numbers.
+        """Forget the values since the last call, if they are numbers.
 
         Raises:
             ValueError: where one is not, with its step and its records.
@@ -31,12 +31,12 @@ class LossGuard:
         seen, self._seen = self._seen, []
         if not seen:
             return
-        are_finite = torch.stack([loss for _, _, loss in seen]).isfinite().tolist()
-        for (step, record_ids, loss), is_finite in zip(seen, are_finite, strict=True):
+        are_finite = torch.stack([value for _, _, value in seen]).isfinite().tolist()
+        for (what, record_ids, value), is_finite in zip(seen, are_finite, strict=True):
             if not is_finite:
                 more = f" and {len(record_ids) - SHOWN_RECORDS} more" * (len(record_ids) > SHOWN_RECORDS)
                 raise ValueError(
-                    f"the loss of step {step} is {loss.item()}, on the records {', '.join(record_ids[:SHOWN_RECORDS])}"
+                    f"the {what} is {value.item()}, on the records {', '.join(record_ids[:SHOWN_RECORDS])}"
                     f"{more}. Nothing was saved since. A lower learning rate may help, from the last checkpoint on "
                     "(--init_compressor CHECKPOINT in a new --output_dir), or a look at these records")
 
@@ -77,4 +77,5 @@ def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> s
         return f"out of memory: not even one example fits. What helps: a smaller --generator_model, {flags}"
     steps = accumulation_steps * -(-examples // num_fitting)
     return (f"out of memory with {examples} examples at a time on this device; {num_fitting} of the longest fit: "
-            f"--gradient_accumulation_steps {steps} takes as many and trains alike. What else helps: {flags}")
+            f"--gradient_accumulation_steps {steps} takes as many and trains alike, and --resume goes "
+            f"on with it. What else helps: {flags}")

@@ -19,10 +19,13 @@ def join(device: torch.device) -> torch.device:
     """Join the processes that a launcher started with this one; returns this one's own device.
 
     Raises:
-        ValueError: where the launcher started several, and each would train by itself.
+        ValueError: where the launcher started several, and each would train by itself; where FSDP is asked for.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise ValueError("FSDP is not supported: layers are read part by part, where its hooks do not gather their "
+                         "weights; launch with DDP (docs/PLATFORMS.md)")
     if count() == 1:
-        if set(os.environ) >= FELL_BACK:
+        if "WORLD_SIZE" not in os.environ and os.environ.keys() >= FELL_BACK:
             raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "
                              "sees no GPUs; on CPUs start them with torchrun --nproc_per_node N ... --device cpu")
         return device

@@ -20,8 +20,9 @@ _LOCKS: dict[Path, FileLock] = {}
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
-NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps"}
-"""Settings that may differ when a run goes on: they change no result."""
+NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps", "num_workers", "gradient_checkpointing",
+                       "gradient_accumulation_steps"}
+"""Settings that may differ when a run goes on: they change no result beyond rounding."""
 
 
 def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, resume: bool = False) -> Path | None:

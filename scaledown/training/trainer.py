@@ -57,7 +57,7 @@ class ScaleDownTrainer(Trainer):
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, _Mean(), in_order
-        self.losses = guards.LossGuard()
+        self.losses, self._step_ids = guards.LossGuard(), []
         model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -98,6 +98,7 @@ class ScaleDownTrainer(Trainer):
                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The loss of a batch; its parts are summed on the device until they are logged."""
         record_ids = inputs.pop("record_ids", ())
+        self._step_ids += record_ids
         losses = self._over_all_processes(model(inputs), inputs)
         self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
         if losses.loss.device.type == "cpu":
@@ -157,9 +158,15 @@ class ScaleDownTrainer(Trainer):
                      for group in self.optimizer.param_groups if group["name"].endswith("_weights")}
         super().log(logs, start_time)
 
-    def save_now(self) -> None:
-        """Write a checkpoint of the step that was last finished."""
-        self._save_checkpoint(self.model, trial=None)
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        """Called between clipping and the optimizer's step, which a gradient that is no number would spoil."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        ids, self._step_ids = self._step_ids, []
+        self.losses.add(self.state.global_step + 1, ids, torch.as_tensor(norm, device=self.args.device),
+                        what="norm of the gradient")
+        if self.args.device.type == "cpu":
+            self.losses.check()
+        return norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer does it, but written aside: a checkpoint that has its name is whole."""
