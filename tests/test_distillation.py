@@ -17,7 +17,7 @@ from scaledown.training import run
 
 ASKED = [("Who was born in London?", ["Ada Lovelace was born in London.", "Oslo " * 30], "Ada"), ("where", [], "no"),
          ("What is the capital?", ["Oslo"], "Oslo, Norway"), ("who?", ["", "Ada", "Paris"], "nowhere at all")]
-RECORDS = [SimpleNamespace(query=query, documents=documents, answer=answer, reranking_scores=None)
+RECORDS = [SimpleNamespace(id=query, query=query, documents=documents, answer=answer, reranking_scores=None)
            for query, documents, answer in ASKED]
 
 

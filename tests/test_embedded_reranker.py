@@ -6,8 +6,8 @@ import pytest
 
 from scaledown.data.reranking import Reranker, RerankerConfig
 from scaledown.hub import load_tokenizer
+from scaledown.prompt import Prompt
 from scaledown.training.embedded import reranker
-from scaledown.training.embedded.tokenizer import TURN_END, TURN_START
 
 SMALL = ["--num_questions", "4", "--num_candidates", "3", "--batch_size", "4"]
 
@@ -28,8 +28,8 @@ def test_it_trains_and_scores_as_a_teacher(tmp_path, capsys):
     teacher = Reranker(RerankerConfig(str(folder)))
     read = teacher.cross_encoder.tokenizer("Who?", "Ada did.").input_ids
     plain = load_tokenizer("embedded")
-    start, end = plain.convert_tokens_to_ids([TURN_START, TURN_END])
-    assert read == [*plain("Who?").input_ids, start, *plain("Ada did.").input_ids, end]
+    parts = ("Who?", "\n", "Ada did.")
+    assert read == [*(token for part in parts for token in plain(part).input_ids), *Prompt(plain).reply]
     long, short = ("Who is the mayor of Garwick?", "Garwick elected Ada. " * 9), ("Who?", "Ada")
     alone = [dict(teacher.scores([pair]))[0] for pair in (long, short)]
     assert [dict(teacher.scores([long, short]))[number] for number in (0, 1)] == pytest.approx(alone, abs=1e-4)
