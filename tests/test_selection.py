@@ -9,6 +9,8 @@ import tiny
 import torch
 
 from scaledown import ScaleDownConfig, ScaleDownModel
+from scaledown.data.synthetic import GOLD_SCORE
+from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.evaluation import calibration
 from scaledown.evaluation.calibration import mean_kept, threshold_for
 from scaledown.models.memory import Memory
@@ -116,3 +118,13 @@ def test_the_command_writes_the_threshold_into_the_checkpoint(folder, capsys):
     assert found == dataclasses.replace(before, keep_threshold=found.keep_threshold)
     model = ScaleDownModel.from_pretrained(folder)
     assert model.answer(QUESTIONS, DOCUMENTS, keep_documents="auto", max_new_tokens=2)
+
+
+def test_the_reranking_checkpoint_that_ships_finds_what_answers():
+    model = ScaleDownModel.from_pretrained("embedded_reranking")
+    records = list(ranking_records(10, 5, "eval"))
+    best = [model.rerank(record.query, record.documents)[0][0] for record in records]
+    assert sum(record.reranking_scores[place] == GOLD_SCORE for record, place in zip(records, best, strict=True)) >= 8
+    answers = model.answer([record.query for record in records], [record.documents for record in records],
+                           keep_documents="auto", max_new_tokens=16)
+    assert sum(answer == record.answer for answer, record in zip(answers, records, strict=True)) >= 6

@@ -22,16 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED
+from scaledown.config import EMBEDDED, EMBEDDED_RERANKING
 from scaledown.hub import locate
 from scaledown.models.objective import trained
 
 CONFIG_FILE = "config.json"
 SHIPPED = Path(__file__).parent / "embedded" / "checkpoint"
+SHIPPED_RERANKING = SHIPPED.with_name("reranking_checkpoint")
 
 
 def find(name: str, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: a local one, the shipped one ("embedded"), or a Hub id's, downloaded.
+    """The folder of a checkpoint: a local one, one that ships (by name), or a Hub id's, downloaded.
 
     Raises:
         ValueError: where there is none.
@@ -41,6 +42,8 @@ def find(name: str, revision: str | None = None) -> Path:
             raise ValueError(f"'{EMBEDDED}': no trained checkpoint ships with this copy of the project ({SHIPPED}); "
                              "train one: python train_with_evaluation.py")
         return SHIPPED
+    if name == EMBEDDED_RERANKING:
+        return SHIPPED_RERANKING
     if Path(name).is_dir():
         return Path(name)
     path = Path(locate(name, revision))
