@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
@@ -19,6 +19,7 @@ from scaledown.models.head_loss import IGNORED
 from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.models.objective import joined
 from scaledown.training import checkpoints, guards, processes
+from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
 from scaledown.training.devices import wants_one_shape
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
@@ -56,7 +57,7 @@ class ScaleDownTrainer(Trainer):
 
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
-        self.config, self.parts, self.in_order = config, _Mean(), in_order
+        self.config, self.parts, self.in_order = config, RunningMean(), in_order
         self.losses, self._step_ids = guards.LossGuard(), []
         model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         if config.gradient_checkpointing:
@@ -70,9 +71,10 @@ class ScaleDownTrainer(Trainer):
         super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs = False
-        self.add_callback(_CompressorFirst(model.generator, config.compressor_warmup_steps))
+        self.add_callback(CompressorFirst(model.generator, config.compressor_warmup_steps))
         if evaluate is not None and eval_steps:
-            self.add_callback(_EvaluationCallback(evaluate, eval_steps, self.log))
+            self.add_callback(EvaluateEvery(eval_steps))
+        self._measure = evaluate
 
     @property
     def scaledown(self) -> ScaleDownModel:
@@ -149,6 +151,13 @@ class ScaleDownTrainer(Trainer):
         num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
         return guards.out_of_memory(examples, num_fitting, self.args.gradient_accumulation_steps)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Called when a step that was to be logged is logged; what is measured becomes a row of its own."""
+        measured = {f"eval_{name}": value for name, value in self._measure().items()}
+        self.log(measured)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
+        return measured
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with each part of the loss and each learning rate."""
         self.losses.check()
@@ -196,19 +205,6 @@ class ScaleDownTrainer(Trainer):
         self.scaledown.load_trained(Path(resume_from_checkpoint))
 
 
-class _CompressorFirst(TrainerCallback):
-    """Drops the generator's gradients in the first ``steps`` steps."""
-
-    def __init__(self, generator: nn.Module, steps: int) -> None:
-        self.generator, self.steps = generator, steps
-
-    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-                              **kwargs: Any) -> None:
-        """Called when all gradients of a step are there."""
-        if state.global_step < self.steps:
-            self.generator.zero_grad(set_to_none=True)
-
-
 def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device needs it.
 
@@ -231,18 +227,6 @@ def _collate_to_one_shape(collate: Callable[[Sequence[Any]], dict[str, Any]], sh
     return shapes.pad(collate(records), batch_size)
 
 
-class _EvaluationCallback(TrainerCallback):
-    """Evaluates every ``steps`` steps, and puts the figures into the trainer's log."""
-
-    def __init__(self, evaluate: Evaluate, steps: int, log: Callable[[dict[str, float]], None]) -> None:
-        self.evaluate, self.steps, self.log = evaluate, steps, log
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Evaluate where it is due; the run's end is measured by whoever started it."""
-        if state.global_step % self.steps == 0 and state.global_step < state.max_steps:
-            self.log({f"eval_{name}": value for name, value in self.evaluate().items()})
-
-
 class _Trainable(nn.Module):
     """The model without its ``config``, which the Trainer would take for one of transformers' own and write to."""
 
@@ -252,26 +236,6 @@ class _Trainable(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         return self.scaledown(batch)
-
-
-class _Mean:
-    """Running means of loss parts and the like, held as tensors so that no step waits for the device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, **values: Tensor | None) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self.sums[name] = self.sums.get(name, 0.0) + value.detach()
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        shares = self.count * processes.count()
-        means = {name: (processes.summed(value) / shares).item() for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
 
 
 def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
