@@ -218,6 +218,9 @@ class TrainingConfig:
     distill_logits: float = setting(
         0.0, "weight of also learning the full-text generator's token distribution at the answer's tokens; above 0 "
         "each step reads the documents in full text too")
+    readout_loss_weight: float = setting(
+        0.0, "weight of also reading the answer straight off the memory of each document that states it, and of the "
+        "others that they do not: shows a compressor what to look for long before the generator's answers do")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
@@ -234,7 +237,7 @@ class TrainingConfig:
                            "answer_tokens", "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
                    for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "reranking_loss_weight",
-                                "distill_logits")
+                                "distill_logits", "readout_loss_weight")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import json_text
+from scaledown.data.answers import is_found_in_text, padded
 from scaledown.data.whole_files import whole_file
 
 SHOWN_FAULTS = 20
@@ -45,6 +46,13 @@ class Record:
     def references(self) -> tuple[str, ...]:
         """What a prediction is compared with: the gold aliases, or the answer where there are none."""
         return self.answers or (self.answer,)
+
+    @property
+    def stated_answers(self) -> tuple[str, ...]:
+        """For each document the first of the answer and its aliases that it states in so many words, or ""."""
+        wanted = {answer: padded(answer) for answer in (self.answer, *self.answers) if is_found_in_text(answer)}
+        texts = map(padded, self.documents)
+        return tuple(next((answer for answer, words in wanted.items() if words in text), "") for text in texts)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it: optional fields that say nothing are left out."""

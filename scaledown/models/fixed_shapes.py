@@ -77,6 +77,9 @@ class Shapes:
             "padding_share": torch.tensor(1 - num_real / (first_slots + second_slots + prompt_slots))}
         for name in {"teacher_scores", "has_score"} & set(batch):
             fixed[name] = _grown(batch[name], num_documents)
+        if "readout_targets" in batch:
+            targets = batch["readout_targets"]
+            fixed["readout_targets"] = _grown(targets, num_documents, targets.shape[1], IGNORED)
         return {**batch, **fixed}
 
 

@@ -28,6 +28,8 @@ from scaledown.models.key_values import KeyValueCache
 from scaledown.models.processor import MEMORY
 from scaledown.models.ragged import NEVER, Grid, filled, pad, slots
 
+READOUT_SHARPNESS = 20.0
+"""Logit of a memory embedding that points the way of a token's own: enough to be sure among 100,000 tokens."""
 START_PAYS = 8
 """Prompts up to so many times as long as their constant start reuse it."""
 
@@ -112,6 +114,15 @@ class Generator(nn.Module):
     def answer_loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of the answers' tokens ``targets`` (A,), predicted from final states (A, D)."""
         return head_cross_entropy(states, self.base.get_output_embeddings().weight, targets)
+
+    def readout_loss(self, memory: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of ``targets`` (P, L), each predicted by the embedding of ``memory`` (P, L, D) there.
+
+        How near the embedding is to the tokens' own, by their angle, is all that predicts: nothing is learnt for it.
+        """
+        table = self.base.get_input_embeddings().weight
+        scale = READOUT_SHARPNESS / table.norm(dim=-1, dtype=torch.float32).mean()
+        return head_cross_entropy(F.normalize(memory.float(), dim=-1).flatten(0, 1) * scale, table, targets.flatten())
 
     def divergence(self, states: Tensor, teacher: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence of what ``states`` (A, D) predict from what the teacher's (A, D) do."""

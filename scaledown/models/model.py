@@ -62,6 +62,7 @@ class ScaleDownModel(Answering, nn.Module):
         self.dtype = dtype or torch.float32
         self.reranking_loss_weight = TrainingConfig.reranking_loss_weight
         self.distill_logits = TrainingConfig.distill_logits
+        self.readout_loss_weight = TrainingConfig.readout_loss_weight
         base = parts.load_base(config, self.dtype)
         self.config = resolve(config, base.config.num_hidden_layers)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
@@ -100,18 +101,21 @@ class ScaleDownModel(Answering, nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3).
 
-        A batch that also has its prompts in full text teaches what the generator says of them.
+        A batch that also has its prompts in full text teaches what the generator says of them; one with readout
+        targets, what each memory itself is to say.
         """
         with self._autocast():
             compressed = self.compressor(_texts(batch), self.generator.embed, len(batch["memory_index"]))
             states = self.generator.answer_states(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
                                                   batch["answer_index"])
-            answer_loss, divergence = self.generator.answer_loss(states, batch["answer_targets"]), None
+            answer_loss, divergence, readout = self.generator.answer_loss(states, batch["answer_targets"]), None, None
             if "text_ids" in batch:
                 teacher = self.generator.teacher_states(batch["text_ids"], batch["text_slots"], batch["text_index"])
                 divergence = self.generator.divergence(states, teacher)
+            if "readout_targets" in batch:
+                readout = self.generator.readout_loss(compressed.embeddings, batch["readout_targets"])
         return joined(answer_loss, (score_error(compressed.scores, batch), self.reranking_loss_weight),
-                      (divergence, self.distill_logits))
+                      (divergence, self.distill_logits), (readout, self.readout_loss_weight))
 
     def padding_share(self, batch: dict[str, Tensor]) -> Tensor:
         """Share of padding among the tokens that compressor and generator compute for a batch; a tensor, unread."""

@@ -17,16 +17,17 @@ class Losses(NamedTuple):
     answer_loss: Tensor
     reranking_loss: Tensor | None = None
     distillation_loss: Tensor | None = None
+    readout_loss: Tensor | None = None
 
 
-def joined(answer_loss: Tensor, reranking: tuple[Tensor | None, float],
-           distillation: tuple[Tensor | None, float]) -> Losses:
+def joined(answer_loss: Tensor, reranking: tuple[Tensor | None, float], distillation: tuple[Tensor | None, float],
+           readout: tuple[Tensor | None, float]) -> Losses:
     """The answer loss and each other loss times its weight; a loss that is None is not learnt."""
     loss = answer_loss
-    for part, weight in (reranking, distillation):
+    for part, weight in (reranking, distillation, readout):
         if part is not None:
             loss = loss + weight * part
-    return Losses(loss, answer_loss, reranking[0], distillation[0])
+    return Losses(loss, answer_loss, reranking[0], distillation[0], readout[0])
 
 
 def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | None:

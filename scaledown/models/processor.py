@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import CompressorInput
+from scaledown.models.head_loss import IGNORED
 from scaledown.models.ragged import filled, pad
 from scaledown.prompt import QUESTION, Prompt, plain_ids
 
@@ -107,15 +108,33 @@ class Processor:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
+    def readout_targets(self, records: Iterable[Any], num_memory_tokens: int) -> Tensor:
+        """What the memory of each document is to say by itself, token by token: (P, num_memory_tokens).
+
+        A document that states the answer is to say it, as far as it goes, and another of the same record only what
+        ends an answer. Where no document of a record states it, as with answers in a teacher's own words, nothing is
+        asked for.
+        """
+        rows = []
+        for record in records:
+            stated = record.stated_answers
+            rows += [self.answer_ids(answer, num_memory_tokens) if any(stated) else [] for answer in stated]
+        return torch.tensor([ids + [IGNORED] * (num_memory_tokens - len(ids)) for ids in rows],
+                            dtype=torch.long).view(-1, num_memory_tokens)
+
     def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None,
-                             with_texts: bool = False) -> dict[str, Any]:
+                             with_texts: bool = False, with_readout: bool = False) -> dict[str, Any]:
         """As :meth:`collate`, with one of the numbers of memory tokens that are trained together, and ``record_ids``.
 
-        What the records say draws it, so a run that is resumed draws as one that never stopped.
+        What the records say draws it, so a run that is resumed draws as one that never stopped. With readout there
+        are ``readout_targets`` too.
         """
         records = list(records)
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        batch = self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices), with_texts)
+        num_memory_tokens = rng.choice(self.config.memory_token_choices)
+        batch = self.collate(records, answer_tokens, num_memory_tokens, with_texts)
+        if with_readout:
+            batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
         return batch | {"record_ids": [record.id for record in records]}
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None,

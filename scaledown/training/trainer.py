@@ -60,11 +60,12 @@ class ScaleDownTrainer(Trainer):
         self.config, self.parts, self.in_order = config, RunningMean(), in_order
         self.losses, self._step_ids = guards.LossGuard(), []
         model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
+        model.readout_loss_weight = config.readout_loss_weight
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         arguments = training_arguments(config, model, output_dir)
         collate = partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
-                          with_texts=config.distill_logits > 0)
+                          with_texts=config.distill_logits > 0, with_readout=config.readout_loss_weight > 0)
         if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
             collate = partial(_collate_to_one_shape, collate, shapes, arguments.per_device_train_batch_size)
@@ -106,7 +107,7 @@ class ScaleDownTrainer(Trainer):
         if losses.loss.device.type == "cpu":
             self.losses.check()
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
-                       distillation_loss=losses.distillation_loss,
+                       distillation_loss=losses.distillation_loss, readout_loss=losses.readout_loss,
                        padding_share=self.scaledown.padding_share(inputs))
         return losses.loss
 

@@ -1,0 +1,103 @@
+"""--readout_loss_weight: what the memory itself is to say, by hand, and what learns from it."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
+from scaledown.data.records import Record
+from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.generator import READOUT_SHARPNESS
+from scaledown.models.head_loss import IGNORED
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import pretraining, run
+
+NUM_MEMORY_TOKENS = 3
+RECORDS = [
+    Record("stated", "Who was born in London?", ("Oslo is far.", "It was Ada, of course.", "Ada's London"), "Ada"),
+    Record("alias", "Who?", ("Said Ada.",), "Her name was Ada Lovelace, says the document.", ("Byron", "Ada")),
+    Record("own words", "Why?", ("Paris", "Oslo"), "Because nobody knows."),
+    Record("yes", "Is it so?", ("Yes, it is.",), "yes"),
+    Record("none", "Who?", (), "Ada"),
+]
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.generator_folder(tmp_path_factory.mktemp("generator"))
+
+
+def build(generator: str) -> ScaleDownModel:
+    torch.manual_seed(0)
+    return ScaleDownModel(ScaleDownConfig(generator_model=generator, num_memory_tokens=NUM_MEMORY_TOKENS,
+                                          compression_rate=8, lora_dropout=0.0))
+
+
+def test_each_document_states_the_answer_or_one_of_its_aliases_or_nothing() -> None:
+    assert [record.stated_answers for record in RECORDS] == [("", "Ada", ""), ("Ada",), ("", ""), ("",), ()]
+
+
+def test_the_memory_is_to_say_what_its_document_states_and_no_more(generator: str) -> None:
+    processor = build(generator).processor
+    ada = processor.tokenizer("Ada", add_special_tokens=False).input_ids
+    end, rest = processor.prompt.end_id, [IGNORED] * NUM_MEMORY_TOKENS
+    said, nothing = (ids + rest[len(ids):] for ids in ((ada + [end])[:NUM_MEMORY_TOKENS], [end]))
+    assert processor.readout_targets(RECORDS, NUM_MEMORY_TOKENS).tolist() == [
+        nothing, said, nothing, said, rest, rest, rest]
+    assert processor.readout_targets(RECORDS[:2], 1).tolist() == [[end], ada[:1], [end], ada[:1]]
+    assert processor.readout_targets(RECORDS[4:], 2).shape == (0, 2)
+
+
+def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> None:
+    model = build(generator)
+    batch = model.processor.collate_for_training(RECORDS, with_readout=True)
+    model.readout_loss_weight = 0.5
+    found = model(batch)
+    memory = torch.cat([model.compress([record.query], [record.documents]).pairs() for record in RECORDS])
+    table = model.generator.base.get_input_embeddings().weight
+    expected = []
+    for embeddings, targets in zip(memory, batch["readout_targets"], strict=True):
+        for embedding, target in zip(embeddings, targets, strict=True):
+            logits = READOUT_SHARPNESS * embedding / embedding.norm() @ table.T / table.norm(dim=-1).mean()
+            expected += [] if target == IGNORED else [F.cross_entropy(logits, target)]
+    torch.testing.assert_close(found.readout_loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.loss, found.answer_loss + 0.5 * found.readout_loss)
+    del batch["readout_targets"]
+    without = model(batch)
+    assert without.readout_loss is None and without.loss is without.answer_loss
+
+
+def test_the_compressor_alone_learns_from_it(generator: str) -> None:
+    model = build(generator)
+    model(model.processor.collate_for_training(RECORDS, with_readout=True)).readout_loss.backward()
+    assert model.compressor.memory_rows.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.generator.parameters())
+
+
+def test_a_batch_in_one_shape_has_the_same_loss(generator: str) -> None:
+    model = build(generator)
+    batch = model.processor.collate_for_training(RECORDS[:2], with_readout=True)
+    padded = Shapes.of_records(RECORDS, model.processor).pad(batch, 4)
+    assert len(padded["readout_targets"]) == 4 * 3
+    torch.testing.assert_close(model(padded).readout_loss, model(batch).readout_loss)
+
+
+def test_it_is_logged_and_trained_and_left_out_of_pretraining(generator: str, tmp_path) -> None:
+    model = build(generator)
+    config = TrainingConfig(batch_size=2, max_steps=2, logging_steps=1, readout_loss_weight=0.25)
+    rows = [row for row in run.train(model, config, RECORDS[:4], tmp_path) if "answer_loss" in row]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["answer_loss"] + 0.25 * row["readout_loss"], rel=1e-3)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a b c d e f g h i j k l\n")
+    stage = pretraining.prepare(PretrainingConfig(pretrain_steps=1, pretrain_data=str(texts)), config, 24, tmp_path)
+    assert stage.config.readout_loss_weight == 0
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="--readout_loss_weight must be at least 0"):
+        TrainingConfig(readout_loss_weight=-1.0)
