@@ -9,16 +9,17 @@ from scaledown.hub import load_tokenizer
 from scaledown.prompt import Prompt
 from scaledown.training.embedded import reranker
 
-SMALL = ["--num_questions", "4", "--num_candidates", "3", "--batch_size", "4"]
+SMALL = ["--num_name_questions", "4", "--num_questions", "4", "--num_candidates", "3", "--batch_size", "4"]
 
 
-def test_pairs_are_questions_with_their_candidates():
-    config = reranker.RerankerTrainingConfig(num_questions=5, num_candidates=4)
-    rows = list(reranker.pairs(config))
-    assert rows == list(reranker.pairs(config)) and len(rows) == 20
-    for start in range(0, 20, 4):
-        share = rows[start:start + 4]
-        assert len({row["query"] for row in share}) == 1 and 1 <= sum(row["label"] for row in share) <= 2
+def test_lessons_are_questions_with_each_of_their_documents():
+    config = reranker.RerankerTrainingConfig(num_name_questions=3, num_questions=5, num_candidates=4)
+    names, found = reranker.lessons(config)
+    assert [names, found] == list(reranker.lessons(config))
+    assert 2 * 3 <= len(names) <= 4 * 3 and sum(pair["label"] for pair in names) == 3
+    assert len(found) == 20 and 5 <= sum(pair["label"] for pair in found) <= 10
+    assert len({pair["query"] for pair in found}) == 5
+    assert max(len(pair["document"].split()) for pair in names) < min(len(pair["document"].split()) for pair in found)
 
 
 def test_it_trains_and_scores_as_a_teacher(tmp_path, capsys):
@@ -37,7 +38,8 @@ def test_it_trains_and_scores_as_a_teacher(tmp_path, capsys):
     assert "not empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["num_questions", "num_candidates", "batch_size", "learning_rate"])
+@pytest.mark.parametrize("flag", ["num_name_questions", "num_questions", "num_candidates", "batch_size",
+                                  "learning_rate"])
 def test_a_setting_that_cannot_be_is_refused(flag, tmp_path, capsys):
     assert reranker.main(["--output_dir", str(tmp_path / "x"), f"--{flag}", "0"]) == 2
     assert f"--{flag}" in capsys.readouterr().err and not (tmp_path / "x").exists()

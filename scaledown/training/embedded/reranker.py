@@ -20,11 +20,12 @@ from tokenizers.processors import TemplateProcessing
 
 from scaledown import cli
 from scaledown.config import EMBEDDED, setting
-from scaledown.data.synthetic import GOLD_SCORE
+from scaledown.data.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
 from scaledown.training.devices import keep_freed_memory
+from scaledown.training.embedded import recipe
 from scaledown.training.embedded.batches import UNKNOWN
 
 LINE, REPLY = "LINE", "REPLY"
@@ -34,15 +35,17 @@ LINE, REPLY = "LINE", "REPLY"
 class RerankerTrainingConfig:
     """How the cross-encoder is trained."""
 
-    num_questions: int = setting(2400, "questions of the embedded world's training half")
-    num_candidates: int = setting(6, "documents of each, of which one or two are relevant")
+    num_name_questions: int = setting(9600, "questions of the first lesson: a few short documents, told apart by the "
+                                            "name alone")
+    num_questions: int = setting(2400, "questions of the second, with candidates as a search engine finds them")
+    num_candidates: int = setting(6, "documents of each of these, of which one or two are relevant")
     batch_size: int = setting(48, "pairs of a question and a document a step")
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW, falling linearly")
     seed: int = setting(42, "seed of the questions, of their order and of the head")
 
     def __post_init__(self) -> None:
         faults = [f"--{name} must be above 0, got {getattr(self, name)}"
-                  for name in ("num_questions", "num_candidates", "batch_size", "learning_rate")
+                  for name in ("num_name_questions", "num_questions", "num_candidates", "batch_size", "learning_rate")
                   if getattr(self, name) <= 0]
         if faults:
             raise ValueError("; ".join(faults))
@@ -74,11 +77,19 @@ def build_cross_encoder(seed: int) -> Any:
         return CrossEncoder(folder)
 
 
-def pairs(config: RerankerTrainingConfig) -> Iterator[dict[str, Any]]:
-    """Questions with each of their candidates, and 1 for those that are relevant."""
-    for record in ranking_records(config.num_questions, config.seed, "train", config.num_candidates):
-        for document, score in zip(record.documents, record.reranking_scores, strict=True):
-            yield {"query": record.query, "document": document, "label": float(score == GOLD_SCORE)}
+def lessons(config: RerankerTrainingConfig) -> Iterator[list[dict[str, Any]]]:
+    """Questions with each of their documents, and 1 for those that are relevant, shuffled within each lesson.
+
+    Documents of one fact come first: there is nothing but the name to tell them apart by. On candidates alone a
+    reranker learns to match what is asked, and not of whom.
+    """
+    for records in (synthetic_records(config.num_name_questions, config.seed, difficulty=recipe.LESSONS[0][1]),
+                    ranking_records(config.num_questions, config.seed, num_candidates=config.num_candidates)):
+        pairs = [{"query": record.query, "document": document, "label": float(score == GOLD_SCORE)}
+                 for record in records
+                 for document, score in zip(record.documents, record.reranking_scores, strict=True)]
+        random.Random(config.seed).shuffle(pairs)
+        yield pairs
 
 
 def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
@@ -87,13 +98,12 @@ def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    rows = list(pairs(config))
-    random.Random(config.seed).shuffle(rows)
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=config.batch_size, num_train_epochs=1,
         learning_rate=config.learning_rate, warmup_steps=0.05, lr_scheduler_type="linear", seed=config.seed,
         save_strategy="no", logging_steps=20, report_to=[], use_cpu=not torch.cuda.is_available())
-    CrossEncoderTrainer(model, arguments, Dataset.from_list(rows), loss=BinaryCrossEntropyLoss(model)).train()
+    for pairs in lessons(config):
+        CrossEncoderTrainer(model, arguments, Dataset.from_list(pairs), loss=BinaryCrossEntropyLoss(model)).train()
     model.save_pretrained(str(folder))
 
 
@@ -115,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     model = build_cross_encoder(config.seed)
     print(f"training a cross-encoder of {sum(weight.numel() for weight in model.parameters()):,} weights on "
-          f"{config.num_questions} questions with {config.num_candidates} documents each")
+          f"{config.num_name_questions} easy questions, then {config.num_questions} with {config.num_candidates} "
+          "documents each")
     train(model, config, folder)
     print(f"done: {folder}; as a teacher: --reranker_model {folder}")
     return 0
