@@ -26,37 +26,24 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
-from scaledown.training.pretraining import PretrainingRecords
 
-PRETRAINING_RECORDS = 6_000
-"""Records of the embedded world whose five documents each are read in pretraining."""
-PRETRAINING_WORDS = (2, 24)
-PRETRAINING_BATCH = 16
-NAMES = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
-"""Documents of one fact: there is nothing to tell them apart by but the entity asked for."""
-NAMES_BATCH = 16
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)
-NAMES_WEIGHT, MANY_WEIGHT = 0.5, 0.2
-"""Weights of the reranking loss while scores are still as good as guessed; later stages have the usual one."""
+MANY_WEIGHT = 0.2
+"""Weight of the reranking loss while scores are still as good as guessed; the last stage has the usual one."""
 
 
 @dataclass(frozen=True)
 class StageSteps:
     """How long each stage is."""
 
-    pretraining_steps: int | None = setting(None, "steps on spans of text, 0 for none [1500, for n_layers 0]")
-    name_steps: int = setting(1200, "steps on scores and short documents: whom a document is about")
-    many_steps: int = setting(2400, "steps on many documents of many lengths, with scores")
-    answer_steps: int = setting(2400, "more such steps, with less weight on scores")
-    last_steps: int = setting(1600, "and once more, the learning rate falling anew")
+    many_steps: int = setting(1800, "steps on many documents of many lengths, with scores")
+    last_steps: int = setting(1200, "more such steps, with less weight on scores")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
-                  for name in ("name_steps", "many_steps", "answer_steps", "last_steps") if getattr(self, name) < 1]
-        if self.pretraining_steps is not None and self.pretraining_steps < 0:
-            faults.append(f"--pretraining_steps must be at least 0, got {self.pretraining_steps}")
+        faults = [f"--{name} must be above 0, got {getattr(self, name)}" for name in ("many_steps", "last_steps")
+                  if getattr(self, name) < 1]
         if faults:
             raise ValueError("; ".join(faults))
 
@@ -71,32 +58,15 @@ class Stage:
     has_scores: bool = False
 
 
-def stages(compressor_type: str, steps: StageSteps) -> Iterator[Stage]:
-    """What a compressor of this type goes through; each stage starts where the one before it ended."""
+def stages(steps: StageSteps) -> Iterator[Stage]:
+    """What a compressor goes through; each stage starts where the one before it ended."""
     base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25})
-    pretraining_steps = steps.pretraining_steps
-    if pretraining_steps is None:
-        pretraining_steps = 0 if compressor_type == "n_layers" else 1500
-    if pretraining_steps:
-        rate = base.learning_rate_compressor
-        yield Stage("pretraining", spans(pretraining_steps * PRETRAINING_BATCH, steps.seed), dataclasses.replace(
-            base, batch_size=PRETRAINING_BATCH, learning_rate_generator=rate))
     yield Stage("lessons", recipe.lessons(steps.seed), base)
-    yield Stage("names", list(synthetic_records(steps.name_steps * NAMES_BATCH, steps.seed + 1, difficulty=NAMES)),
-                dataclasses.replace(base, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT), has_scores=True)
-    usual = base.reranking_loss_weight
     for number, (name, num_steps, weight) in enumerate((("many", steps.many_steps, MANY_WEIGHT),
-                                                        ("answers", steps.answer_steps, usual),
-                                                        ("last", steps.last_steps, usual))):
+                                                        ("last", steps.last_steps, base.reranking_loss_weight))):
         training = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3,
                                        reranking_loss_weight=weight)
         yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), training, has_scores=True)
-
-
-def spans(num_records: int, seed: int) -> PretrainingRecords:
-    """Spans of documents to repeat or to continue, short ones first."""
-    texts = [text for record in synthetic_records(PRETRAINING_RECORDS, seed) for text in record.documents]
-    return PretrainingRecords(texts, num_records, PRETRAINING_WORDS, seed=seed)
 
 
 def many(num_records: int, seed: int) -> list[Record]:
@@ -144,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    for stage in stages(args.compressor_type, steps):
+    for stage in stages(steps):
         if stage.has_scores or not args.init_compressor:
             train(stage, model, folder / stage.name)
     print(f"done: {folder / stage.name / run.FINAL}")

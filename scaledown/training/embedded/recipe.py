@@ -19,7 +19,8 @@ The generator learnt to look things up with its first four layers alone, so four
 """
 
 TRAINING: dict[str, Any] = {"batch_size": 8, "optimizer": "muon", "learning_rate_generator": 1.5e-3,
-                            "learning_rate_compressor": 3e-3, "weight_decay": 0.01, "answer_tokens": 64}
+                            "learning_rate_compressor": 3e-3, "weight_decay": 0.01, "answer_tokens": 64,
+                            "readout_loss_weight": 1.0}
 """Training settings that differ from the paper's at this size: a small model takes, and needs, larger steps."""
 
 EVALUATION: dict[str, Any] = {"eval_examples": 300}
