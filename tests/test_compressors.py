@@ -10,7 +10,7 @@ from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.embedded.compressors import StageSteps, main, many, stages
 
-FEW = ["--name_steps", "1", "--many_steps", "1", "--answer_steps", "1", "--last_steps", "3"]
+FEW = ["--many_steps", "1", "--last_steps", "3"]
 
 
 def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
@@ -35,13 +35,13 @@ def test_half_of_the_later_records_are_candidates_and_all_have_scores():
     assert {len(record.documents) for record in records} >= {2, 3, 5, 8, 10}
 
 
-def test_an_encoder_is_pretrained_and_every_rate_falls_to_nothing():
-    made = list(stages("modernbert", StageSteps(pretraining_steps=2, name_steps=1, many_steps=1, answer_steps=1,
-                                                 last_steps=1)))
-    assert [stage.name for stage in made] == ["pretraining", "lessons", "names", "many", "answers", "last"]
-    assert [stage.has_scores for stage in made] == [False, False, True, True, True, True]
-    assert len(made[0].records) == 32
-    assert next(stages("n_layers", StageSteps())).name == "lessons"
+def test_scores_are_learnt_with_less_and_less_weight_beside_the_readout():
+    lessons, many_documents, last = stages(StageSteps(many_steps=2, last_steps=1))
+    assert [stage.name for stage in (lessons, many_documents, last)] == ["lessons", "many", "last"]
+    assert [stage.has_scores for stage in (lessons, many_documents, last)] == [False, True, True]
+    assert len(many_documents.records) == 2 * len(last.records) == 16
+    assert many_documents.training.reranking_loss_weight > last.training.reranking_loss_weight > 0
+    assert all(stage.training.readout_loss_weight > 0 for stage in (lessons, many_documents, last))
 
 
 def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tm
     shipped = ScaleDownModel.from_pretrained("embedded")
     assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
     assert main(flags) == 0
-    assert capsys.readouterr().out.count("done already") == 4
+    assert capsys.readouterr().out.count("done already") == 2
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
@@ -65,7 +65,7 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
     assert "--seed was 42, is 7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--name_steps", "--pretraining_steps"])
+@pytest.mark.parametrize("flag", ["--many_steps", "--last_steps"])
 def test_steps_below_none_are_refused(flag, capsys):
     assert main([flag, "-1"]) == 2
     assert flag in capsys.readouterr().err

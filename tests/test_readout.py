@@ -53,7 +53,7 @@ def test_the_memory_is_to_say_what_its_document_states_and_no_more(generator: st
 
 def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> None:
     model = build(generator)
-    batch = model.processor.collate_for_training(RECORDS, with_readout=True)
+    batch = model.processor.collate(RECORDS, with_readout=True)
     model.readout_loss_weight = 0.5
     found = model(batch)
     memory = torch.cat([model.compress([record.query], [record.documents]).pairs() for record in RECORDS])
@@ -72,14 +72,14 @@ def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> 
 
 def test_the_compressor_alone_learns_from_it(generator: str) -> None:
     model = build(generator)
-    model(model.processor.collate_for_training(RECORDS, with_readout=True)).readout_loss.backward()
+    model(model.processor.collate(RECORDS, with_readout=True)).readout_loss.backward()
     assert model.compressor.memory_rows.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in model.generator.parameters())
 
 
 def test_a_batch_in_one_shape_has_the_same_loss(generator: str) -> None:
     model = build(generator)
-    batch = model.processor.collate_for_training(RECORDS[:2], with_readout=True)
+    batch = model.processor.collate(RECORDS[:2], with_readout=True)
     padded = Shapes.of_records(RECORDS, model.processor).pad(batch, 4)
     assert len(padded["readout_targets"]) == 4 * 3
     torch.testing.assert_close(model(padded).readout_loss, model(batch).readout_loss)

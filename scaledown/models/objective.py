@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from scaledown.models.head_loss import IGNORED
 
 ROW_NAMES = ("_row", "_rows")
 
@@ -37,6 +40,17 @@ def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | 
     has_score = batch["has_score"].float()
     error = (scores - batch["teacher_scores"]).square()
     return (error * has_score).sum() / has_score.sum().clamp(min=1)
+
+
+def counts(batch: Mapping[str, Tensor]) -> Tensor:
+    """What a batch's losses are means over (3,): tokens of answers, documents with a score, tokens read out."""
+    num_tokens = (batch["answer_targets"] != IGNORED).sum()
+    num_scores, num_read = torch.zeros_like(num_tokens), torch.zeros_like(num_tokens)
+    if "has_score" in batch:
+        num_scores = batch["has_score"].sum()
+    if "readout_targets" in batch:
+        num_read = (batch["readout_targets"] != IGNORED).sum()
+    return torch.stack([num_tokens, num_scores, num_read])
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:

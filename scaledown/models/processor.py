@@ -122,23 +122,16 @@ class Processor:
         return torch.tensor([ids + [IGNORED] * (num_memory_tokens - len(ids)) for ids in rows],
                             dtype=torch.long).view(-1, num_memory_tokens)
 
-    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None,
-                             with_texts: bool = False, with_readout: bool = False) -> dict[str, Any]:
-        """As :meth:`collate`, with one of the numbers of memory tokens that are trained together, and ``record_ids``.
+    def draw_memory_tokens(self, records: Iterable[Any]) -> int:
+        """One of the numbers of memory tokens that are trained together, for a step on ``records``.
 
-        What the records say draws it, so a run that is resumed draws as one that never stopped. With readout there
-        are ``readout_targets`` too.
+        What they say draws it: a run that is resumed draws as one that never stopped, and all processes draw alike.
         """
-        records = list(records)
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        num_memory_tokens = rng.choice(self.config.memory_token_choices)
-        batch = self.collate(records, answer_tokens, num_memory_tokens, with_texts)
-        if with_readout:
-            batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
-        return batch | {"record_ids": [record.id for record in records]}
+        return rng.choice(self.config.memory_token_choices)
 
-    def collate(self, records: Iterable[Any], answer_tokens: int | None = None,
-                num_memory_tokens: int | None = None, with_texts: bool = False) -> dict[str, Tensor]:
+    def collate(self, records: Iterable[Any], answer_tokens: int | None = None, num_memory_tokens: int | None = None,
+                with_texts: bool = False, with_readout: bool = False) -> dict[str, Tensor]:
         """Training records (``query``, ``documents``, ``answer``, ``reranking_scores``) to a batch of tensors.
 
         Returns:
@@ -147,7 +140,8 @@ class Processor:
             placeholders; ``prompt_slots`` (N,), the slots of the flattened (B * T) that hold a token; ``answer_index``
             (A,), which of these N predict an answer token, and ``answer_targets`` (A,), those tokens; with reranking
             ``teacher_scores`` (P,) and ``has_score`` (P,); with texts ``text_ids``, ``text_slots`` and ``text_index``,
-            as ``prompt_ids``, ``prompt_slots`` and ``answer_index`` for the prompts in full text.
+            as ``prompt_ids``, ``prompt_slots`` and ``answer_index`` for the prompts in full text; with readout
+            ``readout_targets`` (P, L).
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
@@ -162,6 +156,8 @@ class Processor:
         if with_texts:
             texts = answered(self.text_prompts(questions, documents), answers)
             batch |= zip(("text_ids", "text_slots", "text_index"), texts, strict=True)
+        if with_readout:
+            batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
         return batch | _teacher_scores(records) if self.config.enable_reranking else batch
 
     def save(self, folder: Path, compressor_folder: Path) -> None:

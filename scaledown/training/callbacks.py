@@ -35,22 +35,25 @@ class EvaluateEvery(TrainerCallback):
 
 
 class RunningMean:
-    """Running means of loss parts and the like, held as tensors so that no step waits for the device."""
+    """Means over steps of loss parts and the like, held as tensors so that no step waits for the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.num_steps = 0
 
     def add(self, **values: Tensor | None) -> None:
-        """Add a batch's values; those that are None are left out."""
+        """Add to what a step comes to; values that are None are left out."""
         for name, value in values.items():
             if value is not None:
                 self.sums[name] = self.sums.get(name, 0.0) + value.detach()
-        self.count += 1
+
+    def end_step(self) -> None:
+        """Say that what was added since the last call is a whole step."""
+        self.num_steps += 1
 
     def take(self) -> dict[str, float]:
         """The means since the last call, over all processes."""
-        shares = self.count * processes.count()
+        shares = self.num_steps * processes.count()
         means = {name: (processes.summed(value) / shares).item() for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        self.sums, self.num_steps = {}, 0
         return means

@@ -12,11 +12,15 @@ from transformers import set_seed
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.objective import counts
+from scaledown.training import processes
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
+MEANS = ("answer_loss", "reranking_loss", "readout_loss")
+"""The losses that are measured on an evaluation set, in the order of what they are means over (``counts``)."""
 
 
 def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
@@ -76,26 +80,26 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
               batch_size: int = 8) -> Callable[[], dict[str, float]]:
     """A callable that measures the mean losses on ``records``, for the trainer to call as it goes.
 
-    The reranking loss is that of all documents with a teacher's score; where there is none, it is left out.
+    Each is the mean over all answers' tokens, all documents with a teacher's score, or all tokens to read out; what
+    there is none of is left out. Several processes share the records.
     """
 
     def measure() -> dict[str, float]:
         was_training = model.training
         model.eval()
-        answer_loss, squared_errors, num_scores = 0.0, 0.0, 0.0
+        sums, numbers = torch.zeros(len(MEANS), dtype=torch.float64), torch.zeros(len(MEANS), dtype=torch.float64)
         with torch.no_grad():
-            for start in range(0, len(records), batch_size):
-                share = records[start:start + batch_size]
-                batch = model.processor.collate(share, answer_tokens=config.answer_tokens)
-                losses = model({name: tensor.to(model.device) for name, tensor in batch.items()})
-                answer_loss += losses.answer_loss.item() * len(share)
-                if losses.reranking_loss is not None:
-                    scored = batch["has_score"].sum().item()
-                    squared_errors += losses.reranking_loss.item() * scored
-                    num_scores += scored
+            for start in range(processes.rank() * batch_size, len(records), processes.count() * batch_size):
+                batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens,
+                                                with_readout=config.readout_loss_weight > 0)
+                losses, number = model({name: tensor.to(model.device) for name, tensor in batch.items()}), counts(batch)
+                parts = (getattr(losses, name) for name in MEANS)
+                sums += number * torch.tensor([0.0 if part is None else part.item() for part in parts])
+                numbers += number
         model.train(was_training)
-        reranking = {"reranking_loss": squared_errors / num_scores} if num_scores else {}
-        return {"answer_loss": answer_loss / len(records)} | reranking
+        totals, divisors = processes.summed(torch.stack([sums, numbers]).to(model.device, torch.float32)).tolist()
+        return {name: total / divisor for name, total, divisor
+                in zip(MEANS, totals, divisors, strict=True) if divisor}
 
     return measure
 

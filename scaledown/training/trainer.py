@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
-from scaledown.models.head_loss import IGNORED
 from scaledown.models.model import Losses, ScaleDownModel
-from scaledown.models.objective import joined
+from scaledown.models.objective import counts, joined
 from scaledown.training import checkpoints, guards, processes
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
 from scaledown.training.devices import wants_one_shape
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
+from scaledown.training.steps import StepCollator
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
@@ -64,14 +65,13 @@ class ScaleDownTrainer(Trainer):
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         arguments = training_arguments(config, model, output_dir)
-        collate = partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
-                          with_texts=config.distill_logits > 0, with_readout=config.readout_loss_weight > 0)
+        shapes = None
         if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
-            collate = partial(_collate_to_one_shape, collate, shapes, arguments.per_device_train_batch_size)
+        collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
         super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
-        self.model_accepts_loss_kwargs = False
+        self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, True
         self.add_callback(CompressorFirst(model.generator, config.compressor_warmup_steps))
         if evaluate is not None and eval_steps:
             self.add_callback(EvaluateEvery(eval_steps))
@@ -91,50 +91,29 @@ class ScaleDownTrainer(Trainer):
             self.optimizer = build_optimizer(self.config.optimizer, groups, self.scaledown)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+    def get_train_dataloader(self) -> DataLoader:
+        """The records of each step, the same ones in every process, of which the collator takes this one's share."""
+        loader = DataLoader(self.train_dataset, self.config.batch_size, sampler=self._get_train_sampler(),
+                            collate_fn=self.data_collator, num_workers=self.args.dataloader_num_workers,
+                            persistent_workers=self.args.dataloader_persistent_workers,
+                            pin_memory=self.args.dataloader_pin_memory)
+        return prepare_data_loader(loader, num_processes=1, process_index=0)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         if self.in_order:
             return SequentialSampler(self.train_dataset)
         sizes = prompt_sizes(self.train_dataset, self.scaledown.config.num_memory_tokens)
         return LikeLengthSampler(sizes, self.config.batch_size, self.config.seed)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
-                     num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """The loss of a batch; its parts are summed on the device until they are logged."""
-        record_ids = inputs.pop("record_ids", ())
-        self._step_ids += record_ids
-        losses = self._over_all_processes(model(inputs), inputs)
-        self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
-        if losses.loss.device.type == "cpu":
-            self.losses.check()
-        self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
-                       distillation_loss=losses.distillation_loss, readout_loss=losses.readout_loss,
-                       padding_share=self.scaledown.padding_share(inputs))
-        return losses.loss
-
-    def _over_all_processes(self, losses: Losses, inputs: Mapping[str, Tensor]) -> Losses:
-        """Losses whose mean over the processes, which is what they train on, is that of the global batch.
-
-        Each process knows the mean over its own answer tokens and scores, of which one may have more than another.
-        """
-        if processes.count() == 1:
-            return losses
-        has_score = inputs.get("has_score", inputs["answer_targets"].new_zeros(1))
-        own = torch.stack([(inputs["answer_targets"] != IGNORED).sum(), has_score.sum()]).float()
-        shares = own * processes.count() / processes.summed(own).clamp(min=1)
-        of_tokens, of_scores = (lambda part, share=share: None if part is None else part * share for share in shares)
-        return joined(of_tokens(losses.answer_loss),
-                      (of_scores(losses.reranking_loss), self.config.reranking_loss_weight),
-                      (of_tokens(losses.distillation_loss), self.config.distill_logits))
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any],
+    def training_step(self, model: nn.Module, inputs: list[dict[str, Any]],
                       num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Forward and backward pass.
+        """Forward and backward pass of all parts of a step.
 
         Raises:
             ValueError: where they do not fit into memory, with the batch size that does; where the loss is no number.
         """
         try:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return self._step_in_parts(model, inputs)
         except (MemoryError, RuntimeError) as fault:
             if not guards.is_out_of_memory(fault):
                 raise
@@ -142,15 +121,53 @@ class ScaleDownTrainer(Trainer):
         inputs.clear()
         raise ValueError(self._advice_on_memory())
 
+    def _step_in_parts(self, model: nn.Module, parts: list[dict[str, Any]]) -> Tensor:
+        """The loss of a step, of which each part adds as much as it has of what all parts' means are over.
+
+        Gradients are averaged over the processes, hence their number; they meet in the last part alone.
+        """
+        own = torch.stack([counts(part) for part in parts]).to(self.args.device, torch.float32)
+        shares = own * processes.count() / processes.summed(own.sum(0)).clamp(min=1)
+        losses = []
+        for part, share in zip(parts, shares, strict=True):
+            is_last = len(losses) == len(parts) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, share))
+        padding_shares = [self.scaledown.padding_share(part).to(self.args.device) for part in parts]
+        self.parts.add(padding_share=torch.stack(padding_shares).mean())
+        self.parts.end_step()
+        return torch.stack(losses).sum()
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
+                     num_items_in_batch: Tensor | None = None) -> Tensor:
+        """What a part adds to its step's loss: its means times its shares (3,) of what they are means over.
+
+        The loss's parts are summed on the device until they are logged.
+        """
+        record_ids = inputs.pop("record_ids")
+        self._step_ids += record_ids
+        of_tokens, of_scores, of_read = num_items_in_batch
+        means: Losses = model(inputs)
+        losses = joined(means.answer_loss * of_tokens,
+                        (_times(means.reranking_loss, of_scores), self.config.reranking_loss_weight),
+                        (_times(means.distillation_loss, of_tokens), self.config.distill_logits),
+                        (_times(means.readout_loss, of_read), self.config.readout_loss_weight))
+        self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
+        if losses.loss.device.type == "cpu":
+            self.losses.check()
+        self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
+                       distillation_loss=losses.distillation_loss, readout_loss=losses.readout_loss)
+        return losses.loss
+
     def _advice_on_memory(self) -> str:
         def step(records: Sequence[Any]) -> None:
             batch = self.scaledown.processor.collate(records, self.config.answer_tokens,
                                                      with_texts=self.config.distill_logits > 0)
             self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
 
-        examples = self.args.per_device_train_batch_size
+        examples = self.data_collator.part_size
         num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
-        return guards.out_of_memory(examples, num_fitting, self.args.gradient_accumulation_steps)
+        return guards.out_of_memory(examples, num_fitting, self.config.gradient_accumulation_steps)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Called when a step that was to be logged is logged; what is measured becomes a row of its own."""
@@ -223,9 +240,8 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     return True
 
 
-def _collate_to_one_shape(collate: Callable[[Sequence[Any]], dict[str, Any]], shapes: Shapes, batch_size: int,
-                          records: Sequence[Any]) -> dict[str, Any]:
-    return shapes.pad(collate(records), batch_size)
+def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
+    return None if loss is None else loss * share
 
 
 class _Trainable(nn.Module):
@@ -254,8 +270,7 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
     return TrainingArguments(
         dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
         output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
-        per_device_train_batch_size=config.batch_size // parts,
-        gradient_accumulation_steps=config.gradient_accumulation_steps, num_train_epochs=config.num_epochs,
+        per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
         max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
         lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
         logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
