@@ -14,7 +14,8 @@ from transformers import AutoModel, PreTrainedModel
 from scaledown.config import ScaleDownConfig
 from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Compressed, Compressor, CompressorInput
-from scaledown.models.encoder import EncoderCompressor, embedded_encoder_config
+from scaledown.models.embedded_encoder import embedded_encoder_config
+from scaledown.models.encoder import EncoderCompressor
 from scaledown.models.llm import LLMCompressor
 from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.ragged import filled

@@ -28,7 +28,7 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
     if config.compressor_type == "n_layers":
         return NLayersCompressor(config, body, config.num_layers), None
     table = body.get_input_embeddings().weight
-    model, tokenizer = parts.load_compressor_model(config, base.config, table, checkpoint)
+    model, tokenizer = parts.load_compressor_model(config, body, checkpoint)
     kind = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
     return kind(config, model, table), tokenizer
 

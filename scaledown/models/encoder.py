@@ -6,31 +6,13 @@ comes first.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from transformers import ModernBertConfig, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import Compressor, CompressorInput, Embed, memory_mlp
 from scaledown.models.ragged import append, slots, take
-
-EMBEDDED_LAYERS = 4
-
-
-def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:
-    """A small encoder in ModernBERT's layout, of the generator's width and vocabulary, for use without a hub.
-
-    All its layers see the whole text: at this size a local window saves nothing, and memory tokens sit at the end.
-    Its weights start wide enough for a narrow model (ModernBERT's own 0.02 would leave texts all but alike).
-    """
-    width, layers = generator.hidden_size, EMBEDDED_LAYERS
-    return ModernBertConfig(
-        vocab_size=generator.vocab_size, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
-        num_attention_heads=math.gcd(width, generator.num_attention_heads), layer_types=["full_attention"] * layers,
-        max_position_embeddings=generator.max_position_embeddings, initializer_range=width**-0.5,
-        pad_token_id=None, bos_token_id=None, eos_token_id=None, cls_token_id=None, sep_token_id=None)
 
 
 class EncoderCompressor(Compressor):

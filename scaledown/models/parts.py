@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
-from scaledown.models.encoder import embedded_encoder_config
+from scaledown.models.embedded_encoder import embedded_encoder
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 TOKENIZER_FOLDER = "tokenizer"
@@ -79,13 +79,12 @@ def compressor_model_name(config: ScaleDownConfig) -> str:
     return EMBEDDED if config.generator_model == EMBEDDED else DEFAULT_MODELS[config.compressor_type]
 
 
-def load_compressor_model(config: ScaleDownConfig, generator: PretrainedConfig, table: Tensor,
+def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
                           checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """The encoder or the causal LM (without its head) that the compressor reads with, and its tokenizer.
 
     Args:
-        generator: the generator's config; the embedded encoder takes its sizes.
-        table: the generator's token embeddings (V, D); the embedded encoder starts from a copy.
+        body: the generator without its head; the embedded encoder starts from a copy of its layers.
         checkpoint: a folder whose weights will be loaded over these: then no weights are looked for here.
 
     Returns:
@@ -103,10 +102,7 @@ def load_compressor_model(config: ScaleDownConfig, generator: PretrainedConfig, 
         tokenizer = None if is_embedded_encoder else _read(str(folder), AutoTokenizer.from_pretrained, folder, **trust)
         return model, tokenizer
     if is_embedded_encoder:
-        model = AutoModel.from_config(embedded_encoder_config(generator))
-        with torch.no_grad():
-            model.get_input_embeddings().weight.copy_(table)
-        return model, None
+        return embedded_encoder(body), None
     revision = config.compressor_revision
     _check_kind(config.compressor_type, name, load_config(name, revision, config.trust_remote_code))
     model = _read(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
