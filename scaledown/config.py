@@ -113,8 +113,8 @@ class ScaleDownConfig:
     memory_norm: bool = setting(
         False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
     memory_init: str = setting(
-        "tokens", "how memory rows start: drawn like token embeddings, or (n_layers) as the tokens after which the "
-        "generator would answer", MEMORY_INITS)
+        "tokens", "how memory rows start: drawn like token embeddings, or (n_layers, and what is made of the embedded "
+        "generator) as the tokens after which it would answer, with nothing changed behind the layers", MEMORY_INITS)
     mlp_width: int = setting(8096, "hidden width of the MLP behind a modernbert or llm compressor (paper, section 3)")
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
@@ -131,8 +131,10 @@ class ScaleDownConfig:
             faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
         if self.input_order not in INPUT_ORDERS:
             faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
-        if self.memory_init == "reply" and self.compressor_type != "n_layers":
-            faults.append(f"--memory_init reply belongs to --compressor_type n_layers, not {self.compressor_type}")
+        if self.memory_init == "reply" and not self.reads_as_generator:
+            faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
+                          f"n_layers, or --compressor_model embedded beside the embedded generator, not "
+                          f"{self.compressor_type} with {self.compressor_model or 'its default'}")
         if self.train_memory_tokens is not None and not (
                 min(self.train_memory_tokens, default=0) > 0
                 and max(self.train_memory_tokens) == self.num_memory_tokens):
@@ -146,6 +148,12 @@ class ScaleDownConfig:
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
         _require(faults)
+
+    @property
+    def reads_as_generator(self) -> bool:
+        """Whether the compressor is made of the generator's own layers, and so reads the same tokens."""
+        own_model = self.compressor_model or self.generator_model
+        return self.compressor_type == "n_layers" or own_model == self.generator_model == EMBEDDED
 
     @property
     def document_tokens(self) -> int:
@@ -219,8 +227,9 @@ class TrainingConfig:
         0.0, "weight of also learning the full-text generator's token distribution at the answer's tokens; above 0 "
         "each step reads the documents in full text too")
     readout_loss_weight: float = setting(
-        0.0, "weight of also reading the answer straight off the memory of each document that states it, and of the "
-        "others that they do not: shows a compressor what to look for long before the generator's answers do")
+        0.0, "weight, at first, of also reading the answer straight off the memory of each document that states it, "
+        "and of the others that they do not: it shows a compressor what to look for long before the generator's "
+        "answers do, and falls to 0 by the end")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")

@@ -19,6 +19,8 @@ from scaledown.config import ScaleDownConfig
 from scaledown.models.ragged import filled, pad
 
 Embed = Callable[[Tensor], Tensor]
+IDENTITY_REST = 0.1
+"""What is left at first of the say of hidden units that an identity has no use for."""
 
 
 class CompressorInput(NamedTuple):
@@ -77,6 +79,27 @@ def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
     return nn.Parameter(mean + std * noise)
 
 
+def start_mlp_as_identity(mlp: nn.Sequential) -> None:
+    """Let an MLP (D, width, D) of at least twice its input's width hand on what it gets: as max(x, 0) - max(-x, 0).
+
+    Hidden units beyond these start as they were drawn, with less say.
+
+    Raises:
+        ValueError: where it is too narrow, or changes the width.
+    """
+    inner, _, outer = mlp
+    size = inner.in_features
+    if outer.out_features != size or inner.out_features < 2 * size:
+        raise ValueError(f"--memory_init reply needs an --mlp_width of at least {2 * size}, got {inner.out_features}")
+    both_signs = torch.cat([torch.eye(size), -torch.eye(size)])
+    with torch.no_grad():
+        inner.weight[:2 * size] = both_signs
+        inner.bias.zero_()
+        outer.weight *= IDENTITY_REST
+        outer.weight[:, :2 * size] = both_signs.T
+        outer.bias.zero_()
+
+
 def memory_mlp(config: ScaleDownConfig, width: int, generator_width: int) -> nn.Sequential:
     """Linear-ReLU-Linear: from the width of a compressor's own model to the generator's (paper, section 3)."""
     return nn.Sequential(nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Linear(config.mlp_width, generator_width))
@@ -103,6 +126,9 @@ class Compressor(nn.Module, ABC):
         self.rerank_row = rows_like(table, 1) if config.enable_reranking else None
         self.rerank_head = nn.Linear(table.shape[1], 1) if config.enable_reranking else None
         self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
+
+    def start_as_identity(self) -> None:
+        """Let what stands behind the layers change nothing at first: here there is nothing."""
 
     def add_reranking(self) -> None:
         """Give a compressor that was trained without them a rerank row, at first the last memory row, and a head."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.compressor import Compressor, CompressorInput, Embed, memory_mlp
+from scaledown.models.compressor import Compressor, CompressorInput, Embed, memory_mlp, start_mlp_as_identity
 from scaledown.models.ragged import append, slots, take
 
 
@@ -26,6 +26,10 @@ class EncoderCompressor(Compressor):
             encoder.pooler = None
         self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])
         self.model_config = encoder.config
+
+    def start_as_identity(self) -> None:
+        """The MLP hands the encoder's states on as they are."""
+        start_mlp_as_identity(self.mlp)
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the encoder's activations twice in training."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.causal import CausalCompressor
-from scaledown.models.compressor import Embed, memory_mlp
+from scaledown.models.compressor import Embed, memory_mlp, start_mlp_as_identity
 
 
 class LLMCompressor(CausalCompressor):
@@ -25,6 +25,10 @@ class LLMCompressor(CausalCompressor):
         self.norm = body.norm.float().requires_grad_(True)
         self.mlp = memory_mlp(config, tokens.embedding_dim, generator_table.shape[1])
         self.model_config = body.config
+
+    def start_as_identity(self) -> None:
+        """The MLP hands the layers' states on as they are."""
+        start_mlp_as_identity(self.mlp)
 
     def _tokens(self, embed: Embed) -> Embed:
         return self.tokens

@@ -81,12 +81,13 @@ class ScaleDownModel(Answering, nn.Module):
         """Memory rows become the tokens after which the generator answers, the last of them repeated.
 
         A copy of its layers then does there from the start what they do before an answer: look the question up in
-        the document.
+        the document. What stands behind the layers hands it on as it is.
         """
         reply, rows = self.processor.prompt.reply, self.compressor.memory_rows
         ids = (reply + reply[-1:] * len(rows))[:len(rows)]
         with torch.no_grad():
             rows.copy_(self.generator.embed(torch.tensor(ids, device=rows.device)))
+        self.compressor.start_as_identity()
 
     @property
     def device(self) -> torch.device:

@@ -151,13 +151,17 @@ class ScaleDownTrainer(Trainer):
         losses = joined(means.answer_loss * of_tokens,
                         (_times(means.reranking_loss, of_scores), self.config.reranking_loss_weight),
                         (_times(means.distillation_loss, of_tokens), self.config.distill_logits),
-                        (_times(means.readout_loss, of_read), self.config.readout_loss_weight))
+                        (_times(means.readout_loss, of_read), self._readout_weight()))
         self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
         if losses.loss.device.type == "cpu":
             self.losses.check()
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
                        distillation_loss=losses.distillation_loss, readout_loss=losses.readout_loss)
         return losses.loss
+
+    def _readout_weight(self) -> float:
+        """Falling to 0: what shows the way at first would later hold the memory to words of one document."""
+        return self.config.readout_loss_weight * (1 - self.state.global_step / self.state.max_steps)
 
     def _advice_on_memory(self) -> str:
         def step(records: Sequence[Any]) -> None:
