@@ -192,7 +192,10 @@ class ScaleDownModel(Answering, nn.Module):
     @classmethod
     def from_pretrained(cls, name: Path | str, device: torch.device | str | None = None,
                         dtype: torch.dtype | None = None, revision: str | None = None) -> ScaleDownModel:
-        """Load a checkpoint: a folder, a Hub id, or "embedded", the one that ships with the project.
+        """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
+
+        Two ship: "embedded" answers best, "embedded_reranking" also scores documents. Both are of the embedded
+        generator, which knows its own made-up world and little else.
 
         Raises:
             ValueError: where it does not exist, or a file is missing, damaged or of another model.
