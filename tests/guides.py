@@ -18,8 +18,8 @@ READ_FIRST = ("README", "INSTALL", "QUICKTEST_GUIDE", "REAL_DATA_TRAINING", "DAT
 GUIDES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")],
                 key=lambda path: (READ_FIRST.index(path.stem) if path.stem in READ_FIRST else len(READ_FIRST), path))
 """In the order in which a reader who has just come takes them."""
-PROGRAMS = re.compile(r"(?:[A-Z_]+=\S* )*(?:bash setup_env\.sh|python|torchrun|accelerate launch|pytest|transformers|make|"
-                      r"pip|time)\b")
+PROGRAMS = re.compile(r"(?:[A-Z_]+=\S* )*(?:bash setup_env\.sh|python|torchrun|accelerate launch|pytest|transformers|"
+                      r"make|pip|time)\b")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"^(?:```\w*\n.*?^```|<!--.*?-->|[^\n]+(?:\n(?!```)[^\n]+)*)$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`]+)`")
