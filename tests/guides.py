@@ -140,19 +140,26 @@ def parsers() -> Iterator[argparse.ArgumentParser]:
             yield importlib.import_module(name).build_parser()
 
 
-def figures_without_source(path: Path) -> Iterator[str]:
-    """The first line of each table with figures that says nowhere near where they come from.
+def figures_without_source(path: Path, is_log: bool) -> Iterator[str]:
+    """The heading and first line of each table with figures that does not say where they come from.
 
-    Near is: in the table, or anywhere between the headings around it; a source is a command, or a word that says that
-    the figures are the paper's, an estimate, or nothing that was measured.
+    A source is a command, or a word that says that they are the paper's, an estimate, or nothing that was measured. It
+    stands in the table, in the two paragraphs before it or in the one behind it; in a log, anywhere in the section.
     """
-    text = re.sub(r"^```.*?^```$", lambda block: block[0].replace("\n#", "\n "), path.read_text(encoding="utf-8"),
-                  flags=re.MULTILINE | re.DOTALL)
-    for section in re.split(r"^(?=#+ )", text, flags=re.MULTILINE):
-        codes = [*_INLINE.findall(FENCE.sub("", section)), *(line for _, block in FENCE.findall(section)
-                                                            for line in _lines(block))]
-        has_source = any(PROGRAMS.match(code) and " " in code for code in codes) or re.search(
-            r"\b(estimate|the paper|not measured)\b", section)
-        for table in re.findall(r"(?:^\|.*\|$\n?)+", FENCE.sub("", section), re.MULTILINE):
-            if _FIGURE.search(_INLINE.sub("", table)) and not has_source:
-                yield f"{section.splitlines()[0]}: {table.splitlines()[0]}"
+    texts = parts(path)
+    headings = [place for place, text in enumerate(texts) if text.startswith("#")] + [len(texts)]
+    for place, table in enumerate(texts):
+        if not (table.startswith("|") and _FIGURE.search(_INLINE.sub("", table))):
+            continue
+        start = max((heading for heading in headings if heading < place), default=0)
+        near = texts[start:min(heading for heading in headings if heading > place)] if is_log else (
+            texts[max(0, place - 2):place + 2])
+        if not any(map(_is_source, near)):
+            yield f"{texts[start]}: {table.splitlines()[0]}"
+
+
+def _is_source(text: str) -> bool:
+    fence = FENCE.fullmatch(text)
+    codes = _lines(fence[2]) if fence else _INLINE.findall(text)
+    return (any(PROGRAMS.match(code) and " " in code for code in codes)
+            or re.search(r"\b(estimates?|the paper|not measured)\b", text) is not None)
