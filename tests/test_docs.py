@@ -53,7 +53,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
 )
 VARIES = {  # Steps whose output in the guide is not compared with what comes here.
     "--source $DATA/squad": "the desk's SQuAD is a small one",
-    "--dry_run": "times of the machine",
+    "--num_synthetic_queries 200": "fewer queries, and times of the machine",
 }
 NOT_OURS = {"--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
 NOT_YET = {"--load_in_4bit", "--load_in_8bit", "--compile"}
