@@ -53,6 +53,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
 )
 VARIES = {  # Steps whose output in the guide is not compared with what comes here.
     "--source $DATA/squad": "the desk's SQuAD is a small one",
+    "--output_dir rehearsal": "two questions, after one step",
     "--num_synthetic_queries 200": "fewer queries, and times of the machine",
 }
 NOT_OURS = {"--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
