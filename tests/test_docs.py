@@ -26,7 +26,7 @@ LOG = "EXPERIMENTS.md"
 STEPS = [step for path in GUIDES for step in guides.steps(path)]
 NOT_RUN = {  # The first that is found in a step's text, or is its file's name, says why it is not run here.
     LOG: "a log: commands of their day, hours of them",
-    "test_training.py": "five minutes; tests/test_scripts.py runs it shortened",
+    "test_training.py": "two minutes; tests/test_scripts.py runs it shortened",
     r"torchrun|accelerate": "several processes; tests/test_processes.py",
     "download_ms_marco": "needs the Hub; tests/test_prepare_dataset.py and tests/test_queries.py",
     "--dataset all": "all four datasets; tests/test_qa_datasets.py",
