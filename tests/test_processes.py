@@ -21,6 +21,16 @@ from scaledown.training import processes
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-6
 NUM_STEPS = 6
+TWICE = """
+import sys, train
+assert train.main(sys.argv[1:]) == 0
+try:
+    code = train.main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+sys.exit(code != 2)
+"""
+"""Trains, and once more into the same folder, which is refused: all processes end, and one says why."""
 
 
 def logged(folder: Path) -> list[dict[str, float]]:
@@ -50,12 +60,14 @@ def test_two_processes_in_several_parts_train_as_one(flags: list[str], tmp_path:
     """And a batch that is too small for both leaves one of them without a record."""
     assert train.main([*flags, "--output_dir", str(tmp_path / "one")]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
-               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "train.py", *flags,
+               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(tmp_path / "twice.py"), *flags,
                "--gradient_accumulation_steps", "2"]
+    (tmp_path / "twice.py").write_text(TWICE)
     done = subprocess.run([*command, "--output_dir", str(tmp_path / "two")], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done: ") == 1
+    assert done.stderr.count("holds another run") == 1 and "Traceback" not in done.stderr
     for name in ("compressor", "generator"):
         one, two = (load_file(tmp_path / run / "final" / f"{name}.safetensors") for run in ("one", "two"))
         torch.testing.assert_close(two, one, atol=TOLERANCE, rtol=0)

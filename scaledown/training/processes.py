@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
+
+from scaledown.cli import USER_ERROR
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes, beside how many they are."""
@@ -63,6 +66,27 @@ def say(text: str) -> None:
     """Print, once for all processes."""
     if rank() == 0:
         print(text)
+
+
+def once(do: Callable[[], None]) -> None:
+    """Let process 0 do what is done once, while the others wait for it.
+
+    Raises:
+        ValueError: process 0's own; the others then end without a word, where they would wait for it in vain.
+    """
+    fault = None
+    if rank() == 0:
+        try:
+            do()
+        except (ValueError, OSError) as found:
+            fault = found
+    is_failed = [fault is not None]
+    if is_joined():
+        dist.broadcast_object_list(is_failed)
+    if fault is not None:
+        raise fault
+    if is_failed[0]:
+        raise SystemExit(USER_ERROR)
 
 
 def wait() -> None:

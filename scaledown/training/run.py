@@ -71,6 +71,7 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
         raise KeyboardInterrupt
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / FINAL)
+    processes.wait()
     return trainer.state.log_history
 
 
