@@ -11,9 +11,11 @@ import torch
 from transformers import set_seed
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.objective import counts
 from scaledown.training import processes
+from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
@@ -80,8 +82,11 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     """A callable that measures the mean losses on ``records``, for the trainer to call as it goes.
 
     Each is the mean over all answers' tokens, or over all documents with a teacher's score; what there is none of is
-    left out. Several processes share the records.
+    left out. Several processes share the records. All batches have one shape where those of the training do.
     """
+    shapes = None
+    if pads_to_max(config, model):
+        shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
 
     def measure() -> dict[str, float]:
         was_training = model.training
@@ -90,6 +95,7 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
         with torch.no_grad():
             for start in range(processes.rank() * batch_size, len(records), processes.count() * batch_size):
                 batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens)
+                batch = batch if shapes is None else shapes.pad(batch, batch_size)
                 losses, number = model({name: tensor.to(model.device) for name, tensor in batch.items()}), counts(batch)
                 reranking_loss = 0.0 if losses.reranking_loss is None else losses.reranking_loss.item()
                 sums += number * torch.tensor([losses.answer_loss.item(), reranking_loss])
@@ -106,7 +112,7 @@ def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str
     differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
                  for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
                                "num_memory_tokens", "train_memory_tokens", "compression_rate", "input_order",
-                               "enable_reranking")
+                               "enable_reranking", "load_in_4bit", "load_in_8bit")
                  if getattr(wanted, field) not in (None, getattr(found, field))]
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")

@@ -12,15 +12,16 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.models.objective import counts, joined
 from scaledown.training import checkpoints, guards, processes
+from scaledown.training.arguments import pads_to_max, training_arguments
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
-from scaledown.training.devices import wants_one_shape
+from scaledown.training.devices import compiled
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 from scaledown.training.steps import StepCollator
@@ -29,8 +30,6 @@ COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
-GPU_WORKERS = 2
-"""Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -68,7 +67,8 @@ class ScaleDownTrainer(Trainer):
         if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
-        super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
+        super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
+                         data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, True
         self.add_callback(CompressorFirst(model.generator, config.compressor_warmup_steps))
@@ -221,23 +221,6 @@ class ScaleDownTrainer(Trainer):
         self.scaledown.load_trained(Path(resume_from_checkpoint))
 
 
-def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
-    """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device needs it.
-
-    Raises:
-        ValueError: where they cannot have one.
-    """
-    if not (wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max):
-        return False
-    if len(choices := model.config.memory_token_choices) > 1:
-        raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
-                         f"{len(choices)} shapes; train one number of memory tokens")
-    if config.distill_logits:
-        raise ValueError("--pad_to_max: --distill_logits reads full texts, whose lengths are not fixed; give one of "
-                         "the two")
-    return True
-
-
 def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
     return None if loss is None else loss * share
 
@@ -245,32 +228,10 @@ def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
 class _Trainable(nn.Module):
     """The model without its ``config``, which the Trainer would take for one of transformers' own and write to."""
 
-    def __init__(self, scaledown: ScaleDownModel) -> None:
+    def __init__(self, scaledown: ScaleDownModel, is_compiled: bool) -> None:
         super().__init__()
         self.scaledown = scaledown
+        self._losses = compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
-        return self.scaledown(batch)
-
-
-def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
-    """The Trainer's own settings for ``config``.
-
-    Raises:
-        ValueError: where the global batch cannot be shared evenly among processes and accumulation steps.
-    """
-    parts = processes.count() * config.gradient_accumulation_steps
-    if config.batch_size % parts:
-        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
-                         f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
-                         f"of {parts}")
-    workers = config.num_workers if config.num_workers is not None else GPU_WORKERS * (model.device.type == "cuda")
-    return TrainingArguments(
-        dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
-        output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
-        per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
-        max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
-        lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
-        logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-        seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
-        dataloader_pin_memory=model.device.type == "cuda", ddp_find_unused_parameters=True)
+        return self._losses(batch)
