@@ -225,6 +225,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     compile: bool = setting(False, "compile the step for batches of one shape; takes a minute or more at the start")
+    shard: bool = setting(False, "share weights, gradients and optimizer state out among the processes (FSDP2)")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
     pad_to_max: bool | None = setting(None, "pad all batches to the longest texts of all records, to one shape [on "

@@ -21,10 +21,13 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     Raises:
         ValueError: where they cannot have one, or cannot be compiled.
     """
-    wants = config.compile or wants_one_shape(model.device)
+    needing = next((flag for flag in ("compile", "shard") if getattr(config, flag)), None)
+    wants = needing is not None or wants_one_shape(model.device)
+    if config.shard and (config.compile or model.config.load_in_4bit or model.config.load_in_8bit):
+        raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
     if not (wants if config.pad_to_max is None else config.pad_to_max):
-        if config.compile:
-            raise ValueError("--compile and --no-pad_to_max contradict each other: each shape would be compiled anew")
+        if needing is not None:
+            raise ValueError(f"--{needing} and --no-pad_to_max contradict each other: batches must have one shape")
         return False
     if config.compile:
         check_compiler(model.device)

@@ -22,11 +22,12 @@ def join(device: torch.device) -> torch.device:
     """Join the processes that a launcher started with this one; returns this one's own device.
 
     Raises:
-        ValueError: where the launcher started several, and each would train by itself; where FSDP is asked for.
+        ValueError: where the launcher started several, and each would train by itself; where accelerate's own FSDP
+            is asked for.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise ValueError("FSDP is not supported: layers are read part by part, where its hooks do not gather their "
-                         "weights; launch with DDP (docs/PLATFORMS.md)")
+        raise ValueError("accelerate's own FSDP shares out whole layers, which are never called as such here: launch "
+                         "as for DDP, and give --shard (docs/PLATFORMS.md)")
     if count() == 1:
         if "WORLD_SIZE" not in os.environ and os.environ.keys() >= FELL_BACK:
             raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "

@@ -14,7 +14,7 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.objective import counts
-from scaledown.training import processes
+from scaledown.training import processes, sharding
 from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.interrupt import Interrupt
@@ -71,6 +71,7 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt
+    sharding.gather(trainer.model)
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / FINAL)
     processes.wait()
@@ -84,6 +85,8 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     Each is the mean over all answers' tokens, or over all documents with a teacher's score; what there is none of is
     left out. Several processes share the records. All batches have one shape where those of the training do.
     """
+    # Of a model that is shared out all processes must call the same parts, else their next steps would not match.
+    rank, count = (0, 1) if config.shard else (processes.rank(), processes.count())
     shapes = None
     if pads_to_max(config, model):
         shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
@@ -93,7 +96,7 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
         model.eval()
         sums, numbers = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
-            for start in range(processes.rank() * batch_size, len(records), processes.count() * batch_size):
+            for start in range(rank * batch_size, len(records), count * batch_size):
                 batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens)
                 batch = batch if shapes is None else shapes.pad(batch, batch_size)
                 losses, number = model({name: tensor.to(model.device) for name, tensor in batch.items()}), counts(batch)

@@ -21,7 +21,7 @@ PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
 NOT_PART_OF_THE_RUN = {"resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers",
-                       "gradient_checkpointing", "gradient_accumulation_steps"}
+                       "gradient_checkpointing", "shard", "gradient_accumulation_steps"}
 """Settings that may differ when a run goes on: they change no result beyond rounding."""
 
 

@@ -18,7 +18,7 @@ from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.models.objective import counts, joined
-from scaledown.training import checkpoints, guards, processes
+from scaledown.training import checkpoints, guards, processes, sharding
 from scaledown.training.arguments import pads_to_max, training_arguments
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
 from scaledown.training.devices import compiled
@@ -67,6 +67,7 @@ class ScaleDownTrainer(Trainer):
         if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
+        self.is_shared_out = config.shard and processes.count() > 1
         super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
                          data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
@@ -84,11 +85,17 @@ class ScaleDownTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer, with a learning rate of its own for the generator and for the compressor (table 7)."""
         if self.optimizer is None:
+            if self.is_shared_out:
+                sharding.shard(self.model, self.scaledown)
             groups = self.scaledown.parameter_groups(
                 self.config.learning_rate_generator,
                 compressor_learning_rate(self.config, self.scaledown.config.compressor_type), self.config.weight_decay)
             self.optimizer = build_optimizer(self.config.optimizer, groups, self.scaledown)
         return self.optimizer
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: DataLoader | None = None) -> nn.Module:
+        # Another module than its own keeps the Trainer from wrapping a shared one for DDP.
+        return nn.Sequential(self.model) if self.is_shared_out else super()._wrap_model(model, training, dataloader)
 
     def get_train_dataloader(self) -> DataLoader:
         """The records of each step, the same ones in every process, of which the collator takes this one's share."""
@@ -164,12 +171,15 @@ class ScaleDownTrainer(Trainer):
             self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
 
         examples = self.data_collator.part_size
+        if self.is_shared_out:
+            return guards.out_of_memory_of_many(examples, self.config.gradient_accumulation_steps)
         num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
         return guards.out_of_memory(examples, num_fitting, self.config.gradient_accumulation_steps)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Called when a step that was to be logged is logged; what is measured becomes a row of its own."""
-        measured = {f"eval_{name}": value for name, value in self._measure().items()}
+        with sharding.gathered(self.model):
+            measured = {f"eval_{name}": value for name, value in self._measure().items()}
         self.log(measured)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
         return measured
@@ -186,6 +196,7 @@ class ScaleDownTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """Called between clipping and the optimizer's step, which a gradient that is no number would spoil."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = sharding.whole(norm)
         ids, self._step_ids = self._step_ids, []
         self.losses.add(self.state.global_step + 1, ids, torch.as_tensor(norm, device=self.args.device),
                         what="norm of the gradient")
@@ -200,7 +211,8 @@ class ScaleDownTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with sharding.gathered(self.model):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             draft, = (folder / checkpoints.DRAFT).glob("checkpoint-*")
@@ -215,7 +227,17 @@ class ScaleDownTrainer(Trainer):
         return str(Path(self.args.output_dir) / checkpoints.DRAFT)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        with sharding.whole_state(self.optimizer):
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_shared_out:
+            sharding.share_state(self.optimizer.optimizer)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.scaledown.load_trained(Path(resume_from_checkpoint))
