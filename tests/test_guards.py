@@ -43,7 +43,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_records(gener
     def spoilt(self, batch):
         steps.append(1)
         losses = forward(self, batch)
-        return losses._replace(loss=losses.loss * (float("nan") if len(steps) == 4 else 1.0))
+        return losses._replace(answer_loss=losses.answer_loss * (float("nan") if len(steps) == 4 else 1.0))
 
     monkeypatch.setattr(ScaleDownModel, "forward", spoilt)
     with pytest.raises(ValueError, match=r"loss of step 4 is nan, on the records synthetic-train-5-\d.*--init_comp"):
@@ -62,7 +62,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_its_last_step_spoils_
         losses = forward(self, batch)
         steps.append(1)
         if len(steps) == SETTINGS["max_steps"]:
-            losses.loss.register_hook(lambda gradient: gradient * float("inf"))
+            losses.answer_loss.register_hook(lambda gradient: gradient * float("inf"))
         return losses
 
     monkeypatch.setattr(ScaleDownModel, "forward", steep)

@@ -10,13 +10,14 @@ import torch
 from test_compressor import COMPRESSORS, texts
 
 import train
-from scaledown.config import EvaluationConfig, ScaleDownConfig
+from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import scaledown_with, truncated_text_with
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import MEMORY
+from scaledown.training.steps import StepCollator
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris", "The capital of Norway is Oslo.", "London"]]
@@ -85,12 +86,12 @@ def test_the_numbers_are_saved_and_checked(model, generator, tmp_path):
 
 def test_training_batches_draw_each_number_and_again_the_same(model):
     batches = [[record(f"who {number}?", ["Ada", "Oslo"], "Ada")] for number in range(30)]
-    drawn = []
-    for batch in batches:
-        made = model.processor.collate_for_training(batch)
+    collate, drawn = StepCollator(model.processor, TrainingConfig(batch_size=1)), []
+    for records in batches:
+        (made,), (again,) = collate(records), collate(records)
         drawn.append(len(made["memory_index"]))
         assert (made["prompt_ids"] == MEMORY).sum() == 2 * drawn[-1]
-        assert made["prompt_ids"].equal(model.processor.collate_for_training(batch)["prompt_ids"])
+        assert made["prompt_ids"].equal(again["prompt_ids"])
     assert set(drawn) == {1, 2, 4} and min(map(drawn.count, (1, 2, 4))) >= 5
     assert len(model.processor.collate(batches[0])["memory_index"]) == 4
 

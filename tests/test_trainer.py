@@ -120,6 +120,9 @@ def test_evaluation_is_called_when_due_and_joins_the_log(generator, records, tmp
     log = run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path,
                     evaluate=lambda: {"answer_loss": 7.0}, eval_steps=2)
     assert [(row["step"], row["eval_answer_loss"]) for row in log if "eval_answer_loss" in row] == [(2, 7.0), (4, 7.0)]
+    losses = [row for row in log if "loss" in row]
+    assert [row["step"] for row in losses] == [1, 2, 3, 4, 5, 6], "an evaluation leaves its step's own row alone"
+    assert all("answer_loss" in row and "learning_rate_compressor" in row for row in losses)
 
 
 def test_mean_reranking_loss_is_that_of_all_scored_documents(generator, records):

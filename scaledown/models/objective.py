@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from scaledown.models.head_loss import IGNORED
 
 ROW_NAMES = ("_row", "_rows")
 
@@ -36,6 +39,13 @@ def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | 
     has_score = batch["has_score"].float()
     error = (scores - batch["teacher_scores"]).square()
     return (error * has_score).sum() / has_score.sum().clamp(min=1)
+
+
+def counts(batch: Mapping[str, Tensor]) -> Tensor:
+    """What the losses of a batch are means over (2,): its answers' tokens, and its documents with a score."""
+    num_tokens = (batch["answer_targets"] != IGNORED).sum()
+    num_scores = batch["has_score"].sum() if "has_score" in batch else torch.zeros_like(num_tokens)
+    return torch.stack([num_tokens, num_scores])
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:

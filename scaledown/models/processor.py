@@ -107,16 +107,13 @@ class Processor:
         """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def collate_for_training(self, records: Iterable[Any], answer_tokens: int | None = None,
-                             with_texts: bool = False) -> dict[str, Any]:
-        """As :meth:`collate`, with one of the numbers of memory tokens that are trained together, and ``record_ids``.
+    def draw_memory_tokens(self, records: Iterable[Any]) -> int:
+        """One of the numbers of memory tokens that are trained together, for a step on ``records``.
 
-        What the records say draws it, so a run that is resumed draws as one that never stopped.
+        What they say draws it: a run that is resumed draws as one that never stopped, and all processes draw alike.
         """
-        records = list(records)
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        batch = self.collate(records, answer_tokens, rng.choice(self.config.memory_token_choices), with_texts)
-        return batch | {"record_ids": [record.id for record in records]}
+        return rng.choice(self.config.memory_token_choices)
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None,
                 num_memory_tokens: int | None = None, with_texts: bool = False) -> dict[str, Tensor]:

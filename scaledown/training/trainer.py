@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import Trainer
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
-from scaledown.models.head_loss import IGNORED
 from scaledown.models.model import Losses, ScaleDownModel
-from scaledown.models.objective import joined
-from scaledown.training import checkpoints, guards, processes
-from scaledown.training.devices import wants_one_shape
+from scaledown.models.objective import counts, joined
+from scaledown.training import checkpoints, guards, processes, sharding
+from scaledown.training.arguments import pads_to_max, training_arguments
+from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
+from scaledown.training.devices import compiled
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
+from scaledown.training.steps import StepCollator
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
-GPU_WORKERS = 2
-"""Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -56,23 +57,25 @@ class ScaleDownTrainer(Trainer):
 
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
-        self.config, self.parts, self.in_order = config, _Mean(), in_order
+        self.config, self.parts, self.in_order = config, RunningMean(), in_order
         self.losses, self._step_ids = guards.LossGuard(), []
         model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         arguments = training_arguments(config, model, output_dir)
-        collate = partial(model.processor.collate_for_training, answer_tokens=config.answer_tokens,
-                          with_texts=config.distill_logits > 0)
+        shapes = None
         if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
-            collate = partial(_collate_to_one_shape, collate, shapes, arguments.per_device_train_batch_size)
-        super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
+        collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
+        self.is_shared_out = config.shard and processes.count() > 1
+        super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
+                         data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
-        self.model_accepts_loss_kwargs = False
-        self.add_callback(_CompressorFirst(model.generator, config.compressor_warmup_steps))
+        self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, True
+        self.add_callback(CompressorFirst(model.generator, config.compressor_warmup_steps))
         if evaluate is not None and eval_steps:
-            self.add_callback(_EvaluationCallback(evaluate, eval_steps, self.log))
+            self.add_callback(EvaluateEvery(eval_steps))
+        self._measure = evaluate
 
     @property
     def scaledown(self) -> ScaleDownModel:
@@ -82,56 +85,41 @@ class ScaleDownTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer, with a learning rate of its own for the generator and for the compressor (table 7)."""
         if self.optimizer is None:
+            if self.is_shared_out:
+                sharding.shard(self.model, self.scaledown)
             groups = self.scaledown.parameter_groups(
                 self.config.learning_rate_generator,
                 compressor_learning_rate(self.config, self.scaledown.config.compressor_type), self.config.weight_decay)
             self.optimizer = build_optimizer(self.config.optimizer, groups, self.scaledown)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: DataLoader | None = None) -> nn.Module:
+        # Another module than its own keeps the Trainer from wrapping a shared one for DDP.
+        return nn.Sequential(self.model) if self.is_shared_out else super()._wrap_model(model, training, dataloader)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The records of each step, the same ones in every process, of which the collator takes this one's share."""
+        loader = DataLoader(self.train_dataset, self.config.batch_size, sampler=self._get_train_sampler(),
+                            collate_fn=self.data_collator, num_workers=self.args.dataloader_num_workers,
+                            persistent_workers=self.args.dataloader_persistent_workers,
+                            pin_memory=self.args.dataloader_pin_memory)
+        return prepare_data_loader(loader, num_processes=1, process_index=0)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         if self.in_order:
             return SequentialSampler(self.train_dataset)
         sizes = prompt_sizes(self.train_dataset, self.scaledown.config.num_memory_tokens)
         return LikeLengthSampler(sizes, self.config.batch_size, self.config.seed)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
-                     num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """The loss of a batch; its parts are summed on the device until they are logged."""
-        record_ids = inputs.pop("record_ids", ())
-        self._step_ids += record_ids
-        losses = self._over_all_processes(model(inputs), inputs)
-        self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
-        if losses.loss.device.type == "cpu":
-            self.losses.check()
-        self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
-                       distillation_loss=losses.distillation_loss,
-                       padding_share=self.scaledown.padding_share(inputs))
-        return losses.loss
-
-    def _over_all_processes(self, losses: Losses, inputs: Mapping[str, Tensor]) -> Losses:
-        """Losses whose mean over the processes, which is what they train on, is that of the global batch.
-
-        Each process knows the mean over its own answer tokens and scores, of which one may have more than another.
-        """
-        if processes.count() == 1:
-            return losses
-        has_score = inputs.get("has_score", inputs["answer_targets"].new_zeros(1))
-        own = torch.stack([(inputs["answer_targets"] != IGNORED).sum(), has_score.sum()]).float()
-        shares = own * processes.count() / processes.summed(own).clamp(min=1)
-        of_tokens, of_scores = (lambda part, share=share: None if part is None else part * share for share in shares)
-        return joined(of_tokens(losses.answer_loss),
-                      (of_scores(losses.reranking_loss), self.config.reranking_loss_weight),
-                      (of_tokens(losses.distillation_loss), self.config.distill_logits))
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any],
+    def training_step(self, model: nn.Module, inputs: list[dict[str, Any]],
                       num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Forward and backward pass.
+        """Forward and backward pass of all parts of a step.
 
         Raises:
             ValueError: where they do not fit into memory, with the batch size that does; where the loss is no number.
         """
         try:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return self._step_in_parts(model, inputs)
         except (MemoryError, RuntimeError) as fault:
             if not guards.is_out_of_memory(fault):
                 raise
@@ -139,15 +127,62 @@ class ScaleDownTrainer(Trainer):
         inputs.clear()
         raise ValueError(self._advice_on_memory())
 
+    def _step_in_parts(self, model: nn.Module, parts: list[dict[str, Any]]) -> Tensor:
+        """The loss of a step, of which each part adds as much as it has of all parts' tokens and scores.
+
+        Gradients are averaged over the processes, hence their number; they meet in the last part alone.
+        """
+        own = torch.stack([counts(part) for part in parts]).to(self.args.device, torch.float32)
+        shares = own * processes.count() / processes.summed(own.sum(0)).clamp(min=1)
+        losses = []
+        for part, share in zip(parts, shares, strict=True):
+            is_last = len(losses) == len(parts) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, share))
+        padding_shares = [self.scaledown.padding_share(part).to(self.args.device) for part in parts]
+        self.parts.add(padding_share=torch.stack(padding_shares).mean())
+        self.parts.end_step()
+        return torch.stack(losses).sum()
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
+                     num_items_in_batch: Tensor | None = None) -> Tensor:
+        """What a part adds to its step's loss: its means times its shares (2,) of the step's tokens and scores.
+
+        The loss's parts are summed on the device until they are logged.
+        """
+        record_ids = inputs.pop("record_ids")
+        self._step_ids += record_ids
+        of_tokens, of_scores = num_items_in_batch
+        means: Losses = model(inputs)
+        losses = joined(means.answer_loss * of_tokens,
+                        (_times(means.reranking_loss, of_scores), self.config.reranking_loss_weight),
+                        (_times(means.distillation_loss, of_tokens), self.config.distill_logits))
+        self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
+        if losses.loss.device.type == "cpu":
+            self.losses.check()
+        self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
+                       distillation_loss=losses.distillation_loss)
+        return losses.loss
+
     def _advice_on_memory(self) -> str:
         def step(records: Sequence[Any]) -> None:
             batch = self.scaledown.processor.collate(records, self.config.answer_tokens,
                                                      with_texts=self.config.distill_logits > 0)
             self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
 
-        examples = self.args.per_device_train_batch_size
+        examples = self.data_collator.part_size
+        if self.is_shared_out:
+            return guards.out_of_memory_of_many(examples, self.config.gradient_accumulation_steps)
         num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
-        return guards.out_of_memory(examples, num_fitting, self.args.gradient_accumulation_steps)
+        return guards.out_of_memory(examples, num_fitting, self.config.gradient_accumulation_steps)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Called when a step that was to be logged is logged; what is measured becomes a row of its own."""
+        with sharding.gathered(self.model):
+            measured = {f"eval_{name}": value for name, value in self._measure().items()}
+        self.log(measured)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
+        return measured
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log with each part of the loss and each learning rate."""
@@ -161,6 +196,7 @@ class ScaleDownTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """Called between clipping and the optimizer's step, which a gradient that is no number would spoil."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = sharding.whole(norm)
         ids, self._step_ids = self._step_ids, []
         self.losses.add(self.state.global_step + 1, ids, torch.as_tensor(norm, device=self.args.device),
                         what="norm of the gradient")
@@ -175,7 +211,8 @@ class ScaleDownTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with sharding.gathered(self.model):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             draft, = (folder / checkpoints.DRAFT).glob("checkpoint-*")
@@ -190,109 +227,33 @@ class ScaleDownTrainer(Trainer):
         return str(Path(self.args.output_dir) / checkpoints.DRAFT)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        with sharding.whole_state(self.optimizer):
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_shared_out:
+            sharding.share_state(self.optimizer.optimizer)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.scaledown.load_trained(Path(resume_from_checkpoint))
 
 
-class _CompressorFirst(TrainerCallback):
-    """Drops the generator's gradients in the first ``steps`` steps."""
-
-    def __init__(self, generator: nn.Module, steps: int) -> None:
-        self.generator, self.steps = generator, steps
-
-    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-                              **kwargs: Any) -> None:
-        """Called when all gradients of a step are there."""
-        if state.global_step < self.steps:
-            self.generator.zero_grad(set_to_none=True)
-
-
-def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
-    """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device needs it.
-
-    Raises:
-        ValueError: where they cannot have one.
-    """
-    if not (wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max):
-        return False
-    if len(choices := model.config.memory_token_choices) > 1:
-        raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
-                         f"{len(choices)} shapes; train one number of memory tokens")
-    if config.distill_logits:
-        raise ValueError("--pad_to_max: --distill_logits reads full texts, whose lengths are not fixed; give one of "
-                         "the two")
-    return True
-
-
-def _collate_to_one_shape(collate: Callable[[Sequence[Any]], dict[str, Any]], shapes: Shapes, batch_size: int,
-                          records: Sequence[Any]) -> dict[str, Any]:
-    return shapes.pad(collate(records), batch_size)
-
-
-class _EvaluationCallback(TrainerCallback):
-    """Evaluates every ``steps`` steps, and puts the figures into the trainer's log."""
-
-    def __init__(self, evaluate: Evaluate, steps: int, log: Callable[[dict[str, float]], None]) -> None:
-        self.evaluate, self.steps, self.log = evaluate, steps, log
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Evaluate where it is due; the run's end is measured by whoever started it."""
-        if state.global_step % self.steps == 0 and state.global_step < state.max_steps:
-            self.log({f"eval_{name}": value for name, value in self.evaluate().items()})
+def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
+    return None if loss is None else loss * share
 
 
 class _Trainable(nn.Module):
     """The model without its ``config``, which the Trainer would take for one of transformers' own and write to."""
 
-    def __init__(self, scaledown: ScaleDownModel) -> None:
+    def __init__(self, scaledown: ScaleDownModel, is_compiled: bool) -> None:
         super().__init__()
         self.scaledown = scaledown
+        self._losses = compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
-        return self.scaledown(batch)
-
-
-class _Mean:
-    """Running means of loss parts and the like, held as tensors so that no step waits for the device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, **values: Tensor | None) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self.sums[name] = self.sums.get(name, 0.0) + value.detach()
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        shares = self.count * processes.count()
-        means = {name: (processes.summed(value) / shares).item() for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
-
-
-def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
-    """The Trainer's own settings for ``config``.
-
-    Raises:
-        ValueError: where the global batch cannot be shared evenly among processes and accumulation steps.
-    """
-    parts = processes.count() * config.gradient_accumulation_steps
-    if config.batch_size % parts:
-        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
-                         f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
-                         f"of {parts}")
-    workers = config.num_workers if config.num_workers is not None else GPU_WORKERS * (model.device.type == "cuda")
-    return TrainingArguments(
-        dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
-        output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
-        per_device_train_batch_size=config.batch_size // parts,
-        gradient_accumulation_steps=config.gradient_accumulation_steps, num_train_epochs=config.num_epochs,
-        max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
-        lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
-        logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-        seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
-        dataloader_pin_memory=model.device.type == "cuda", ddp_find_unused_parameters=True)
+        return self._losses(batch)
