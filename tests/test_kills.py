@@ -22,8 +22,9 @@ from scaledown.data.records import write_records
 from scaledown.data.synthetic import synthetic_records
 
 ROOT = Path(__file__).resolve().parents[1]
-NUM_STEPS, SAVE_STEPS = 40, 4
-NUM_KILLS = 10 if os.environ.get("RELIABILITY") == "full" else 2
+NUM_KILLS, SAVE_STEPS = 10 if os.environ.get("RELIABILITY") == "full" else 2, 4
+NUM_STEPS = SAVE_STEPS * (3 * NUM_KILLS + 4)
+"""A start comes three checkpoints further at most before it is killed, so that the last one too has steps to go."""
 KILLED = """
 import os, signal, sys
 import train
