@@ -28,7 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The script's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", nargs="?", default=EMBEDDED,
-                        help="a folder that training wrote, a Hub id, or 'embedded', the one that ships [embedded]")
+                        help="a folder that training wrote, a Hub id, or one that ships: 'embedded', or "
+                             "'embedded_reranking', which also ranks [embedded]")
     return parser
 
 

@@ -18,8 +18,8 @@ from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, pretraining, processes, run, run_folder
+from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import DEVICES, DTYPES, resolve_device
-from scaledown.training.trainer import pads_to_max
 
 
 def build_parser() -> argparse.ArgumentParser:

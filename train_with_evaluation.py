@@ -19,9 +19,9 @@ from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, processes, run, run_folder
+from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import DEVICES, DTYPES, resolve_device
 from scaledown.training.embedded import recipe
-from scaledown.training.trainer import pads_to_max
 
 LOSS_RECORDS = 100
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)

@@ -119,6 +119,8 @@ class ScaleDownConfig:
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
     lora_dropout: float = setting(0.1, "dropout inside the LoRA adapter")
+    load_in_4bit: bool = setting(False, "hold the generator's frozen weights in 4 bits (needs bitsandbytes)")
+    load_in_8bit: bool = setting(False, "hold the generator's frozen weights in 8 bits (needs bitsandbytes)")
     trust_remote_code: bool = setting(False, "run model code that comes with a Hub model: only for authors you trust")
 
     def __post_init__(self) -> None:
@@ -142,6 +144,8 @@ class ScaleDownConfig:
                           f"largest being --num_memory_tokens, {self.num_memory_tokens}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
+        if self.load_in_4bit and self.load_in_8bit:
+            faults.append("--load_in_4bit and --load_in_8bit contradict each other: give one of them")
         if self.num_layers is not None and self.compressor_type != "n_layers":
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
         if self.compressor_model is not None and self.compressor_type == "n_layers":
@@ -232,10 +236,12 @@ class TrainingConfig:
         "answers do, and falls to 0 by the end")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
+    compile: bool = setting(False, "compile the step for batches of one shape; takes a minute or more at the start")
+    shard: bool = setting(False, "share weights, gradients and optimizer state out among the processes (FSDP2)")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
-    pad_to_max: bool | None = setting(
-        None, "pad every batch to the longest texts of all records, so that all have one shape [on Trainium alone]")
+    pad_to_max: bool | None = setting(None, "pad all batches to the longest texts of all records, to one shape [on "
+                                      "Trainium, and with --compile]")
     logging_steps: int = setting(10, "steps between two lines of the log")
     save_steps: int = setting(500, "steps between two checkpoints")
     seed: int = setting(42, "seed of everything random")

@@ -115,6 +115,23 @@ def test_a_run_on_padded_batches_ends_with_the_same_losses(generator, records, t
     assert logs[1] == pytest.approx(logs[0], abs=1e-5)
 
 
+def test_the_evaluation_loss_has_one_shape_too(generator, records, monkeypatch):
+    model, shapes, found = new_model(generator, enable_reranking=True), set(), {}
+    forward = ScaleDownModel.forward
+
+    def watched(self, batch):
+        shapes.add(tuple((name, tuple(tensor.shape)) for name, tensor in sorted(batch.items())))
+        return forward(self, batch)
+
+    monkeypatch.setattr(ScaleDownModel, "forward", watched)
+    for pad_to_max in (False, True):
+        shapes.clear()
+        config = TrainingConfig(answer_tokens=ANSWER_TOKENS, pad_to_max=pad_to_max)
+        found[pad_to_max] = run.mean_loss(model, records, config, BATCH_SIZE)()
+    assert len(shapes) == 1
+    assert found[True] == pytest.approx(found[False], rel=1e-5)
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (["--num_memory_tokens", "2", "--train_memory_tokens", "1", "2"], "1 2 would give batches of 2 shapes"),
     (["--distill_logits", "1"], "--distill_logits reads full texts")])

@@ -38,4 +38,5 @@ def test_the_notebook_runs_from_top_to_bottom(desk, monkeypatch):
     text = "".join(output.get("text", "") for output in outputs)
     assert len(pictures) == 4
     assert "questions, documents, memory tokens, width: (10, 5, 8, 128)" in text
+    assert "from the best one alone: Grime" in text  # The right answer to "On which river does Pelmouth lie?".
     assert (desk / "training_with_eval" / "report.html").is_file()

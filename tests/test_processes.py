@@ -21,6 +21,18 @@ from scaledown.training import processes
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-6
 NUM_STEPS = 6
+TWICE = """
+import sys, train
+assert train.main(sys.argv[1:]) == 0
+shared = ["--shard", "--train_memory_tokens", "4", "--output_dir", sys.argv[-1] + "_shared"]
+assert train.main([*sys.argv[1:], *shared]) == 0
+try:
+    code = train.main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+sys.exit(code != 2)
+"""
+"""Trains, as DDP and shared out, and once more into a folder that is taken: all processes end, and one says why."""
 
 
 def logged(folder: Path) -> list[dict[str, float]]:
@@ -48,23 +60,28 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_two_processes_in_several_parts_train_as_one(flags: list[str], tmp_path: Path) -> None:
-    """And a batch that is too small for both leaves one of them without a record."""
+    """With a model for each or one that is shared out; a last batch of one record leaves one of them nothing."""
     assert train.main([*flags, "--output_dir", str(tmp_path / "one")]) == 0
+    assert train.main([*flags, "--train_memory_tokens", "4", "--output_dir", str(tmp_path / "one_shared")]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
-               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "train.py", *flags,
+               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(tmp_path / "twice.py"), *flags,
                "--gradient_accumulation_steps", "2"]
+    (tmp_path / "twice.py").write_text(TWICE)
     done = subprocess.run([*command, "--output_dir", str(tmp_path / "two")], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("done: ") == 1
-    for name in ("compressor", "generator"):
-        one, two = (load_file(tmp_path / run / "final" / f"{name}.safetensors") for run in ("one", "two"))
-        torch.testing.assert_close(two, one, atol=TOLERANCE, rtol=0)
-    rows, others = logged(tmp_path / "one"), logged(tmp_path / "two")
-    assert sum("eval_answer_loss" in row for row in rows) == NUM_STEPS // 2 - 1
-    assert sum("reranking_loss" in row for row in rows) == NUM_STEPS
-    for row, other in zip(rows, others, strict=True):
-        assert other == pytest.approx(row, rel=TOLERANCE, abs=TOLERANCE)
+    assert done.stdout.count("done: ") == 2
+    assert done.stderr.count("holds another run") == 1 and "Traceback" not in done.stderr
+    for kind in ("", "_shared"):
+        for name in ("compressor", "generator"):
+            one, two = (load_file(tmp_path / f"{run}{kind}" / "final" / f"{name}.safetensors")
+                        for run in ("one", "two"))
+            torch.testing.assert_close(two, one, atol=TOLERANCE, rtol=0)
+        rows, others = logged(tmp_path / f"one{kind}"), logged(tmp_path / f"two{kind}")
+        assert sum("eval_answer_loss" in row for row in rows) == NUM_STEPS // 2 - 1
+        assert sum("reranking_loss" in row for row in rows) == NUM_STEPS
+        for row, other in zip(rows, others, strict=True):
+            assert other == pytest.approx(row, rel=TOLERANCE, abs=TOLERANCE)
 
 
 class Alone:
@@ -80,7 +97,7 @@ class Alone:
     ({"WORLD_SIZE": "2"}, "this one was started on its own (RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set)"),
     ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
      "the launcher started 2 processes, but this one sees 1"),
-    ({"ACCELERATE_USE_FSDP": "true"}, "FSDP is not supported"),
+    ({"ACCELERATE_USE_FSDP": "true"}, "give --shard"),
     ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1"}, "asked for several processes and started one")])
 def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], environment: dict[str, str],
                                                               message: str, tmp_path: Path,

@@ -108,6 +108,8 @@ def test_the_html_page_is_one_file_with_the_same_content(tmp_path: Path, results
     pictures = re.findall(r"\]\((\w+\.png)\)", markdown)
     assert len(pictures) == 4 and [base64.b64decode(source.removeprefix("data:image/png;base64,"))
                                    for source in page.sources] == [(tmp_path / name).read_bytes() for name in pictures]
+    # On a phone they fit the width; a tap, which needs something that takes the focus, makes one larger.
+    assert html.count('tabindex="0"') == 4 and "img:focus" in html and "min-width" not in html.partition("@media")[0]
     assert "http" not in html and not {"script", "link", "b", "iframe"} & set(page.tags)
     rows = [line for line in markdown.split("\n") if line.startswith("| ")]
     assert len(page.rows) == len([row for row in rows if not row.startswith("| ---")])

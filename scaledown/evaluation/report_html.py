@@ -1,7 +1,7 @@
 """``report.html``: ``report.md`` as one file that needs nothing else, for a browser on a desk or a phone.
 
 Figures lie inside it as data; there is no script and no address. On a narrow screen each table row becomes a card,
-its cells named by the table's header, and figures keep a readable size and are scrolled.
+its cells named by the table's header, and a figure fits the width; a tap makes it large enough to read, to be scrolled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; marg
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 .figure { overflow-x: auto; }
-.figure img { display: block; width: 100%; min-width: 46rem; height: auto; }
+.figure img { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .9rem; }
 th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 th { color: #666; font-weight: 600; }
@@ -32,6 +32,8 @@ pre { overflow-x: auto; background: #f5f5f5; padding: .75rem; }
   tr { border: 1px solid #ccc; border-radius: .4rem; margin: .75rem 0; padding: .25rem 0; }
   td { display: grid; grid-template-columns: 38% 1fr; gap: .5rem; border: 0; }
   td[data-label=""] { display: block; }
+  .figure img { cursor: zoom-in; }
+  .figure img:focus { width: 56rem; cursor: zoom-out; outline: 0; }
   td::before { content: attr(data-label); color: #666; font-weight: 400; }
 }
 """
@@ -52,6 +54,7 @@ def html_page(markdown: str, folder: Path) -> str:
         for child in token.children or ():
             if child.type == "image":
                 child.attrSet("src", _as_data(folder / str(child.attrs["src"])))
+                child.attrSet("tabindex", "0")  # What can have the focus can be tapped.
                 before.attrSet("class", "figure")
     body = reader.renderer.render(tokens, reader.options, {})
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -38,14 +38,8 @@ class Answering:
     device: torch.device
     dtype: torch.dtype
     _stop_ids: list[int]
-
-    def compress(self, questions: Sequence[str], documents: Documents, batch_size: int = 8,
-                 num_memory_tokens: int | None = None, cache: MemoryCache | None = None) -> Memory:
-        """The other half's."""
-        raise NotImplementedError
-
-    def _inference(self) -> AbstractContextManager:
-        raise NotImplementedError
+    compress: Callable[..., Memory]
+    _inference: Callable[[], AbstractContextManager]
 
     def prefill(self, questions: Sequence[str], memory: Memory) -> DecodingState:
         """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` goes on from there."""

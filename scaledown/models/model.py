@@ -60,12 +60,16 @@ class ScaleDownModel(Answering, nn.Module):
                  dtype: torch.dtype | None = None, folder: Path | None = None) -> None:
         super().__init__()
         self.dtype = dtype or torch.float32
+        quantised = parts.quantisation(config, self.dtype, torch.device(device or "cpu"))
         self.reranking_loss_weight = TrainingConfig.reranking_loss_weight
         self.distill_logits = TrainingConfig.distill_logits
         self.readout_loss_weight = TrainingConfig.readout_loss_weight
         base = parts.load_base(config, self.dtype)
         self.config = resolve(config, base.config.num_hidden_layers)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
+        if quantised is not None:
+            # Only now: what the compressor copies and trains must be whole.
+            base = parts.load_base(config, self.dtype, quantised)
         self.generator = Generator(self.config, base)
         tokenizer = parts.load_generator_tokenizer(self.config, folder)
         parts.check_vocabulary(tokenizer, base, folder or self.config.generator_model)
@@ -197,15 +201,18 @@ class ScaleDownModel(Answering, nn.Module):
     @classmethod
     def from_pretrained(cls, name: Path | str, device: torch.device | str | None = None,
                         dtype: torch.dtype | None = None, revision: str | None = None) -> ScaleDownModel:
-        """Load a checkpoint: a folder, a Hub id, or "embedded", the one that ships with the project.
+        """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
+
+        Two ship: "embedded" answers best, "embedded_reranking" also scores documents. Both are of the embedded
+        generator, which knows its own made-up world and little else.
 
         Raises:
             ValueError: where it does not exist, or a file is missing, damaged or of another model.
         """
         folder = checkpoint.find(str(name), revision)
-        model = cls(ScaleDownConfig.load(folder), dtype=dtype, folder=folder)
+        model = cls(ScaleDownConfig.load(folder), device, dtype, folder)
         model.load_trained(folder)
-        return model.to(device or "cpu")
+        return model
 
     def load_trained(self, folder: Path) -> None:
         """Take what was trained from a checkpoint of the same model.
@@ -219,8 +226,8 @@ class ScaleDownModel(Answering, nn.Module):
     def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
         """The generator with its adapter folded in, as a plain model of transformers on the CPU.
 
-        It answers from :meth:`prompt_embeds` what this model answers. The base is read anew, so this model stays as it
-        is and no device has to hold both.
+        It answers from :meth:`prompt_embeds` what this model answers (rounding apart, where this one holds its base in
+        4 or 8 bits). The base is read anew, so this model stays as it is and no device has to hold both.
 
         Args:
             folder: also write it there with its tokenizer, as transformers, vLLM and others load it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,11 +31,17 @@ from scaledown.models.embedded_encoder import embedded_encoder
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
+QUANTISED_DEVICES = ("cpu", "cuda")
 DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
 
 
-def load_base(config: ScaleDownConfig, dtype: torch.dtype) -> PreTrainedModel:
+def load_base(config: ScaleDownConfig, dtype: torch.dtype, quantised: dict[str, Any] | None = None) -> PreTrainedModel:
     """The generator's base weights, by name.
+
+    Args:
+        config: names it.
+        dtype: of its weights.
+        quantised: what :func:`quantisation` gave, to hold its linear maps in few bits.
 
     Raises:
         ValueError: for a family whose decoder layers are not Llama's, or files that cannot be read.
@@ -45,11 +54,31 @@ def load_base(config: ScaleDownConfig, dtype: torch.dtype) -> PreTrainedModel:
     # sdpa takes masks with any heads on any device, and it alone was tested with them.
     model, found = _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
                          trust_remote_code=trust, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
-                         **SAFE_WEIGHTS)
+                         **SAFE_WEIGHTS, **(quantised or {}))
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"{name}: {len(missing)} of its weights are missing, such as {missing[0]}")
     return model
+
+
+def quantisation(config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any] | None:
+    """How transformers loads a base in 4 or 8 bits onto ``device``; None where ``config`` asks for neither.
+
+    Raises:
+        ValueError: where bitsandbytes is not installed, or does not compute on the device.
+    """
+    if not (config.load_in_4bit or config.load_in_8bit):
+        return None
+    flag = "--load_in_4bit" if config.load_in_4bit else "--load_in_8bit"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"{flag} needs bitsandbytes: pip install bitsandbytes")
+    if device.type not in QUANTISED_DEVICES:
+        raise ValueError(f"{flag} works on {' and '.join(QUANTISED_DEVICES)}, not on {device.type}")
+    # It would say before each product that it rounds to float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    bits = BitsAndBytesConfig(load_in_4bit=config.load_in_4bit, load_in_8bit=config.load_in_8bit,
+                              bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": bits, "device_map": {"": device}}
 
 
 def load_generator_tokenizer(config: ScaleDownConfig, checkpoint: Path | None) -> PreTrainedTokenizerBase:

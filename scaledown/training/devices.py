@@ -11,7 +11,11 @@ import ctypes
 import glob
 import importlib
 import importlib.metadata
+import os
+import shutil
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,6 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BFLOAT16_CAPABILITY = (8, 0)
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_COMPILERS = {"neuron": "neuron"}
 _IN_ORDER_OF_CHOICE = ("cuda", "neuron", "mps", "cpu")
 
 
@@ -69,6 +74,21 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def wants_one_shape(device: torch.device) -> bool:
     """Whether ``device`` compiles a program for each shape of a batch, which takes minutes."""
     return device.type == "neuron"
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that what compiles for ``device`` finds what it needs.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        raise ValueError("--compile on a CPU needs a C++ compiler, and there is none (g++ or clang++)")
+
+
+def compiled(step: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """``step`` as one compiled graph for batches of one shape, by the device's own compiler."""
+    return torch.compile(step, backend=_COMPILERS.get(device.type, "inductor"), fullgraph=True, dynamic=False)
 
 
 def keep_freed_memory() -> None:

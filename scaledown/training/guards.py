@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SHOWN_RECORDS = 8
+FLAGS = "--gradient_checkpointing, fewer documents a record, or fewer tokens of each (--compression_rate)"
 ALLOCATION_FAULTS = ("can't allocate memory", "out of memory", "not enough memory")
 
 
@@ -72,10 +73,15 @@ def largest_fitting(step: Callable[[Sequence[Any]], None], records: Sequence[Any
 
 def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> str:
     """What to do, for ``examples`` a pass that did not fit where ``num_fitting`` do."""
-    flags = "--gradient_checkpointing, fewer documents a record, or fewer tokens of each (--compression_rate)"
     if not num_fitting:
-        return f"out of memory: not even one example fits. What helps: a smaller --generator_model, {flags}"
+        return f"out of memory: not even one example fits. What helps: a smaller --generator_model, {FLAGS}"
     steps = accumulation_steps * -(-examples // num_fitting)
     return (f"out of memory with {examples} examples at a time on this device; {num_fitting} of the longest fit: "
             f"--gradient_accumulation_steps {steps} takes as many and trains alike, and --resume goes "
-            f"on with it. What else helps: {flags}")
+            f"on with it. What else helps: {FLAGS}")
+
+
+def out_of_memory_of_many(examples: int, accumulation_steps: int) -> str:
+    """As :func:`out_of_memory` for a model that processes share, of which none can try alone what fits."""
+    return (f"out of memory with {examples} examples at a time on this device. What helps: "
+            f"--gradient_accumulation_steps {2 * accumulation_steps}, with which --resume goes on, and {FLAGS}")

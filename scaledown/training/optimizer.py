@@ -30,7 +30,7 @@ class OptimizerPair(Optimizer):
     """Two optimizers that look like one: they share its parameter groups, so a schedule moves both."""
 
     def __init__(self, first: Optimizer, second: Optimizer) -> None:
-        self._pair = (first, second)
+        self.pair = (first, second)
         super().__init__(self._groups(), {})
         self._share_groups()
 
@@ -40,22 +40,22 @@ class OptimizerPair(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for optimizer in self._pair:
+        for optimizer in self.pair:
             optimizer.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each."""
-        return {"pair": [optimizer.state_dict() for optimizer in self._pair]}
+        return {"pair": [optimizer.state_dict() for optimizer in self.pair]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of each."""
-        for optimizer, state in zip(self._pair, state_dict["pair"], strict=True):
+        for optimizer, state in zip(self.pair, state_dict["pair"], strict=True):
             optimizer.load_state_dict(state)
         self._share_groups()
 
     def _groups(self) -> list[ParameterGroup]:
-        return [group for optimizer in self._pair for group in optimizer.param_groups]
+        return [group for optimizer in self.pair for group in optimizer.param_groups]
 
     def _share_groups(self) -> None:
         self.param_groups = self._groups()

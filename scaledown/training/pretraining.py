@@ -115,6 +115,8 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
     """
     if config.pretrain_steps is None:
         return None
+    if training.shard:
+        raise ValueError("--shard goes with one stage: pretrain without it, and start from that with --init_compressor")
     rate, batch_size = config.pretrain_learning_rate, config.pretrain_batch_size or training.batch_size
     own = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=rate,
                               learning_rate_compressor=rate, batch_size=batch_size, distill_logits=0.0,

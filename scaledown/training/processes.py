@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
+
+from scaledown.cli import USER_ERROR
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes, beside how many they are."""
@@ -19,11 +22,12 @@ def join(device: torch.device) -> torch.device:
     """Join the processes that a launcher started with this one; returns this one's own device.
 
     Raises:
-        ValueError: where the launcher started several, and each would train by itself; where FSDP is asked for.
+        ValueError: where the launcher started several, and each would train by itself; where accelerate's own FSDP
+            is asked for.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise ValueError("FSDP is not supported: layers are read part by part, where its hooks do not gather their "
-                         "weights; launch with DDP (docs/PLATFORMS.md)")
+        raise ValueError("accelerate's own FSDP shares out whole layers, which are never called as such here: launch "
+                         "as for DDP, and give --shard (docs/PLATFORMS.md)")
     if count() == 1:
         if "WORLD_SIZE" not in os.environ and os.environ.keys() >= FELL_BACK:
             raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "
@@ -63,6 +67,27 @@ def say(text: str) -> None:
     """Print, once for all processes."""
     if rank() == 0:
         print(text)
+
+
+def once(do: Callable[[], None]) -> None:
+    """Let process 0 do what is done once, while the others wait for it.
+
+    Raises:
+        ValueError: process 0's own; the others then end without a word, where they would wait for it in vain.
+    """
+    fault = None
+    if rank() == 0:
+        try:
+            do()
+        except (ValueError, OSError) as found:
+            fault = found
+    is_failed = [fault is not None]
+    if is_joined():
+        dist.broadcast_object_list(is_failed)
+    if fault is not None:
+        raise fault
+    if is_failed[0]:
+        raise SystemExit(USER_ERROR)
 
 
 def wait() -> None:

@@ -11,9 +11,11 @@ import torch
 from transformers import set_seed
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.objective import counts
-from scaledown.training import processes
+from scaledown.training import processes, sharding
+from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
@@ -71,8 +73,10 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt
+    sharding.gather(trainer.model)
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / FINAL)
+    processes.wait()
     return trainer.state.log_history
 
 
@@ -81,17 +85,24 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     """A callable that measures the mean losses on ``records``, for the trainer to call as it goes.
 
     Each is the mean over all answers' tokens, all documents with a teacher's score, or all tokens to read out; what
-    there is none of is left out. Several processes share the records.
+    there is none of is left out. Several processes share the records. All batches have one shape where those of the
+    training do.
     """
+    # Of a model that is shared out all processes must call the same parts, else their next steps would not match.
+    rank, count = (0, 1) if config.shard else (processes.rank(), processes.count())
+    shapes = None
+    if pads_to_max(config, model):
+        shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
 
     def measure() -> dict[str, float]:
         was_training = model.training
         model.eval()
         sums, numbers = torch.zeros(len(MEANS), dtype=torch.float64), torch.zeros(len(MEANS), dtype=torch.float64)
         with torch.no_grad():
-            for start in range(processes.rank() * batch_size, len(records), processes.count() * batch_size):
+            for start in range(rank * batch_size, len(records), count * batch_size):
                 batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens,
                                                 with_readout=config.readout_loss_weight > 0)
+                batch = batch if shapes is None else shapes.pad(batch, batch_size)
                 losses, number = model({name: tensor.to(model.device) for name, tensor in batch.items()}), counts(batch)
                 parts = (getattr(losses, name) for name in MEANS)
                 sums += number * torch.tensor([0.0 if part is None else part.item() for part in parts])
@@ -108,7 +119,7 @@ def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str
     differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
                  for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
                                "num_memory_tokens", "train_memory_tokens", "compression_rate", "input_order",
-                               "enable_reranking")
+                               "enable_reranking", "load_in_4bit", "load_in_8bit")
                  if getattr(wanted, field) not in (None, getattr(found, field))]
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")

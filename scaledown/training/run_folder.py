@@ -20,8 +20,8 @@ _LOCKS: dict[Path, FileLock] = {}
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
-NOT_PART_OF_THE_RUN = {"resume", "overwrite", "device", "logging_steps", "num_workers", "gradient_checkpointing",
-                       "gradient_accumulation_steps"}
+NOT_PART_OF_THE_RUN = {"resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers",
+                       "gradient_checkpointing", "shard", "gradient_accumulation_steps"}
 """Settings that may differ when a run goes on: they change no result beyond rounding."""
 
 
@@ -42,9 +42,7 @@ def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, r
             resume, or the run to resume had other settings; where the folder cannot be made, or a run is at work in it.
     """
     folder = Path(folder)
-    if processes.rank() == 0:
-        _claim(folder, run, overwrite, resume)
-    processes.wait()
+    processes.once(lambda: _claim(folder, run, overwrite, resume))
     return checkpoints.last(folder) if resume else None
 
 

@@ -12,15 +12,16 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import Losses, ScaleDownModel
 from scaledown.models.objective import counts, joined
-from scaledown.training import checkpoints, guards, processes
+from scaledown.training import checkpoints, guards, processes, sharding
+from scaledown.training.arguments import pads_to_max, training_arguments
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
-from scaledown.training.devices import wants_one_shape
+from scaledown.training.devices import compiled
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 from scaledown.training.steps import StepCollator
@@ -29,8 +30,6 @@ COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
-GPU_WORKERS = 2
-"""Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -69,7 +68,9 @@ class ScaleDownTrainer(Trainer):
         if pads_to_max(config, model):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
-        super().__init__(model=_Trainable(model), args=arguments, train_dataset=records, data_collator=collate)
+        self.is_shared_out = config.shard and processes.count() > 1
+        super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
+                         data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, True
         self.add_callback(CompressorFirst(model.generator, config.compressor_warmup_steps))
@@ -85,11 +86,17 @@ class ScaleDownTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer, with a learning rate of its own for the generator and for the compressor (table 7)."""
         if self.optimizer is None:
+            if self.is_shared_out:
+                sharding.shard(self.model, self.scaledown)
             groups = self.scaledown.parameter_groups(
                 self.config.learning_rate_generator,
                 compressor_learning_rate(self.config, self.scaledown.config.compressor_type), self.config.weight_decay)
             self.optimizer = build_optimizer(self.config.optimizer, groups, self.scaledown)
         return self.optimizer
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: DataLoader | None = None) -> nn.Module:
+        # Another module than its own keeps the Trainer from wrapping a shared one for DDP.
+        return nn.Sequential(self.model) if self.is_shared_out else super()._wrap_model(model, training, dataloader)
 
     def get_train_dataloader(self) -> DataLoader:
         """The records of each step, the same ones in every process, of which the collator takes this one's share."""
@@ -166,16 +173,20 @@ class ScaleDownTrainer(Trainer):
     def _advice_on_memory(self) -> str:
         def step(records: Sequence[Any]) -> None:
             batch = self.scaledown.processor.collate(records, self.config.answer_tokens,
-                                                     with_texts=self.config.distill_logits > 0)
+                                                     with_texts=self.config.distill_logits > 0,
+                                                     with_readout=self.config.readout_loss_weight > 0)
             self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
 
         examples = self.data_collator.part_size
+        if self.is_shared_out:
+            return guards.out_of_memory_of_many(examples, self.config.gradient_accumulation_steps)
         num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
         return guards.out_of_memory(examples, num_fitting, self.config.gradient_accumulation_steps)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Called when a step that was to be logged is logged; what is measured becomes a row of its own."""
-        measured = {f"eval_{name}": value for name, value in self._measure().items()}
+        with sharding.gathered(self.model):
+            measured = {f"eval_{name}": value for name, value in self._measure().items()}
         self.log(measured)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
         return measured
@@ -192,6 +203,7 @@ class ScaleDownTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """Called between clipping and the optimizer's step, which a gradient that is no number would spoil."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = sharding.whole(norm)
         ids, self._step_ids = self._step_ids, []
         self.losses.add(self.state.global_step + 1, ids, torch.as_tensor(norm, device=self.args.device),
                         what="norm of the gradient")
@@ -206,7 +218,8 @@ class ScaleDownTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with sharding.gathered(self.model):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             draft, = (folder / checkpoints.DRAFT).glob("checkpoint-*")
@@ -221,27 +234,20 @@ class ScaleDownTrainer(Trainer):
         return str(Path(self.args.output_dir) / checkpoints.DRAFT)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            self.scaledown.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        with sharding.whole_state(self.optimizer):
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_shared_out:
+            sharding.share_state(self.optimizer.optimizer)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.scaledown.load_trained(Path(resume_from_checkpoint))
-
-
-def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
-    """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device needs it.
-
-    Raises:
-        ValueError: where they cannot have one.
-    """
-    if not (wants_one_shape(model.device) if config.pad_to_max is None else config.pad_to_max):
-        return False
-    if len(choices := model.config.memory_token_choices) > 1:
-        raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
-                         f"{len(choices)} shapes; train one number of memory tokens")
-    if config.distill_logits:
-        raise ValueError("--pad_to_max: --distill_logits reads full texts, whose lengths are not fixed; give one of "
-                         "the two")
-    return True
 
 
 def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
@@ -251,32 +257,10 @@ def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
 class _Trainable(nn.Module):
     """The model without its ``config``, which the Trainer would take for one of transformers' own and write to."""
 
-    def __init__(self, scaledown: ScaleDownModel) -> None:
+    def __init__(self, scaledown: ScaleDownModel, is_compiled: bool) -> None:
         super().__init__()
         self.scaledown = scaledown
+        self._losses = compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
-        return self.scaledown(batch)
-
-
-def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
-    """The Trainer's own settings for ``config``.
-
-    Raises:
-        ValueError: where the global batch cannot be shared evenly among processes and accumulation steps.
-    """
-    parts = processes.count() * config.gradient_accumulation_steps
-    if config.batch_size % parts:
-        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
-                         f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
-                         f"of {parts}")
-    workers = config.num_workers if config.num_workers is not None else GPU_WORKERS * (model.device.type == "cuda")
-    return TrainingArguments(
-        dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
-        output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
-        per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
-        max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
-        lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
-        logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-        seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
-        dataloader_pin_memory=model.device.type == "cuda", ddp_find_unused_parameters=True)
+        return self._losses(batch)
