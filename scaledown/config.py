@@ -9,13 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scaledown import json_text
+from scaledown.settings import from_dict, positive, require, setting
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -31,54 +29,8 @@ EMBEDDED_RERANKING = "embedded_reranking"
 LARGEST_SEED = 2**32 - 1
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that carries the help text and the choices of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
-
-
-def _require(faults: list[str]) -> None:
-    if faults:
-        raise ValueError("; ".join(faults))
-
-
-def _positive(config: Any, *names: str) -> list[str]:
-    values = ((name, getattr(config, name)) for name in names)
-    return [f"--{name} must be above 0 and finite, got {value}" for name, value in values
-            if value is not None and not 0 < value < math.inf]
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON, where 1.0 may be 1 and a tuple is a list, fits an annotation."""
-    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        if typing.get_origin(kind) is tuple:
-            inner = typing.get_args(kind)[0]
-            if isinstance(value, list | tuple) and all(_has_type(each, inner) for each in value):
-                return True
-        elif type(value) is kind or (kind is float and type(value) is int):
-            return True
-    return False
-
-
 def _spaced(numbers: tuple[int, ...]) -> str:
     return " ".join(map(str, numbers))
-
-
-def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
-    """Build config ``cls`` from ``values``; a key it does not know is an error that names ``source``.
-
-    Raises:
-        ValueError: for unknown keys, values of another type, or values that the config itself refuses.
-    """
-    hints = typing.get_type_hints(cls)
-    wrong = [f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}"
-             for name, value in values.items() if name in hints and not _has_type(value, hints[name])]
-    if wrong:
-        raise ValueError(f"{source}: {'; '.join(wrong)}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
-                         f"has {sorted(known)}")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -112,9 +64,10 @@ class ScaleDownConfig:
         None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
     memory_norm: bool = setting(
         False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
-    memory_init: str = setting(
-        "tokens", "how memory rows start: drawn like token embeddings, or (n_layers, and what is made of the embedded "
-        "generator) as the tokens after which it would answer, with nothing changed behind the layers", MEMORY_INITS)
+    memory_init: str | None = setting(
+        None, "how memory rows start: drawn like token embeddings, or (compressors made of the generator) as the "
+        "tokens after which it would answer, with nothing changed behind the layers [reply with the embedded "
+        "generator's own layers, else tokens]", MEMORY_INITS)
     mlp_width: int = setting(8096, "hidden width of the MLP behind a modernbert or llm compressor (paper, section 3)")
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
@@ -124,12 +77,12 @@ class ScaleDownConfig:
     trust_remote_code: bool = setting(False, "run model code that comes with a Hub model: only for authors you trust")
 
     def __post_init__(self) -> None:
-        faults = _positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
+        faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                            "lora_rank", "lora_alpha")
         if self.compressor_type not in COMPRESSOR_TYPES:
             faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, "
                           f"got {self.compressor_type!r}")
-        if self.memory_init not in MEMORY_INITS:
+        if self.memory_init not in (None, *MEMORY_INITS):
             faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
         if self.input_order not in INPUT_ORDERS:
             faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
@@ -151,7 +104,7 @@ class ScaleDownConfig:
         if self.compressor_model is not None and self.compressor_type == "n_layers":
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
-        _require(faults)
+        require(faults)
 
     @property
     def reads_as_generator(self) -> bool:
@@ -247,7 +200,7 @@ class TrainingConfig:
     seed: int = setting(42, "seed of everything random")
 
     def __post_init__(self) -> None:
-        faults = _positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
+        faults = positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
                            "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
                            "answer_tokens", "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
@@ -263,7 +216,7 @@ class TrainingConfig:
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
             faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
                           f"{self.gradient_accumulation_steps} equal parts")
-        _require(faults)
+        require(faults)
 
 
 @dataclass(frozen=True)
@@ -285,7 +238,7 @@ class PretrainingConfig:
     pretrain_auto_encoding_share: float = setting(0.5, "share of spans to give back; after the others the text goes on")
 
     def __post_init__(self) -> None:
-        faults = _positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
+        faults = positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
                            "pretrain_shortest_words", "pretrain_longest_words")
         if self.pretrain_data is not None and self.pretrain_steps is None:
             faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
@@ -295,7 +248,7 @@ class PretrainingConfig:
         if not 0 <= self.pretrain_auto_encoding_share <= 1:
             faults.append("--pretrain_auto_encoding_share must be between 0 and 1, got "
                           f"{self.pretrain_auto_encoding_share}")
-        _require(faults)
+        require(faults)
 
 
 @dataclass(frozen=True)
@@ -309,4 +262,4 @@ class EvaluationConfig:
     bootstrap_resamples: int = setting(1000, "resamples behind each 95% interval")
 
     def __post_init__(self) -> None:
-        _require(_positive(self, *(field.name for field in dataclasses.fields(self))))
+        require(positive(self, *(field.name for field in dataclasses.fields(self))))

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
-from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, setting
+from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.settings import setting
 
 
 @dataclass(frozen=True)

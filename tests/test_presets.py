@@ -51,7 +51,7 @@ def test_without_a_preset_nothing_changes():
 
 def test_the_embedded_generator_keeps_its_recipe_under_another_preset():
     args = train_with_evaluation.parse(["--preset", "laptop", "--generator_model", "embedded"])
-    assert args.memory_init == "reply" and args.batch_size == PRESETS["laptop"]["batch_size"]
+    assert args.memory_norm and args.batch_size == PRESETS["laptop"]["batch_size"]
 
 
 def test_training_alone_gets_no_settings_of_the_evaluation():

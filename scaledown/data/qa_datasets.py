@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scaledown import hub
-from scaledown.config import setting
 from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS, Paragraph, Passage, PassageSplitter, TokenCounter
 from scaledown.data.qa.gold import Candidate, cut_paragraphs, find_gold
 from scaledown.data.qa.halves import Half, split_in_halves
@@ -23,6 +22,7 @@ from scaledown.data.qa.hard_negatives import HardNegatives
 from scaledown.data.qa.reading import read_questions
 from scaledown.data.qa.sources import HUB_DATASETS, open_hub, open_local
 from scaledown.data.records import Record
+from scaledown.settings import positive, require, setting
 
 ALL = "all"
 EVAL_SHARE = 5
@@ -50,12 +50,10 @@ class QADatasetConfig:
     seed: int = setting(42, "seed of everything random")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}" for name in ("num_examples", "num_documents")
-                  if getattr(self, name) < 1]
+        faults = positive(self, "num_examples", "num_documents")
         if self.passage_tokens < SMALLEST_PASSAGE_TOKENS:
             faults.append(f"--passage_tokens must be at least {SMALLEST_PASSAGE_TOKENS}, got {self.passage_tokens}")
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
     @property
     def num_eval_examples(self) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import hub, json_text
-from scaledown.config import setting
 from scaledown.data.lines import Faults
 from scaledown.data.records import SHOWN_FAULTS
+from scaledown.settings import positive, require, setting
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
 TEXT_NAMES = ("query", "question", "text", "input", "question_text")
@@ -41,11 +41,7 @@ class QueriesConfig:
         given = [self.queries_file is not None, self.num_synthetic_queries is not None, self.download_ms_marco]
         faults = [] if sum(given) == 1 else [
             f"give one of --queries_file, --num_synthetic_queries and --download_ms_marco, not {sum(given) or 'none'}"]
-        faults += [f"--{name} must be above 0, got {getattr(self, name)}"
-                   for name in ("num_synthetic_queries", "max_queries")
-                   if getattr(self, name) is not None and getattr(self, name) < 1]
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults + positive(self, "num_synthetic_queries", "max_queries"))
 
 
 @dataclass(frozen=True)

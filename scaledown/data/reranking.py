@@ -18,11 +18,11 @@ from typing import Any
 from tqdm import tqdm
 
 from scaledown.cli import add_flags, command, config_from
-from scaledown.config import setting
 from scaledown.data import fingerprints
 from scaledown.data.append_log import AppendLog, key_of
 from scaledown.data.records import Record, read_records, write_records
 from scaledown.hub import SAFE_WEIGHTS, locate
+from scaledown.settings import setting
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
 WHAT_WORKS = ("What works without it: a local folder, such as the one that "

@@ -23,6 +23,7 @@ from scaledown.evaluation.benchmark_systems import Bench, Preset, preset
 from scaledown.evaluation.known_shapes import config_of
 from scaledown.evaluation.run_information import run_information
 from scaledown.models.n_layers import resolve_num_layers
+from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device
 
@@ -50,17 +51,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """Raise ValueError for settings that make no sense, all of them together."""
-    faults = [f"--{name} must be above 0, got {getattr(args, name)}"
-              for name in ("batch_size", "query_tokens", "document_tokens", "answer_tokens", "rounds")
-              if getattr(args, name) < 1]
+    faults = positive(args, "batch_size", "query_tokens", "document_tokens", "answer_tokens", "rounds")
     faults += [f"--num_documents must be above 0, got {count}" for count in args.num_documents if count < 1]
     if args.document_tokens % MEMORY_TOKENS:
         faults.append(f"--document_tokens must be a multiple of the {MEMORY_TOKENS} memory tokens, "
                       f"got {args.document_tokens}")
     if args.records and args.what == "inference":
         faults.append("--records belongs to training")
-    if faults:
-        raise ValueError("; ".join(faults))
+    require(faults)
 
 
 def build(args: argparse.Namespace) -> Bench:

@@ -32,6 +32,7 @@ from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
 from scaledown.evaluation.measured_flops import measured_flops, model_without_values
 from scaledown.evaluation.model_cost import encoder_shape, llm_shape
 from scaledown.models.n_layers import resolve_num_layers
+from scaledown.settings import positive, require
 from scaledown.training import run_folder
 
 MEBI = 2**20
@@ -91,10 +92,7 @@ def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
     """
     names = ("num_documents", "query_tokens", "document_tokens", "system_tokens", "lora_rank")
     faults = [f"--{name} must be at least 0, got {getattr(args, name)}" for name in names if getattr(args, name) < 0]
-    faults += [f"--{name} must be above 0, got {getattr(args, name)}" for name in ("num_memory_tokens", "answer_tokens")
-               if getattr(args, name) < 1]
-    if faults:
-        raise ValueError("; ".join(faults))
+    require(faults + positive(args, "num_memory_tokens", "answer_tokens"))
     outside = args.system_tokens + args.query_tokens
     memory = TokenCounts(args.query_tokens, args.document_tokens, args.num_documents, args.num_memory_tokens,
                          outside + args.num_documents * args.num_memory_tokens, args.answer_tokens)

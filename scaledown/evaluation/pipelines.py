@@ -30,6 +30,7 @@ from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.models.selection import AUTO, by_score
+from scaledown.settings import positive, require
 from scaledown.training.devices import DEVICES, resolve_device
 
 DEFAULT_KEPT = 5
@@ -118,10 +119,7 @@ def load_records(args: argparse.Namespace, num_records: int) -> list[Record]:
     Raises:
         ValueError: for a count below 1, or a file that cannot be read.
     """
-    faults = [f"--{name} must be above 0, got {getattr(args, name)}" for name in ("num_candidates", "num_kept")
-              if getattr(args, name) < 1]
-    if faults:
-        raise ValueError("; ".join(faults))
+    require(positive(args, "num_candidates", "num_kept"))
     if args.data:
         return read_records(args.data)[:num_records]
     return list(ranking_records(num_records, EMBEDDED_SEED, "eval", args.num_candidates))

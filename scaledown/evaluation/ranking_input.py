@@ -6,11 +6,11 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scaledown.config import setting
 from scaledown.data.ranking_task import Collection, RankingTask, collection, of_records, read_texts
 from scaledown.data.records import Record, read_records
 from scaledown.data.synthetic_ranking import qrels_of, ranking_records
 from scaledown.data.trec import read_qrels, read_run
+from scaledown.settings import positive, require, setting
 
 EMBEDDED_SEED = 4242
 """Of the embedded world's evaluation questions; calibration takes others."""
@@ -33,8 +33,7 @@ class RankingInput:
     num_queries: int = setting(500, "queries, the first ones")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}" for name in ("num_candidates", "num_queries")
-                  if getattr(self, name) < 1]
+        faults = positive(self, "num_candidates", "num_queries")
         if (self.corpus is None) != (self.queries is None) or (self.corpus and not self.qrels):
             faults.append("--corpus, --queries and --qrels go together")
         if self.data and self.corpus:
@@ -43,8 +42,7 @@ class RankingInput:
             faults.append("--run and --judged choose documents of a corpus; give --corpus or a BEIR folder as --data")
         if self.run and self.judged:
             faults.append("--run and --judged are two ways to choose documents; give one")
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
     @property
     def _has_corpus(self) -> bool:

@@ -34,13 +34,14 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
 
 
 def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConfig:
-    """``config`` with nothing left open: the number of layers, the compressor's model and the commits on the Hub.
+    """``config`` with nothing left open: layers, the memory's start, the compressor's model and commits on the Hub.
 
     Raises:
         ValueError: for more layers than the generator has, or names that cannot be reached.
     """
     revision = resolve_revision(config.generator_model, config.generator_revision)
-    config = dataclasses.replace(config, generator_revision=revision)
+    suits = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
+    config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or suits)
     if config.compressor_type == "n_layers":
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
     name = parts.compressor_model_name(config)

@@ -90,7 +90,8 @@ def start_mlp_as_identity(mlp: nn.Sequential) -> None:
     inner, _, outer = mlp
     size = inner.in_features
     if outer.out_features != size or inner.out_features < 2 * size:
-        raise ValueError(f"--memory_init reply needs an --mlp_width of at least {2 * size}, got {inner.out_features}")
+        raise ValueError(f"--mlp_width {inner.out_features}: the memory starts as the reply's tokens, which takes at "
+                         f"least {2 * size}; make it wider, or give --memory_init tokens")
     both_signs = torch.cat([torch.eye(size), -torch.eye(size)])
     with torch.no_grad():
         inner.weight[:2 * size] = both_signs

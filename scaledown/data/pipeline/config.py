@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, setting
+from scaledown.config import DEFAULT_GENERATOR, EMBEDDED
 from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS
 from scaledown.data.queries import QueriesConfig
 from scaledown.data.reranking import RerankerConfig
 from scaledown.data.retrieval import RetrievalConfig
 from scaledown.data.teacher import TeacherConfig
+from scaledown.settings import positive, require, setting
 
 STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")
 MOST_EVAL_QUERIES = 2000
@@ -36,12 +37,10 @@ class CorpusConfig:
     strict: bool = setting(False, "stop where a line of the corpus is damaged, instead of leaving it out")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}" for name in ("max_corpus_size",
-                  "passage_words") if getattr(self, name) is not None and getattr(self, name) < 1]
+        faults = positive(self, "max_corpus_size", "passage_words")
         if self.passage_tokens < SMALLEST_PASSAGE_TOKENS:
             faults.append(f"--passage_tokens must be at least {SMALLEST_PASSAGE_TOKENS}, got {self.passage_tokens}")
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ class RecordsConfig:
     last_stage: str = setting("records", "stop after this stage; a later run goes on from there", STAGES)
 
     def __post_init__(self) -> None:
+        faults = positive(self, "top_k_reranking")
         if not 0 <= self.eval_share < 1:
-            raise ValueError(f"--eval_share must be at least 0 and below 1, got {self.eval_share}")
-        if self.top_k_reranking < 1:
-            raise ValueError(f"--top_k_reranking must be above 0, got {self.top_k_reranking}")
+            faults.append(f"--eval_share must be at least 0 and below 1, got {self.eval_share}")
         if self.last_stage not in STAGES:
-            raise ValueError(f"--last_stage must be one of {', '.join(STAGES)}, got {self.last_stage!r}")
+            faults.append(f"--last_stage must be one of {', '.join(STAGES)}, got {self.last_stage!r}")
+        require(faults)
 
     @property
     def work_folder(self) -> Path:
@@ -93,8 +92,7 @@ class PipelineConfig:
             faults.append("--corpus_path is missing: give the file, folder or Hub dataset that passages come from")
         if self.records.last_stage == "reranking" and not self.records.enable_reranking:
             faults.append("--last_stage reranking needs --enable_reranking")
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
     @property
     def generator(self) -> str:

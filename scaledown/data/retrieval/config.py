@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scaledown.config import setting
 from scaledown.data.addresses import url_faults
+from scaledown.settings import positive, require, setting
 
 RETRIEVERS = ("bm25", "splade", "dense", "run")
 DEFAULT_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}
@@ -31,8 +31,7 @@ class RetrievalConfig:
     top_k_retrieval: int = setting(20, "passages found for each query")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
-                  for name in ("retriever_batch_size", "top_k_retrieval") if getattr(self, name) < 1]
+        faults = positive(self, "retriever_batch_size", "top_k_retrieval")
         if self.retriever not in RETRIEVERS:
             faults.append(f"--retriever must be one of {', '.join(RETRIEVERS)}, got {self.retriever!r}")
         belongs = {"retriever_model": ("splade", "dense"), "retriever_revision": ("splade", "dense"),
@@ -46,8 +45,7 @@ class RetrievalConfig:
             faults.append("--faiss_index and --index_url are two places for the same vectors: give one")
         if self.index_url is not None and "://" in self.index_url:
             faults += url_faults("--index_url", self.index_url, "http://localhost:6333", "QDRANT_API_KEY")
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
     @property
     def model(self) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scaledown.config import setting
 from scaledown.data.addresses import url_faults
+from scaledown.settings import positive, require, setting
 
 Question = tuple[str, Sequence[str]]
 """A query and its documents."""
@@ -31,13 +31,11 @@ class TeacherConfig:
     teacher_patience_seconds: float = setting(600.0, "how long a question that fails is asked again before giving up")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
-                  for name in ("teacher_concurrency", "teacher_batch_size", "teacher_max_new_tokens",
-                               "teacher_timeout_seconds", "teacher_patience_seconds") if getattr(self, name) <= 0]
+        faults = positive(self, "teacher_concurrency", "teacher_batch_size", "teacher_max_new_tokens",
+                          "teacher_timeout_seconds", "teacher_patience_seconds")
         if self.teacher_url is not None:
             faults += self._url_faults(self.teacher_url)
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
     def _url_faults(self, url: str) -> list[str]:
         faults = url_faults("--teacher_url", url, "http://localhost:8000/v1", "OPENAI_API_KEY")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from scaledown.config import setting
+from scaledown.settings import positive, require, setting
 
 EMBEDDING_SCALE = 38.4
 """A token's first logit for itself, whatever the width: with tied embeddings it is their spread times the width."""
@@ -35,14 +35,13 @@ class PretrainConfig:
     seed: int = setting(42, "seed of weights and batches")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {value}" for name, value in asdict(self).items()
-                  if name not in ("seed", "text_loss_weight") and not value > 0]
+        may_be_zero = {"seed", "text_loss_weight"}
+        faults = positive(self, *(field.name for field in fields(self) if field.name not in may_be_zero))
         if self.num_heads > 0 and self.hidden_size % (2 * self.num_heads):
             faults.append(f"--hidden_size {self.hidden_size} must be a multiple of twice --num_heads {self.num_heads}")
         if 0 < self.vocabulary_tokens < SMALLEST_VOCABULARY:
             faults.append(f"--vocabulary_tokens must be at least {SMALLEST_VOCABULARY}, got {self.vocabulary_tokens}")
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(faults)
 
 
 def build_generator(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:

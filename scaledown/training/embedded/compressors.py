@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig, setting
+from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.models.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
+from scaledown.settings import positive, require, setting
 from scaledown.training import checkpoints, run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
@@ -42,10 +43,7 @@ class StageSteps:
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}" for name in ("many_steps", "last_steps")
-                  if getattr(self, name) < 1]
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(positive(self, "many_steps", "last_steps"))
 
 
 @dataclass(frozen=True)

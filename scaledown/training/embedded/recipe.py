@@ -9,9 +9,9 @@ from scaledown.data.records import Record
 from scaledown.data.synthetic import Difficulty, synthetic_records
 
 MODEL: dict[str, dict[str, Any]] = {
-    "n_layers": {"memory_norm": True, "lora_dropout": 0.0, "memory_init": "reply", "num_layers": 4},
-    "modernbert": {"memory_norm": True, "lora_dropout": 0.0, "memory_init": "reply", "mlp_width": 512},
-    "llm": {"memory_norm": True, "lora_dropout": 0.0, "memory_init": "reply", "mlp_width": 512},
+    "n_layers": {"memory_norm": True, "lora_dropout": 0.0, "num_layers": 4},
+    "modernbert": {"memory_norm": True, "lora_dropout": 0.0, "mlp_width": 512},
+    "llm": {"memory_norm": True, "lora_dropout": 0.0, "mlp_width": 512},
 }
 """Model settings that differ from the paper's at this size, by compressor type.
 

@@ -19,11 +19,12 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, setting
+from scaledown.config import EMBEDDED
 from scaledown.data.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
+from scaledown.settings import positive, require, setting
 from scaledown.training.devices import keep_freed_memory
 from scaledown.training.embedded import recipe
 from scaledown.training.embedded.batches import UNKNOWN
@@ -44,11 +45,7 @@ class RerankerTrainingConfig:
     seed: int = setting(42, "seed of the questions, of their order and of the head")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
-                  for name in ("num_name_questions", "num_questions", "num_candidates", "batch_size", "learning_rate")
-                  if getattr(self, name) <= 0]
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(positive(self, "num_name_questions", "num_questions", "num_candidates", "batch_size", "learning_rate"))
 
 
 def build_cross_encoder(seed: int) -> Any:

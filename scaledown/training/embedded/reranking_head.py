@@ -18,13 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, TrainingConfig, setting
+from scaledown.config import EMBEDDED, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.data.reranking import Reranker, RerankerConfig, pairs_of, score_pairs, with_scores
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.models.compressor import Compressed
 from scaledown.models.model import ScaleDownModel
+from scaledown.settings import positive, require, setting
 from scaledown.training.devices import keep_freed_memory
 from scaledown.training.embedded import recipe
 from scaledown.training.optimizer import build_optimizer
@@ -46,11 +47,8 @@ class HeadTrainingConfig:
     seed: int = setting(TrainingConfig.seed, "seed of the questions and of the head")
 
     def __post_init__(self) -> None:
-        faults = [f"--{name} must be above 0, got {getattr(self, name)}"
-                  for name in ("name_steps", "candidate_steps", "num_candidates", "learning_rate",
-                               "reranking_loss_weight") if getattr(self, name) <= 0]
-        if faults:
-            raise ValueError("; ".join(faults))
+        require(positive(self, "name_steps", "candidate_steps", "num_candidates", "learning_rate",
+                         "reranking_loss_weight"))
 
 
 @dataclass(frozen=True)
