@@ -36,7 +36,7 @@ def test_half_of_the_later_records_are_candidates_and_all_have_scores():
 
 
 def test_scores_are_learnt_with_less_and_less_weight_beside_the_readout():
-    lessons, many_documents, last = stages(StageSteps(many_steps=2, last_steps=1))
+    lessons, many_documents, last = stages(StageSteps(many_steps=2, last_steps=1), "modernbert")
     assert [stage.name for stage in (lessons, many_documents, last)] == ["lessons", "many", "last"]
     assert [stage.has_scores for stage in (lessons, many_documents, last)] == [False, True, True]
     assert len(many_documents.records) == 2 * len(last.records) == 16

@@ -57,7 +57,6 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
     "--num_synthetic_queries 200": "fewer queries, and times of the machine",
 }
 NOT_OURS = {"--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
-NOT_YET = {"--load_in_4bit", "--load_in_8bit", "--compile"}
 TRIALS = {"how the embedded N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
 OTHER_PROGRAMS = {"pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
@@ -192,7 +191,7 @@ def test_every_path_of_the_project_that_is_named_exists(path):
 
 
 def test_every_flag_that_is_named_is_one_of_a_command():
-    known = {flag for parser in guides.parsers() for flag in parser._option_string_actions} | NOT_OURS | NOT_YET
+    known = {flag for parser in guides.parsers() for flag in parser._option_string_actions} | NOT_OURS
     for path in GUIDES:
         if path.name != LOG:
             named = {flag for code in guides.inline_code(path) for flag in re.findall(r"(?<!\S)--[a-z]\w+", code)}

@@ -13,6 +13,7 @@ from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.generator import READOUT_SHARPNESS
 from scaledown.models.head_loss import IGNORED
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.processor import UNSTATED
 from scaledown.training import pretraining, run
 
 NUM_MEMORY_TOKENS = 3
@@ -42,12 +43,13 @@ def test_each_document_states_the_answer_or_one_of_its_aliases_or_nothing() -> N
 
 def test_the_memory_is_to_say_what_its_document_states_and_no_more(generator: str) -> None:
     processor = build(generator).processor
-    ada = processor.tokenizer("Ada", add_special_tokens=False).input_ids
     end, rest = processor.prompt.end_id, [IGNORED] * NUM_MEMORY_TOKENS
-    said, nothing = (ids + rest[len(ids):] for ids in ((ada + [end])[:NUM_MEMORY_TOKENS], [end]))
+    ada, unknown = processor.tokenizer(["Ada", UNSTATED], add_special_tokens=False).input_ids
+    said, nothing = ((ids + [end] + rest)[:NUM_MEMORY_TOKENS] for ids in (ada, unknown))
     assert processor.readout_targets(RECORDS, NUM_MEMORY_TOKENS).tolist() == [
         nothing, said, nothing, said, rest, rest, rest]
-    assert processor.readout_targets(RECORDS[:2], 1).tolist() == [[end], ada[:1], [end], ada[:1]]
+    assert processor.readout_targets(RECORDS[:2], 1).tolist() == [
+        unknown[:1], ada[:1], unknown[:1], ada[:1]]
     assert processor.readout_targets(RECORDS[4:], 2).shape == (0, 2)
 
 
@@ -90,8 +92,8 @@ def test_it_is_logged_and_trained_and_left_out_of_pretraining(generator: str, tm
     config = TrainingConfig(batch_size=2, max_steps=2, logging_steps=1, readout_loss_weight=0.25)
     rows = [row for row in run.train(model, config, RECORDS[:4], tmp_path) if "answer_loss" in row]
     assert len(rows) == 2
-    for row in rows:
-        assert row["loss"] == pytest.approx(row["answer_loss"] + 0.25 * row["readout_loss"], rel=1e-3)
+    for row, weight in zip(rows, (0.25, 0.125), strict=True):
+        assert row["loss"] == pytest.approx(row["answer_loss"] + weight * row["readout_loss"], rel=1e-3)
     texts = tmp_path / "texts.txt"
     texts.write_text("a b c d e f g h i j k l\n")
     stage = pretraining.prepare(PretrainingConfig(pretrain_steps=1, pretrain_data=str(texts)), config, 24, tmp_path)

@@ -23,6 +23,8 @@ MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
 SEPARATOR = -2
 """Placeholder in prompt ids: the separator row between two documents goes here."""
+UNSTATED = "unknown"
+"""What the memory of a document that does not state the answer is to say, where it is to say something."""
 SHOWN_CHARACTERS = 80
 """So much of a question is shown in a warning."""
 
@@ -111,14 +113,14 @@ class Processor:
     def readout_targets(self, records: Iterable[Any], num_memory_tokens: int) -> Tensor:
         """What the memory of each document is to say by itself, token by token: (P, num_memory_tokens).
 
-        A document that states the answer is to say it, as far as it goes, and another of the same record only what
-        ends an answer. Where no document of a record states it, as with answers in a teacher's own words, nothing is
-        asked for.
+        A document that states the answer is to say it, as far as it goes, and another of the same record ``UNSTATED``.
+        Where no document of a record states it, as with answers in a teacher's own words, nothing is asked for.
         """
         rows = []
         for record in records:
             stated = record.stated_answers
-            rows += [self.answer_ids(answer, num_memory_tokens) if any(stated) else [] for answer in stated]
+            asks = any(stated)
+            rows += [self.answer_ids(answer or UNSTATED, num_memory_tokens) if asks else [] for answer in stated]
         return torch.tensor([ids + [IGNORED] * (num_memory_tokens - len(ids)) for ids in rows],
                             dtype=torch.long).view(-1, num_memory_tokens)
 

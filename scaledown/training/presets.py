@@ -41,6 +41,6 @@ def settings(preset: str | None, compressor_type: str, *configs: type) -> dict[s
     """
     if preset is None:
         return {}
-    own = recipe.MODEL[compressor_type] if preset == DEMO else {}
+    own = recipe.MODEL[compressor_type] | recipe.training(compressor_type) if preset == DEMO else {}
     fields = {field.name for config in configs for field in dataclasses.fields(config)}
     return {name: value for name, value in (PRESETS[preset] | own).items() if name in fields}

@@ -56,9 +56,10 @@ class Stage:
     has_scores: bool = False
 
 
-def stages(steps: StageSteps) -> Iterator[Stage]:
+def stages(steps: StageSteps, compressor_type: str) -> Iterator[Stage]:
     """What a compressor goes through; each stage starts where the one before it ended."""
-    base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25})
+    base = TrainingConfig(**recipe.training(compressor_type) | {"seed": steps.seed, "save_steps": 200,
+                                                                "logging_steps": 25})
     yield Stage("lessons", recipe.lessons(steps.seed), base)
     for number, (name, num_steps, weight) in enumerate((("many", steps.many_steps, MANY_WEIGHT),
                                                         ("last", steps.last_steps, base.reranking_loss_weight))):
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    for stage in stages(steps):
+    for stage in stages(steps, args.compressor_type):
         if stage.has_scores or not args.init_compressor:
             train(stage, model, folder / stage.name)
     print(f"done: {folder / stage.name / run.FINAL}")
