@@ -30,6 +30,7 @@ from scaledown.training.embedded import recipe
 
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)
+READOUT_WEIGHT = 1.0
 MANY_WEIGHT = 0.2
 """Weight of the reranking loss while scores are still as good as guessed; the last stage has the usual one."""
 
@@ -56,16 +57,19 @@ class Stage:
     has_scores: bool = False
 
 
-def stages(steps: StageSteps, compressor_type: str) -> Iterator[Stage]:
-    """What a compressor goes through; each stage starts where the one before it ended."""
-    base = TrainingConfig(**recipe.training(compressor_type) | {"seed": steps.seed, "save_steps": 200,
-                                                                "logging_steps": 25})
-    yield Stage("lessons", recipe.lessons(steps.seed), base)
-    for number, (name, num_steps, weight) in enumerate((("many", steps.many_steps, MANY_WEIGHT),
-                                                        ("last", steps.last_steps, base.reranking_loss_weight))):
-        training = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3,
-                                       reranking_loss_weight=weight)
-        yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), training, has_scores=True)
+def stages(steps: StageSteps) -> Iterator[Stage]:
+    """What a compressor goes through; each stage starts where the one before it ended.
+
+    A memory that says of each document whether it states the answer is half way to its score: so all read it out.
+    """
+    base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25})
+    read_out = dataclasses.replace(base, readout_loss_weight=READOUT_WEIGHT)
+    yield Stage("lessons", recipe.lessons(steps.seed), read_out)
+    for number, (name, num_steps, training) in enumerate((
+            ("many", steps.many_steps, dataclasses.replace(read_out, reranking_loss_weight=MANY_WEIGHT)),
+            ("last", steps.last_steps, base))):
+        slower = dataclasses.replace(training, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
+        yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), slower, has_scores=True)
 
 
 def many(num_records: int, seed: int) -> list[Record]:
@@ -113,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    for stage in stages(steps, args.compressor_type):
+    for stage in stages(steps):
         if stage.has_scores or not args.init_compressor:
             train(stage, model, folder / stage.name)
     print(f"done: {folder / stage.name / run.FINAL}")
