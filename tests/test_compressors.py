@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.embedded.compressors import StageSteps, main, many, stages
 
-FEW = ["--many_steps", "1", "--last_steps", "3"]
+FEW = ["--enable_reranking", "--name_steps", "1", "--many_steps", "1", "--last_steps", "3"]
 
 
 def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
@@ -36,12 +38,16 @@ def test_half_of_the_later_records_are_candidates_and_all_have_scores():
 
 
 def test_scores_are_learnt_with_less_and_less_weight_beside_the_readout():
-    lessons, many_documents, last = stages(StageSteps(many_steps=2, last_steps=1))
-    assert [stage.name for stage in (lessons, many_documents, last)] == ["lessons", "many", "last"]
-    assert [stage.has_scores for stage in (lessons, many_documents, last)] == [False, True, True]
-    assert len(many_documents.records) == 2 * len(last.records) == 16
-    assert many_documents.training.reranking_loss_weight > last.training.reranking_loss_weight > 0
-    assert [stage.training.readout_loss_weight > 0 for stage in (lessons, many_documents, last)] == [True, True, False]
+    steps = StageSteps(enable_reranking=True, name_steps=1, many_steps=2, last_steps=1)
+    lessons, names, many_documents, last = found = list(stages(steps))
+    assert [stage.name for stage in found] == ["lessons", "names", "many", "last"]
+    assert len(names.records) == len(many_documents.records) == 2 * len(last.records) == 16
+    weights = [stage.training.reranking_loss_weight for stage in found[1:]]
+    assert weights == sorted(weights, reverse=True) and weights[-1] > 0
+    assert [stage.training.readout_loss_weight > 0 for stage in found] == [True, True, True, False]
+    others = list(stages(dataclasses.replace(steps, enable_reranking=False)))
+    assert [stage.name for stage in others] == ["lessons", "many", "last"]
+    assert others[1].records == many_documents.records and others[2].records == last.records
 
 
 def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys):
@@ -55,7 +61,7 @@ def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tm
     shipped = ScaleDownModel.from_pretrained("embedded")
     assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
     assert main(flags) == 0
-    assert capsys.readouterr().out.count("done already") == 2
+    assert capsys.readouterr().out.count("done already") == 3
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
@@ -65,7 +71,7 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
     assert "--seed was 42, is 7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--many_steps", "--last_steps"])
+@pytest.mark.parametrize("flag", ["--name_steps", "--many_steps", "--last_steps"])
 def test_steps_below_none_are_refused(flag, capsys):
     assert main([flag, "-1"]) == 2
     assert flag in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """Make the compressors that ship: python -m scaledown.training.embedded.compressors --compressor_type n_layers
 
 What the main job learns in a quarter of an hour, and then what it has no time for: up to ten documents, passages as
-long as a document may be, candidates as a search engine finds them, and their scores. Killed, it goes on where it was.
+long as a document may be, candidates as a search engine finds them, and (``--enable_reranking``) their scores. Killed,
+it goes on where it was.
 """
 
 from __future__ import annotations
@@ -28,23 +29,29 @@ from scaledown.training import checkpoints, run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 
+NAMES = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
+"""Documents of one fact: there is nothing to tell them apart by but the entity asked for."""
+NAMES_BATCH = 16
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)
+NAMES_WEIGHT, MANY_WEIGHT = 0.5, 0.2
+"""Weights of the reranking loss while scores are still as good as guessed; the last stage has the usual one."""
 READOUT_WEIGHT = 1.0
-MANY_WEIGHT = 0.2
-"""Weight of the reranking loss while scores are still as good as guessed; the last stage has the usual one."""
+LESSONS = "lessons"
 
 
 @dataclass(frozen=True)
 class StageSteps:
-    """How long each stage is."""
+    """What is learnt, and how long each stage is."""
 
-    many_steps: int = setting(1800, "steps on many documents of many lengths, with scores")
-    last_steps: int = setting(1200, "more such steps, with less weight on scores")
+    enable_reranking: bool = setting(False, "learn to score documents, too")
+    name_steps: int = setting(1200, "with scores: steps on short documents, to learn whom one is about")
+    many_steps: int = setting(1800, "steps on many documents of many lengths")
+    last_steps: int = setting(1200, "more such steps, with less weight on scores and none on the readout")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
-        require(positive(self, "many_steps", "last_steps"))
+        require(positive(self, "name_steps", "many_steps", "last_steps"))
 
 
 @dataclass(frozen=True)
@@ -54,22 +61,21 @@ class Stage:
     name: str
     records: Sequence[Record]
     training: TrainingConfig
-    has_scores: bool = False
 
 
 def stages(steps: StageSteps) -> Iterator[Stage]:
-    """What a compressor goes through; each stage starts where the one before it ended.
-
-    A memory that says of each document whether it states the answer is half way to its score: so all read it out.
-    """
+    """What a compressor goes through; each stage starts where the one before it ended."""
     base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25})
     read_out = dataclasses.replace(base, readout_loss_weight=READOUT_WEIGHT)
-    yield Stage("lessons", recipe.lessons(steps.seed), read_out)
+    yield Stage(LESSONS, recipe.lessons(steps.seed), read_out)
+    if steps.enable_reranking:
+        yield Stage("names", list(synthetic_records(steps.name_steps * NAMES_BATCH, steps.seed + 1, difficulty=NAMES)),
+                    dataclasses.replace(read_out, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT))
     for number, (name, num_steps, training) in enumerate((
             ("many", steps.many_steps, dataclasses.replace(read_out, reranking_loss_weight=MANY_WEIGHT)),
             ("last", steps.last_steps, base))):
         slower = dataclasses.replace(training, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
-        yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), slower, has_scores=True)
+        yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), slower)
 
 
 def many(num_records: int, seed: int) -> list[Record]:
@@ -86,8 +92,6 @@ def many(num_records: int, seed: int) -> list[Record]:
 
 def train(stage: Stage, model: ScaleDownModel, folder: Path) -> None:
     """Train ``model`` through ``stage``, or load what an earlier start made of it."""
-    if stage.has_scores and not model.config.enable_reranking:
-        model.enable_reranking()
     if (folder / run.FINAL / CONFIG_FILE).is_file():
         print(f"{stage.name}: done already, in {folder / run.FINAL}")
         model.load_trained(folder / run.FINAL)
@@ -118,8 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                             args.init_compressor)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
     for stage in stages(steps):
-        if stage.has_scores or not args.init_compressor:
-            train(stage, model, folder / stage.name)
+        if stage.name == LESSONS and args.init_compressor:
+            continue
+        if stage.name != LESSONS and steps.enable_reranking and not model.config.enable_reranking:
+            model.enable_reranking()
+        train(stage, model, folder / stage.name)
     print(f"done: {folder / stage.name / run.FINAL}")
     return 0
 
