@@ -22,13 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED, EMBEDDED_RERANKING
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, EMBEDDED_RERANKING
 from scaledown.hub import locate
 from scaledown.models.objective import trained
 
 CONFIG_FILE = "config.json"
 SHIPPED = Path(__file__).parent / "embedded" / "checkpoint"
-SHIPPED_RERANKING = SHIPPED.with_name("reranking_checkpoint")
+SHIPPED_BESIDE = {EMBEDDED_RERANKING: SHIPPED.with_name("reranking_checkpoint"),
+                  EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
 
 
 def find(name: str, revision: str | None = None) -> Path:
@@ -42,8 +43,8 @@ def find(name: str, revision: str | None = None) -> Path:
             raise ValueError(f"'{EMBEDDED}': no trained checkpoint ships with this copy of the project ({SHIPPED}); "
                              "train one: python train_with_evaluation.py")
         return SHIPPED
-    if name == EMBEDDED_RERANKING:
-        return SHIPPED_RERANKING
+    if name in SHIPPED_BESIDE:
+        return SHIPPED_BESIDE[name]
     if Path(name).is_dir():
         return Path(name)
     path = Path(locate(name, revision))

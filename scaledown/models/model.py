@@ -203,8 +203,8 @@ class ScaleDownModel(Answering, nn.Module):
                         dtype: torch.dtype | None = None, revision: str | None = None) -> ScaleDownModel:
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
-        Two ship: "embedded" answers best, "embedded_reranking" also scores documents. Both are of the embedded
-        generator, which knows its own made-up world and little else.
+        Three ship: "embedded" answers best, "embedded_modernbert" compresses with an encoder, "embedded_reranking" also
+        scores documents. All are of the embedded generator, which knows its own made-up world and little else.
 
         Raises:
             ValueError: where it does not exist, or a file is missing, damaged or of another model.

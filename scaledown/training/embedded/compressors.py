@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
@@ -47,7 +49,7 @@ class StageSteps:
     enable_reranking: bool = setting(False, "learn to score documents, too")
     name_steps: int = setting(1200, "with scores: steps on short documents, to learn whom one is about")
     many_steps: int = setting(1800, "steps on many documents of many lengths")
-    last_steps: int = setting(1200, "more such steps, with less weight on scores and none on the readout")
+    last_steps: int = setting(1200, "with scores: more such steps, with less weight on scores")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
@@ -65,17 +67,17 @@ class Stage:
 
 def stages(steps: StageSteps) -> Iterator[Stage]:
     """What a compressor goes through; each stage starts where the one before it ended."""
-    base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25})
-    read_out = dataclasses.replace(base, readout_loss_weight=READOUT_WEIGHT)
-    yield Stage(LESSONS, recipe.lessons(steps.seed), read_out)
+    base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25,
+                                               "readout_loss_weight": READOUT_WEIGHT})
+    slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
+    yield Stage(LESSONS, recipe.lessons(steps.seed), base)
     if steps.enable_reranking:
         yield Stage("names", list(synthetic_records(steps.name_steps * NAMES_BATCH, steps.seed + 1, difficulty=NAMES)),
-                    dataclasses.replace(read_out, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT))
-    for number, (name, num_steps, training) in enumerate((
-            ("many", steps.many_steps, dataclasses.replace(read_out, reranking_loss_weight=MANY_WEIGHT)),
-            ("last", steps.last_steps, base))):
-        slower = dataclasses.replace(training, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
-        yield Stage(name, many(num_steps * base.batch_size, steps.seed + 100 * number), slower)
+                    dataclasses.replace(base, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT))
+    yield Stage("many", many(steps.many_steps * base.batch_size, steps.seed),
+                dataclasses.replace(slower, reranking_loss_weight=MANY_WEIGHT))
+    if steps.enable_reranking:
+        yield Stage("last", many(steps.last_steps * base.batch_size, steps.seed + 100), slower)
 
 
 def many(num_records: int, seed: int) -> list[Record]:
@@ -100,13 +102,20 @@ def train(stage: Stage, model: ScaleDownModel, folder: Path) -> None:
     run.train(model, stage.training, stage.records, folder, checkpoints.last(folder), in_order=True)
 
 
+def save_small(model: ScaleDownModel, folder: Path) -> None:
+    """Save ``model`` with its weights in half precision: what ships should be small, and its answers stay the same."""
+    model.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        save_file({name: weight.half() for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, which has been through the lessons")
-    parser.add_argument("--output_dir", default="embedded_compressor", help="gets a folder a stage; the last one's "
-                        "final/ is the result [embedded_compressor]")
+    parser.add_argument("--output_dir", default="embedded_compressor", help="gets a folder a stage, and the result in "
+                        "final/ [embedded_compressor]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
     cli.add_flags(parser, StageSteps)
     return parser
@@ -127,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stage.name != LESSONS and steps.enable_reranking and not model.config.enable_reranking:
             model.enable_reranking()
         train(stage, model, folder / stage.name)
-    print(f"done: {folder / stage.name / run.FINAL}")
+    save_small(model, folder / run.FINAL)
+    print(f"done: {folder / run.FINAL}")
     return 0
 
 
