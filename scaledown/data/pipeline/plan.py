@@ -33,7 +33,7 @@ SAMPLE_TEXTS, SAMPLE_PAIRS, SAMPLE_QUESTIONS = 64, 64, 8
 LARGEST_SCORES = 4_000_000
 BM25_MEMORY = 8.0
 """Memory of building a BM25 index over its size on the disk: the passages' words, three arrays of postings, and the
-sorted copies of these. A million passages of 90 words took 4.85 GB for 0.62 GB (``scaledown.data.benchmark_retrieval``)."""
+sorted copies of these. A million passages of 90 words took 4.85 GB for 0.62 GB (``benchmark_retrieval``)."""
 RECORD_BYTES = 400
 """Of a record beside its documents."""
 
