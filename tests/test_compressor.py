@@ -50,7 +50,9 @@ def n_layers(base: PreTrainedModel, num_layers: int = 3, **settings: object) -> 
 
 def encoder(base: PreTrainedModel, **settings: object) -> EncoderCompressor:
     torch.manual_seed(1)
-    own = AutoModel.from_config(embedded_encoder_config(base.config))
+    layout = embedded_encoder_config(base.config)
+    layout.initializer_range = 0.2  # else texts would be all but alike
+    own = AutoModel.from_config(layout)
     return EncoderCompressor(config(compressor_type="modernbert", **settings), own,
                              base.get_input_embeddings().weight).eval()
 
