@@ -76,3 +76,11 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
 def test_steps_below_none_are_refused(flag, capsys):
     assert main([flag, "-1"]) == 2
     assert flag in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded_modernbert"])
+def test_what_ships_answers(name):
+    model, records = ScaleDownModel.from_pretrained(name), list(synthetic_records(20, seed=9, split="eval"))
+    answers = model.answer([record.query for record in records], [record.documents for record in records],
+                           max_new_tokens=16)
+    assert sum(answer == record.answer for answer, record in zip(answers, records, strict=True)) >= 15
