@@ -1,10 +1,14 @@
-"""Batches of one shape, for devices that compile a program for each shape that they meet (Trainium).
+"""Batches of one shape, or of few, for devices that compile a program for each shape that they meet (Trainium).
 
-A batch that :meth:`Processor.collate` made is padded: every text to the longest of the data, the documents to one
-number for all batches, and a short last batch to a whole one. The model's code is the same; it finds that all slots are
-in use, so that nothing has to be moved by an index of a length that the data decide. What is padding stays without
-effect: causality hides it behind a text, no placeholder asks for a dummy document's memory, and a target of
-``head_loss.IGNORED`` is not learnt. Losses are those of the ragged batch.
+Training knows all its records, so its batches have one shape: in a batch that :meth:`Processor.collate` made every text
+is padded to the longest of the data, the documents to one number for all batches, and a short last batch to a whole
+one. The model's code is the same; it finds that all slots are in use, so that nothing has to be moved by an index of a
+length that the data decide. What is padding stays without effect: causality hides it behind a text, no placeholder
+asks for a dummy document's memory, and a target of ``head_loss.IGNORED`` is not learnt. Losses are those of the ragged
+batch.
+
+Questions to answer come one after the other, so their texts are padded to rounded sizes (:func:`rounded`), of which a
+handful covers everything from a question to a long prompt.
 """
 
 from __future__ import annotations
@@ -18,10 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from scaledown.models.compressor import CompressorInput
 from scaledown.models.head_loss import IGNORED
 from scaledown.models.processor import Processor
+from scaledown.models.ragged import pad
 
+COMPILED_BY_SHAPE = ("neuron",)
+"""Kinds of devices on which answering has rounded shapes by itself."""
 MEASURED_TOGETHER = 64
+SMALLEST_TEXT = 32
 
 
 @dataclass(frozen=True)
@@ -83,9 +92,34 @@ class Shapes:
         return {**batch, **fixed}
 
 
+def rounded(number: int, smallest: int = 1) -> int:
+    """The next power of two, or ``smallest``: sizes that soon repeat, at most twice as large as they need be."""
+    return max(smallest, 1 << max(0, number - 1).bit_length())
+
+
+def rounded_texts(texts: CompressorInput) -> CompressorInput:
+    """A compressor's input in a rounded shape: dummies behind what is real, whose memory is to be left out."""
+    num_first, num_second = rounded(len(texts.first_ids)), rounded(len(texts.second_ids))
+    first_tokens, second_tokens = (rounded(ids.shape[1], SMALLEST_TEXT) for ids in (texts.first_ids, texts.second_ids))
+    return CompressorInput(
+        _grown(texts.first_ids, num_first, first_tokens), _grown(texts.first_lengths, num_first),
+        _grown(texts.second_ids, num_second, second_tokens), _grown(texts.second_lengths, num_second),
+        _grown(texts.pair_first, num_second, fill=num_first - 1),
+        torch.arange(num_first * first_tokens), torch.arange(num_second * second_tokens))
+
+
+def rounded_prompts(prompts: Sequence[Sequence[int]], memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Prompts in a rounded shape (B, T) with their lengths (B,), a dummy's being 1, and the memory that fills them."""
+    ids, lengths = pad(prompts)
+    num_texts = rounded(len(ids))
+    ids = _grown(ids, num_texts, rounded(ids.shape[1], SMALLEST_TEXT))
+    memory = None if memory is None else _grown(memory, rounded(len(memory)))
+    return ids, _grown(lengths, num_texts, fill=1), memory
+
+
 def _grown(tensor: Tensor, num_rows: int, size: int | None = None, fill: int = 0) -> Tensor:
     """``tensor`` (N, ...) with ``num_rows`` rows, each of ``size``; ``fill`` is what is added."""
     more = num_rows - len(tensor)
     assert more >= 0, "a batch of more records or documents than its shape has room for"
-    columns = () if size is None else (0, size - tensor.shape[1])
-    return F.pad(tensor, (*columns, 0, more), value=fill)
+    others = (0, 0) * (tensor.dim() - 1) if size is None else (0, size - tensor.shape[1])
+    return F.pad(tensor, (*others, 0, more), value=fill)

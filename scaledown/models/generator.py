@@ -23,6 +23,7 @@ from scaledown.models.adapter import Adapters, adapted
 from scaledown.models.arithmetic import linear, rms_norm
 from scaledown.models.compressor import rows_like
 from scaledown.models.decoder_layer import Places, block, keys_values
+from scaledown.models.fixed_shapes import COMPILED_BY_SHAPE, rounded_prompts
 from scaledown.models.head_loss import head_cross_entropy, head_divergence
 from scaledown.models.key_values import KeyValueCache
 from scaledown.models.processor import MEMORY
@@ -64,7 +65,12 @@ class Generator(nn.Module):
             self.language_model = adapted(base, config)
         self._adapters = Adapters(self.language_model)
         self._starts: dict[bool, tuple[Any, KeyValueCache]] = {}
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing, self.rounded_on_any_device = False, False
+
+    @property
+    def rounds_shapes(self) -> bool:
+        """Whether answering keeps to few shapes: on devices that compile a program for each."""
+        return self.rounded_on_any_device or self.separator_row.device.type in COMPILED_BY_SHAPE
 
     @property
     def base(self) -> PreTrainedModel:
@@ -136,6 +142,8 @@ class Generator(nn.Module):
             start: ids that all prompts begin with. What they leave behind is kept and reused while the weights stay
                 as they are, where that pays.
         """
+        if self.rounds_shapes:
+            return self._prefill_rounded(prompts, memory, with_adapter)
         num_start = len(start) if self._start_pays(prompts, start) else 0
         rests, device = [ids[num_start:] for ids in prompts], self.separator_row.device
         ids, lengths = (tensor.to(device) for tensor in pad(rests))
@@ -146,6 +154,17 @@ class Generator(nn.Module):
             places, tokens = self._texts(ids, prompt_slots, memory, num_start)
             logits = self._logits(self._read(tokens, places, last, cache))
         return DecodingState(cache, logits, lengths + num_start, with_adapter, [len(ids) for ids in prompts])
+
+    def _prefill_rounded(self, prompts: list[list[int]], memory: Tensor | None, with_adapter: bool) -> DecodingState:
+        """As :meth:`prefill`, with dummy texts behind the prompts and padding counted as text."""
+        device, cache = self.separator_row.device, KeyValueCache(in_one_shape=True)
+        ids, lengths, memory = rounded_prompts(prompts, memory)
+        ids, lengths, all_slots = ids.to(device), lengths.to(device), torch.arange(ids.numel(), device=device)
+        with self._adapters.switched(with_adapter):
+            places, tokens = self._texts(ids, all_slots, memory)
+            last = all_slots[::ids.shape[1]] + lengths - 1
+            logits = self._logits(self._read(tokens, places, last, cache))
+        return DecodingState(cache, logits, lengths, with_adapter, [len(ids) for ids in prompts])
 
     def _start_pays(self, prompts: list[list[int]], start: Sequence[int]) -> bool:
         """Behind keys that are there already attention needs a mask, which long prompts pay more for than they save."""
@@ -173,6 +192,7 @@ class Generator(nn.Module):
 
     def steps(self, state: DecodingState, max_new_tokens: int, stop_ids: list[int]) -> Iterator[Tensor]:
         """The next token (B,) of every answer, step by step until all have ended; a row goes on past its own end."""
+        num_prompts = len(state.num_prompt_tokens)
         prompt_slots = state.cache.length
         state.cache.reserve(max_new_tokens - 1)
         tokens = self._greedy(state, prompt_slots, max_new_tokens, torch.tensor(stop_ids, device=state.lengths.device))
@@ -183,7 +203,7 @@ class Generator(nn.Module):
                     token = next(tokens, None)
                 if token is None:
                     return
-                yield token
+                yield token[:num_prompts]
         finally:
             state.cache.length = prompt_slots
 
@@ -191,16 +211,19 @@ class Generator(nn.Module):
         index, is_token = slots(state.lengths, prompt_slots)
         new_positions = state.lengths[:, None] + torch.arange(max_new_tokens, device=index.device)
         key_positions = torch.cat([index.masked_fill(~is_token, NEVER), new_positions], dim=1)
+        if state.cache.in_one_shape:
+            num_slots = state.cache.num_slots  # not written yet: at later positions, so that causality hides it
+            key_positions = F.pad(key_positions, (0, num_slots), value=NEVER)[:, :num_slots]
         rows = torch.arange(len(index), device=index.device)
         token = state.logits.argmax(-1)
         yield token
-        has_ended = torch.isin(token, stops)
+        has_ended = torch.isin(token, stops) | (rows >= len(state.num_prompt_tokens))
         for step in range(1, max_new_tokens):
             if has_ended.all():
                 return
             embeddings, positions = self.embed(token), new_positions[:, step - 1:step]
-            places = Places(Grid(None, len(rows), 1), self._rotary(embeddings, positions.flatten()), positions,
-                            key_positions[:, :prompt_slots + step])
+            seen = key_positions if state.cache.in_one_shape else key_positions[:, :prompt_slots + step]
+            places = Places(Grid(None, len(rows), 1), self._rotary(embeddings, positions.flatten()), positions, seen)
             token = self._logits(self._read(embeddings, places, rows, state.cache)).argmax(-1)
             yield token
             has_ended |= torch.isin(token, stops)

@@ -26,6 +26,7 @@ from scaledown.models.build import build_compressor, resolve
 from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Compressed, CompressorInput
 from scaledown.models.document_store import DocumentStore
+from scaledown.models.fixed_shapes import rounded_texts
 from scaledown.models.generator import Generator
 from scaledown.models.memory import Memory
 from scaledown.models.memory_cache import MemoryCache
@@ -257,12 +258,16 @@ class ScaleDownModel(Answering, nn.Module):
 
     def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory: int,
                   store: DocumentStore | None = None) -> Compressed:
-        texts = self.processor.compressor_input(questions, documents).to(self.device)
+        texts = self.processor.compressor_input(questions, documents)
         if store is None or not len(texts.second_ids):
-            return self.compressor(texts, self.generator.embed, num_memory)
+            num_documents = len(texts.second_ids)
+            if num_documents and self.generator.rounds_shapes:
+                texts = rounded_texts(texts)
+            compressed = self.compressor(texts.to(self.device), self.generator.embed, num_memory)
+            return Compressed(*(None if each is None else each[:num_documents] for each in compressed))
         keys = self.processor.document_keys([document for each in documents for document in each])
         read = store.gather(keys, texts.first_ids.shape[1])
-        return self.compressor.follow(texts, read, self.generator.embed, num_memory)
+        return self.compressor.follow(texts.to(self.device), read, self.generator.embed, num_memory)
 
     def _autocast(self) -> AbstractContextManager:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
