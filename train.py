@@ -12,14 +12,15 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaledown import cli
-from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import DEVICES, DTYPES, PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
-from scaledown.evaluation.run_information import run_information
-from scaledown.training import presets, pretraining, processes, run, run_folder
-from scaledown.training.arguments import pads_to_max
-from scaledown.training.devices import DEVICES, DTYPES, resolve_device
+from scaledown.training import presets
+
+if TYPE_CHECKING:
+    import torch
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,11 +67,31 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, and say where the checkpoints are."""
+    """Train, and say where the checkpoints are.
+
+    Torch takes seconds to load and what is built on it takes more: each is loaded when it is needed, so that a wrong
+    flag is told at once, and a wrong file soon.
+    """
     args = parse(argv)
+    for cls in (ScaleDownConfig, TrainingConfig, PretrainingConfig):
+        cli.config_from(args, cls)
+
+    from scaledown.training import processes
+    from scaledown.training.devices import resolve_device
+
+    device = processes.join(resolve_device(args.device))
+    return train(args, device, *load_data(args))
+
+
+def train(args: argparse.Namespace, device: torch.device, records: Sequence[Record],
+          eval_records: Sequence[Record]) -> int:
+    """Build the model, pretrain it where that is asked for, train it, and say where it is."""
+    from scaledown.evaluation.run_information import run_information
+    from scaledown.training import pretraining, processes, run, run_folder
+    from scaledown.training.arguments import pads_to_max
+
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
-    folder, device = Path(args.output_dir), processes.join(resolve_device(args.device))
-    records, eval_records = load_data(args)
+    folder = Path(args.output_dir)
     first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
                                       folder, args.resume)
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)

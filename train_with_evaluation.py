@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import (
+    DEFAULT_GENERATOR,
+    DEVICES,
+    DTYPES,
+    EMBEDDED,
+    EvaluationConfig,
+    ScaleDownConfig,
+    TrainingConfig,
+)
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import presets, processes, run, run_folder
 from scaledown.training.arguments import pads_to_max
-from scaledown.training.devices import DEVICES, DTYPES, resolve_device
+from scaledown.training.devices import resolve_device
 from scaledown.training.embedded import recipe
 
 LOSS_RECORDS = 100

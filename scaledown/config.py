@@ -18,6 +18,9 @@ from scaledown.settings import from_dict, positive, require, setting
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon")
+DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
+DTYPES = ("float32", "bfloat16")
+"""What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
 COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"

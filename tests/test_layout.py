@@ -84,6 +84,13 @@ def test_configs_and_names_load_without_the_heavy_libraries():
     assert ended.stdout.strip() == ""
 
 
+def test_train_tells_a_wrong_setting_before_it_loads_torch():
+    code = "import sys, train; print(train.main(['--num_memory_tokens', '0']), 'torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["2", "False"]
+    assert "num_memory_tokens" in ended.stderr
+
+
 def attributes(path: Path) -> set[str]:
     """Return every ``module.name`` that a file's code mentions."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))

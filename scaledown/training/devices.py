@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
-DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
+from scaledown.config import DEVICES, DTYPES
+
 BFLOAT16_CAPABILITY = (8, 0)
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -68,7 +67,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         return dtype_for(device)
     if name not in DTYPES:
         raise ValueError(f"--dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
-    return DTYPES[name]
+    return getattr(torch, name)
 
 
 def wants_one_shape(device: torch.device) -> bool:
