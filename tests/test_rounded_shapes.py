@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.synthetic import synthetic_records
-from scaledown.models.fixed_shapes import rounded, rounded_texts
+from scaledown.models.fixed_shapes import COMPILED_BY_SHAPE, rounded, rounded_texts
 from scaledown.models.model import ScaleDownModel
 
 RECORDS = list(synthetic_records(12, seed=3))
@@ -90,6 +90,21 @@ def test_a_prompt_can_be_answered_again_at_another_length(model: ScaleDownModel)
     with rounding(model):
         state = model.prefill(QUESTIONS[:3], memory)
         assert [model.decode(state, length) for length in (8, 3, 8)] == expected
+
+
+def test_dummies_do_not_keep_an_answer_going(model: ScaleDownModel) -> None:
+    with rounding(model):
+        state = model.prefill(QUESTIONS[:3], model.compress(QUESTIONS[:3], DOCUMENTS[:3]))
+        first = state.logits[:3].argmax(-1).tolist()
+        state.logits[3:] = -state.logits[:1]  # a dummy that begins otherwise
+        assert len(list(model.generator.steps(state, 6, first))) == 1
+
+
+def test_a_device_that_compiles_by_shape_rounds_by_itself(model: ScaleDownModel,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    assert COMPILED_BY_SHAPE == ("neuron",) and not model.generator.rounds_shapes
+    monkeypatch.setattr("scaledown.models.generator.COMPILED_BY_SHAPE", ("cpu",))
+    assert model.generator.rounds_shapes
 
 
 def test_logits_are_the_ragged_ones(model: ScaleDownModel) -> None:
