@@ -24,7 +24,7 @@ from scaledown.data.records import Record
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.data.synthetic_ranking import ranking_records
-from scaledown.models.checkpoint import CONFIG_FILE
+from scaledown.models.checkpoint import CONFIG_FILE, whole_folder
 from scaledown.models.model import ScaleDownModel
 from scaledown.settings import positive, require, setting
 from scaledown.training import checkpoints, run, run_folder
@@ -104,9 +104,11 @@ def train(stage: Stage, model: ScaleDownModel, folder: Path) -> None:
 
 def save_small(model: ScaleDownModel, folder: Path) -> None:
     """Save ``model`` with its weights in half precision: what ships should be small, and its answers stay the same."""
-    model.save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        save_file({name: weight.half() for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft)
+        for path in draft.glob("*.safetensors"):
+            halves = {name: weight.half() for name, weight in load_file(path).items()}
+            save_file(halves, path, metadata={"format": "pt"})
 
 
 def build_parser() -> argparse.ArgumentParser:
