@@ -47,7 +47,10 @@ def find(name: str, revision: str | None = None) -> Path:
         return SHIPPED_BESIDE[name]
     if Path(name).is_dir():
         return Path(name)
-    path = Path(locate(name, revision))
+    try:
+        path = Path(locate(name, revision))
+    except ValueError as fault:
+        raise ValueError(f"{fault} Checkpoints that ship: {', '.join((EMBEDDED, *SHIPPED_BESIDE))}.") from None
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision))
 
 
