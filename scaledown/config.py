@@ -83,7 +83,7 @@ class ScaleDownConfig:
 
     def __post_init__(self) -> None:
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
-                           "lora_rank", "lora_alpha")
+                          "lora_rank", "lora_alpha")
         if self.compressor_type not in COMPRESSOR_TYPES:
             faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, "
                           f"got {self.compressor_type!r}")
@@ -206,8 +206,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         faults = positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
-                           "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps",
-                           "answer_tokens", "logging_steps", "save_steps")
+                          "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps", "answer_tokens",
+                          "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
                    for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "reranking_loss_weight",
                                 "distill_logits", "readout_loss_weight")
@@ -244,7 +244,7 @@ class PretrainingConfig:
 
     def __post_init__(self) -> None:
         faults = positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
-                           "pretrain_shortest_words", "pretrain_longest_words")
+                          "pretrain_shortest_words", "pretrain_longest_words")
         if self.pretrain_data is not None and self.pretrain_steps is None:
             faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
         if self.pretrain_longest_words is not None and self.pretrain_longest_words < self.pretrain_shortest_words:

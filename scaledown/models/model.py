@@ -52,6 +52,8 @@ class ScaleDownModel(Answering, nn.Module):
         reranking_loss_weight: lambda in the loss; the trainer sets it.
         distill_logits: weight of the distillation loss, for batches that have the documents in text; the trainer sets
             it too.
+        readout_loss_weight: weight of the readout loss, for batches with readout targets; the trainer sets it too, and
+            lets it fall.
 
     Raises:
         ValueError: for a generator or compressor that cannot be found, read or used.

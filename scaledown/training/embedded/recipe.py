@@ -23,7 +23,7 @@ TRAINING: dict[str, Any] = {"batch_size": 8, "optimizer": "muon", "learning_rate
 """Training settings that differ from the paper's at this size: a small model takes, and needs, larger steps."""
 
 READOUT_LOSS_WEIGHTS = {"n_layers": 0.0, "modernbert": 1.0, "llm": 1.0}
-"""An encoder learns nothing without; the generator's own layers learn faster with it, but answer no better."""
+"""An encoder learns nothing without it; N-Layers learns faster, but answers no better; an llm was not tried."""
 
 EVALUATION: dict[str, Any] = {"eval_examples": 300}
 """Fewer questions than by default, so that the whole job stays within minutes on a CPU."""

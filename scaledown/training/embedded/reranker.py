@@ -77,8 +77,8 @@ def build_cross_encoder(seed: int) -> Any:
 def lessons(config: RerankerTrainingConfig) -> Iterator[list[dict[str, Any]]]:
     """Questions with each of their documents, and 1 for those that are relevant, shuffled within each lesson.
 
-    Documents of one fact come first: there is nothing but the name to tell them apart by. On candidates alone a
-    reranker learns to match what is asked, and not of whom.
+    Documents of one fact come first: there is nothing but the name to tell them apart by. A compressor that was not
+    taught so learnt to match what is asked, and not of whom; whether it helps a reranker was not measured.
     """
     for records in (synthetic_records(config.num_name_questions, config.seed, difficulty=recipe.LESSONS[0][1]),
                     ranking_records(config.num_questions, config.seed, num_candidates=config.num_candidates)):
