@@ -5,4 +5,4 @@ check:
 style:
 	bash setup_env.sh ruff check
 test:
-	bash setup_env.sh python -m pytest
+	bash setup_env.sh python -m pytest -n auto

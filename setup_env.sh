@@ -42,10 +42,10 @@ detect_build() {
 # Changes with everything that decides what .venv holds.
 fingerprint() { { "$python" -V; echo "$TORCH_VERSION"; cat "$here"/requirements*.txt; } | cksum | tr ' ' -; }
 
-# A requirement's import name is its own name with _ for -, but for these two.
+# A requirement's import name is its own name with _ for -, but for these.
 modules() {
     sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_' |
-        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/'
+        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/'
 }
 
 is_ready() {

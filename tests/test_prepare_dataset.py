@@ -7,11 +7,13 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import tiny_encoders
+from tqdm import tqdm
 
 from scaledown.data import append_log
 from scaledown.data.corpus import sources
@@ -22,6 +24,7 @@ from scaledown.data.retrieval import vectors
 
 SYNTHETIC = ["--num_synthetic_queries", "24", "--seed", "7"]
 KILLS = 20
+LONGEST_SECONDS = 240
 
 
 class FakeTeacher:
@@ -148,16 +151,25 @@ def test_stages_one_after_another_are_the_whole(asked, flags, tmp_path):
     assert (tmp_path / "out.json").read_bytes() == (tmp_path / "a.json").read_bytes()
 
 
+def start(flags: list[str], asked: Path, pause_seconds: float = 0.0, **environment: str) -> int:
+    """Run in a process of its own, a fork of this one; returns its number."""
+    child = os.fork()
+    if child:
+        return child
+    # tqdm's own lock is one for all forks: a child that is killed while it draws a bar would keep it for ever.
+    tqdm.set_lock(threading.RLock())
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
+    os.environ.update(environment)
+    answering.load_teacher = lambda config: FakeTeacher(asked, pause_seconds)
+    finding.Reranker = FakeReranker
+    os._exit(main(flags))
+
+
 def run_and_kill(flags: list[str], asked: Path, seconds: float) -> bool:
     """Run in a process of its own and kill it after ``seconds``; whether it had come to its end."""
-    child = os.fork()
-    if not child:
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 1)
-            os.dup2(null.fileno(), 2)
-        answering.load_teacher = lambda config: FakeTeacher(asked, 0.01)
-        finding.Reranker = FakeReranker
-        os._exit(main(flags))
+    child = start(flags, asked, pause_seconds=0.01)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -166,9 +178,9 @@ def run_and_kill(flags: list[str], asked: Path, seconds: float) -> bool:
 
 def test_killed_at_random_moments_the_records_are_the_same(asked, flags, tmp_path):
     flags += ["--num_synthetic_queries", "60", "--top_k_retrieval", "10", "--eval_share", "0.2"]
-    start = time.monotonic()
+    begin = time.monotonic()
     assert main(flags) == 0
-    whole, expected = time.monotonic() - start, [path.read_bytes() for path in both_halves(tmp_path / "out.json")]
+    whole, expected = time.monotonic() - begin, [path.read_bytes() for path in both_halves(tmp_path / "out.json")]
     asked.unlink()
     rng, num_kills = random.Random(0), 0
     other = [*flags, "--work_dir", str(tmp_path / "killed"), "--output_file", str(tmp_path / "killed.json")]
@@ -308,19 +320,22 @@ def test_the_plan_has_every_stage_and_writes_nothing(asked, flags, tmp_path, mon
     assert not (tmp_path / "out.json").exists() and not (tmp_path / "out_work").exists()
 
 
-def run_as_two(flags: list[str], asked: Path, port: int) -> list[int]:
-    """Run in two processes that know of each other, as a launcher starts them; their exit codes."""
-    children = []
-    for rank in range(2):
-        if child := os.fork():
-            children.append(child)
-            continue
-        os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
-                          MASTER_PORT=str(port))
-        answering.load_teacher = lambda config, rank=rank: FakeTeacher(asked.with_suffix(f".{rank}"))
-        finding.Reranker = FakeReranker
-        os._exit(main(flags))
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+def run_as_two(flags: list[str], asked: Path, port: int) -> list[int | None]:
+    """Run in two processes that know of each other, as a launcher starts them; their exit codes, None if one hangs."""
+    children = [start(flags, asked.with_suffix(f".{rank}"), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)) for rank in range(2)]
+    codes: dict[int, int] = {}
+    end = time.monotonic() + LONGEST_SECONDS
+    while len(codes) < len(children) and time.monotonic() < end:
+        time.sleep(0.05)
+        for child in [child for child in children if child not in codes]:
+            number, status = os.waitpid(child, os.WNOHANG)
+            if number:
+                codes[child] = os.waitstatus_to_exitcode(status)
+    for child in [child for child in children if child not in codes]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return [codes.get(child) for child in children]
 
 
 @pytest.mark.parametrize("retriever", ["bm25", "dense"])
