@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, eval_path, write_records
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.embedded import pretrain, real_course
+from scaledown.training.embedded import pretrain, real_course, transfer
 from scaledown.training.embedded.__main__ import main
 from scaledown.training.embedded.building import PretrainConfig, build_generator
 from scaledown.training.embedded.real_batches import RealMixture, RecordBatches
@@ -145,6 +145,48 @@ def test_the_command_makes_a_generator_that_answers(data, tmp_path):
     assert len(model.answer(["What is the capital of Norway?"], [TEXTS[:2]], max_new_tokens=3)) == 1
 
 
+def test_layers_of_a_generator_go_on_under_another_tokenizer(tokenizer):
+    """With the embeddings in the same order, too, the new generator computes what its source does."""
+    source = transfer.load_source("embedded", PretrainConfig())
+    model = build_generator(PretrainConfig(), tokenizer)
+    transfer.start_from(source, model, tokenizer, seed=0)
+    table, rows = model.get_input_embeddings().weight, source.model.get_input_embeddings().weight
+    known = source.tokenizer.get_vocab()
+    shared = [token for token in tokenizer.get_vocab() if token in known]
+    assert {tokenizer.eos_token, tokenizer.pad_token, "a", "Ċ"} <= set(shared)
+    here, there = ([each.get_vocab()[token] for token in shared] for each in (tokenizer, source.tokenizer))
+    assert torch.equal(table[here], rows[there])
+    with torch.no_grad():
+        said = model.model(torch.tensor([here[:20]])).last_hidden_state
+        expected = source.model.model(torch.tensor([there[:20]])).last_hidden_state
+    torch.testing.assert_close(said, expected)
+    new = [number for token, number in tokenizer.get_vocab().items() if token not in known]
+    assert new and len(torch.unique(table[new], dim=0)) == len(new)
+    assert table[new].std().item() == pytest.approx(rows.std().item(), rel=0.15)
+
+
+def test_a_new_token_starts_near_its_pieces(tokenizer):
+    source, model = transfer.load_source("embedded", PretrainConfig()), build_generator(PretrainConfig(), tokenizer)
+    transfer.start_from(source, model, tokenizer, seed=0)
+    rows, angles = source.model.get_input_embeddings().weight, []
+    for token, number in tokenizer.get_vocab().items():
+        if token not in source.tokenizer.get_vocab():
+            pieces = source.tokenizer(tokenizer.convert_tokens_to_string([token]), add_special_tokens=False).input_ids
+            own, mean = model.get_input_embeddings().weight[number], rows[pieces].mean(0)
+            angles.append(torch.cosine_similarity(own, mean, dim=0).item())
+    assert 0.2 < sum(angles) / len(angles) < 0.6
+
+
+def test_a_generator_that_starts_from_another_has_all_its_layers_at_work(data, tmp_path, monkeypatch):
+    depths = []
+    losses = pretrain.losses
+    monkeypatch.setattr(pretrain, "losses",
+                        lambda model, batch: depths.append(model.config.num_hidden_layers) or losses(model, batch))
+    argv = ["--train_data", data, "--steps", "2", "--batch_tokens", "200", "--vocabulary_tokens", "400"]
+    assert main([*argv, "--init_generator", "embedded", "--work_dir", str(tmp_path / "work")]) == 0
+    assert depths == [9, 9]
+
+
 @pytest.mark.parametrize("save_seconds", [300, 0])
 def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, save_seconds):
     monkeypatch.setattr(pretrain, "SAVE_SECONDS", save_seconds)
@@ -176,7 +218,9 @@ def test_bfloat16_arithmetic_trains(tokenizer, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--train_data", "nowhere.json"], "nowhere.json"), (["--hidden_size", "30"], "--hidden_size 30"),
-    (["--vocabulary_tokens", "20"], "--vocabulary_tokens"), (["--device", "gpu"], "--device gpu")])
+    (["--init_generator", "embedded"], "--init_generator embedded: --hidden_size is 32, 128 there; --num_layers is 2"),
+    (["--init_generator", "no/such"], "no/such"), (["--vocabulary_tokens", "20"], "--vocabulary_tokens"),
+    (["--device", "gpu"], "--device gpu")])
 def test_a_mistake_is_told_before_anything_is_made(flags, message, data, tmp_path, capsys):
     if torch.cuda.is_available() and "gpu" in flags:
         pytest.skip("this machine has a GPU")

@@ -27,6 +27,7 @@ from scaledown.training.embedded.course import Course, world_course
 from scaledown.training.embedded.pretrain import STATE_FILE, Pretraining
 from scaledown.training.embedded.real_course import real_course
 from scaledown.training.embedded.tokenizer import build_tokenizer, record_texts, world_texts
+from scaledown.training.embedded.transfer import load_source, start_from, with_all_layers
 
 REAL_OUTPUT = "generator"
 
@@ -40,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
                         "resume from [embedded_training]")
     parser.add_argument("--output_dir", help="gets the finished generator, which --generator_model then takes "
                         f"[WORK_DIR/{REAL_OUTPUT}; without --train_data {EMBEDDED_FOLDER}]")
+    parser.add_argument("--init_generator", help="start from the layers of this generator, which can look things up: "
+                        "a folder, a Hub id or \"embedded\" [random weights]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
     cli.add_flags(parser, PretrainConfig)
     return parser
@@ -75,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train to the last step, then write the generator."""
     args = build_parser().parse_args(argv)
     config, work_dir, device = cli.config_from(args, PretrainConfig), Path(args.work_dir), resolve_device(args.device)
+    source = load_source(args.init_generator, config) if args.init_generator else None
     train, held_out = read_halves(args.train_data) if args.train_data else (None, None)
     output_dir = Path(args.output_dir or (work_dir / REAL_OUTPUT if args.train_data else EMBEDDED_FOLDER))
     run_folder.make(work_dir, "--work_dir")
@@ -82,8 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     join_processes(device)
     tokenizer = find_tokenizer(work_dir, train, config)
     course = real_course(tokenizer, train, held_out, config.seed) if train else world_course(tokenizer, config.seed)
-    model = build_generator(config, tokenizer).to(device)
-    pretraining = Pretraining(config, model, course, work_dir, " ".join(args.train_data or ()))
+    model = build_generator(config, tokenizer)
+    if source is not None:
+        start_from(source, model, tokenizer, config.seed)
+        course = with_all_layers(course)
+    about = {"train_data": " ".join(args.train_data or ()), "init_generator": args.init_generator}
+    pretraining = Pretraining(config, model.to(device), course, work_dir, about)
     print(f"training a generator of {model.num_parameters():,} weights for {config.steps} steps on {device}"
           f"{told(course, train)}; log and state in {work_dir}")
     pretraining.run()

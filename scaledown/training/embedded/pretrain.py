@@ -84,14 +84,15 @@ class Pretraining:
     draws batches of its own and gradients are averaged; the first one writes.
 
     Args:
-        about: what the run learns from, beside its settings: a state that was made from something else is refused.
+        about: flags that say what the run learns from and starts from, beside its settings: a state that was made with
+            others is refused.
     """
 
     def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, course: Course, folder: Path,
-                 about: str = "") -> None:
+                 about: Mapping[str, Any] | None = None) -> None:
         self.config, self.model, self.course, self.folder = config, model, course, folder
         self.settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-        self.settings["train_data"] = about
+        self.settings |= about or {}
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
         self.optimizers = {

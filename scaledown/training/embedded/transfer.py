@@ -1,17 +1,22 @@
 """Start a generator from another one's layers, under a tokenizer of its own.
 
-To look things up is what a generator from nothing learns last, and from real questions, of which few are alike, hardest.
-A generator that can do it hands it on: its layers compare and copy whatever the embeddings are.
+To look things up is what a generator from nothing learns slowest, and slower still from real questions, of which few
+are alike. One that can do it hands it on: its layers compare and copy whatever the embeddings are.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from scaledown.config import ScaleDownConfig
+from scaledown.hub import load_tokenizer
+from scaledown.models.parts import load_base
+from scaledown.training.embedded.building import PretrainConfig
 from scaledown.training.embedded.course import Course
 
 SIZES = {"hidden_size": "hidden_size", "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads",
@@ -21,41 +26,47 @@ SHARE_OF_PIECES = 0.5
 """How much of a new token's embedding is the mean of its pieces'; the rest is noise, so that no two are alike."""
 
 
-def check_sizes(model: LlamaForCausalLM, source: PreTrainedModel) -> None:
-    """Make sure that the layers of ``source`` fit into ``model``.
+@dataclass(frozen=True)
+class Source:
+    """A generator to start from, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_source(name: str, config: PretrainConfig) -> Source:
+    """The generator ``name``, whose layers one of the sizes of ``config`` can have.
 
     Raises:
-        ValueError: where they do not, naming every flag that differs.
+        ValueError: where it cannot be had, or has other sizes; every flag that differs is named.
     """
-    differing = [f"--{flag} is {getattr(model.config, name)}, {getattr(source.config, name, None)} there"
-                 for flag, name in SIZES.items() if getattr(model.config, name) != getattr(source.config, name, None)]
-    if source.config.model_type != model.config.model_type:
-        differing.append(f"its family is {source.config.model_type!r}, a {model.config.model_type!r} is made here")
+    model = load_base(ScaleDownConfig(generator_model=name), torch.float32)
+    found = model.config
+    differing = [f"--{flag} is {getattr(config, flag)}, {getattr(found, field)} there"
+                 for flag, field in SIZES.items() if getattr(config, flag) != getattr(found, field)]
+    if found.model_type != LlamaConfig.model_type:
+        differing.append(f"its family is {found.model_type!r}, a {LlamaConfig.model_type!r} is made here")
     if differing:
-        raise ValueError(f"--init_generator {source.config.name_or_path}: {'; '.join(differing)}")
+        raise ValueError(f"--init_generator {name}: {'; '.join(differing)}")
+    return Source(model, load_tokenizer(name))
 
 
 @torch.no_grad()
-def start_from(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, source: PreTrainedModel,
-               source_tokenizer: PreTrainedTokenizerBase) -> None:
+def start_from(source: Source, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
     """Give ``model`` the layers of ``source``, and embeddings (V, D) for the tokens of ``tokenizer``.
 
     A token that both know keeps its embedding; another one gets half of its pieces' mean, and noise.
-
-    Raises:
-        ValueError: as :func:`check_sizes`.
     """
-    check_sizes(model, source)
-    weights = {name: weight for name, weight in source.state_dict().items() if name.startswith(("model.layers", "model.norm"))}
-    model.load_state_dict(weights, strict=False)
-    known, rows = source_tokenizer.get_vocab(), source.get_input_embeddings().weight.float()
+    for part in ("layers", "norm"):
+        getattr(model.model, part).load_state_dict(getattr(source.model.model, part).state_dict())
+    known, rows = source.tokenizer.get_vocab(), source.model.get_input_embeddings().weight
     table = model.get_input_embeddings().weight
-    noise = torch.randn(table.shape, generator=torch.Generator().manual_seed(0)) * rows.std()
+    noise = torch.randn(table.shape, generator=torch.Generator().manual_seed(seed)) * rows.std()
     for number, token in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
         if token in known:
             table[number] = rows[known[token]]
             continue
-        pieces = source_tokenizer(tokenizer.convert_tokens_to_string([token]), add_special_tokens=False).input_ids
+        pieces = source.tokenizer(tokenizer.convert_tokens_to_string([token]), add_special_tokens=False).input_ids
         table[number] = _mixed(rows[pieces].mean(0) if pieces else rows.mean(0), noise[number])
 
 
