@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, eval_path, write_records
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.embedded import pretrain, real_course, transfer
+from scaledown.training.embedded import blanks, pretrain, real_course, transfer
 from scaledown.training.embedded.__main__ import main
 from scaledown.training.embedded.building import PretrainConfig, build_generator
 from scaledown.training.embedded.real_batches import RealMixture, RecordBatches
@@ -81,6 +83,33 @@ def test_pieces_to_be_continued_are_the_documents(tokenizer):
     for seen, said in branches(tokenizer, batch, 0):
         documents, _, piece = seen.rpartition("\n")
         assert f"{piece.strip()} {said.strip()}" in documents
+
+
+def test_a_blank_asks_for_words_of_a_sentence_by_the_others():
+    text = "In 1905 the young Ada Byron King moved to Rome. It rained. There she wrote two long letters to her mother."
+    found = [blanks.blank(random.Random(seed), text) for seed in range(200)]
+    answers = {answer for _, answer in found}
+    assert {"1905", "Ada Byron King", "Rome"} <= answers
+    assert answers - {"1905", "Ada Byron King", "Rome"} and all(answer in text for answer in answers)
+    for query, answer in found:
+        word, *asked = query.rstrip("?").split()
+        assert word in blanks.QUESTION_WORDS and asked and query.endswith("?")
+        assert any({each.rstrip(".") for each in asked} <= {each.rstrip(".") for each in sentence.split()} - {answer}
+                   for sentence in text.split(". ") if answer in sentence)
+    assert blanks.blank(random.Random(0), "It rained. It snowed.") is None
+
+
+def test_blanks_come_on_top_of_a_row_s_questions(tokenizer):
+    batches = RecordBatches(tokenizer, records(), seed=0)
+    mixture = RealMixture((2, 2), query_first_share=0.0, tokens=300)
+    for number in range(3):
+        plain, more = (batches.batch(number, replace(mixture, num_blanks=count)) for count in (0, 3))
+        asked = [branches(tokenizer, batch, 0) for batch in (plain, more)]
+        assert len(asked[0]) < len(asked[1]) <= len(asked[0]) + 3
+        for seen, said in asked[1][len(asked[0]):]:
+            documents, _, query = seen.partition("Question:")
+            assert said.removesuffix("<|im_end|>").strip() in documents and query.strip().split()[0] in (
+                blanks.QUESTION_WORDS)
 
 
 def test_a_document_that_does_not_answer_is_said_to(tokenizer):

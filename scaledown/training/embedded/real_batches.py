@@ -19,6 +19,7 @@ from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record
 from scaledown.prompt import Prompt, plain_ids
 from scaledown.training.embedded.batches import UNKNOWN
+from scaledown.training.embedded.blanks import blank
 from scaledown.training.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
 
 LIST_TOKENS = 128
@@ -35,6 +36,7 @@ class RealMixture:
         list_share: share of rows that list pieces of text again and again.
         query_first_share: share of rows in the compressor's order.
         cloze_share: share of the questions that become a piece of a document, to be continued word by word.
+        num_blanks: questions that are added to a row, each made of a sentence of its documents: see :func:`blank`.
         num_questions: most questions of a row.
         tokens: so many, or a little more, make a batch.
     """
@@ -43,6 +45,7 @@ class RealMixture:
     list_share: float = 0.0
     query_first_share: float = 0.2
     cloze_share: float = 0.0
+    num_blanks: int = 0
     num_questions: int = 12
     tokens: int = 2048
 
@@ -88,7 +91,7 @@ class RecordBatches:
             if rng.random() < mixture.list_share:
                 rows.append(self._list(rng))
             elif rng.random() < mixture.query_first_share:
-                rows.append(self._query_first(rng, max((len(row.ids) for row in rows), default=0)))
+                rows.append(self._query_first(rng, mixture, max((len(row.ids) for row in rows), default=0)))
             else:
                 rows.append(self._plain(rng, mixture, count))
         return collate(rows)
@@ -101,7 +104,9 @@ class RecordBatches:
                 if asked is not first]
         questions = [first, *rng.sample(more, min(mixture.num_questions - 1, len(more)))]
         branches = [self._cloze(rng, rng.choice(documents)) if rng.random() < mixture.cloze_share
-                    else (self.prompt.branch(asked.query), self._answer(asked.answer)) for asked in questions]
+                    else self._branch(asked.query, asked.answer) for asked in questions]
+        made_up = (blank(rng, rng.choice(documents)) for _ in range(mixture.num_blanks))
+        branches += [self._branch(*each) for each in made_up if each is not None]
         return plain_row(self.prompt, [self.encode(document) for document in documents], branches)
 
     def _cloze(self, rng: random.Random, document: str) -> tuple[list[int], list[int]]:
@@ -119,17 +124,22 @@ class RecordBatches:
                   for words, start in zip(documents, starts, strict=True)]
         return repeated_list(rng, pieces, self.newline, LIST_TOKENS)
 
-    def _query_first(self, rng: random.Random, room: int) -> Row:
-        """Questions before one document each; "unknown" where it does not answer."""
+    def _query_first(self, rng: random.Random, mixture: RealMixture, room: int) -> Row:
+        """Questions before one document each; "unknown" where it does not answer. Half are made up where others are."""
         row = Row()
         while not row.ids or len(row.ids) + 100 < room:
             asked = rng.choice(self.asked)
-            document, answer = asked.gold, asked.answer
+            query, document, answer = asked.query, asked.gold, asked.answer
+            if mixture.num_blanks and rng.random() < 0.5 and (made_up := blank(rng, document)):
+                query, answer = made_up
             if asked.others and rng.random() < UNKNOWN_SHARE:
                 document, answer = rng.choice(asked.others), UNKNOWN
-            add_query_first(row, self.encode(asked.query) + self.newline, self.encode(document), self.prompt.reply,
+            add_query_first(row, self.encode(query) + self.newline, self.encode(document), self.prompt.reply,
                             self._answer(answer))
         return row
+
+    def _branch(self, query: str, answer: str) -> tuple[list[int], list[int]]:
+        return self.prompt.branch(query), self._answer(answer)
 
     def _answer(self, answer: str) -> list[int]:
         return self.encode(answer) + [self.prompt.end_id]
