@@ -53,7 +53,8 @@ class ScaleDownConfig:
         None, "layers of the generator that the n_layers compressor copies [8, or a third where it has fewer than 24]")
     compressor_model: str | None = setting(
         None, f"the encoder of a modernbert compressor [{DEFAULT_ENCODER}], or the causal LM of an llm one "
-        f"[{DEFAULT_LLM}]: a Hub id, a local folder, or 'embedded', the default beside the embedded generator")
+        f"[{DEFAULT_LLM}]: a Hub id, a local folder, or 'embedded' (an encoder: one made of the generator's first "
+        "layers), the default beside the embedded generator")
     compressor_revision: str | None = setting(None, "commit, branch or tag of the compressor's model on the Hub")
     num_memory_tokens: int = setting(8, "embeddings that stand for one document")
     train_memory_tokens: tuple[int, ...] | None = setting(
@@ -93,7 +94,7 @@ class ScaleDownConfig:
             faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
-                          f"n_layers, or --compressor_model embedded beside the embedded generator, not "
+                          "n_layers, or modernbert with --compressor_model embedded, not "
                           f"{self.compressor_type} with {self.compressor_model or 'its default'}")
         if self.train_memory_tokens is not None and not (
                 min(self.train_memory_tokens, default=0) > 0
@@ -115,7 +116,9 @@ class ScaleDownConfig:
     def reads_as_generator(self) -> bool:
         """Whether the compressor is made of the generator's own layers, and so reads the same tokens."""
         own_model = self.compressor_model or self.generator_model
-        return self.compressor_type == "n_layers" or own_model == self.generator_model == EMBEDDED
+        # The embedded encoder is made of whatever generator it stands beside.
+        is_made_of_it = self.compressor_type == "modernbert" or own_model == self.generator_model
+        return self.compressor_type == "n_layers" or (own_model == EMBEDDED and is_made_of_it)
 
     @property
     def document_tokens(self) -> int:

@@ -60,7 +60,17 @@ def test_with_another_generator_rows_start_like_tokens(tmp_path) -> None:
     torch.testing.assert_close(model.compressor.memory_rows[:1].detach(), model.generator.embed(reply))
 
 
+def test_an_encoder_made_of_any_generator_s_layers_may_start_as_its_reply(tmp_path) -> None:
+    folder = tiny.generator_folder(tmp_path)
+    model = build(generator_model=folder, compressor_type="modernbert", compressor_model=EMBEDDED, memory_init="reply",
+                  mlp_width=256)
+    reply = torch.tensor(model.processor.prompt.reply[:1])
+    torch.testing.assert_close(model.compressor.memory_rows[:1].detach(), model.generator.embed(reply))
+
+
 @pytest.mark.parametrize("settings", [{"generator_model": "some/model", "compressor_type": "llm"},
+                                      {"generator_model": "some/model", "compressor_type": "llm",
+                                       "compressor_model": EMBEDDED},
                                       {"generator_model": EMBEDDED, "compressor_type": "modernbert",
                                        "compressor_model": "some/encoder"}])
 def test_a_compressor_that_is_not_the_generators_cannot_start_as_its_reply(settings: dict[str, str]) -> None:
