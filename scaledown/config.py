@@ -188,8 +188,6 @@ class TrainingConfig:
         0, "so many steps at first the compressor learns alone, to speak the generator's language before both move")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
-    reranking_warmup_ratio: float = setting(
-        0.0, "share of the steps in which that weight rises from 0: answers first, then scores [0, as in the paper]")
     distill_logits: float = setting(
         0.0, "weight of also learning the full-text generator's token distribution at the answer's tokens; above 0 "
         "each step reads the documents in full text too")
@@ -223,8 +221,6 @@ class TrainingConfig:
             faults.append(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not 0 <= self.warmup_ratio < 1:
             faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
-        if not 0 <= self.reranking_warmup_ratio <= 1:
-            faults.append(f"--reranking_warmup_ratio must be between 0 and 1, got {self.reranking_warmup_ratio}")
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
             faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
                           f"{self.gradient_accumulation_steps} equal parts")

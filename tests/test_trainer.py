@@ -53,17 +53,6 @@ def test_each_part_of_the_loss_and_each_learning_rate_is_logged(generator, recor
     assert [row["learning_rate_compressor"] for row in rows] == pytest.approx([4e-3 * share for share in left])
 
 
-def test_the_weight_of_scores_rises_for_as_long_as_asked(generator, records, tmp_path):
-    config = TrainingConfig(batch_size=2, max_steps=4, logging_steps=1, reranking_loss_weight=0.4,
-                            reranking_warmup_ratio=0.5)
-    model = new_model(generator, enable_reranking=True)
-    rows = [row for row in run.train(model, config, records, tmp_path) if "loss" in row]
-    for row, weight in zip(rows, (0.0, 0.2, 0.4, 0.4), strict=True):
-        assert row["loss"] == pytest.approx(row["answer_loss"] + weight * row["reranking_loss"], rel=1e-3)
-    with pytest.raises(ValueError, match="--reranking_warmup_ratio must be between 0 and 1"):
-        TrainingConfig(reranking_warmup_ratio=1.5)
-
-
 def test_accumulated_parts_give_the_step_of_the_whole_batch(generator, records, tmp_path):
     same_length = [records[0], records[0]]
     ends = []

@@ -156,7 +156,7 @@ class ScaleDownTrainer(Trainer):
         of_tokens, of_scores, of_read = num_items_in_batch
         means: Losses = model(inputs)
         losses = joined(means.answer_loss * of_tokens,
-                        (_times(means.reranking_loss, of_scores), self._reranking_weight()),
+                        (_times(means.reranking_loss, of_scores), self.config.reranking_loss_weight),
                         (_times(means.distillation_loss, of_tokens), self.config.distill_logits),
                         (_times(means.readout_loss, of_read), self._readout_weight()))
         self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
@@ -165,11 +165,6 @@ class ScaleDownTrainer(Trainer):
         self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
                        distillation_loss=losses.distillation_loss, readout_loss=losses.readout_loss)
         return losses.loss
-
-    def _reranking_weight(self) -> float:
-        """Rising from 0, if asked to: who cannot answer yet has nothing that a document could be scored by."""
-        warm = self.config.reranking_warmup_ratio * self.state.max_steps
-        return self.config.reranking_loss_weight * (min(1.0, self.state.global_step / warm) if warm else 1.0)
 
     def _readout_weight(self) -> float:
         """Falling to 0: what shows the way at first would later hold the memory to words of one document."""
