@@ -164,7 +164,11 @@ def start(flags: list[str], asked: Path, pause_seconds: float = 0.0, **environme
     os.environ.update(environment)
     answering.load_teacher = lambda config: FakeTeacher(asked, pause_seconds)
     finding.Reranker = FakeReranker
-    os._exit(main(flags))
+    code = 1
+    try:
+        code = main(flags)
+    finally:  # Whatever comes, a fork of the tests must not go on with them.
+        os._exit(code)
 
 
 def run_and_kill(flags: list[str], asked: Path, seconds: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, eval_path, write_records
@@ -192,6 +192,19 @@ def test_layers_of_a_generator_go_on_under_another_tokenizer(tokenizer):
     new = [number for token, number in tokenizer.get_vocab().items() if token not in known]
     assert new and len(torch.unique(table[new], dim=0)) == len(new)
     assert table[new].std().item() == pytest.approx(rows.std().item(), rel=0.15)
+
+
+def test_layers_that_compute_otherwise_are_refused(tmp_path):
+    config = PretrainConfig()
+    sources = {"grouped": LlamaConfig(num_key_value_heads=2, num_attention_heads=4, hidden_size=128,
+                                      num_hidden_layers=9, intermediate_size=256, rms_norm_eps=1e-5),
+               "other": Qwen2Config()}
+    for name, source in sources.items():
+        source.save_pretrained(tmp_path / name)
+    with pytest.raises(ValueError, match="its num_key_value_heads is 2, 4 here; its rms_norm_eps is 1e-05, 1e-06 here"):
+        transfer.load_source(str(tmp_path / "grouped"), config)
+    with pytest.raises(ValueError, match="--init_generator .*other: its family is 'qwen2'"):
+        transfer.load_source(str(tmp_path / "other"), config)
 
 
 def test_a_new_token_starts_near_its_pieces(tokenizer):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import processes, run
+from scaledown.training import processes, run, run_folder
 from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
 
 STANDARD, LONG = "standard", "long"
@@ -91,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer with every system, and compare."""
     args = build_parser().parse_args(argv)
     config, device = cli.config_from(args, EvaluationConfig), resolve_device(args.device)
+    TrainingConfig(seed=args.seed)  # which knows what a seed may be
+    output_file = run_folder.output_file(args.output_file)
     records = load_records(args.eval_data, args.questions, config.eval_examples, args.seed)
     if device.type == "cpu":
         keep_freed_memory()
@@ -101,9 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, result in results(args, device, config, records):
         lines.append(line(name, result))
         report["systems"][name] = result.summary()
-        if args.output_file and processes.rank() == 0:
-            write_json(Path(args.output_file), report)
-    processes.say("\n".join(lines) + (f"\nfigures: {args.output_file}" if args.output_file else ""))
+        if output_file and processes.rank() == 0:
+            write_json(output_file, report)
+    processes.say("\n".join(lines) + (f"\nfigures: {output_file}" if output_file else ""))
     return 0
 
 

@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from scaledown import cli
@@ -173,8 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     found = costs(args)
     config = config_of(args.generator_model)
-    if args.output_file:
-        run_folder.make(Path(args.output_file).parent, "--output_file")
+    output_file = run_folder.output_file(args.output_file)
     generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
     print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
           f"{_short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "
@@ -182,11 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
           f"query {args.query_tokens}, {args.num_documents} documents of {args.document_tokens} tokens as "
           f"{args.num_memory_tokens} embeddings each, answer {args.answer_tokens}; one question, keys and values in "
           f"{BYTES_PER_VALUE} bytes\n\n{table(found)}")
-    if args.output_file:
+    if output_file:
         report = {"settings": vars(args), "generator_weights": generator.body_weights,
                   "compressor_weights": compressor.body_weights, **{each.name: each.to_dict() for each in found}}
-        Path(args.output_file).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten: {args.output_file}")
+        output_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten: {output_file}")
     return 0
 
 

@@ -12,7 +12,6 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from scaledown import cli
@@ -31,6 +30,7 @@ from scaledown.evaluation.run_information import run_information
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.models.selection import AUTO, by_score
 from scaledown.settings import positive, require
+from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 
 DEFAULT_KEPT = 5
@@ -130,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer by every pipeline, and compare."""
     args = build_parser().parse_args(argv)
     config = cli.config_from(args, EvaluationConfig)
+    output_file = run_folder.output_file(args.output_file)
     records = load_records(args, config.eval_examples)
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = resolve_device(args.device)
@@ -144,9 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         reads = shape if each.chosen_by == "cross-encoder" else None
         results[each.name] = result, pipeline_flops(model, result, records, each.records, reads)
     print(table(results))
-    if args.output_file:
-        write_json(Path(args.output_file), _report(args, device, results))
-        print(f"figures: {args.output_file}")
+    if output_file:
+        write_json(output_file, _report(args, device, results))
+        print(f"figures: {output_file}")
     return 0
 
 

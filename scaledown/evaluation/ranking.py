@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from scaledown.evaluation.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
 from scaledown.models.model import ScaleDownModel
+from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device
 
 QUERIES_AT_ONCE = 4
@@ -111,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Rank, score and compare."""
     args = build_parser().parse_args(argv)
+    output_file = run_folder.output_file(args.output_file)
     given = cli.config_from(args, RankingInput)
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = resolve_device(args.device)
@@ -127,9 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run_out:
         write_run(args.run_out, runs[SCALEDOWN])
         print(f"run: {args.run_out}")
-    if args.output_file:
-        write_json(Path(args.output_file), _report(args, device, task, scores))
-        print(f"figures: {args.output_file}")
+    if output_file:
+        write_json(output_file, _report(args, device, task, scores))
+        print(f"figures: {output_file}")
     return 0
 
 

@@ -91,6 +91,21 @@ def make(folder: Path, flag: str = "--output_dir") -> None:
         raise ValueError(f"{flag} {folder}: this folder cannot be made ({fault.strerror})") from None
 
 
+def output_file(name: str | None) -> Path | None:
+    """The path of ``--output_file``, made sure of before there is anything to write; None where none is asked for.
+
+    Raises:
+        ValueError: where it is a folder, or the one that it is to lie in cannot be made.
+    """
+    if name is None:
+        return None
+    path = Path(name)
+    if path.is_dir():
+        raise ValueError(f"--output_file {name}: Is a directory; give a file in it")
+    make(path.parent, "--output_file")
+    return path
+
+
 def remove_run(folder: Path) -> None:
     """Remove a run's checkpoints and its config; results are written over one by one."""
     for path in (*folder.glob("checkpoint-*"), folder / checkpoints.DRAFT, *(folder / name for name in PARTS)):

@@ -24,7 +24,7 @@ def blank(rng: random.Random, document: str) -> tuple[str, str] | None:
     """A question that a sentence of ``document`` makes, and its answer: a name, a number or some words taken out of it.
 
     Some words are dropped, and the parts may change places, since real questions do not repeat a sentence. None where
-    no sentence is long enough.
+    no sentence is long enough, or nothing is left of it.
     """
     sentences = [words for each in SENTENCE_END.split(document) if len(words := each.split()) >= SHORTEST_SENTENCE]
     if not sentences:

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import ScaleDownConfig
-from scaledown.hub import load_tokenizer
+from scaledown.hub import load_config, load_tokenizer
 from scaledown.models.parts import load_base
-from scaledown.training.embedded.building import PretrainConfig
+from scaledown.training.embedded.building import PretrainConfig, layers_config
 from scaledown.training.embedded.course import Course
 
 SIZES = {"hidden_size": "hidden_size", "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads",
          "intermediate_size": "intermediate_size"}
 """Flags, and what a model's config calls them."""
+ALIKE = ("num_key_value_heads", "rope_parameters", "rms_norm_eps", "hidden_act", "attention_bias", "mlp_bias")
+"""What else the layers compute by; there are no flags for it."""
 SHARE_OF_PIECES = 0.5
 """How much of a new token's embedding is the mean of its pieces'; the rest is noise, so that no two are alike."""
 
@@ -38,17 +40,18 @@ def load_source(name: str, config: PretrainConfig) -> Source:
     """The generator ``name``, whose layers one of the sizes of ``config`` can have.
 
     Raises:
-        ValueError: where it cannot be had, or has other sizes; every flag that differs is named.
+        ValueError: where it cannot be had, or its layers compute otherwise; everything that differs is named.
     """
-    model = load_base(ScaleDownConfig(generator_model=name), torch.float32)
-    found = model.config
-    differing = [f"--{flag} is {getattr(config, flag)}, {getattr(found, field)} there"
-                 for flag, field in SIZES.items() if getattr(config, flag) != getattr(found, field)]
-    if found.model_type != LlamaConfig.model_type:
-        differing.append(f"its family is {found.model_type!r}, a {LlamaConfig.model_type!r} is made here")
+    found, made = load_config(name), layers_config(config)
+    if found.model_type != made.model_type:
+        raise ValueError(f"--init_generator {name}: its family is {found.model_type!r}, {made.model_type!r} here")
+    differing = [f"--{flag} is {getattr(made, field)}, {getattr(found, field)} there"
+                 for flag, field in SIZES.items() if getattr(made, field) != getattr(found, field)]
+    differing += [f"its {field} is {getattr(found, field)}, {getattr(made, field)} here"
+                  for field in ALIKE if getattr(made, field) != getattr(found, field)]
     if differing:
         raise ValueError(f"--init_generator {name}: {'; '.join(differing)}")
-    return Source(model, load_tokenizer(name))
+    return Source(load_base(ScaleDownConfig(generator_model=name), torch.float32), load_tokenizer(name))
 
 
 @torch.no_grad()
