@@ -11,7 +11,7 @@ from scaledown.data.synthetic import synthetic_records
 from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.objective import trained
-from scaledown.training.embedded.compressors import StageSteps, main, many, stages
+from scaledown.training.embedded.compressors import StageSteps, main, many, mixed, stages
 
 FEW = ["--enable_reranking", "--name_steps", "1", "--many_steps", "1", "--last_steps", "3"]
 
@@ -38,15 +38,25 @@ def test_half_of_the_later_records_are_candidates_and_all_have_scores():
     assert {len(record.documents) for record in records} >= {2, 3, 5, 8, 10}
 
 
+def test_the_last_records_are_half_of_many_kinds_and_half_of_the_usual_one():
+    records = mixed(60, seed=3)
+    usual = [record for record in records if record.id.startswith("synthetic-train-304-")]
+    assert len(records) == 60 and len(usual) == 30
+    assert {len(record.documents) for record in usual} == {2, 3, 4, 5, 6}
+    assert records != sorted(records, key=lambda record: record.id) and records == mixed(60, seed=3)
+
+
 def test_scores_are_learnt_with_less_and_less_weight_beside_the_readout():
     steps = StageSteps(enable_reranking=True, name_steps=1, many_steps=2, last_steps=1)
     lessons, names, many_documents, last = found = list(stages(steps))
     assert [stage.name for stage in found] == ["lessons", "names", "many", "last"]
-    assert len(names.records) == len(many_documents.records) == 2 * len(last.records) == 16
+    assert len(names.records) == len(many_documents.records) == len(last.records) == 16
+    assert len(last.records) == last.training.batch_size and last.training.readout_loss_weight == 0
     weights = [stage.training.reranking_loss_weight for stage in found[1:]]
     assert weights == sorted(weights, reverse=True) and weights[-1] > 0
     others = list(stages(dataclasses.replace(steps, enable_reranking=False)))
-    assert [stage.name for stage in others] == ["lessons", "many"] and others[1].records == many_documents.records
+    assert [stage.name for stage in others] == ["lessons", "many", "last"]
+    assert [stage.records for stage in others[1:]] == [many_documents.records, last.records]
 
 
 def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys):
