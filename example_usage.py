@@ -28,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The script's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", nargs="?", default=EMBEDDED,
-                        help="a folder that training wrote, a Hub id, or one that ships: 'embedded', "
-                             "'embedded_modernbert' (an encoder), or 'embedded_reranking', which also ranks [embedded]")
+                        help="a folder that training wrote, a Hub id, or one that ships: 'embedded', or "
+                             "'embedded_modernbert' (an encoder, which ranks nothing) [embedded]")
     return parser
 
 

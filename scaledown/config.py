@@ -27,8 +27,6 @@ DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
 EMBEDDED = "embedded"
-EMBEDDED_RERANKING = "embedded_reranking"
-"""A checkpoint that ships: of the embedded generator, trained to answer and to score documents in one pass."""
 EMBEDDED_MODERNBERT = "embedded_modernbert"
 """A checkpoint that ships: of the embedded generator, with an encoder that compresses."""
 LARGEST_SEED = 2**32 - 1

@@ -13,7 +13,7 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.models.objective import trained
 from scaledown.training.embedded.compressors import StageSteps, main, many, mixed, stages
 
-FEW = ["--enable_reranking", "--name_steps", "1", "--many_steps", "1", "--last_steps", "3"]
+FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--enable_reranking"]
 
 
 def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
@@ -38,7 +38,7 @@ def test_half_of_the_later_records_are_candidates_and_all_have_scores():
     assert {len(record.documents) for record in records} >= {2, 3, 5, 8, 10}
 
 
-def test_the_last_records_are_half_of_many_kinds_and_half_of_the_usual_one():
+def test_mixed_records_are_half_of_many_kinds_and_half_of_the_usual_one():
     records = mixed(60, seed=3)
     usual = [record for record in records if record.id.startswith("synthetic-train-304-")]
     assert len(records) == 60 and len(usual) == 30
@@ -46,17 +46,18 @@ def test_the_last_records_are_half_of_many_kinds_and_half_of_the_usual_one():
     assert records != sorted(records, key=lambda record: record.id) and records == mixed(60, seed=3)
 
 
-def test_scores_are_learnt_with_less_and_less_weight_beside_the_readout():
-    steps = StageSteps(enable_reranking=True, name_steps=1, many_steps=2, last_steps=1)
-    lessons, names, many_documents, last = found = list(stages(steps))
-    assert [stage.name for stage in found] == ["lessons", "names", "many", "last"]
-    assert len(names.records) == len(many_documents.records) == len(last.records) == 16
-    assert len(last.records) == last.training.batch_size and last.training.readout_loss_weight == 0
-    weights = [stage.training.reranking_loss_weight for stage in found[1:]]
+def test_answers_are_learnt_first_then_scores_then_both():
+    steps = StageSteps(enable_reranking=True, many_steps=2, mixed_steps=1, name_steps=1, joint_steps=1)
+    found = list(stages(steps))
+    assert [stage.name for stage in found] == ["lessons", "many", "mixed", "names", "joint"]
+    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 2
+    _, many_documents, mixed_documents, names, joint = found
+    assert all(len(stage.records) == 16 for stage in found[1:])
+    assert many_documents.training.batch_size == 8 and names.training.batch_size == joint.training.batch_size == 16
+    assert not {record.id for record in mixed_documents.records} & {record.id for record in joint.records}
+    weights = [stage.training.reranking_loss_weight for stage in (names, joint)]
     assert weights == sorted(weights, reverse=True) and weights[-1] > 0
-    others = list(stages(dataclasses.replace(steps, enable_reranking=False)))
-    assert [stage.name for stage in others] == ["lessons", "many", "last"]
-    assert [stage.records for stage in others[1:]] == [many_documents.records, last.records]
+    assert list(stages(dataclasses.replace(steps, enable_reranking=False))) == found[:3]
 
 
 def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys):
@@ -64,7 +65,7 @@ def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tm
     assert main(flags) == 0
     first = capsys.readouterr().out
     assert "lessons" not in first and f"done: {tmp_path / 'out' / 'final'}" in first
-    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "last/final"))
+    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "joint/final"))
     for half, weight in zip(trained(model.compressor).values(), trained(whole.compressor).values(), strict=True):
         assert torch.equal(half, weight.half().float())
     order, scores = model.rerank("Who?", ["Ada was born in Oslo.", "Nobody."])
@@ -72,7 +73,7 @@ def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tm
     shipped = ScaleDownModel.from_pretrained("embedded")
     assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
     assert main(flags) == 0
-    assert capsys.readouterr().out.count("done already") == 3
+    assert capsys.readouterr().out.count("done already") == 4
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
@@ -82,7 +83,7 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
     assert "--seed was 42, is 7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--name_steps", "--many_steps", "--last_steps"])
+@pytest.mark.parametrize("flag", ["--many_steps", "--mixed_steps", "--name_steps", "--joint_steps"])
 def test_steps_below_none_are_refused(flag, capsys):
     assert main([flag, "-1"]) == 2
     assert flag in capsys.readouterr().err

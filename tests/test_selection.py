@@ -120,8 +120,8 @@ def test_the_command_writes_the_threshold_into_the_checkpoint(folder, capsys):
     assert model.answer(QUESTIONS, DOCUMENTS, keep_documents="auto", max_new_tokens=2)
 
 
-def test_the_reranking_checkpoint_that_ships_finds_what_answers():
-    model = ScaleDownModel.from_pretrained("embedded_reranking")
+def test_the_checkpoint_that_ships_finds_what_answers():
+    model = ScaleDownModel.from_pretrained("embedded")
     records = list(ranking_records(10, 5, "eval"))
     best = [model.rerank(record.query, record.documents)[0][0] for record in records]
     assert sum(record.reranking_scores[place] == GOLD_SCORE for record, place in zip(records, best, strict=True)) >= 8

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import EMBEDDED_RERANKING, EvaluationConfig, TrainingConfig
+from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.ranking_task import RankingTask, document_ids, of_records
 from scaledown.data.records import Record, read_records
 from scaledown.data.reranking import Reranker, RerankerConfig
@@ -97,8 +97,8 @@ def table(results: Mapping[str, tuple[SystemResult, PipelineFlops]]) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=EMBEDDED_RERANKING,
-                        help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED_RERANKING}]")
+    parser.add_argument("--checkpoint", default=EMBEDDED,
+                        help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
     parser.add_argument("--data", help="records whose documents are the candidates [the embedded world's]")
     parser.add_argument("--num_candidates", type=int, default=NUM_CANDIDATES,
                         help=f"candidates of a question of the embedded world [{NUM_CANDIDATES}]")

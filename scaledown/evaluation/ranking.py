@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from scaledown import cli
-from scaledown.config import EMBEDDED_RERANKING, EvaluationConfig, TrainingConfig
+from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.ranking_task import RankingTask
 from scaledown.data.reranking import Reranker, RerankerConfig, score_pairs
 from scaledown.data.retrieval import BM25
@@ -95,8 +95,8 @@ def table(scores: Mapping[str, RankingScores]) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=EMBEDDED_RERANKING,
-                        help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED_RERANKING}]")
+    parser.add_argument("--checkpoint", default=EMBEDDED,
+                        help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
     cli.add_flags(parser, RankingInput)
     parser.add_argument("--run_out", help="write ScaleDown's ranking there, as a TREC run")
     parser.add_argument("--output_file", help="write the figures there, as JSON")

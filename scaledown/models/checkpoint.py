@@ -22,14 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, EMBEDDED_RERANKING
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
 from scaledown.hub import locate
 from scaledown.models.objective import trained
 
 CONFIG_FILE = "config.json"
 SHIPPED = Path(__file__).parent / "embedded" / "checkpoint"
-SHIPPED_BESIDE = {EMBEDDED_RERANKING: SHIPPED.with_name("reranking_checkpoint"),
-                  EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
+SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
 
 
 def find(name: str, revision: str | None = None) -> Path:

@@ -132,9 +132,15 @@ class Compressor(nn.Module, ABC):
         """Let what stands behind the layers change nothing at first: here there is nothing."""
 
     def add_reranking(self) -> None:
-        """Give a compressor that was trained without them a rerank row, at first the last memory row, and a head."""
+        """Give a compressor that was trained without them a rerank row, at first the last memory row, and a head of 0.
+
+        Trained states may be of any size. A head drawn at random then starts far from all scores (its squared error was
+        ten times that of a guess), and what the memory has learnt is torn up on the way back.
+        """
         self.rerank_row = nn.Parameter(self.memory_rows.detach()[-1:].clone())
         self.rerank_head = nn.Linear(self.memory_rows.shape[1], 1, device=self.memory_rows.device)
+        for parameter in self.rerank_head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, texts: CompressorInput, embed: Embed, num_memory: int | None = None) -> Compressed:
         """Compress each document with its query.

@@ -206,8 +206,8 @@ class ScaleDownModel(Answering, nn.Module):
                         dtype: torch.dtype | None = None, revision: str | None = None) -> ScaleDownModel:
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
-        Three ship: "embedded" answers best, "embedded_modernbert" compresses with an encoder, "embedded_reranking" also
-        scores documents. All are of the embedded generator, which knows its own made-up world and little else.
+        Two ship: "embedded" answers and scores documents, "embedded_modernbert" compresses with an encoder and answers
+        alone. Both are of the embedded generator, which knows its own made-up world and little else.
 
         Raises:
             ValueError: where it does not exist, or a file is missing, damaged or of another model.

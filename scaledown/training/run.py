@@ -33,8 +33,8 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
         config: what to build.
         device: a device, or a value of ``--device``.
         seed: of every new weight.
-        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left; one without
-            a reranking head gets a new one where ``config`` asks for it.
+        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left. Without a
+            reranking head it gets a new one where ``config`` asks for it; one that is there stays.
         dtype: a value of ``--dtype``.
 
     Raises:
@@ -119,7 +119,7 @@ def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str
     differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
                  for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
                                "num_memory_tokens", "train_memory_tokens", "compression_rate", "input_order",
-                               "enable_reranking", "load_in_4bit", "load_in_8bit")
+                               "load_in_4bit", "load_in_8bit")
                  if getattr(wanted, field) not in (None, getattr(found, field))]
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")

@@ -1,8 +1,9 @@
 """Make the compressors that ship: python -m scaledown.training.embedded.compressors --compressor_type n_layers
 
 What the main job learns in a quarter of an hour, and then what it has no time for: up to ten documents, passages as
-long as a document may be, candidates as a search engine finds them, (``--enable_reranking``) their scores, and at last
-larger batches of all that beside questions of the usual kind. Killed, it goes on where it was.
+long as a document may be, candidates as a search engine finds them, and all of that in larger batches; at last
+(``--enable_reranking``) scores, first whom a short document is about, then beside answers. Killed, it goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -31,16 +32,15 @@ from scaledown.training import checkpoints, run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 
-NAMES = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
-"""Documents of one fact: there is nothing to tell them apart by but the entity asked for."""
-NAMES_BATCH = 16
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)
 USUAL = Difficulty((2, 6), (3, 6), hard_share=0.65)
 """Documents as questions of the embedded world have them, give or take a few."""
-LAST_BATCH = 16
-NAMES_WEIGHT, MANY_WEIGHT = 0.5, 0.2
-"""Weights of the reranking loss while scores are still as good as guessed; the last stage has the usual one."""
+NAMES = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
+"""Documents of one fact: there is nothing to tell them apart by but the entity asked for."""
+NAMES_WEIGHT, JOINT_WEIGHT = 0.5, 0.1
+"""Weights of the reranking loss while scores are still as good as guessed, and then."""
+LARGE_BATCH = 16
 READOUT_WEIGHT = 1.0
 """Without it the last tokens of answers stay vague: the surname's first half is right, its second is guessed."""
 LESSONS = "lessons"
@@ -51,13 +51,14 @@ class StageSteps:
     """What is learnt, and how long each stage is."""
 
     enable_reranking: bool = setting(False, "learn to score documents, too")
-    name_steps: int = setting(1200, "with scores: steps on short documents, to learn whom one is about")
     many_steps: int = setting(1800, "steps on many documents of many lengths")
-    last_steps: int = setting(1500, "steps on all of it, in larger batches and with less weight on scores")
+    mixed_steps: int = setting(1500, "steps on these and on those of the usual kind, in larger batches")
+    name_steps: int = setting(900, "with scores: steps on short documents, to learn whom one is about")
+    joint_steps: int = setting(1300, "with scores: steps on all kinds again, for answers and scores together")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
-        require(positive(self, "name_steps", "many_steps", "last_steps"))
+        require(positive(self, "many_steps", "mixed_steps", "name_steps", "joint_steps"))
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Stage:
     name: str
     records: Sequence[Record]
     training: TrainingConfig
+    with_scores: bool = False
 
 
 def stages(steps: StageSteps) -> Iterator[Stage]:
@@ -74,14 +76,16 @@ def stages(steps: StageSteps) -> Iterator[Stage]:
     base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25,
                                                "readout_loss_weight": READOUT_WEIGHT})
     slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
+    large = dataclasses.replace(slower, batch_size=LARGE_BATCH, readout_loss_weight=0.0,
+                                reranking_loss_weight=JOINT_WEIGHT)
     yield Stage(LESSONS, recipe.lessons(steps.seed), base)
+    yield Stage("many", many(steps.many_steps * base.batch_size, steps.seed), slower)
+    yield Stage("mixed", mixed(steps.mixed_steps * LARGE_BATCH, steps.seed), large)
     if steps.enable_reranking:
-        yield Stage("names", list(synthetic_records(steps.name_steps * NAMES_BATCH, steps.seed + 1, difficulty=NAMES)),
-                    dataclasses.replace(base, batch_size=NAMES_BATCH, reranking_loss_weight=NAMES_WEIGHT))
-    yield Stage("many", many(steps.many_steps * base.batch_size, steps.seed),
-                dataclasses.replace(slower, reranking_loss_weight=MANY_WEIGHT))
-    yield Stage("last", mixed(steps.last_steps * LAST_BATCH, steps.seed),
-                dataclasses.replace(slower, batch_size=LAST_BATCH, readout_loss_weight=0.0))
+        names = synthetic_records(steps.name_steps * LARGE_BATCH, steps.seed + 1, difficulty=NAMES)
+        yield Stage("names", list(names), dataclasses.replace(base, batch_size=LARGE_BATCH,
+                                                              reranking_loss_weight=NAMES_WEIGHT), with_scores=True)
+        yield Stage("joint", mixed(steps.joint_steps * LARGE_BATCH, steps.seed + 100), large, with_scores=True)
 
 
 def many(num_records: int, seed: int) -> list[Record]:
@@ -147,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stage in stages(steps):
         if stage.name == LESSONS and args.init_compressor:
             continue
-        if stage.name != LESSONS and steps.enable_reranking and not model.config.enable_reranking:
+        if stage.with_scores and not model.config.enable_reranking:
             model.enable_reranking()
         train(stage, model, folder / stage.name)
     save_small(model, folder / run.FINAL)
