@@ -33,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES),
                         help="of the arithmetic [bfloat16 where the device is fast in it, else float32]")
-    parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it")
+    parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it; a reranking "
+                        "head that it has stays, and learns from records with scores")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
     presets.add_flag(parser)

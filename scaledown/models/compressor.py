@@ -132,7 +132,8 @@ class Compressor(nn.Module, ABC):
         """Let what stands behind the layers change nothing at first: here there is nothing."""
 
     def add_reranking(self) -> None:
-        """Give a compressor that was trained without them a rerank row, at first the last memory row, and a head of 0.
+        """Give a compressor that was trained without them a rerank row (1, width), at first the last memory row, and a
+        head (width to 1) of zeros.
 
         Trained states may be of any size. A head drawn at random then starts far from all scores (its squared error was
         ten times that of a guess), and what the memory has learnt is torn up on the way back.

@@ -28,13 +28,16 @@ READOUT_LOSS_WEIGHTS = {"n_layers": 0.0, "modernbert": 1.0, "llm": 1.0}
 EVALUATION: dict[str, Any] = {"eval_examples": 300}
 """Fewer questions than by default, so that the whole job stays within minutes on a CPU."""
 
-LESSONS = ((7600, Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)),
+NAMES = Difficulty((2, 4), (1, 1), hard_share=1.0, two_hop_share=0.0, fillers=False)
+"""Documents of one fact: there is nothing to tell them apart by but the entity asked for."""
+
+LESSONS = ((7600, NAMES),
            (4000, Difficulty((2, 4), (2, 6), hard_share=1.0, two_hop_share=0.0)),
            (3200, Difficulty((5, 5), (3, 6), hard_share=0.5, two_hop_share=0.05)))
 """Training records by difficulty, in the order in which they are learnt.
 
-The first lesson has one fact a document: there is nothing to tell the documents apart by but the entity asked for. A
-model that starts with one document learns to look the relation up and ignores the entity, and does not unlearn that.
+The first is about names: a model that starts with one document learns to look the relation up and ignores the entity,
+and does not unlearn that.
 """
 
 
