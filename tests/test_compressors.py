@@ -7,13 +7,18 @@ import dataclasses
 import pytest
 import torch
 
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.data.synthetic_lengths import of_many_lengths
+from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.objective import trained
-from scaledown.training.embedded.compressors import StageSteps, main, many, mixed, stages
+from scaledown.models.selection import by_score
+from scaledown.training.embedded import lessons
+from scaledown.training.embedded.compressors import StageSteps, main, stages
+from scaledown.training.embedded.lessons import kept, many, mixed, with_kept
 
-FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--enable_reranking"]
+FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--kept_steps", "1",
+       "--enable_reranking"]
 
 
 def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
@@ -46,34 +51,68 @@ def test_mixed_records_are_half_of_many_kinds_and_half_of_the_usual_one():
     assert records != sorted(records, key=lambda record: record.id) and records == mixed(60, seed=3)
 
 
-def test_answers_are_learnt_first_then_scores_then_both():
-    steps = StageSteps(enable_reranking=True, many_steps=2, mixed_steps=1, name_steps=1, joint_steps=1)
+@pytest.fixture(scope="module")
+def shipped() -> ScaleDownModel:
+    return ScaleDownModel.from_pretrained("embedded")
+
+
+def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(shipped):
+    records = kept(shipped, 18, seed=3)
+    drawn = {record.id: record for record in ranking_records(18, seed=503)}
+    assert {3, 4, 5, 6} >= {len(record.documents) for record in records} and len(records) == 18
+    for record in records[:6]:
+        whole = drawn[record.id]
+        order, _ = shipped.rerank(whole.query, whole.documents)
+        best = [whole.documents[number] for number in order[:len(record.documents)]]
+        assert list(record.documents[:-1]) == best[:-1]
+        relevant = [score == GOLD_SCORE for score in record.reranking_scores]
+        assert any(relevant) and (record.documents[-1] == best[-1] or relevant == [False] * (len(best) - 1) + [True])
+        assert [whole.reranking_scores[whole.documents.index(each)] for each in record.documents] == list(
+            record.reranking_scores)
+
+
+def test_a_relevant_document_takes_the_last_place_where_the_model_keeps_none(shipped, monkeypatch):
+    monkeypatch.setattr(lessons, "by_score", lambda scores: by_score(scores)[::-1])
+    records = kept(shipped, 6, seed=3)
+    assert all(GOLD_SCORE in record.reranking_scores for record in records)
+    assert sum(record.reranking_scores.index(GOLD_SCORE) == len(record.documents) - 1 for record in records) >= 5
+
+
+def test_half_of_the_last_records_are_kept_candidates(shipped):
+    records = with_kept(shipped, 30, seed=3)
+    assert len(records) == 30 and sum(record.id.startswith("ranking-train-503-") for record in records) == 15
+    assert records == with_kept(shipped, 30, seed=3)
+
+
+def test_answers_are_learnt_first_then_scores_then_both(shipped):
+    steps = StageSteps(enable_reranking=True, many_steps=2, mixed_steps=1, name_steps=1, joint_steps=1, kept_steps=1)
     found = list(stages(steps))
-    assert [stage.name for stage in found] == ["lessons", "many", "mixed", "names", "joint"]
-    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 2
-    _, many_documents, mixed_documents, names, joint = found
-    assert all(len(stage.records) == 16 for stage in found[1:])
-    assert many_documents.training.batch_size == 8 and names.training.batch_size == joint.training.batch_size == 16
-    assert not {record.id for record in mixed_documents.records} & {record.id for record in joint.records}
-    weights = [stage.training.reranking_loss_weight for stage in (names, joint)]
-    assert weights == sorted(weights, reverse=True) and weights[-1] > 0
-    assert list(stages(dataclasses.replace(steps, enable_reranking=False))) == found[:3]
+    names = [stage.name for stage in found]
+    assert names == ["lessons", "many", "mixed", "names", "joint", "kept_1", "kept_2"]
+    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 4
+    records = {stage.name: stage.records(shipped) for stage in found[1:]}
+    assert all(len(each) == 16 for each in records.values())
+    assert [stage.training.batch_size for stage in found] == [8] * 2 + [16] * 5
+    ids = [{record.id for record in records[name]} for name in ("mixed", "joint", "kept_1", "kept_2")]
+    assert len(set.union(*ids)) == sum(map(len, ids))
+    weights = {stage.name: stage.training.reranking_loss_weight for stage in found}
+    assert weights["names"] > weights["kept_1"] == weights["kept_2"] > weights["joint"] > 0
+    assert [stage.name for stage in stages(dataclasses.replace(steps, enable_reranking=False))] == names[:3]
 
 
-def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys):
+def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys, shipped):
     flags = [*FEW, "--init_compressor", "embedded", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
     assert main(flags) == 0
     first = capsys.readouterr().out
     assert "lessons" not in first and f"done: {tmp_path / 'out' / 'final'}" in first
-    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "joint/final"))
+    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "kept_2/final"))
     for half, weight in zip(trained(model.compressor).values(), trained(whole.compressor).values(), strict=True):
         assert torch.equal(half, weight.half().float())
     order, scores = model.rerank("Who?", ["Ada was born in Oslo.", "Nobody."])
     assert sorted(order) == [0, 1] and len(scores) == 2
-    shipped = ScaleDownModel.from_pretrained("embedded")
     assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
     assert main(flags) == 0
-    assert capsys.readouterr().out.count("done already") == 4
+    assert capsys.readouterr().out.count("done already") == 6
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
@@ -83,7 +122,7 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
     assert "--seed was 42, is 7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--many_steps", "--mixed_steps", "--name_steps", "--joint_steps"])
+@pytest.mark.parametrize("flag", ["--many_steps", "--mixed_steps", "--name_steps", "--joint_steps", "--kept_steps"])
 def test_steps_below_none_are_refused(flag, capsys):
     assert main([flag, "-1"]) == 2
     assert flag in capsys.readouterr().err

@@ -2,18 +2,18 @@
 
 What the main job learns in a quarter of an hour, and then what it has no time for: up to ten documents, passages as
 long as a document may be, candidates as a search engine finds them, and all of that in larger batches; at last
-(``--enable_reranking``) scores, first whom a short document is about, then beside answers. Killed, it goes on where it
-was.
+(``--enable_reranking``) scores, first whom a short document is about, then beside answers, and answers from the
+documents that those scores keep. Killed, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,20 @@ from safetensors.torch import load_file, save_file
 
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
-from scaledown.data.records import Record
-from scaledown.data.synthetic import Difficulty, synthetic_records
-from scaledown.data.synthetic_lengths import of_many_lengths
-from scaledown.data.synthetic_ranking import ranking_records
-from scaledown.models.checkpoint import CONFIG_FILE, whole_folder
+from scaledown.data.synthetic import synthetic_records
+from scaledown.models.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
 from scaledown.settings import positive, require, setting
-from scaledown.training import checkpoints, run, run_folder
+from scaledown.training import run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
+from scaledown.training.embedded.lessons import many, mixed, with_kept
+from scaledown.training.embedded.stages import Stage, train_all
 
-MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
-CANDIDATES = (2, 10)
-USUAL = Difficulty((2, 6), (3, 6), hard_share=0.65)
-"""Documents as questions of the embedded world have them, give or take a few."""
-NAMES_WEIGHT, JOINT_WEIGHT = 0.5, 0.1
-"""Weights of the reranking loss while scores are still as good as guessed, and then."""
+NAMES_WEIGHT, JOINT_WEIGHT, KEPT_WEIGHT = 0.5, 0.1, 0.2
+"""Weights of the reranking loss: while scores are as good as guessed; beside answers that suffer; beside good ones."""
+KEPT_ROUNDS = 2
+"""In the second, the candidates are those that the model keeps after the first."""
 LARGE_BATCH = 16
 READOUT_WEIGHT = 1.0
 """A compressor that went through the lessons without it went on guessing how a name ends (docs/EXPERIMENTS.md)."""
@@ -53,67 +50,34 @@ class StageSteps:
     mixed_steps: int = setting(1500, "steps on these and on those of the usual kind, in larger batches")
     name_steps: int = setting(900, "with scores: steps on short documents, to learn whom one is about")
     joint_steps: int = setting(1300, "with scores: steps on all kinds again, for answers and scores together")
+    kept_steps: int = setting(1000, f"with scores: steps of each of {KEPT_ROUNDS} rounds on candidates that it keeps")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
-        require(positive(self, "many_steps", "mixed_steps", "name_steps", "joint_steps"))
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Records in the order in which they are learnt, and how."""
-
-    name: str
-    records: Sequence[Record]
-    training: TrainingConfig
-    with_scores: bool = False
+        require(positive(self, "many_steps", "mixed_steps", "name_steps", "joint_steps", "kept_steps"))
 
 
 def stages(steps: StageSteps) -> Iterator[Stage]:
     """What a compressor goes through; each stage starts where the one before it ended."""
-    base = TrainingConfig(**recipe.TRAINING | {"seed": steps.seed, "save_steps": 200, "logging_steps": 25,
+    seed = steps.seed
+    base = TrainingConfig(**recipe.TRAINING | {"seed": seed, "save_steps": 200, "logging_steps": 25,
                                                "readout_loss_weight": READOUT_WEIGHT})
     slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
     large = dataclasses.replace(slower, batch_size=LARGE_BATCH, readout_loss_weight=0.0,
                                 reranking_loss_weight=JOINT_WEIGHT)
-    yield Stage(LESSONS, recipe.lessons(steps.seed), base)
-    yield Stage("many", many(steps.many_steps * base.batch_size, steps.seed), slower)
-    yield Stage("mixed", mixed(steps.mixed_steps * LARGE_BATCH, steps.seed), large)
+    yield Stage(LESSONS, lambda _: recipe.lessons(seed), base)
+    yield Stage("many", lambda _: many(steps.many_steps * base.batch_size, seed), slower)
+    yield Stage("mixed", lambda _: mixed(steps.mixed_steps * LARGE_BATCH, seed), large)
     if steps.enable_reranking:
-        names = synthetic_records(steps.name_steps * LARGE_BATCH, steps.seed + 1, difficulty=recipe.NAMES)
-        yield Stage("names", list(names), dataclasses.replace(base, batch_size=LARGE_BATCH,
-                                                              reranking_loss_weight=NAMES_WEIGHT), with_scores=True)
-        yield Stage("joint", mixed(steps.joint_steps * LARGE_BATCH, steps.seed + 100), large, with_scores=True)
-
-
-def many(num_records: int, seed: int) -> list[Record]:
-    """Up to ten documents of many lengths, half of the records with candidates as a search engine finds them."""
-    fewest, most = CANDIDATES
-    plain = synthetic_records(num_records // 2, seed + 2, difficulty=MANY)
-    found = [record for count in range(fewest, most + 1)
-             for record in ranking_records(num_records // (2 * (most - fewest + 1)) + 1, seed + count,
-                                           num_candidates=count)]
-    records = [*plain, *found]
-    random.Random(f"many-{seed}").shuffle(records)
-    return list(of_many_lengths(records, seed))[:num_records]
-
-
-def mixed(num_records: int, seed: int) -> list[Record]:
-    """Half :func:`many`, half documents as questions usually have them."""
-    records = many(num_records // 2, seed + 300)
-    records += synthetic_records(num_records - len(records), seed + 301, difficulty=USUAL)
-    random.Random(seed).shuffle(records)
-    return records
-
-
-def train(stage: Stage, model: ScaleDownModel, folder: Path) -> None:
-    """Train ``model`` through ``stage``, or load what an earlier start made of it."""
-    if (folder / run.FINAL / CONFIG_FILE).is_file():
-        print(f"{stage.name}: done already, in {folder / run.FINAL}")
-        model.load_trained(folder / run.FINAL)
-        return
-    print(f"{stage.name}: {len(stage.records)} records, batch {stage.training.batch_size}, into {folder}")
-    run.train(model, stage.training, stage.records, folder, checkpoints.last(folder), in_order=True)
+        yield Stage("names", lambda _: list(synthetic_records(steps.name_steps * LARGE_BATCH, seed + 1,
+                                                              difficulty=recipe.NAMES)),
+                    dataclasses.replace(base, batch_size=LARGE_BATCH, reranking_loss_weight=NAMES_WEIGHT),
+                    with_scores=True)
+        yield Stage("joint", lambda _: mixed(steps.joint_steps * LARGE_BATCH, seed + 100), large, with_scores=True)
+        for number in range(KEPT_ROUNDS):
+            yield Stage(f"kept_{number + 1}",
+                        partial(with_kept, num_records=steps.kept_steps * LARGE_BATCH, seed=seed + 100 * (number + 2)),
+                        dataclasses.replace(large, reranking_loss_weight=KEPT_WEIGHT), with_scores=True)
 
 
 def save_small(model: ScaleDownModel, folder: Path) -> None:
@@ -146,12 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    for stage in stages(steps):
-        if stage.name == LESSONS and args.init_compressor:
-            continue
-        if stage.with_scores and not model.config.enable_reranking:
-            model.enable_reranking()
-        train(stage, model, folder / stage.name)
+    train_all((stage for stage in stages(steps) if stage.name != LESSONS or not args.init_compressor), model, folder)
     save_small(model, folder / run.FINAL)
     print(f"done: {folder / run.FINAL}")
     return 0

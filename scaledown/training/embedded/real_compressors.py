@@ -1,0 +1,113 @@
+"""Train a compressor on a generator for real questions: python -m scaledown.training.embedded.real_compressors
+
+The generator is what ``python -m scaledown.training.embedded --train_data`` made, the records are those it learnt
+from. They make easy lessons first: phrases, then sentences, then passages, at last their own questions with all
+documents. Killed, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaledown import cli
+from scaledown.config import EMBEDDED, ScaleDownConfig, TrainingConfig
+from scaledown.data.records import Record, read_records
+from scaledown.settings import positive, require, setting
+from scaledown.training import run, run_folder
+from scaledown.training.devices import DEVICES
+from scaledown.training.embedded import recipe
+from scaledown.training.embedded.real_lessons import passages, phrases, sentences
+from scaledown.training.embedded.stages import Stage, train_all
+
+MODELS: dict[str, dict[str, Any]] = {
+    "n_layers": {"input_order": "document_first"},
+    "modernbert": {"compressor_model": EMBEDDED},
+}
+"""How each starts: a copy of layers in the order in which the generator learnt to read, documents first."""
+
+
+@dataclass(frozen=True)
+class LessonSteps:
+    """How long each lesson is."""
+
+    phrase_steps: int = setting(700, "steps of 16 questions on phrases")
+    sentence_steps: int = setting(600, "steps of 16 questions on sentences")
+    passage_steps: int = setting(600, "steps of 12 questions on one to three passages")
+    question_steps: int = setting(900, "steps of 8 questions on three to five passages, most of them the records' own")
+    seed: int = setting(TrainingConfig.seed, "seed of weights and lessons")
+
+    def __post_init__(self) -> None:
+        require(positive(self, "phrase_steps", "sentence_steps", "passage_steps", "question_steps"))
+
+
+def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[Stage]:
+    """The lessons; each starts where the one before it ended, and keeps a little of what came before."""
+    seed = steps.seed
+
+    def words(count: int) -> list[Record]:
+        return phrases(records, count, seed)
+
+    def near(count: int) -> list[Record]:
+        return _shuffled(seed, phrases(records, count // 5, seed + 1),
+                         sentences(records, count - count // 5, seed))
+
+    def whole(count: int) -> list[Record]:
+        return _shuffled(seed, sentences(records, 2 * count // 5, seed + 1, blank_share=0.75),
+                         passages(records, count - 2 * count // 5, seed, (1, 3), blank_share=0.5))
+
+    def asked(count: int) -> list[Record]:
+        return _shuffled(seed, passages(records, 2 * count // 5, seed + 1, (1, 3), blank_share=0.5),
+                         passages(records, count - 2 * count // 5, seed + 2, (3, 5), blank_share=0.35))
+
+    for name, make, num_steps, batch_size, rate in (
+            ("phrases", words, steps.phrase_steps, 16, 3e-3), ("sentences", near, steps.sentence_steps, 16, 2.5e-3),
+            ("passages", whole, steps.passage_steps, 12, 2e-3), ("questions", asked, steps.question_steps, 8, 1.5e-3)):
+        training = TrainingConfig(**recipe.TRAINING | {
+            "seed": seed, "save_steps": 200, "logging_steps": 25, "readout_loss_weight": 1.0, "answer_tokens": 32,
+            "batch_size": batch_size, "learning_rate_generator": rate / 2, "learning_rate_compressor": rate})
+        yield Stage(name, lambda _, make=make, count=num_steps * batch_size: make(count), training)
+
+
+def _shuffled(seed: int, *parts: list[Record]) -> list[Record]:
+    records = [record for part in parts for record in part]
+    random.Random(seed).shuffle(records)
+    return records
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_data", nargs="+", required=True, help="the records, JSON or JSONL")
+    parser.add_argument("--generator_model", required=True,
+                        help="a folder that python -m scaledown.training.embedded --train_data wrote")
+    parser.add_argument("--compressor_type", default="n_layers", choices=tuple(MODELS), help="[n_layers]")
+    parser.add_argument("--output_dir", default="real_compressor",
+                        help="gets a folder a lesson, and the result in questions/final/ [real_compressor]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
+    cli.add_flags(parser, LessonSteps)
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, lesson by lesson."""
+    args = build_parser().parse_args(argv)
+    steps, folder = cli.config_from(args, LessonSteps), Path(args.output_dir)
+    records = [record for path in args.train_data for record in read_records(path)]
+    config = ScaleDownConfig(generator_model=args.generator_model, compressor_type=args.compressor_type,
+                             memory_init="reply", **recipe.MODEL[args.compressor_type] | MODELS[args.compressor_type])
+    model = run.build_model(config, args.device, steps.seed)
+    run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
+    train_all(stages(records, steps), model, folder)
+    print(f"done: {folder / 'questions' / run.FINAL}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
