@@ -121,12 +121,12 @@ def test_the_command_writes_the_threshold_into_the_checkpoint(folder, capsys):
 
 
 def test_the_checkpoint_that_ships_finds_what_answers():
-    """It has the right one among its first five for 0.995 of many questions, by chance it would be 0.35."""
+    """A relevant one is the first for 99 of 100 questions, by chance it would be for 7, and it answers 97."""
     model = ScaleDownModel.from_pretrained("embedded")
     records = list(ranking_records(10, 5, "eval"))
-    best = [model.rerank(record.query, record.documents)[0][:5] for record in records]
-    assert sum(any(record.reranking_scores[place] == GOLD_SCORE for place in places)
-               for record, places in zip(records, best, strict=True)) >= 9
+    best = [model.rerank(record.query, record.documents)[0][0] for record in records]
+    assert sum(record.reranking_scores[place] == GOLD_SCORE
+               for record, place in zip(records, best, strict=True)) >= 8
     answers = model.answer([record.query for record in records], [record.documents for record in records],
                            keep_documents="auto", max_new_tokens=16)
     assert sum(answer == record.answer for answer, record in zip(answers, records, strict=True)) >= 8
