@@ -19,7 +19,8 @@ BRIDGES = ("Two stone bridges cross the Avon near the abbey of Bath. One of them
 RECORDS = [Record("rivers", "When did boats last use the Ner?", (RIVERS, TOWERS, BRIDGES), "1911", ("1911",)),
            Record("towers", "Who restored the Tower of Hercules?", (BRIDGES, TOWERS, RIVERS), "Eustaquio Giannini",
                   ("Eustaquio Giannini", "Giannini")),
-           Record("yes", "Is the sea salt?", (BRIDGES, RIVERS), "yes", ("yes",))]
+           Record("yes", "Is the sea salt?", (BRIDGES, RIVERS), "yes", ("yes",)),
+           Record("bare", "Is the sea blue?", (), "yes", ("yes",))]
 
 
 def holding(record: Record) -> list[str]:

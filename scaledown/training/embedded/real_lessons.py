@@ -7,7 +7,7 @@ there. What a few words say it learns to hand on within some hundred steps, and 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record
@@ -42,7 +42,7 @@ def sentences(records: Sequence[Record], num_records: int, seed: int, blank_shar
     """Two to four sentences of one record's documents; one has a blank, or is to be continued."""
     def draw(rng: random.Random) -> Question | None:
         documents = rng.choice(records).documents
-        near = rng.sample(documents, rng.randint(1, len(documents)))
+        near = rng.sample(documents, rng.randint(min(1, len(documents)), len(documents)))
         pool = list(dict.fromkeys(sentence for document in near for sentence in SENTENCE_END.split(document)
                                   if SENTENCE_WORDS[0] <= len(sentence.split()) <= SENTENCE_WORDS[1]))
         count = rng.randint(2, 4)
@@ -63,7 +63,7 @@ def passages(records: Sequence[Record], num_records: int, seed: int, num_documen
     def draw(rng: random.Random) -> Question | None:
         record = rng.choice(records)
         count = min(rng.randint(*num_documents), len(record.documents))
-        if rng.random() < blank_share:
+        if count and rng.random() < blank_share:
             chosen = rng.sample(record.documents, count)
             return _alone(blank(rng, chosen[0]), chosen)
         wanted = [answer for each in record.references if (answer := padded(each)).strip()]
@@ -84,14 +84,14 @@ def _drawn(draw: Callable[[random.Random], Question | None], name: str, num_reco
         ValueError: where the text makes none.
     """
     rng = random.Random(f"{name}-{seed}")
-    return [_record(rng, next(_found(draw, rng, name)), f"{name}-{seed}-{number}") for number in range(num_records)]
+    return [_record(rng, _question(draw, rng, name), f"{name}-{seed}-{number}") for number in range(num_records)]
 
 
-def _found(draw: Callable[[random.Random], Question | None], rng: random.Random, name: str) -> Iterator[Question]:
+def _question(draw: Callable[[random.Random], Question | None], rng: random.Random, name: str) -> Question:
     for _ in range(TRIES):
         question = draw(rng)
         if question is not None:
-            yield question
+            return question
     raise ValueError(f"the documents of --train_data make no {name}: they need sentences of some words each")
 
 
