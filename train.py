@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES),
                         help="of the arithmetic [bfloat16 where the device is fast in it, else float32]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it; a reranking "
-                        "head that it has stays, and learns from records with scores")
+                        "head that it has stays, and learns from records with scores; --train_memory_tokens may differ")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
     presets.add_flag(parser)

@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning_rate", type=float, help="peak learning rate of generator and compressor "
                         f"[1e-4; for the embedded generator {recipe.TRAINING['learning_rate_generator']}]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it; a reranking "
-                        "head that it has stays, and learns from records with scores")
+                        "head that it has stays, and learns from records with scores; --train_memory_tokens may differ")
     parser.add_argument("--output_dir", default="./training_with_eval", help="[./training_with_eval]")
     parser.add_argument("--eval_steps", type=cli.positive, default=100,
                         help="steps between two looks at the loss [100]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import scaledown_with, truncated_text_with
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import MEMORY
+from scaledown.training import run
 from scaledown.training.steps import StepCollator
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
@@ -130,6 +132,22 @@ def test_the_flag_takes_several_numbers(generator, tmp_path, capsys):
     assert "--train_memory_tokens 1 4" in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert train.main([*flags, "--train_memory_tokens", "1", "2", "--max_steps", "1"]) == 0
     assert ScaleDownModel.from_pretrained(tmp_path / "run" / "final").config.memory_token_choices == (1, 2)
-    assert train.main([*flags[:-2], "--init_compressor", str(tmp_path / "run" / "final"), "--train_memory_tokens", "2",
-                       "--output_dir", str(tmp_path / "other")]) == 2
-    assert "--train_memory_tokens is (2,) but (1, 2) there" in capsys.readouterr().err
+
+
+def test_a_trained_compressor_learns_to_serve_other_numbers(generator, tmp_path):
+    write_records(tmp_path / "data.json", list(synthetic_records(4, seed=3)))
+    flags = ["--train_data", str(tmp_path / "data.json"), "--generator_model", generator, "--batch_size", "2",
+             "--num_memory_tokens", "4", "--max_steps", "1"]
+    assert train.main([*flags, "--output_dir", str(tmp_path / "one")]) == 0
+    flags += ["--init_compressor", str(tmp_path / "one" / "final")]
+    assert train.main([*flags, "--output_dir", str(tmp_path / "same")]) == 0
+    assert train.main([*flags, "--train_memory_tokens", "1", "2", "4", "--output_dir", str(tmp_path / "several")]) == 0
+    one, same, several = (ScaleDownModel.from_pretrained(tmp_path / name / "final")
+                          for name in ("one", "same", "several"))
+    assert one.config.memory_token_choices == same.config.memory_token_choices == (4,)
+    assert several.config == dataclasses.replace(one.config, train_memory_tokens=(1, 2, 4))
+    assert several.compress(["Who?"], [["Ada."]], num_memory_tokens=2).embeddings.shape[2] == 2
+    wanted = ScaleDownConfig(generator_model=generator, num_memory_tokens=4, train_memory_tokens=(2, 4))
+    built = run.build_model(wanted, "cpu", 1, str(tmp_path / "one" / "final"))
+    assert built.processor.config is built.config and built.config.memory_token_choices == (2, 4)
+    assert torch.equal(built.compressor.memory_rows, one.compressor.memory_rows)

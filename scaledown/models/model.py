@@ -104,7 +104,18 @@ class ScaleDownModel(Answering, nn.Module):
     def enable_reranking(self) -> None:
         """Let a model that was trained without it learn to score documents too: its reranking head is new."""
         self.compressor.add_reranking()
-        self.config = self.processor.config = dataclasses.replace(self.config, enable_reranking=True)
+        self._change(enable_reranking=True)
+
+    def train_for(self, numbers: Sequence[int]) -> None:
+        """Let a model learn to serve these numbers of memory tokens, each with the first rows of those that it has.
+
+        Raises:
+            ValueError: where the largest is not ``config.num_memory_tokens``.
+        """
+        self._change(train_memory_tokens=tuple(numbers))
+
+    def _change(self, **settings: Any) -> None:
+        self.config = self.processor.config = dataclasses.replace(self.config, **settings)
 
     def forward(self, batch: dict[str, Tensor]) -> Losses:
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3).

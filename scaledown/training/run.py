@@ -34,7 +34,8 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
         device: a device, or a value of ``--device``.
         seed: of every new weight.
         init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left. Without a
-            reranking head it gets a new one where ``config`` asks for it; one that is there stays.
+            reranking head it gets a new one where ``config`` asks for it; one that is there stays. Numbers of memory
+            tokens that ``config`` asks to train replace those that it was trained for.
         dtype: a value of ``--dtype``.
 
     Raises:
@@ -50,6 +51,8 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)
+    if config.train_memory_tokens is not None:
+        model.train_for(config.train_memory_tokens)
     return model
 
 
@@ -118,8 +121,7 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
 def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:
     differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
                  for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
-                               "num_memory_tokens", "train_memory_tokens", "compression_rate", "input_order",
-                               "load_in_4bit", "load_in_8bit")
+                               "num_memory_tokens", "compression_rate", "input_order", "load_in_4bit", "load_in_8bit")
                  if getattr(wanted, field) not in (None, getattr(found, field))]
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")
