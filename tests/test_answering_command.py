@@ -13,7 +13,7 @@ from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, write_records
 from scaledown.evaluation import answering
 from scaledown.evaluation.evaluator import evaluate_system
-from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN
+from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, keeping
 from scaledown.training import run
 
 RECORDS = [Record("a", "who came?", ("Ada came", "Bob left"), "Ada"), Record("b", "where?", ("in Oslo",), "Oslo"),
@@ -54,6 +54,28 @@ def test_figures_are_the_evaluator_s(checkpoints, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "2 questions" in lines[0] and "1.5 documents each" in lines[0]
     assert [line.split("  ")[0] for line in lines[2:9]] == list(found)
+
+
+def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, capsys):
+    torch.manual_seed(1)
+    scoring = ScaleDownModel(ScaleDownConfig(tiny.generator_folder(tmp_path / "generator"), num_layers=1,
+                                             num_memory_tokens=2, enable_reranking=True, keep_threshold=0.0))
+    scoring.save_pretrained(tmp_path / "scoring")
+    flags = argv([str(tmp_path / "scoring")], tmp_path, "--no-baselines", "--keep_documents", "1", "auto")
+    assert answering.main(flags) == 0
+    name, found = str(tmp_path / "scoring"), json.loads((tmp_path / "figures.json").read_text())["systems"]
+    assert list(found) == [name, f"{name} (1 kept)", f"{name} (auto kept)"]
+    assert found[f"{name} (1 kept)"] == evaluate_system(scoring, keeping(1), RECORDS[:2], SETTINGS,
+                                                        progress=False).summary()
+    assert found[f"{name} (1 kept)"]["mean_prompt_tokens"] < found[name]["mean_prompt_tokens"]
+    with pytest.raises(SystemExit):
+        answering.main([*flags[:-1], "0"])
+    assert "--keep_documents" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_score_keeps_nothing(checkpoints, tmp_path, capsys):
+    assert answering.main(argv(checkpoints, tmp_path, "--keep_documents", "1")) == 2
+    assert "--enable_reranking" in capsys.readouterr().err
 
 
 def test_what_is_measured_is_written_at_once(checkpoints, tmp_path, monkeypatch):

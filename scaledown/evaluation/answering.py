@@ -23,8 +23,9 @@ from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.metrics import METRICS
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
-from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.selection import AUTO, Keep, check
 from scaledown.training import processes, run, run_folder
 from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
 
@@ -48,12 +49,19 @@ def build_parser() -> argparse.ArgumentParser:
                         help="measure the baselines, too, with the first checkpoint's budget [yes]")
     parser.add_argument("--untrained", action="store_true",
                         help="measure a new compressor of each checkpoint's kind, too, before any training")
+    parser.add_argument("--keep_documents", nargs="+", default=[], type=_count, metavar="N",
+                        help="measure checkpoints also when they read only the documents that they score best: so "
+                        f"many, or {AUTO!r} for those above the threshold")
     parser.add_argument("--output_file", help="write the figures there, as JSON")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help="of the embedded world's questions, of "
                         f"new compressors and of the intervals' resamples [{TrainingConfig.seed}]")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))
     return parser
+
+
+def _count(text: str) -> Keep:
+    return text if text == AUTO else cli.positive(text)
 
 
 def load_records(eval_data: str | None, questions: str, count: int, seed: int) -> list[Record]:
@@ -69,6 +77,8 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
     """Each system's name and what it reached, as it is measured."""
     for number, name in enumerate(args.checkpoint):
         model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
+        for count in args.keep_documents:
+            check(count, model.config.enable_reranking, model.config.keep_threshold)
         if number == 0 and args.baselines:
             for system in BASELINES:
                 yield system.name, evaluate_system(model, system, records, config, args.seed)
@@ -76,6 +86,8 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
             new = run.build_model(model.config, device, args.seed)
             yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
         yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
+        for count in args.keep_documents:
+            yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
 
 
 def line(name: str, result: SystemResult) -> str:

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record
+from scaledown.data.synthetic import GOLD_SCORE, HARD_SCORE
 from scaledown.training.embedded.blanks import SENTENCE_END, blank
-
-Question = tuple[str, str, list[str]]
-"""What is asked, the answer, and the documents: one that states it, and others that do not."""
 
 PHRASE_WORDS = (3, 9)
 SENTENCE_WORDS = (6, 40)
 LONGEST_CONTINUED = 4
 TRIES = 1000
 """Draws in a row that make no question, before the records are given up on."""
+
+
+class Question(NamedTuple):
+    """What is asked, the answer and its other wordings, and the documents: first the one that states it."""
+
+    query: str
+    answer: str
+    documents: Sequence[str]
+    answers: tuple[str, ...] = ()
 
 
 def phrases(records: Sequence[Record], num_records: int, seed: int) -> list[Record]:
@@ -33,7 +41,7 @@ def phrases(records: Sequence[Record], num_records: int, seed: int) -> list[Reco
         found = _continued(rng, cut[0], (1, 2))
         if found is None or any(set(found[0].split()) & set(phrase) for phrase in cut[1:]):
             return None
-        return *found, [" ".join(phrase) for phrase in cut]
+        return Question(*found, [" ".join(phrase) for phrase in cut])
 
     return _drawn(draw, "phrases", num_records, seed)
 
@@ -52,7 +60,7 @@ def sentences(records: Sequence[Record], num_records: int, seed: int, blank_shar
         if rng.random() < blank_share:
             return _alone(blank(rng, chosen[0]), chosen)
         found = _continued(rng, chosen[0].split(), (2, 4))
-        return (*found, chosen) if found and not any(found[0] in other for other in chosen[1:]) else None
+        return Question(*found, chosen) if found and not any(found[0] in other for other in chosen[1:]) else None
 
     return _drawn(draw, "sentences", num_records, seed)
 
@@ -72,7 +80,8 @@ def passages(records: Sequence[Record], num_records: int, seed: int, num_documen
             return None
         others = [document for document, is_gold in zip(record.documents, holds, strict=True) if not is_gold]
         gold = record.documents[holds.index(True)]
-        return record.query, record.answer, [gold, *rng.sample(others, min(count - 1, len(others)))]
+        documents = [gold, *rng.sample(others, min(count - 1, len(others)))]
+        return Question(record.query, record.answer, documents, record.answers)
 
     return _drawn(draw, "passages", num_records, seed)
 
@@ -96,9 +105,13 @@ def _question(draw: Callable[[random.Random], Question | None], rng: random.Rand
 
 
 def _record(rng: random.Random, question: Question, name: str) -> Record:
-    query, answer, documents = question
-    rng.shuffle(documents)
-    return Record(name, query, tuple(documents), answer, (answer,))
+    """The question with its documents in random order, each with the score of what it states."""
+    scores = [GOLD_SCORE, *[HARD_SCORE] * (len(question.documents) - 1)]
+    pairs = list(zip(question.documents, scores, strict=True))
+    rng.shuffle(pairs)
+    documents, scores = zip(*pairs, strict=True)
+    return Record(name, question.query, documents, question.answer, question.answers or (question.answer,),
+                  reranking_scores=scores)
 
 
 def _cut(rng: random.Random, words: Sequence[str]) -> Sequence[str]:
@@ -121,4 +134,4 @@ def _alone(found: tuple[str, str] | None, chosen: list[str]) -> Question | None:
     """The question where the first text alone states its answer."""
     if found is None or any(found[1].lower() in other.lower() for other in chosen[1:]):
         return None
-    return *found, chosen
+    return Question(*found, chosen)
