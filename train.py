@@ -48,7 +48,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags, with the preset's settings where no flag says otherwise."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    parser.set_defaults(**presets.settings(args.preset, args.compressor_type, ScaleDownConfig, TrainingConfig))
+    parser.set_defaults(**presets.settings(args.preset, args.compressor_type, args.enable_reranking, ScaleDownConfig,
+                                           TrainingConfig))
     return parser.parse_args(argv)
 
 

@@ -66,11 +66,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags, with the defaults of the preset, and those that fit the generator."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    settings = presets.settings(args.preset, args.compressor_type, *CONFIGS)
+    learns = args.compressor_type, args.enable_reranking, *CONFIGS
+    settings = presets.settings(args.preset, *learns)
     generator = (args.generator_model or settings.get("generator_model")
                  or (DEFAULT_GENERATOR if args.train_data else EMBEDDED))
     if generator == EMBEDDED:
-        settings = presets.settings(presets.DEMO, args.compressor_type, *CONFIGS) | settings
+        settings = presets.settings(presets.DEMO, *learns) | settings
     parser.set_defaults(**settings | {"generator_model": generator})
     args = parser.parse_args(argv)
     if args.learning_rate is not None:

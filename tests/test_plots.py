@@ -111,6 +111,18 @@ def test_training_curves(tmp_path: Path, drawn: list[Figure]) -> None:
     assert losses.get_ydata()[0] == pytest.approx(4 * math.exp(-10 / 150))
 
 
+def test_held_out_losses_have_the_colours_of_those_in_training_and_no_other_has(tmp_path: Path,
+                                                                                 drawn: list[Figure]) -> None:
+    names = ("loss", "answer_loss", "reranking_loss", "readout_loss", "eval_answer_loss", "eval_reranking_loss",
+             "eval_readout_loss")
+    plots.plot_training_curves(tmp_path / "curves.png", [
+        {"step": step, **{name: float(number + step) for number, name in enumerate(names)}} for step in (1, 2)])
+    colours = {text.get_text(): text.get_color() for text in drawn[0].axes[0].texts}
+    assert len({colours[name.replace("_", " ")] for name in names[:4]}) == 4
+    for name in ("answer loss", "reranking loss", "readout loss"):
+        assert colours[f"eval {name}"] == colours[name]
+
+
 def test_equal_losses_are_one_line_with_both_names(tmp_path: Path, drawn: list[Figure]) -> None:
     entries = [{"step": step, "loss": 2.0 / step, "answer_loss": 2.0 / step} for step in (1, 2)]
     plots.plot_training_curves(tmp_path / "curves.png", entries)

@@ -43,8 +43,17 @@ def test_a_flag_beside_a_preset_wins_also_where_it_is_the_usual_default(script):
     assert args.gradient_accumulation_steps == PRESETS["paper"]["gradient_accumulation_steps"]
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_readout_shows_the_way_to_encoders_and_to_all_that_learn_scores_as_well(script):
+    def weight(*flags):
+        return SCRIPTS[script].parse(["--preset", "demo", "--train_data", "x.json", *flags]).readout_loss_weight
+
+    assert weight() == 0.0 and weight("--compressor_type", "modernbert") == weight("--enable_reranking") == 1.0
+    assert weight("--enable_reranking", "--readout_loss_weight", "0.3") == 0.3
+
+
 def test_without_a_preset_nothing_changes():
-    assert settings(None, "n_layers", *CONFIGS) == {}
+    assert settings(None, "n_layers", False, *CONFIGS) == {}
     args = train.parse(["--train_data", "x.json"])
     assert config_from(args, TrainingConfig) == TrainingConfig() and args.preset is None
 

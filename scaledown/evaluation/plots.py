@@ -137,7 +137,7 @@ def _curve_panel(axes: Axes, title: str, unit: str, curves: Mapping[str, Sequenc
         axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=style.QUIET)
         axes.set_yticks(())
         return
-    for number, (colour, points) in enumerate(zip(style.LINES * len(curves), curves.values(), strict=False)):
+    for number, (colour, points) in enumerate(zip(_colours(curves), curves.values(), strict=True)):
         # Earlier lines are wider, so that one still shows under another that runs over it.
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=max(1.2, 3.4 - number),
                   marker="o" if len(points) < 30 else None, markersize=max(3, 6 - number))
@@ -150,11 +150,18 @@ def _curve_panel(axes: Axes, title: str, unit: str, curves: Mapping[str, Sequenc
     _name_lines(axes, curves)
 
 
+def _colours(names: Iterable[str]) -> list[str]:
+    """A colour for each line; what is measured on held-out records has the colour of what was trained."""
+    kinds = [name.split(" = ")[0].removeprefix("eval ") for name in names]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return [style.LINES[numbers[kind] % len(style.LINES)] for kind in kinds]
+
+
 def _name_lines(axes: Axes, curves: Mapping[str, Sequence[Point]]) -> None:
     """Write each line's name beside its end, moved apart where they would meet."""
     to_axes = axes.transScale + axes.transLimits
     wanted = [to_axes.transform(points[-1])[1] for points in curves.values()]
-    for colour, name, height in zip(style.LINES * len(curves), curves, style.spread(wanted, gap=0.07), strict=False):
+    for colour, name, height in zip(_colours(curves), curves, style.spread(wanted, gap=0.07), strict=True):
         axes.text(1.02, height, name, transform=axes.transAxes, color=colour, fontsize=9.5,
                   va="center")
 

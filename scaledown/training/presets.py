@@ -34,13 +34,13 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
                         "beside it wins: demo (any machine, offline), laptop, colab_t4, paper (a GPU of 80 GB) [none]")
 
 
-def settings(preset: str | None, compressor_type: str, *configs: type) -> dict[str, Any]:
+def settings(preset: str | None, compressor_type: str, enable_reranking: bool, *configs: type) -> dict[str, Any]:
     """What a preset sets in the given config classes, by field; nothing for None.
 
-    ``demo`` also sets what the embedded recipe asks of a compressor of this type.
+    ``demo`` also sets what the embedded recipe asks of a compressor of this type, with scores or without.
     """
     if preset is None:
         return {}
-    own = recipe.MODEL[compressor_type] | recipe.training(compressor_type) if preset == DEMO else {}
+    own = recipe.MODEL[compressor_type] | recipe.training(compressor_type, enable_reranking) if preset == DEMO else {}
     fields = {field.name for config in configs for field in dataclasses.fields(config)}
     return {name: value for name, value in (PRESETS[preset] | own).items() if name in fields}

@@ -22,8 +22,11 @@ TRAINING: dict[str, Any] = {"batch_size": 8, "optimizer": "muon", "learning_rate
                             "learning_rate_compressor": 3e-3, "weight_decay": 0.01, "answer_tokens": 64}
 """Training settings that differ from the paper's at this size: a small model takes, and needs, larger steps."""
 
-READOUT_LOSS_WEIGHTS = {"n_layers": 0.0, "modernbert": 1.0, "llm": 1.0}
-"""An encoder learns nothing without it; N-Layers learns faster, but answers no better; an llm was not tried."""
+READOUT_LOSS_WEIGHT = 1.0
+"""An encoder learns nothing without the readout loss, and N-Layers not to answer where it learns to score as well.
+
+N-Layers that only answers learns faster with it, but answers no better (docs/EXPERIMENTS.md).
+"""
 
 EVALUATION: dict[str, Any] = {"eval_examples": 300}
 """Fewer questions than by default, so that the whole job stays within minutes on a CPU."""
@@ -41,9 +44,10 @@ and does not unlearn that.
 """
 
 
-def training(compressor_type: str) -> dict[str, Any]:
-    """Training settings for a compressor of this type."""
-    return TRAINING | {"readout_loss_weight": READOUT_LOSS_WEIGHTS[compressor_type]}
+def training(compressor_type: str, enable_reranking: bool) -> dict[str, Any]:
+    """Training settings for a compressor of this type, which learns to score documents, too, or does not."""
+    needs_readout = enable_reranking or compressor_type != "n_layers"
+    return TRAINING | {"readout_loss_weight": READOUT_LOSS_WEIGHT * needs_readout}
 
 
 def lessons(seed: int) -> list[Record]:
