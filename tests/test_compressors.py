@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from scaledown.data.synthetic import GOLD_SCORE, synthetic_records
+from scaledown.data.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
 from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.data.synthetic_ranking import ranking_records
 from scaledown.models.model import ScaleDownModel
@@ -57,7 +57,7 @@ def shipped() -> ScaleDownModel:
 
 
 def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(shipped):
-    records = kept(shipped, 18, seed=3)
+    records = kept(shipped, 18, 3, lessons.AS_FOUND)
     drawn = {record.id: record for record in ranking_records(18, seed=503)}
     assert {3, 4, 5, 6} >= {len(record.documents) for record in records} and len(records) == 18
     for record in records[:6]:
@@ -73,30 +73,38 @@ def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(ship
 
 def test_a_relevant_document_takes_the_last_place_where_the_model_keeps_none(shipped, monkeypatch):
     monkeypatch.setattr(lessons, "by_score", lambda scores: by_score(scores)[::-1])
-    records = kept(shipped, 6, seed=3)
+    records = kept(shipped, 6, 3, lessons.AS_FOUND)
     assert all(GOLD_SCORE in record.reranking_scores for record in records)
     assert sum(record.reranking_scores.index(GOLD_SCORE) == len(record.documents) - 1 for record in records) >= 5
 
 
 def test_half_of_the_last_records_are_kept_candidates(shipped):
-    records = with_kept(shipped, 30, seed=3)
+    records = with_kept(shipped, 30, 3, lessons.AS_FOUND)
     assert len(records) == 30 and sum(record.id.startswith("ranking-train-503-") for record in records) == 15
-    assert records == with_kept(shipped, 30, seed=3)
+    assert records == with_kept(shipped, 30, 3, lessons.AS_FOUND)
+
+
+def test_near_candidates_are_more_and_of_the_kind_of_what_is_asked_for(shipped, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(lessons, "by_score", lambda scores: drawn.append(len(scores)) or by_score(scores))
+    assert len(kept(shipped, 4, 3, lessons.NEAR)) == 4 and drawn == [30] * 4
+    relevance = [score for record in ranking_records(30, 3, **lessons.NEAR) for score in record.reranking_scores]
+    assert EASY_SCORE not in relevance and EASY_SCORE in next(ranking_records(1, 3)).reranking_scores
 
 
 def test_answers_are_learnt_first_then_scores_then_both(shipped):
     steps = StageSteps(enable_reranking=True, many_steps=2, mixed_steps=1, name_steps=1, joint_steps=1, kept_steps=1)
     found = list(stages(steps))
     names = [stage.name for stage in found]
-    assert names == ["lessons", "many", "mixed", "names", "joint", "kept_1", "kept_2"]
-    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 4
+    assert names == ["lessons", "many", "mixed", "names", "joint", "kept_1", "kept_2", "kept_3"]
+    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 5
     records = {stage.name: stage.records(shipped) for stage in found[1:]}
     assert all(len(each) == 16 for each in records.values())
-    assert [stage.training.batch_size for stage in found] == [8] * 2 + [16] * 5
-    ids = [{record.id for record in records[name]} for name in ("mixed", "joint", "kept_1", "kept_2")]
+    assert [stage.training.batch_size for stage in found] == [8] * 2 + [16] * 6
+    ids = [{record.id for record in records[name]} for name in ("mixed", "joint", "kept_1", "kept_2", "kept_3")]
     assert len(set.union(*ids)) == sum(map(len, ids))
     weights = {stage.name: stage.training.reranking_loss_weight for stage in found}
-    assert weights["names"] > weights["kept_1"] == weights["kept_2"] > weights["joint"] > 0
+    assert weights["names"] > weights["kept_1"] == weights["kept_3"] > weights["joint"] > 0
     assert [stage.name for stage in stages(dataclasses.replace(steps, enable_reranking=False))] == names[:3]
 
 
@@ -105,14 +113,14 @@ def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tm
     assert main(flags) == 0
     first = capsys.readouterr().out
     assert "lessons" not in first and f"done: {tmp_path / 'out' / 'final'}" in first
-    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "kept_2/final"))
+    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "kept_3/final"))
     for half, weight in zip(trained(model.compressor).values(), trained(whole.compressor).values(), strict=True):
         assert torch.equal(half, weight.half().float())
     order, scores = model.rerank("Who?", ["Ada was born in Oslo.", "Nobody."])
     assert sorted(order) == [0, 1] and len(scores) == 2
     assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
     assert main(flags) == 0
-    assert capsys.readouterr().out.count("done already") == 6
+    assert capsys.readouterr().out.count("done already") == 7
 
 
 def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):

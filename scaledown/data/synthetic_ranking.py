@@ -21,13 +21,16 @@ SIMILAR_SHARE = 0.3
 DIFFICULTY = Difficulty()
 
 
-def ranking_records(num_examples: int, seed: int = 42, split: str = "train",
-                    num_candidates: int = NUM_CANDIDATES) -> Iterator[Record]:
+def ranking_records(num_examples: int, seed: int = 42, split: str = "train", num_candidates: int = NUM_CANDIDATES,
+                    same_kind_share: float = SAME_KIND_SHARE) -> Iterator[Record]:
     """Records of ``num_candidates`` documents, of which one or two are relevant.
 
     Their ``reranking_scores`` tell relevance as :func:`scaledown.data.synthetic.synthetic_records`' do.
+
+    Args:
+        same_kind_share: of the documents that are about others, those that state the same of another of the kind.
     """
-    draw = _Candidates(World(random.Random(f"ranking-{split}-{seed}"), split))
+    draw = _Candidates(World(random.Random(f"ranking-{split}-{seed}"), split), same_kind_share)
     for number in range(num_examples):
         entity, asked, documents = draw.question(num_candidates)
         name = f"ranking-{split}-{seed}-{number}"
@@ -55,8 +58,8 @@ def _score(document: Document, entity: Entity, asked: Relation) -> float:
 class _Candidates:
     """Draws a question and the documents that a search engine might have found for it."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.rng = world, world.rng
+    def __init__(self, world: World, same_kind_share: float) -> None:
+        self.world, self.rng, self.same_kind_share = world, world.rng, same_kind_share
 
     def question(self, num_candidates: int) -> tuple[Entity, Relation, list[Document]]:
         """An entity, what is asked of it, and the candidates in random order."""
@@ -102,7 +105,7 @@ class _Candidates:
 
     def _other(self, entity: Entity, asked: Relation) -> Document:
         """A document about another entity; one of the same kind states the same thing of it."""
-        if self.rng.random() >= SAME_KIND_SHARE:
+        if self.rng.random() >= self.same_kind_share:
             kind = self.rng.choice([kind for kind in KINDS if kind is not entity.kind])
             return self._about(self.world.entity(kind), self.rng.choice(kind.relations))
         is_similar = self.rng.random() < SIMILAR_SHARE

@@ -28,13 +28,13 @@ from scaledown.settings import positive, require, setting
 from scaledown.training import run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
-from scaledown.training.embedded.lessons import many, mixed, with_kept
+from scaledown.training.embedded.lessons import AS_FOUND, NEAR, many, mixed, with_kept
 from scaledown.training.embedded.stages import Stage, train_all
 
 NAMES_WEIGHT, JOINT_WEIGHT, KEPT_WEIGHT = 0.5, 0.1, 0.2
 """Weights of the reranking loss: while scores are as good as guessed; beside answers that suffer; beside good ones."""
-KEPT_ROUNDS = 2
-"""In the second, the candidates are those that the model keeps after the first."""
+KEPT_ROUNDS = (AS_FOUND, AS_FOUND, NEAR)
+"""The candidates of each round; it learns from those that the model keeps after the round before."""
 LARGE_BATCH = 16
 READOUT_WEIGHT = 1.0
 """A compressor that went through the lessons without it went on guessing how a name ends (docs/EXPERIMENTS.md)."""
@@ -50,7 +50,7 @@ class StageSteps:
     mixed_steps: int = setting(1500, "steps on these and on those of the usual kind, in larger batches")
     name_steps: int = setting(900, "with scores: steps on short documents, to learn whom one is about")
     joint_steps: int = setting(1300, "with scores: steps on all kinds again, for answers and scores together")
-    kept_steps: int = setting(1000, f"with scores: steps of each of {KEPT_ROUNDS} rounds on candidates that it keeps")
+    kept_steps: int = setting(1000, f"with scores: steps of each of {len(KEPT_ROUNDS)} rounds on what it keeps")
     seed: int = setting(TrainingConfig.seed, "seed of weights and records")
 
     def __post_init__(self) -> None:
@@ -74,9 +74,9 @@ def stages(steps: StageSteps) -> Iterator[Stage]:
                     dataclasses.replace(base, batch_size=LARGE_BATCH, reranking_loss_weight=NAMES_WEIGHT),
                     with_scores=True)
         yield Stage("joint", lambda _: mixed(steps.joint_steps * LARGE_BATCH, seed + 100), large, with_scores=True)
-        for number in range(KEPT_ROUNDS):
-            yield Stage(f"kept_{number + 1}",
-                        partial(with_kept, num_records=steps.kept_steps * LARGE_BATCH, seed=seed + 100 * (number + 2)),
+        for number, candidates in enumerate(KEPT_ROUNDS, start=1):
+            yield Stage(f"kept_{number}", partial(with_kept, num_records=steps.kept_steps * LARGE_BATCH,
+                                                  seed=seed + 100 * (number + 1), candidates=candidates),
                         dataclasses.replace(large, reranking_loss_weight=KEPT_WEIGHT), with_scores=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,6 +20,9 @@ CANDIDATES = (2, 10)
 USUAL = Difficulty((2, 6), (3, 6), hard_share=0.65)
 """Documents as questions of the embedded world have them, give or take a few."""
 KEPT_DOCUMENTS = (3, 6)
+AS_FOUND: Mapping[str, Any] = {}
+NEAR: Mapping[str, Any] = {"num_candidates": 30, "same_kind_share": 1.0}
+"""Candidates as a search engine finds them; and more, all of the entity's kind, so that some have nearly its name."""
 SCORED_TOGETHER = 16
 
 
@@ -41,21 +46,24 @@ def mixed(num_records: int, seed: int) -> list[Record]:
     return records
 
 
-def with_kept(model: ScaleDownModel, num_records: int, seed: int) -> list[Record]:
-    """Half :func:`mixed`, half candidates of which ``model`` keeps its best."""
+def with_kept(model: ScaleDownModel, num_records: int, seed: int, candidates: Mapping[str, Any]) -> list[Record]:
+    """Half :func:`mixed`, half ``candidates`` of which ``model`` keeps its best."""
     records = mixed(num_records // 2, seed)
-    records += kept(model, num_records - len(records), seed)
+    records += kept(model, num_records - len(records), seed, candidates)
     random.Random(seed).shuffle(records)
     return records
 
 
-def kept(model: ScaleDownModel, num_records: int, seed: int) -> list[Record]:
+def kept(model: ScaleDownModel, num_records: int, seed: int, candidates: Mapping[str, Any]) -> list[Record]:
     """Candidates of which ``model`` keeps a few, best first, as when it answers with ``keep_documents``.
 
     What it ranks high and is not relevant is what it answers worst beside; one relevant document always stays.
+
+    Args:
+        candidates: what :func:`scaledown.data.synthetic_ranking.ranking_records` is told of them.
     """
     rng = random.Random(f"kept-{seed}")
-    records = list(ranking_records(num_records, seed + 500))
+    records = list(ranking_records(num_records, seed + 500, **candidates))
     chosen = []
     for start in tqdm(range(0, num_records, SCORED_TOGETHER), desc="candidates", unit="batch"):
         group = records[start:start + SCORED_TOGETHER]
