@@ -92,7 +92,7 @@ class ScaleDownConfig:
             faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
-                          "n_layers, or modernbert with --compressor_model embedded, not "
+                          "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
                           f"{self.compressor_type} with {self.compressor_model or 'its default'}")
         if self.train_memory_tokens is not None and not (
                 min(self.train_memory_tokens, default=0) > 0
@@ -113,10 +113,10 @@ class ScaleDownConfig:
     @property
     def reads_as_generator(self) -> bool:
         """Whether the compressor is made of the generator's own layers, and so reads the same tokens."""
-        own_model = self.compressor_model or self.generator_model
+        if self.compressor_type == "llm":
+            return (self.compressor_model or EMBEDDED) == self.generator_model
         # The embedded encoder is made of whatever generator it stands beside.
-        is_made_of_it = self.compressor_type == "modernbert" or own_model == self.generator_model
-        return self.compressor_type == "n_layers" or (own_model == EMBEDDED and is_made_of_it)
+        return self.compressor_type == "n_layers" or (self.compressor_model or self.generator_model) == EMBEDDED
 
     @property
     def document_tokens(self) -> int:

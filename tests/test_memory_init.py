@@ -60,10 +60,12 @@ def test_with_another_generator_rows_start_like_tokens(tmp_path) -> None:
     torch.testing.assert_close(model.compressor.memory_rows[:1].detach(), model.generator.embed(reply))
 
 
-def test_an_encoder_made_of_any_generator_s_layers_may_start_as_its_reply(tmp_path) -> None:
+@pytest.mark.parametrize("compressor_type", ["modernbert", "llm"])
+def test_what_is_made_of_any_generator_may_start_as_its_reply(tmp_path, compressor_type) -> None:
     folder = tiny.generator_folder(tmp_path)
-    model = build(generator_model=folder, compressor_type="modernbert", compressor_model=EMBEDDED, memory_init="reply",
-                  mlp_width=256)
+    made_of = EMBEDDED if compressor_type == "modernbert" else folder
+    model = build(generator_model=folder, compressor_type=compressor_type, compressor_model=made_of,
+                  memory_init="reply", mlp_width=256)
     reply = torch.tensor(model.processor.prompt.reply[:1])
     torch.testing.assert_close(model.compressor.memory_rows[:1].detach(), model.generator.embed(reply))
 

@@ -83,7 +83,8 @@ def test_records_that_make_no_question_are_refused(make):
 FEW = ["--phrase_steps", "1", "--sentence_steps", "1", "--passage_steps", "1", "--question_steps", "1"]
 
 
-@pytest.mark.parametrize(("compressor_type", "order"), [("n_layers", "document_first"), ("modernbert", "query_first")])
+@pytest.mark.parametrize(("compressor_type", "order"), [("n_layers", "document_first"), ("modernbert", "query_first"),
+                                                      ("llm", "document_first")])
 def test_the_command_takes_a_compressor_through_the_lessons_and_goes_on(tmp_path, capsys, compressor_type, order):
     write_records(tmp_path / "real.json", RECORDS)
     flags = ["--train_data", str(tmp_path / "real.json"), "--generator_model", "embedded", "--compressor_type",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, ScaleDownConfig, TrainingConfig
+from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.settings import positive, require, setting
 from scaledown.training import run, run_folder
@@ -24,12 +24,6 @@ from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 from scaledown.training.embedded.real_lessons import passages, phrases, sentences
 from scaledown.training.embedded.stages import Stage, train_all
-
-MODELS: dict[str, dict[str, Any]] = {
-    "n_layers": {"input_order": "document_first"},
-    "modernbert": {"compressor_model": EMBEDDED},
-}
-"""How each starts: a copy of layers in the order in which the generator learnt to read, documents first."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,13 @@ class LessonSteps:
 
     def __post_init__(self) -> None:
         require(positive(self, "phrase_steps", "sentence_steps", "passage_steps", "question_steps"))
+
+
+def start(compressor_type: str, generator_model: str) -> dict[str, Any]:
+    """Settings of a compressor made of the generator's layers, if it can in the order that they learnt to read."""
+    own = {"n_layers": {"input_order": "document_first"}, "modernbert": {"compressor_model": EMBEDDED},
+           "llm": {"input_order": "document_first", "compressor_model": generator_model}}[compressor_type]
+    return recipe.MODEL[compressor_type] | own | {"memory_init": "reply"}
 
 
 def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[Stage]:
@@ -86,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_data", nargs="+", required=True, help="the records, JSON or JSONL")
     parser.add_argument("--generator_model", required=True,
                         help="a folder that python -m scaledown.training.embedded --train_data wrote")
-    parser.add_argument("--compressor_type", default="n_layers", choices=tuple(MODELS), help="[n_layers]")
+    parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
     parser.add_argument("--enable_reranking", action="store_true",
                         help="learn to score documents, too: one that states the answer above those that do not")
     parser.add_argument("--output_dir", default="real_compressor",
@@ -103,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps, folder = cli.config_from(args, LessonSteps), Path(args.output_dir)
     records = [record for path in args.train_data for record in read_records(path)]
     config = ScaleDownConfig(generator_model=args.generator_model, compressor_type=args.compressor_type,
-                             memory_init="reply", enable_reranking=args.enable_reranking,
-                             **recipe.MODEL[args.compressor_type] | MODELS[args.compressor_type])
+                             enable_reranking=args.enable_reranking,
+                             **start(args.compressor_type, args.generator_model))
     model = run.build_model(config, args.device, steps.seed)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
     train_all(stages(records, steps), model, folder)
