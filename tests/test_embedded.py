@@ -12,7 +12,7 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.training.embedded.__main__ import main
 from scaledown.training.embedded.batches import BatchMaker, Mixture
 from scaledown.training.embedded.building import PretrainConfig, build_generator
-from scaledown.training.embedded.pretrain import SHALLOW_LAYERS, exact_match, hidden_states, losses
+from scaledown.training.embedded.pretrain import exact_match, hidden_states, losses
 
 EASY = Mixture(Difficulty((2, 3), (2, 3)), query_first_share=0.5, tokens=300)
 TINY = ["--hidden_size", "32", "--num_layers", "2", "--num_heads", "2", "--intermediate_size", "32",
@@ -35,7 +35,7 @@ def model(tokenizer):
 
 def test_a_branch_reads_what_its_question_alone_would_read(tokenizer, model):
     batch = BatchMaker(tokenizer, 0, "train").batch(3, EASY)
-    hidden = hidden_states(model, batch)[-1]
+    hidden = hidden_states(model, batch)
     for row in range(len(hidden)):
         for place in batch["answers"][row].nonzero().flatten():
             seen = (batch["mask"][row, 0, place] == 0).nonzero().flatten()
@@ -59,24 +59,10 @@ def test_what_is_learnt_to_be_said_is_the_answers(tokenizer):
     assert said.removesuffix(tokenizer.eos_token).strip() in text.split("Question:")[0]
 
 
-def test_the_early_loss_is_read_off_after_the_layers_that_a_compressor_copies(tokenizer):
-    deep = build_generator(PretrainConfig(hidden_size=32, num_layers=5, num_heads=2, intermediate_size=32), tokenizer)
-    for parameter in deep.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    batch = BatchMaker(tokenizer, 0, "train").batch(0, EASY)
-    late, text, accuracy = losses(deep, batch)
-    both, *rest = losses(deep, batch, early_weight=0.5)
-    deep.model.layers = deep.model.layers[:SHALLOW_LAYERS]
-    early, _, _ = losses(deep, batch)
-    torch.testing.assert_close(both, late + 0.5 * early)
-    assert rest == [text, accuracy]
-    assert torch.equal(losses(deep, batch, early_weight=0.5)[0], early)
-
-
 def test_exact_match_is_right_only_where_every_token_is(tokenizer, model):
     maker = BatchMaker(tokenizer, 0, "eval")
     batch = maker.batch(0, EASY)
-    predicted = model.lm_head(hidden_states(model, batch)[-1]).argmax(-1)
+    predicted = model.lm_head(hidden_states(model, batch)).argmax(-1)
     right = total = 0
     for row in range(len(predicted)):
         places = batch["answers"][row].nonzero().flatten().tolist()

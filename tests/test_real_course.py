@@ -85,9 +85,6 @@ def test_pieces_to_be_continued_are_the_documents(tokenizer):
         assert f"{piece.strip()} {said.strip()}" in documents
 
 
-QUESTION_WORDS = {"When", "In", "How", "What", "Why", "Where", "Which", "Who"}
-
-
 def test_a_blank_asks_for_words_of_a_sentence_by_the_others():
     text = "In 1905 the young Ada Byron King moved to Rome. It rained. There she wrote two long letters to her mother."
     found = [blanks.blank(random.Random(seed), text) for seed in range(200)]
@@ -95,14 +92,11 @@ def test_a_blank_asks_for_words_of_a_sentence_by_the_others():
     assert {"1905", "Ada Byron King", "Rome"} <= answers
     assert answers - {"1905", "Ada Byron King", "Rome"} and all(answer in text for answer in answers)
     for query, answer in found:
-        word, *asked = query.rstrip("?").removeprefix("In what ").split()
-        assert word in (*QUESTION_WORDS, "year") and asked and query.endswith("?")
+        word, *asked = query.rstrip("?").split()
+        assert word in blanks.QUESTION_WORDS and asked and query.endswith("?")
         assert any({each.rstrip(".") for each in asked} <= {each.rstrip(".") for each in sentence.split()} - {answer}
                    for sentence in text.split(". ") if answer in sentence)
     assert blanks.blank(random.Random(0), "It rained. It snowed.") is None
-    words = {answer: {query.split()[0] for query, said in found if said == answer} for answer in answers}
-    assert words["1905"] == {"When", "In"} and words["Ada Byron King"] == {"Who", "What", "Which"}
-    assert words["Rome"] == {"Where", "What", "Which"} and "How" in words["two long letters to"]
 
 
 def test_blanks_come_on_top_of_a_row_s_questions(tokenizer):
@@ -114,7 +108,8 @@ def test_blanks_come_on_top_of_a_row_s_questions(tokenizer):
         assert len(asked[0]) < len(asked[1]) <= len(asked[0]) + 3
         for seen, said in asked[1][len(asked[0]):]:
             documents, _, query = seen.partition("Question:")
-            assert said.removesuffix("<|im_end|>").strip() in documents and query.strip().split()[0] in QUESTION_WORDS
+            assert said.removesuffix("<|im_end|>").strip() in documents and query.strip().split()[0] in (
+                blanks.QUESTION_WORDS)
 
 
 def test_a_document_that_does_not_answer_is_said_to(tokenizer):
@@ -148,7 +143,7 @@ def test_records_without_their_answer_are_left_out_and_none_left_is_told(tokeniz
 
 def test_levels_end_by_mastery_or_by_time():
     level = real_course.LEVELS[2]
-    assert level.is_over(0.71, 0.0) and level.is_over(0.0, 0.35) and not level.is_over(0.69, 0.34)
+    assert level.is_over(0.71, 0.0) and level.is_over(0.0, 0.5) and not level.is_over(0.69, 0.49)
 
 
 def test_f1_is_squads():
@@ -228,7 +223,7 @@ def test_a_generator_that_starts_from_another_has_all_its_layers_at_work(data, t
     depths = []
     losses = pretrain.losses
     monkeypatch.setattr(pretrain, "losses",
-                        lambda model, *args: depths.append(model.config.num_hidden_layers) or losses(model, *args))
+                        lambda model, batch: depths.append(model.config.num_hidden_layers) or losses(model, batch))
     argv = ["--train_data", data, "--steps", "2", "--batch_tokens", "200", "--vocabulary_tokens", "400"]
     assert main([*argv, "--init_generator", "embedded", "--work_dir", str(tmp_path / "work")]) == 0
     assert depths == [9, 9]

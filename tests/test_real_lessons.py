@@ -27,14 +27,6 @@ def holding(record: Record) -> list[str]:
     return [document for document in record.documents if holds_answer(padded(document), [padded(record.answer)])]
 
 
-@pytest.mark.parametrize("make", [phrases, sentences, lambda *args: passages(*args, (2, 3), 0.5)])
-def test_what_states_the_answer_has_the_highest_score(make):
-    for record in make(RECORDS, 100, 1):
-        best = record.documents[record.reranking_scores.index(max(record.reranking_scores))]
-        assert record.answer in best and len(record.reranking_scores) == len(record.documents)
-        assert sum(score == max(record.reranking_scores) for score in record.reranking_scores) == 1
-
-
 def test_passages_keep_the_other_wordings_of_an_answer():
     own = [each for each in passages(RECORDS, 50, 1, (1, 3), 0.0) if each.query == RECORDS[1].query]
     assert own and all(each.answers == RECORDS[1].answers for each in own)
@@ -88,12 +80,12 @@ FEW = ["--phrase_steps", "1", "--sentence_steps", "1", "--passage_steps", "1", "
 def test_the_command_takes_a_compressor_through_the_lessons_and_goes_on(tmp_path, capsys, compressor_type, order):
     write_records(tmp_path / "real.json", RECORDS)
     flags = ["--train_data", str(tmp_path / "real.json"), "--generator_model", "embedded", "--compressor_type",
-             compressor_type, "--device", "cpu", "--output_dir", str(tmp_path / "out"), "--enable_reranking", *FEW]
+             compressor_type, "--device", "cpu", "--output_dir", str(tmp_path / "out"), *FEW]
     assert main(flags) == 0
     assert f"done: {tmp_path / 'out' / 'questions' / 'final'}" in capsys.readouterr().out
     model = ScaleDownModel.from_pretrained(tmp_path / "out" / "questions" / "final")
     assert model.config.input_order == order and model.config.memory_init == "reply"
-    assert len(model.answer(["Who?"], [[RIVERS, TOWERS]], max_new_tokens=2, keep_documents=1)) == 1
+    assert len(model.answer(["Who?"], [[RIVERS, TOWERS]], max_new_tokens=2)) == 1
     assert main(flags) == 0
     assert capsys.readouterr().out.count("done already") == 4
     assert main([*flags, "--seed", "7"]) == 2

@@ -16,8 +16,7 @@ SHORTEST_SENTENCE, LONGEST_BLANK = 6, 4
 """Words of a sentence that makes a question, and of what is taken out of it."""
 KEPT_SHARE = (0.5, 1.0)
 """Least and most of the other words that stay."""
-YEAR = re.compile(r"1\d{3}|20\d{2}")
-PLACE_WORDS = ("in", "at", "near", "from", "to")
+QUESTION_WORDS = ("What", "Who", "Which", "When", "Where", "How")
 PUNCTUATION = ".,;:!?\"'()[]"
 
 
@@ -38,19 +37,7 @@ def blank(rng: random.Random, document: str) -> tuple[str, str] | None:
     asked = before + after if rng.random() < 0.5 else after + before
     if not asked or not answer:
         return None
-    asked_by = rng.choice(_question_words(answer, words[start - 1] if start else ""))
-    return f"{asked_by} {' '.join(asked).rstrip(PUNCTUATION)}?", answer
-
-
-def _question_words(answer: str, before: str) -> tuple[str, ...]:
-    """What may ask for ``answer``, judged by its looks and the word ``before`` it."""
-    if YEAR.search(answer):
-        return "When", "In what year"
-    if answer[0].isdigit():
-        return "How many", "How much", "What"
-    if not answer[0].isupper():
-        return "What", "How", "Why"
-    return ("Where", "What", "Which") if before in PLACE_WORDS else ("Who", "What", "Which")
+    return f"{rng.choice(QUESTION_WORDS)} {' '.join(asked).rstrip(PUNCTUATION)}?", answer
 
 
 def _names(words: Sequence[str]) -> list[tuple[int, int]]:

@@ -29,14 +29,13 @@ class PretrainConfig:
     learning_rate_matrices: float = setting(5e-3, "peak learning rate of Muon, for the matrices")
     learning_rate_rest: float = setting(5e-3, "peak learning rate of AdamW, for embeddings and norms")
     text_loss_weight: float = setting(0.5, "weight of the language-model loss on documents and questions")
-    early_loss_weight: float = setting(0.0, "weight of the answers' loss after the layers that a compressor copies")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     decay_share: float = setting(0.3, "share of the steps over which the learning rate falls to 0")
     eval_steps: int = setting(250, "steps between two lines of the log")
     seed: int = setting(42, "seed of weights and batches")
 
     def __post_init__(self) -> None:
-        may_be_zero = {"seed", "text_loss_weight", "early_loss_weight"}
+        may_be_zero = {"seed", "text_loss_weight"}
         faults = positive(self, *(field.name for field in fields(self) if field.name not in may_be_zero))
         if self.num_heads > 0 and self.hidden_size % (2 * self.num_heads):
             faults.append(f"--hidden_size {self.hidden_size} must be a multiple of twice --num_heads {self.num_heads}")

@@ -35,27 +35,19 @@ MAY_CHANGE = ("steps", "eval_steps")
 """Settings that a run may be resumed with in another value."""
 
 
-def hidden_states(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """The hidden states (B, T, D) of a batch of branching rows, after the embeddings and each layer."""
-    return model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], attention_mask=batch["mask"],
-                       use_cache=False, output_hidden_states=True).hidden_states
+def hidden_states(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
+    """The last hidden states (B, T, D) of a batch of branching rows."""
+    return model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"],
+                       attention_mask=batch["mask"], use_cache=False).last_hidden_state
 
 
-def losses(model: LlamaForCausalLM, batch: dict[str, Tensor],
-           early_weight: float = 0.0) -> tuple[Tensor, Tensor, float]:
-    """The answers' loss, the documents' loss, and the share of answers whose every token is the most likely one.
-
-    Args:
-        early_weight: share of the answers' loss that is read off after the first ``SHALLOW_LAYERS``.
-    """
-    *earlier, hidden = hidden_states(model, batch)
+def losses(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+    """The answers' loss, the documents' loss, and the share of answers whose every token is the most likely one."""
+    hidden = hidden_states(model, batch)
     answers, texts = batch["answers"], batch["texts"]
     logits = model.lm_head(hidden[answers]).float()
     targets = batch["next_ids"][answers]
     answer_loss = F.cross_entropy(logits, targets)
-    if early_weight and len(earlier) > SHALLOW_LAYERS:
-        early = model.lm_head(model.model.norm(earlier[SHALLOW_LAYERS][answers])).float()
-        answer_loss = answer_loss + early_weight * F.cross_entropy(early, targets)
     text_loss = F.cross_entropy(model.lm_head(hidden[texts]).float(), batch["next_ids"][texts])
     return answer_loss, text_loss, _right(logits.argmax(-1) == targets, answers).float().mean().item()
 
@@ -75,7 +67,7 @@ def exact_match(model: LlamaForCausalLM, batches: Batches, mixture: Any, num_bat
     for number in range(num_batches):
         batch = on_device(batches.batch(number, mixture), model)
         answers = batch["answers"]
-        predicted = model.lm_head(hidden_states(model, batch)[-1][answers]).argmax(-1)
+        predicted = model.lm_head(hidden_states(model, batch)[answers]).argmax(-1)
         right.append(_right(predicted == batch["next_ids"][answers], answers))
     return torch.cat(right).float().mean().item()
 
@@ -142,7 +134,7 @@ class Pretraining:
         batch = on_device(self.course.train.batch(self.step * self.num_processes + self.rank,
                                                   replace(level.mixture, tokens=self.config.batch_tokens)), self.model)
         with self._arithmetic():
-            answer_loss, text_loss, accuracy = losses(self.model, batch, self.config.early_loss_weight)
+            answer_loss, text_loss, accuracy = losses(self.model, batch)
         (answer_loss + self.config.text_loss_weight * text_loss).backward()
         accuracy = self._average(accuracy)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)

@@ -88,8 +88,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generator_model", required=True,
                         help="a folder that python -m scaledown.training.embedded --train_data wrote")
     parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
-    parser.add_argument("--enable_reranking", action="store_true",
-                        help="learn to score documents, too: one that states the answer above those that do not")
     parser.add_argument("--output_dir", default="real_compressor",
                         help="gets a folder a lesson, and the result in questions/final/ [real_compressor]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
@@ -104,7 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps, folder = cli.config_from(args, LessonSteps), Path(args.output_dir)
     records = [record for path in args.train_data for record in read_records(path)]
     config = ScaleDownConfig(generator_model=args.generator_model, compressor_type=args.compressor_type,
-                             enable_reranking=args.enable_reranking,
                              **start(args.compressor_type, args.generator_model))
     model = run.build_model(config, args.device, steps.seed)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())

@@ -15,12 +15,12 @@ from scaledown.training.embedded.course import Course, Level
 from scaledown.training.embedded.real_batches import RealMixture, RecordBatches
 
 LEVELS = (
-    Level(RealMixture((1, 1), list_share=1.0), is_deep=False, latest_end=0.04),
-    Level(RealMixture((1, 2), list_share=0.1, query_first_share=0.0, cloze_share=1.0), is_deep=False, latest_end=0.1),
-    Level(RealMixture((1, 1), query_first_share=0.0, cloze_share=0.1, num_blanks=8), latest_end=0.35),
-    Level(RealMixture((2, 3), query_first_share=0.0, cloze_share=0.1, num_blanks=8), latest_end=0.55),
-    Level(RealMixture((2, 5), query_first_share=0.0, cloze_share=0.05, num_blanks=8), latest_end=0.85),
-    Level(RealMixture((2, 5), query_first_share=0.0, num_blanks=4)),
+    Level(RealMixture((1, 1), list_share=1.0), is_deep=False, latest_end=0.1),
+    Level(RealMixture((1, 2), list_share=0.1, query_first_share=0.0, cloze_share=1.0), is_deep=False, latest_end=0.25),
+    Level(RealMixture((1, 1), cloze_share=0.1, num_blanks=8), latest_end=0.5),
+    Level(RealMixture((2, 3), cloze_share=0.1, num_blanks=8), latest_end=0.7),
+    Level(RealMixture((2, 5), cloze_share=0.1, num_blanks=8), latest_end=0.9),
+    Level(RealMixture((2, 5), num_blanks=4)),
 )
 """A small model never masters real questions, so levels end by time at the latest."""
 

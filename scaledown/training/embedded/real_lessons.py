@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record
-from scaledown.data.synthetic import GOLD_SCORE, HARD_SCORE
 from scaledown.training.embedded.blanks import SENTENCE_END, blank
 
 PHRASE_WORDS = (3, 9)
@@ -23,7 +22,7 @@ TRIES = 1000
 
 
 class Question(NamedTuple):
-    """What is asked, the answer and its other wordings, and the documents: first the one that states it."""
+    """What is asked, the answer, the documents (one states it, others do not), and other wordings of the answer."""
 
     query: str
     answer: str
@@ -105,13 +104,8 @@ def _question(draw: Callable[[random.Random], Question | None], rng: random.Rand
 
 
 def _record(rng: random.Random, question: Question, name: str) -> Record:
-    """The question with its documents in random order, each with the score of what it states."""
-    scores = [GOLD_SCORE, *[HARD_SCORE] * (len(question.documents) - 1)]
-    pairs = list(zip(question.documents, scores, strict=True))
-    rng.shuffle(pairs)
-    documents, scores = zip(*pairs, strict=True)
-    return Record(name, question.query, documents, question.answer, question.answers or (question.answer,),
-                  reranking_scores=scores)
+    documents = rng.sample(question.documents, len(question.documents))
+    return Record(name, question.query, tuple(documents), question.answer, question.answers or (question.answer,))
 
 
 def _cut(rng: random.Random, words: Sequence[str]) -> Sequence[str]:
