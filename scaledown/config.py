@@ -114,6 +114,7 @@ class ScaleDownConfig:
     def reads_as_generator(self) -> bool:
         """Whether the compressor is made of the generator's own layers, and so reads the same tokens."""
         if self.compressor_type == "llm":
+            # Its default is the embedded generator itself, or beside another one a model of the Hub.
             return (self.compressor_model or EMBEDDED) == self.generator_model
         # The embedded encoder is made of whatever generator it stands beside.
         return self.compressor_type == "n_layers" or (self.compressor_model or self.generator_model) == EMBEDDED
