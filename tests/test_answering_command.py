@@ -68,14 +68,15 @@ def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, cap
     assert found[f"{name} (1 kept)"] == evaluate_system(scoring, keeping(1), RECORDS[:2], SETTINGS,
                                                         progress=False).summary()
     assert found[f"{name} (1 kept)"]["mean_prompt_tokens"] < found[name]["mean_prompt_tokens"]
-    with pytest.raises(SystemExit):
-        answering.main([*flags[:-1], "0"])
-    assert "--keep_documents" in capsys.readouterr().err
+    for wrong in ("0", "two"):
+        with pytest.raises(SystemExit):
+            answering.main([*flags[:-1], wrong])
+        assert "--keep_documents" in (said := capsys.readouterr().err) and "above 0" in said
 
 
 def test_a_checkpoint_that_does_not_score_keeps_nothing(checkpoints, tmp_path, capsys):
     assert answering.main(argv(checkpoints, tmp_path, "--keep_documents", "1")) == 2
-    assert "--enable_reranking" in capsys.readouterr().err
+    assert "--enable_reranking" in (said := capsys.readouterr().err) and checkpoints[0] in said
 
 
 def test_what_is_measured_is_written_at_once(checkpoints, tmp_path, monkeypatch):

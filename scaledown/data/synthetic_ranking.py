@@ -28,7 +28,7 @@ def ranking_records(num_examples: int, seed: int = 42, split: str = "train", num
     Their ``reranking_scores`` tell relevance as :func:`scaledown.data.synthetic.synthetic_records`' do.
 
     Args:
-        same_kind_share: of the documents that are about others, those that state the same of another of the kind.
+        same_kind_share: share of the documents about others that state the same of something of the same kind.
     """
     draw = _Candidates(World(random.Random(f"ranking-{split}-{seed}"), split), same_kind_share)
     for number in range(num_examples):

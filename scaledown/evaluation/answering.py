@@ -61,7 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> Keep:
-    return text if text == AUTO else cli.positive(text)
+    if text == AUTO:
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number above 0 or {AUTO!r}, got {text!r}")
+    return cli.positive(text)
 
 
 def load_records(eval_data: str | None, questions: str, count: int, seed: int) -> list[Record]:
@@ -77,8 +81,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
     """Each system's name and what it reached, as it is measured."""
     for number, name in enumerate(args.checkpoint):
         model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
-        for count in args.keep_documents:
-            check(count, model.config.enable_reranking, model.config.keep_threshold)
+        _check_keeping(name, model, args.keep_documents)
         if number == 0 and args.baselines:
             for system in BASELINES:
                 yield system.name, evaluate_system(model, system, records, config, args.seed)
@@ -88,6 +91,14 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
         yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
         for count in args.keep_documents:
             yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
+
+
+def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
+    try:
+        for count in counts:
+            check(count, model.config.enable_reranking, model.config.keep_threshold)
+    except ValueError as fault:
+        raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
 
 
 def line(name: str, result: SystemResult) -> str:

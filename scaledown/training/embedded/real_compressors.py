@@ -40,7 +40,7 @@ class LessonSteps:
         require(positive(self, "phrase_steps", "sentence_steps", "passage_steps", "question_steps"))
 
 
-def start(compressor_type: str, generator_model: str) -> dict[str, Any]:
+def model_settings(compressor_type: str, generator_model: str) -> dict[str, Any]:
     """Settings of a compressor made of the generator's layers, if it can in the order that they learnt to read."""
     own = {"n_layers": {"input_order": "document_first"}, "modernbert": {"compressor_model": EMBEDDED},
            "llm": {"input_order": "document_first", "compressor_model": generator_model}}[compressor_type]
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps, folder = cli.config_from(args, LessonSteps), Path(args.output_dir)
     records = [record for path in args.train_data for record in read_records(path)]
     config = ScaleDownConfig(generator_model=args.generator_model, compressor_type=args.compressor_type,
-                             **start(args.compressor_type, args.generator_model))
+                             **model_settings(args.compressor_type, args.generator_model))
     model = run.build_model(config, args.device, steps.seed)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
     train_all(stages(records, steps), model, folder)

@@ -23,10 +23,8 @@ TRAINING: dict[str, Any] = {"batch_size": 8, "optimizer": "muon", "learning_rate
 """Training settings that differ from the paper's at this size: a small model takes, and needs, larger steps."""
 
 READOUT_LOSS_WEIGHT = 1.0
-"""An encoder learns nothing without the readout loss, and N-Layers not to answer where it learns to score as well.
-
-N-Layers that only answers learns faster with it, but answers no better (docs/EXPERIMENTS.md).
-"""
+"""For encoders, which learn nothing without the readout loss, and wherever scores are learnt: without it they take the
+place of the answers. N-Layers that only answers learns faster with it, but answers no better (docs/EXPERIMENTS.md)."""
 
 EVALUATION: dict[str, Any] = {"eval_examples": 300}
 """Fewer questions than by default, so that the whole job stays within minutes on a CPU."""
