@@ -194,6 +194,9 @@ class TrainingConfig:
         0.0, "weight, at first, of also reading the answer straight off the memory of each document that states it, "
         "and of the others that they do not: it shows a compressor what to look for long before the generator's "
         "answers do, and falls to 0 by the end")
+    readout_steps: int = setting(
+        0, "so many steps at first the compressor learns from that loss alone, at its full weight: the generator is "
+        "not run, which makes a step cheaper")
     gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
     num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
     compile: bool = setting(False, "compile the step for batches of one shape; takes a minute or more at the start")
@@ -211,9 +214,12 @@ class TrainingConfig:
                           "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps", "answer_tokens",
                           "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
-                   for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "reranking_loss_weight",
-                                "distill_logits", "readout_loss_weight")
+                   for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
+                                "reranking_loss_weight", "distill_logits", "readout_loss_weight")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
+        if self.readout_steps and not self.readout_loss_weight:
+            faults.append(f"--readout_steps {self.readout_steps} learns from the readout loss alone: give it a weight "
+                          "with --readout_loss_weight, such as 1.0")
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
         if self.optimizer not in OPTIMIZERS:

@@ -164,3 +164,24 @@ def test_mistakes_are_told(folders: dict[str, str]) -> None:
         model.compress(QUESTIONS, DOCUMENTS, store=store)
     with pytest.raises(ValueError, match="another compressor"):
         build(folders).read_documents(["Oslo"], store)
+
+
+@pytest.mark.parametrize("kind", ["n_layers", "llm"])
+def test_a_document_of_several_questions_is_read_once(folders: dict[str, str], kind: str) -> None:
+    """With the values and gradients of reading it for each."""
+    model = build(folders, kind)
+    shared = model.processor.compressor_input(QUESTIONS, DOCUMENTS)
+    assert shared.pair_first.tolist() == [0, 1, 2, 3, 4, 1, 5] and len(shared.first_ids) == 6
+    texts = [document for each in DOCUMENTS for document in each]
+    apart = CompressorInput.of_ids(
+        model.processor.document_keys(texts),
+        [ids[:length] for ids, length in zip(shared.second_ids.tolist(), shared.second_lengths, strict=True)],
+        list(range(len(texts))))
+    found = []
+    for read in (shared, apart):
+        model.zero_grad()
+        compressed = model.compressor(read, model.generator.embed)
+        (compressed.embeddings.square().sum() + compressed.scores.sum()).backward()
+        found.append([*compressed, *(each.grad for each in model.compressor.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

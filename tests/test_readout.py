@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from transformers import TrainerCallback
 
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
@@ -13,8 +14,10 @@ from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.generator import READOUT_SHARPNESS
 from scaledown.models.head_loss import IGNORED
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.objective import trained
 from scaledown.models.processor import UNSTATED
-from scaledown.training import pretraining, run
+from scaledown.training import pretraining, run, trainer
+from scaledown.training.callbacks import RunningMean
 
 NUM_MEMORY_TOKENS = 3
 RECORDS = [
@@ -98,6 +101,45 @@ def test_it_is_logged_and_trained_and_left_out_of_pretraining(generator: str, tm
     texts.write_text("a b c d e f g h i j k l\n")
     stage = pretraining.prepare(PretrainingConfig(pretrain_steps=1, pretrain_data=str(texts)), config, 24, tmp_path)
     assert stage.config.readout_loss_weight == 0
+
+
+def test_at_first_the_compressor_learns_from_it_alone(generator: str, tmp_path, monkeypatch) -> None:
+    """The generator is not run and does not change; then the weight falls from there, as it does without."""
+    model = build(generator)
+    weights: list[list[torch.Tensor]] = []
+    run_at, answer_states = [], model.generator.answer_states
+
+    def counted(*args: object) -> torch.Tensor:
+        run_at.append(len(weights))
+        return answer_states(*args)
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *args: object, **kwargs: object) -> None:
+            weights.append([each.detach().clone() for each in trained(model.generator).values()])
+
+    monkeypatch.setattr(model.generator, "answer_states", counted)
+    monkeypatch.setattr(trainer, "CompressorFirst", lambda *args: Watch())
+    before = [each.detach().clone() for each in trained(model.generator).values()]
+    config = TrainingConfig(batch_size=2, max_steps=4, logging_steps=1, readout_loss_weight=0.5, readout_steps=2)
+    rows = [row for row in run.train(model, config, RECORDS[:4], tmp_path) if "readout_loss" in row]
+    assert run_at == [2, 3]
+    assert ["answer_loss" in row for row in rows] == [False, False, True, True]
+    for row, weight in zip(rows, (0.5, 0.5, 0.5, 0.25), strict=True):
+        assert row["loss"] == pytest.approx(row.get("answer_loss", 0) + weight * row["readout_loss"], rel=1e-3)
+    assert all(map(torch.equal, weights[1], before)) and not all(map(torch.equal, weights[3], before))
+
+
+def test_steps_on_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="--readout_steps 10 learns from the readout loss alone: give it a weight"):
+        TrainingConfig(readout_steps=10)
+
+
+def test_a_mean_is_over_the_steps_that_had_such_a_part() -> None:
+    means = RunningMean()
+    for values in ({"a": 1.0}, {"a": 2.0, "b": 5.0}):
+        means.add(**{name: torch.tensor(value) for name, value in values.items()})
+        means.end_step()
+    assert means.take() == {"a": 1.5, "b": 5.0} and means.take() == {}
 
 
 def test_a_negative_weight_is_refused() -> None:

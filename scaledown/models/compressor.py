@@ -26,14 +26,15 @@ IDENTITY_REST = 0.1
 class CompressorInput(NamedTuple):
     """What is read for P documents, as token ids padded on the right: R first texts, and P second ones behind them.
 
-    Query first, these are the B queries and their documents; document first, the P documents and the query of each.
+    Query first, these are the B queries and their documents; document first, the documents, each once, and the query
+    of each pair.
 
     Attributes:
         first_ids: (R, T1).
         first_lengths: (R,).
         second_ids: (P, T2).
         second_lengths: (P,).
-        pair_first: (P,), the first text of each second one, ascending.
+        pair_first: (P,), the first text of each second one.
         first_slots: (N1,), the slots of the flattened (R * T1) that hold a token.
         second_slots: (N2,), the slots of the flattened (P * T2) that hold a token.
     """

@@ -48,7 +48,7 @@ class DocumentStore:
             self._keep(batch, compressor.read_first(texts, embed))
 
     def gather(self, documents: Sequence[Ids], size: int) -> list[KeysValues]:
-        """Keys and values (P, key heads, size, head width) of ``documents``, layer by layer, padded on the right."""
+        """Keys and values (R, key heads, size, head width) of ``documents``, layer by layer, padded on the right."""
         kept = [self._kept[ids] for ids in documents]
         return [(_padded([keys for keys, _ in layer], size), _padded([values for _, values in layer], size))
                 for layer in zip(*kept, strict=True)]
@@ -60,7 +60,7 @@ class DocumentStore:
 
 
 def _padded(texts: Sequence[Tensor], size: int) -> Tensor:
-    """Texts (H, T, W) of different lengths as one tensor (P, H, size, W)."""
+    """Texts (H, T, W) of different lengths as one tensor (R, H, size, W)."""
     heads, _, width = texts[0].shape
     room = texts[0].new_zeros(len(texts), heads, size, width)
     for row, text in zip(room, texts, strict=True):

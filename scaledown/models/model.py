@@ -121,13 +121,15 @@ class ScaleDownModel(Answering, nn.Module):
         """The training loss of a batch that :meth:`Processor.collate` made (paper, equation 3).
 
         A batch that also has its prompts in full text teaches what the generator says of them; one with readout
-        targets, what each memory itself is to say.
+        targets, what each memory itself is to say. Where it has no prompts at all, the generator is not run.
         """
         with self._autocast():
             compressed = self.compressor(_texts(batch), self.generator.embed, len(batch["memory_index"]))
-            states = self.generator.answer_states(batch["prompt_ids"], batch["prompt_slots"], compressed.embeddings,
-                                                  batch["answer_index"])
-            answer_loss, divergence, readout = self.generator.answer_loss(states, batch["answer_targets"]), None, None
+            answer_loss, divergence, readout = None, None, None
+            if "prompt_ids" in batch:
+                states = self.generator.answer_states(batch["prompt_ids"], batch["prompt_slots"],
+                                                      compressed.embeddings, batch["answer_index"])
+                answer_loss = self.generator.answer_loss(states, batch["answer_targets"])
             if "text_ids" in batch:
                 teacher = self.generator.teacher_states(batch["text_ids"], batch["text_slots"], batch["text_index"])
                 divergence = self.generator.divergence(states, teacher)
@@ -279,7 +281,7 @@ class ScaleDownModel(Answering, nn.Module):
             compressed = self.compressor(texts.to(self.device), self.generator.embed, num_memory)
             return Compressed(*(None if each is None else each[:num_documents] for each in compressed))
         keys = self.processor.document_keys([document for each in documents for document in each])
-        read = store.gather(keys, texts.first_ids.shape[1])
+        read = store.gather(list(dict.fromkeys(keys)), texts.first_ids.shape[1])
         return self.compressor.follow(texts.to(self.device), read, self.generator.embed, num_memory)
 
     def _autocast(self) -> AbstractContextManager:

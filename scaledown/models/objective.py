@@ -17,19 +17,19 @@ class Losses(NamedTuple):
     """The loss and its parts; those that are not learnt are None."""
 
     loss: Tensor
-    answer_loss: Tensor
+    answer_loss: Tensor | None
     reranking_loss: Tensor | None = None
     distillation_loss: Tensor | None = None
     readout_loss: Tensor | None = None
 
 
-def joined(answer_loss: Tensor, reranking: tuple[Tensor | None, float], distillation: tuple[Tensor | None, float],
-           readout: tuple[Tensor | None, float]) -> Losses:
-    """The answer loss and each other loss times its weight; a loss that is None is not learnt."""
+def joined(answer_loss: Tensor | None, reranking: tuple[Tensor | None, float],
+           distillation: tuple[Tensor | None, float], readout: tuple[Tensor | None, float]) -> Losses:
+    """The answer loss and each other loss times its weight; a loss that is None is not learnt (one of them is)."""
     loss = answer_loss
     for part, weight in (reranking, distillation, readout):
         if part is not None:
-            loss = loss + weight * part
+            loss = weight * part if loss is None else loss + weight * part
     return Losses(loss, answer_loss, reranking[0], distillation[0], readout[0])
 
 

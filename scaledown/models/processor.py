@@ -61,14 +61,16 @@ class Processor:
         """Queries and documents apart, in the order that the model reads; each has a budget of its own.
 
         Query first, it is ``[query][separator]`` and the document; document first, the document and the query behind
-        the words (or the separator) that mark it as one.
+        the words (or the separator) that mark it as one. What comes first is there once, also where several questions
+        have the same document.
         """
         texts = [document for each in documents for document in each]
         pairs = [number for number, each in enumerate(documents) for _ in each]
         if self.config.input_order == "document_first":
-            queries = self._queries_behind(questions)
-            return CompressorInput.of_ids(self.document_keys(texts),
-                                          [queries[number] for number in pairs], list(range(len(pairs))))
+            queries, keys = self._queries_behind(questions), self.document_keys(texts)
+            places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+            return CompressorInput.of_ids(list(places), [queries[number] for number in pairs],
+                                          [places[key] for key in keys])
         queries = [self._lead + ids[:self.config.query_tokens] + self._separator
                    for ids in plain_ids(self.compressor_tokenizer, questions)]
         return CompressorInput.of_ids(queries, self._cut(plain_ids(self.compressor_tokenizer, texts)), pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,21 +40,24 @@ class RunningMean:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.num_steps = 0
+        self.num_steps: Counter[str] = Counter()
+        self._of_step: set[str] = set()
 
     def add(self, **values: Tensor | None) -> None:
         """Add to what a step comes to; values that are None are left out."""
         for name, value in values.items():
             if value is not None:
                 self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+                self._of_step.add(name)
 
     def end_step(self) -> None:
         """Say that what was added since the last call is a whole step."""
-        self.num_steps += 1
+        self.num_steps.update(self._of_step)
+        self._of_step = set()
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, over all processes."""
-        shares = self.num_steps * processes.count()
-        means = {name: (processes.summed(value) / shares).item() for name, value in self.sums.items()}
-        self.sums, self.num_steps = {}, 0
+        """The means since the last call, over all processes and the steps that had such a part."""
+        means = {name: (processes.summed(value) / (self.num_steps[name] * processes.count())).item()
+                 for name, value in self.sums.items()}
+        self.sums, self.num_steps = {}, Counter()
         return means

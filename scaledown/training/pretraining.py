@@ -120,7 +120,7 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
     rate, batch_size = config.pretrain_learning_rate, config.pretrain_batch_size or training.batch_size
     own = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=rate,
                               learning_rate_compressor=rate, batch_size=batch_size, distill_logits=0.0,
-                              readout_loss_weight=0.0, compressor_warmup_steps=0)
+                              readout_loss_weight=0.0, readout_steps=0, compressor_warmup_steps=0)
     folder = folder / run_folder.PRETRAINING
     if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
         return Pretraining(own, None, folder, resume)

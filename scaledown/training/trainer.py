@@ -30,6 +30,8 @@ COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
+PROMPTS = ("prompt_ids", "text_ids")
+"""What the generator reads of a batch: without it, it is not run."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -154,8 +156,10 @@ class ScaleDownTrainer(Trainer):
         record_ids = inputs.pop("record_ids")
         self._step_ids += record_ids
         of_tokens, of_scores, of_read = num_items_in_batch
+        if self.state.global_step < self.config.readout_steps:
+            inputs = {name: tensor for name, tensor in inputs.items() if name not in PROMPTS}
         means: Losses = model(inputs)
-        losses = joined(means.answer_loss * of_tokens,
+        losses = joined(_times(means.answer_loss, of_tokens),
                         (_times(means.reranking_loss, of_scores), self.config.reranking_loss_weight),
                         (_times(means.distillation_loss, of_tokens), self.config.distill_logits),
                         (_times(means.readout_loss, of_read), self._readout_weight()))
@@ -168,7 +172,9 @@ class ScaleDownTrainer(Trainer):
 
     def _readout_weight(self) -> float:
         """Falling to 0: what shows the way at first would later hold the memory to words of one document."""
-        return self.config.readout_loss_weight * (1 - self.state.global_step / self.state.max_steps)
+        alone = self.config.readout_steps
+        share = max(0, self.state.global_step - alone) / max(1, self.state.max_steps - alone)
+        return self.config.readout_loss_weight * (1 - share)
 
     def _advice_on_memory(self) -> str:
         def step(records: Sequence[Any]) -> None:
