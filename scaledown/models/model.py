@@ -88,10 +88,12 @@ class ScaleDownModel(Answering, nn.Module):
         """Memory rows become the tokens after which the generator answers, the last of them repeated.
 
         A copy of its layers then does there from the start what they do before an answer: look the question up in
-        the document. What stands behind the layers hands it on as it is.
+        the document. What stands behind the layers hands it on as it is. A query behind its document leads to the last
+        of them already (:meth:`Processor.compressor_input`), so there they are that one alone.
         """
         reply, rows = self.processor.prompt.reply, self.compressor.memory_rows
-        ids = (reply + reply[-1:] * len(rows))[:len(rows)]
+        lead = [] if self.config.input_order == "document_first" else reply
+        ids = (lead + reply[-1:] * len(rows))[:len(rows)]
         with torch.no_grad():
             rows.copy_(self.generator.embed(torch.tensor(ids, device=rows.device)))
         self.compressor.start_as_identity()

@@ -80,12 +80,16 @@ class Processor:
         return [tuple(self._lead + ids) for ids in self._cut(plain_ids(self.compressor_tokenizer, documents))]
 
     def _queries_behind(self, questions: Sequence[str]) -> list[list[int]]:
-        """Queries as they follow a document: behind an encoder's separator, or as the generator's prompt puts them."""
+        """Queries as they follow a document: behind an encoder's separator, or as the generator's prompt puts them.
+
+        Where the memory starts as the reply, what leads to the reply's last token stands between query and memory.
+        """
         tokenizer, budget = self.compressor_tokenizer, self.config.query_tokens
         if tokenizer.sep_token_id is not None:
             return [self._separator + ids[:budget] for ids in plain_ids(tokenizer, questions)]
         budget += len(plain_ids(tokenizer, [QUESTION])[0])
-        return [ids[:budget] for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
+        lead = self.prompt.reply[:-1] if self.config.memory_init == "reply" else []
+        return [ids[:budget] + lead for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
                        num_memory_tokens: int | None = None) -> list[list[int]]:
@@ -122,9 +126,14 @@ class Processor:
         for record in records:
             stated = record.stated_answers
             asks = any(stated)
-            rows += [self.answer_ids(answer or UNSTATED, num_memory_tokens) if asks else [] for answer in stated]
+            rows += [self._read_ids(answer or UNSTATED, num_memory_tokens) if asks else [] for answer in stated]
         return torch.tensor([ids + [IGNORED] * (num_memory_tokens - len(ids)) for ids in rows],
                             dtype=torch.long).view(-1, num_memory_tokens)
+
+    def _read_ids(self, answer: str, num_memory_tokens: int) -> list[int]:
+        """An answer as it stands in a document, behind a space, where that is one word to the tokenizer."""
+        bare, spaced = (self.answer_ids(text) for text in (answer, f" {answer}"))
+        return (spaced if len(spaced) <= len(bare) else bare)[:num_memory_tokens]
 
     def draw_memory_tokens(self, records: Iterable[Any]) -> int:
         """One of the numbers of memory tokens that are trained together, for a step on ``records``.

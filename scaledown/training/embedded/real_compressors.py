@@ -2,7 +2,8 @@
 
 The generator is what ``python -m scaledown.training.embedded --train_data`` made, the records are those it learnt
 from. They make easy lessons first: phrases, then sentences, then passages, at last their own questions with all
-documents. Killed, it goes on where it was.
+documents. With --pretrained it is a model that can read already: passages with their questions, learnt from the readout
+alone, then the questions. Killed, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from scaledown.training import run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 from scaledown.training.embedded.real_lessons import passages, phrases, sentences
+from scaledown.training.embedded.shared_passages import on_all_documents, on_one_passage
 from scaledown.training.embedded.stages import Stage, train_all
 
 
@@ -32,8 +34,9 @@ class LessonSteps:
 
     phrase_steps: int = setting(700, "steps of 16 questions on phrases")
     sentence_steps: int = setting(600, "steps of 16 questions on sentences")
-    passage_steps: int = setting(600, "steps of 12 questions on one to three passages")
-    question_steps: int = setting(900, "steps of 8 questions on three to five passages, most of them the records' own")
+    passage_steps: int = setting(600, "steps of 12 questions on one to three passages [--pretrained: of 24 on one]")
+    question_steps: int = setting(900, "steps of 8 questions on three to five passages, most of them the records' own "
+                                  "[--pretrained: on all documents of theirs]")
     seed: int = setting(TrainingConfig.seed, "seed of weights and lessons")
 
     def __post_init__(self) -> None:
@@ -45,6 +48,33 @@ def model_settings(compressor_type: str, generator_model: str) -> dict[str, Any]
     own = {"n_layers": {"input_order": "document_first"}, "modernbert": {"compressor_model": EMBEDDED},
            "llm": {"input_order": "document_first", "compressor_model": generator_model}}[compressor_type]
     return recipe.MODEL[compressor_type] | own | {"memory_init": "reply"}
+
+
+def pretrained_settings(compressor_type: str, generator_model: str) -> dict[str, Any]:
+    """Settings of a compressor made of a pretrained generator's layers: the paper's sizes.
+
+    Raises:
+        ValueError: for an encoder, which would have to be pretrained first.
+    """
+    if compressor_type == "modernbert":
+        raise ValueError("--pretrained is for compressors made of the generator, n_layers or llm: train an encoder "
+                         "with train.py --pretrain_steps")
+    own = {"compressor_model": generator_model} if compressor_type == "llm" else {}
+    return own | {"input_order": "document_first", "memory_init": "reply", "memory_norm": True, "lora_dropout": 0.0}
+
+
+def pretrained_stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[Stage]:
+    """The lessons for a generator that can read: its layers learn to read off, then it to read what they hand on."""
+    common = {"seed": steps.seed, "weight_decay": 0.01, "answer_tokens": 32, "readout_loss_weight": 1.0,
+              "save_steps": 20, "logging_steps": 10, "warmup_ratio": 0.08}
+    for name, make, num_steps, batch_size, settings in (
+            ("passages", on_one_passage, steps.passage_steps, 24,
+             {"readout_steps": steps.passage_steps, "learning_rate_compressor": 3e-4}),
+            ("questions", on_all_documents, steps.question_steps, 8,
+             {"learning_rate_compressor": 1e-4, "learning_rate_generator": 1e-3})):
+        training = TrainingConfig(batch_size=batch_size, **common, **settings)
+        yield Stage(name, lambda _, make=make, count=num_steps, size=batch_size: make(records, count, size, steps.seed),
+                    training)
 
 
 def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[Stage]:
@@ -86,7 +116,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train_data", nargs="+", required=True, help="the records, JSON or JSONL")
     parser.add_argument("--generator_model", required=True,
-                        help="a folder that python -m scaledown.training.embedded --train_data wrote")
+                        help="a folder that python -m scaledown.training.embedded --train_data wrote; with "
+                        "--pretrained any generator, a Hub id or a local folder")
+    parser.add_argument("--pretrained", action="store_true",
+                        help="the generator reads well already: two lessons, at a fine-tuning's learning rates")
     parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
     parser.add_argument("--output_dir", default="real_compressor",
                         help="gets a folder a lesson, and the result in questions/final/ [real_compressor]")
@@ -101,11 +134,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     steps, folder = cli.config_from(args, LessonSteps), Path(args.output_dir)
     records = [record for path in args.train_data for record in read_records(path)]
+    settings = pretrained_settings if args.pretrained else model_settings
+    lessons = pretrained_stages if args.pretrained else stages
     config = ScaleDownConfig(generator_model=args.generator_model, compressor_type=args.compressor_type,
-                             **model_settings(args.compressor_type, args.generator_model))
+                             **settings(args.compressor_type, args.generator_model))
     model = run.build_model(config, args.device, steps.seed)
     run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    train_all(stages(records, steps), model, folder)
+    train_all(lessons(records, steps), model, folder)
     print(f"done: {folder / 'questions' / run.FINAL}")
     return 0
 
