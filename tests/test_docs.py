@@ -33,6 +33,7 @@ NOT_RUN = {  # The first that is found in a step's text, or is its file's name, 
     "--device trainium": "needs a Trainium; tests/test_neuron.py",
     "pytest": "is what runs this",
     "vllm": "needs a GPU and vLLM",
+    "smollm2_package": "needs a package of 93 MB",
     r"^(make|pip|source|ruff|git|bash setup_env\.sh|python -m notebook)\b": "not ours, or what runs this",
 }
 SHORT = (  # Flags behind those of the docs, for every command that matches; of a flag given twice the last counts.
@@ -51,6 +52,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
     (r"training\.embedded --train_data", "--steps 2 --vocabulary_tokens 700 --eval_steps 2 --device cpu"),
     (r"real_compressors", "--phrase_steps 1 --sentence_steps 1 --passage_steps 1 --question_steps 1 --device cpu"),
+    (r"generator_model smollm2", "--generator_model embedded"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
 )
 VARIES = {  # Steps whose output in the guide is not compared with what comes here.
@@ -58,11 +60,11 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
     "--output_dir rehearsal": "two questions, after one step",
     "--num_synthetic_queries 200": "fewer queries, and times of the machine",
 }
-NOT_OURS = {"--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
+NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
 TRIALS = {"how the embedded N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
 OTHER_PROGRAMS = {"pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
-OTHER_MODULES = {"pytest", "notebook"}
+OTHER_MODULES = {"pytest", "notebook", "zipfile"}
 
 
 def why_not_run(step: Step) -> str | None:

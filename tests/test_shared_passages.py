@@ -16,7 +16,7 @@ PASSAGES = ["The Ner rises at Łódź.", "Giannini restored the tower in 1791.",
 RECORDS = [Record(f"r{number}", f"{question}?", (*PASSAGES[place:], *PASSAGES[:place]), answer, (answer,))
            for number, (question, answer, place) in enumerate([
                ("What rises at Łódź", "Ner", 0), ("Where does it rise", "Łódź", 1), ("Who restored it", "Giannini", 2),
-               ("When", "1791", 0), ("Who drew it", "Adam", 1), ("Is the sea salt", "yes", 2), ("Why", "Nobody knows", 0)])]
+               ("When", "1791", 0), ("Who drew it", "Adam", 1), ("Is the sea salt", "yes", 2), ("Why", "Nobody", 0)])]
 
 
 @pytest.mark.parametrize("make", [on_one_passage, on_all_documents])

@@ -2,8 +2,8 @@
 
 The generator is what ``python -m scaledown.training.embedded --train_data`` made, the records are those it learnt
 from. They make easy lessons first: phrases, then sentences, then passages, at last their own questions with all
-documents. With --pretrained it is a model that can read already: passages with their questions, learnt from the readout
-alone, then the questions. Killed, it goes on where it was.
+documents. With --pretrained it is a model that can read already: passages with their questions, learnt at first from
+the readout alone, then the questions. Killed, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -64,12 +64,16 @@ def pretrained_settings(compressor_type: str, generator_model: str) -> dict[str,
 
 
 def pretrained_stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[Stage]:
-    """The lessons for a generator that can read: its layers learn to read off, then it to read what they hand on."""
+    """The lessons for a generator that can read: a copy of it learns to read off, then it to read what that hands on.
+
+    Two thirds of the first lesson are for the copy alone.
+    """
     common = {"seed": steps.seed, "weight_decay": 0.01, "answer_tokens": 32, "readout_loss_weight": 1.0,
               "save_steps": 20, "logging_steps": 10, "warmup_ratio": 0.08}
     for name, make, num_steps, batch_size, settings in (
             ("passages", on_one_passage, steps.passage_steps, 24,
-             {"readout_steps": steps.passage_steps, "learning_rate_compressor": 3e-4}),
+             {"readout_steps": 2 * steps.passage_steps // 3, "learning_rate_compressor": 3e-4,
+              "learning_rate_generator": 1e-3}),
             ("questions", on_all_documents, steps.question_steps, 8,
              {"learning_rate_compressor": 1e-4, "learning_rate_generator": 1e-3})):
         training = TrainingConfig(batch_size=batch_size, **common, **settings)
