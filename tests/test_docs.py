@@ -42,7 +42,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"^python train_with_evaluation", "--eval_examples 2 --timed_queries 1 --max_new_tokens 2 "
                                        "--bootstrap_resamples 20"),
     (r"--train_data data\.json", "--output_dir data_run"),
-    (r"compressor_type (llm|modernbert)", "--mlp_width 256"),
+    (r"^python train.*compressor_type (llm|modernbert)", "--mlp_width 256"),
     (r"pretrain_steps", "--pretrain_steps 1 --pretrain_batch_size 2"),
     (r"pretrain_steps(?!.*pretrain_data)", "--pretrain_data small_real_dataset.json"),
     (r"^python prepare_small_real_dataset(?!.*--source)", "--source ../shared/data/squad"),
