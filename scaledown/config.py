@@ -217,7 +217,7 @@ class TrainingConfig:
                    for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
                                 "reranking_loss_weight", "distill_logits", "readout_loss_weight")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
-        if self.readout_steps and not self.readout_loss_weight:
+        if self.readout_steps > 0 and not self.readout_loss_weight:
             faults.append(f"--readout_steps {self.readout_steps} learns from the readout loss alone: give it a weight "
                           "with --readout_loss_weight, such as 1.0")
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
@@ -145,3 +147,29 @@ def test_a_mean_is_over_the_steps_that_had_such_a_part() -> None:
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="--readout_loss_weight must be at least 0"):
         TrainingConfig(readout_loss_weight=-1.0)
+
+
+class Spacing:
+    """A tokenizer to which a word and its space are one token, and a number's space one of its own."""
+
+    def __call__(self, texts: list[str], **settings: object) -> SimpleNamespace:
+        ids = {"Ada": [7, 8], " Ada": [9], "1791": [1, 2], " 1791": [3, 1, 2], "unknown": [5], " unknown": [6]}
+        return SimpleNamespace(input_ids=[ids[text] for text in texts])
+
+
+def test_an_answer_is_asked_for_behind_its_space_where_that_is_no_longer(generator: str, monkeypatch) -> None:
+    processor = build(generator).processor
+    end = processor.prompt.end_id
+    monkeypatch.setattr(processor, "tokenizer", Spacing())
+    records = [Record("word", "Who?", ("It was Ada.", "Oslo"), "Ada"), Record("year", "When?", ("In 1791.",), "1791")]
+    assert processor.readout_targets(records, 3).tolist() == [[9, end, IGNORED], [6, end, IGNORED], [1, 2, end]]
+
+
+def test_the_reply_leads_from_a_query_behind_its_document_to_the_memory(generator: str) -> None:
+    model = ScaleDownModel(ScaleDownConfig(generator_model=generator, num_memory_tokens=NUM_MEMORY_TOKENS,
+                                           input_order="document_first", memory_init="reply"))
+    reply = model.processor.prompt.reply
+    texts = model.processor.compressor_input(["Who?"], [["Ada"]])
+    assert len(reply) > 1 and texts.second_ids[0].tolist()[-len(reply) + 1:] == reply[:-1]
+    last = model.generator.embed(torch.tensor(reply[-1:]))
+    assert torch.equal(model.compressor.memory_rows, last.expand(NUM_MEMORY_TOKENS, -1))

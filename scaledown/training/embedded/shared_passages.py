@@ -14,7 +14,9 @@ from typing import NamedTuple
 from scaledown.data.records import Record
 
 MOST_OF_A_PASSAGE = 8
+"""Most questions about one passage that a step takes at a time."""
 NEAR_PASSAGES = 3
+"""Passages that a step takes beside one: those that stand in its questions' records without answering."""
 BESIDE_ANOTHER = 0.5
 """Share of questions whose passage stands beside one that is to say that it does not know."""
 
@@ -64,7 +66,8 @@ def _steps(records: Sequence[Record], num_steps: int, batch_size: int, seed: int
         if passage is not None:
             asked[passage].append(Asked(record, passage, tuple(each for each, answer in stated if not answer)))
     if not asked:
-        raise ValueError("--train_data: no document states the answer to its question, so there is nothing to read off")
+        raise ValueError("--train_data: no document states the answer to its question, so there is nothing to read "
+                         "off; give records whose answers stand in their documents, such as SQuAD's")
     rng, passages, weights = random.Random(seed), list(asked), [len(each) for each in asked.values()]
     for _ in range(num_steps):
         step: list[Asked] = []
