@@ -1,14 +1,16 @@
 """The generator's prompt (paper, section 4) as token ids, for documents in memory and documents in text alike.
 
 The tokenizer's chat template is rendered once, with a mark where the user's turn goes, and cut at the mark. What
-comes from the user is tokenised apart, as plain text, so it can never become a special token, and every place in
-the prompt is known by construction: nothing is searched for in rendered text.
+comes from the user is tokenised as plain text, so it can never become a mark of the template or the vocabulary, and
+every place in the prompt is known by construction: nothing is searched for in rendered text.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
@@ -24,11 +26,63 @@ ANSWER_MARK = "0ANSWER0TURN0"
 TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
+_text_readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""For each tokenizer the copy that :func:`text_reader` made of it; None for one that reads texts itself."""
+
+
 def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts as plain text: ``"</s>"`` written by a user stays those four characters."""
+    """Token ids of texts as plain text: ``"</s>"`` or ``"</think>"`` written by a user stays those characters."""
     if not texts:
         return []
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    reader = text_reader(tokenizer)
+    return reader(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+
+
+def text_reader(tokenizer: Any) -> Any:
+    """Return the tokenizer that reads users' texts: ``tokenizer``, or a copy to which all its marks are special.
+
+    ``split_special_tokens`` takes special tokens apart and no others. But vocabularies hold marks that are not special,
+    such as the ``<think>`` of Qwen3, and a document that writes one must not put it into the prompt.
+    """
+    if tokenizer not in _text_readers:
+        tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        marks = [token.content for token in tokens if not token.special and _is_framed(token.content)]
+        reader = copy.deepcopy(tokenizer) if marks else None
+        if reader is not None:
+            reader.add_special_tokens({"extra_special_tokens": marks}, replace_extra_special_tokens=False)
+        _text_readers[tokenizer] = reader
+
+    reader = _text_readers[tokenizer]
+    return tokenizer if reader is None else reader
+
+
+def cut_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Return the texts, each cut where its first ``max_tokens`` tokens end; a character is kept whole or not at all."""
+    if not texts:
+        return []
+    reader = text_reader(tokenizer)
+    if not reader.is_fast:
+        return [reader.decode(ids[:max_tokens]) if len(ids) > max_tokens else text
+                for text, ids in zip(texts, plain_ids(tokenizer, texts), strict=True)]
+
+    read = reader(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False,
+                  return_offsets_mapping=True)
+    cut = []
+    for text, spans in zip(texts, read.offset_mapping, strict=True):
+        if len(spans) > max_tokens:
+            # The next token may hold the rest of the last character's bytes; it then starts where that one does.
+            end = min(spans[max_tokens - 1][1], spans[max_tokens][0]) if max_tokens else 0
+            text = text[:end]
+        cut.append(text)
+    return cut
+
+
+def _is_framed(token: str) -> bool:
+    """Whether a token is written as marks are, such as ``<think>``, ``[INST]`` or ``|||EMAIL|||``.
+
+    Added words and runs of spaces are not: they are how the model reads ordinary text.
+    """
+    return not token.isspace() and not token[0].isalnum() and not token[-1].isalnum()
 
 
 def chat_messages(question: str, documents: Sequence[str], has_system_role: bool = True) -> list[dict[str, str]]:
@@ -37,7 +91,11 @@ def chat_messages(question: str, documents: Sequence[str], has_system_role: bool
     Args:
         has_system_role: False for a template that knows no system; its text then leads the user's turn.
     """
-    return _turns(f"{BACKGROUND}{BETWEEN_TEXTS.join(documents)}{QUESTION}{question.strip()}", has_system_role)
+    return _turns(_user_text(question, documents), has_system_role)
+
+
+def _user_text(question: str, documents: Sequence[str]) -> str:
+    return f"{BACKGROUND}{BETWEEN_TEXTS.join(documents)}{QUESTION}{question.strip()}"
 
 
 def _turns(user: str, has_system_role: bool) -> list[dict[str, str]]:
@@ -61,6 +119,7 @@ class Prompt:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         before, after, end = self._plain_format() if tokenizer.chat_template is None else self._chat_format()
+        self._before, self._after = before, after
         self.start = self._template_ids(before) + self._plain(BACKGROUND)
         self.reply = self._template_ids(after)
         self._between_texts = self._plain(BETWEEN_TEXTS)
@@ -81,13 +140,19 @@ class Prompt:
         """The prompt in full text, tokenised in one piece: what a chat server makes of :func:`chat_messages`.
 
         Some tokenizers begin a text with a space of their own; here there is one beginning, above there are several.
+        If the question or a document writes a mark of the vocabulary, the user's turn is tokenised apart, as text.
         """
+        user = _user_text(question, documents)
+        if self._reads_marks(user):
+            return self._template_ids(self._before) + self._plain(user) + self.reply
         if self._tokenizer.chat_template is None:
-            before, after, _ = self._plain_format()
-            user = chat_messages(question, documents)[-1]["content"]
-            return self._template_ids(f"{before}{user}{after}")
+            return self._template_ids(f"{self._before}{user}{self._after}")
         messages = chat_messages(question, documents, self._has_system_role)
         return self._template_ids(self._render(messages, add_generation_prompt=True))
+
+    def _reads_marks(self, text: str) -> bool:
+        """Whether the tokenizer makes a mark of something that is written in ``text``."""
+        return self._template_ids(text) != self._plain(text)
 
     def _assemble(self, question: str, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
         return self._trunk(documents, separator) + self.branch(question)

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+from tokenizers import AddedToken
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.processor import MEMORY, SEPARATOR, Processor
-from scaledown.prompt import SYSTEM
+from scaledown.prompt import SYSTEM, chat_messages, cut_texts, plain_ids
 
 CONFIG = ScaleDownConfig(num_memory_tokens=2, compression_rate=8, query_tokens=12)
 TEMPLATES = {"chatml": tiny.CHATML, "no_system": tiny.NO_SYSTEM, "plain": None}
@@ -46,7 +47,7 @@ def test_plain_format_without_a_chat_template() -> None:
 
 
 def test_memory_prompt_is_the_text_prompt_with_placeholders(processor: Processor) -> None:
-    memory, text = processor.memory_prompts(["who?"], [3])[0], processor.text_prompts(["who?"], [["", "", ""]])[0]
+    memory, text = processor.memory_prompts(["who?"], [3])[0], processor.prompt.of_texts("who?", [[], [], []])
     place = [MEMORY] * 2
     wanted = [*place, SEPARATOR, *place, SEPARATOR, *place]
     start = memory.index(MEMORY)
@@ -55,7 +56,8 @@ def test_memory_prompt_is_the_text_prompt_with_placeholders(processor: Processor
 
 
 def test_no_documents_leave_the_prompt_whole(processor: Processor) -> None:
-    assert processor.memory_prompts(["who?"], [0]) == processor.text_prompts(["who?"], [[]])
+    memory, text = processor.memory_prompts(["who?"], [0])[0], processor.text_prompts(["who?"], [[]])[0]
+    assert processor.tokenizer.decode(memory) == processor.tokenizer.decode(text)
 
 
 def test_user_text_never_becomes_a_special_token(processor: Processor) -> None:
@@ -112,8 +114,48 @@ def test_long_documents_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_text_prompts_cut_each_document() -> None:
     processor = Processor(tiny.tokenizer(), CONFIG)
-    lengths = [len(processor.text_prompts(["who?"], [["d" * 99]], limit)[0]) for limit in (0, 5, None)]
-    assert [length - lengths[0] for length in lengths] == [0, 5, CONFIG.document_tokens]
+    lengths = [len(processor.text_prompts(["who?"], [["d" * 99]], limit)[0]) for limit in (1, 5, None)]
+    assert [length - lengths[0] for length in lengths] == [0, 4, CONFIG.document_tokens - 1]
+
+
+def test_full_text_is_what_the_chat_template_gives() -> None:
+    """The baseline is what a user of transformers would run: tokenised in one piece, not document by document."""
+    processor = Processor(tiny.tokenizer(), CONFIG)
+    documents = ["Ada Lovelace was born in London.\n", "The capital of Norway is Oslo. " * 9]
+    given, = processor.text_prompts(["who?"], [documents])
+    cut = cut_texts(processor.tokenizer, documents, CONFIG.document_tokens)
+    messages = chat_messages("who?", cut)
+    wanted = processor.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert given == wanted and documents[1].startswith(cut[1]) and cut[1] != documents[1]
+    apart = processor.prompt.of_texts("who?", plain_ids(processor.tokenizer, cut))
+    assert given != apart and processor.tokenizer.decode(given) == processor.tokenizer.decode(apart)
+
+
+@pytest.mark.parametrize("text", ["Ada Lovelace \U0001f600\U0001f600", "  a\n\n b", "", "caf\u00e9"])
+def test_texts_are_cut_at_a_character(text: str) -> None:
+    tokenizer = tiny.tokenizer()
+    ids = plain_ids(tokenizer, [text])[0]
+    for max_tokens in range(len(ids) + 2):
+        cut, = cut_texts(tokenizer, [text], max_tokens)
+        assert text.startswith(cut) and len(plain_ids(tokenizer, [cut])[0]) <= max_tokens
+        assert tokenizer.decode(ids[:max_tokens]).startswith(cut)
+    assert cut == text
+
+
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "[TOOL]", "|||EMAIL|||"])
+def test_a_mark_that_is_not_special_stays_text(mark: str) -> None:
+    """Qwen3's own ``</think>`` is an added token that is not special: a document that writes it says so in letters."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False), AddedToken("  ", special=False),
+                          AddedToken("Lovelace", special=False)])
+    number = tokenizer.convert_tokens_to_ids(mark)
+    processor = Processor(tokenizer, CONFIG)
+    written = [*processor.text_prompts([mark], [[f"{mark} x"]]), *processor.memory_prompts([mark], [1]),
+               *processor.document_keys([mark]), processor.answer_ids(mark), processor.prompt.as_chat(mark, [mark])]
+    assert all(number not in ids for ids in written) and number in tokenizer(mark).input_ids
+    assert mark in tokenizer.decode(written[0])
+    # Added words and spaces are how this model reads ordinary text.
+    assert plain_ids(tokenizer, ["Ada  Lovelace"]) == tokenizer(["Ada  Lovelace"], add_special_tokens=False).input_ids
 
 
 def test_labels_are_the_answer_and_its_end_alone(processor: Processor) -> None:

@@ -139,8 +139,8 @@ class Generator(nn.Module):
         """Read prompts (ids with placeholders) and the memory (P, L, D) that fills them; None for text prompts.
 
         Args:
-            start: ids that all prompts begin with. What they leave behind is kept and reused while the weights stay
-                as they are, where that pays.
+            start: ids that the prompts begin with, as a rule. What they leave behind is kept and reused while the
+                weights stay as they are, if that pays and all of these prompts do begin so.
         """
         if self.rounds_shapes:
             return self._prefill_rounded(prompts, memory, with_adapter)
@@ -168,7 +168,9 @@ class Generator(nn.Module):
 
     def _start_pays(self, prompts: list[list[int]], start: Sequence[int]) -> bool:
         """Behind keys that are there already attention needs a mask, which long prompts pay more for than they save."""
-        return 0 < len(start) < min(map(len, prompts)) and max(map(len, prompts)) <= START_PAYS * len(start)
+        start = list(start)
+        return (0 < len(start) < min(map(len, prompts)) and max(map(len, prompts)) <= START_PAYS * len(start)
+                and all(ids[:len(start)] == start for ids in prompts))
 
     def _start_cache(self, start: Sequence[int], with_adapter: bool) -> KeyValueCache:
         """Keys and values of ``start``; computed anew when a weight has changed."""
