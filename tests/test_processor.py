@@ -121,7 +121,7 @@ def test_text_prompts_cut_each_document() -> None:
 def test_full_text_is_what_the_chat_template_gives() -> None:
     """The baseline is what a user of transformers would run: tokenised in one piece, not document by document."""
     processor = Processor(tiny.tokenizer(), CONFIG)
-    documents = ["Ada Lovelace was born in London.\n", "The capital of Norway is Oslo. " * 9]
+    documents = ["Ada Lovelace was born in London.", "The capital of Norway is Oslo. " * 9, ""]
     given, = processor.text_prompts(["who?"], [documents])
     cut = cut_texts(processor.tokenizer, documents, CONFIG.document_tokens)
     messages = chat_messages("who?", cut)
