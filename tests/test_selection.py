@@ -84,7 +84,7 @@ def test_without_a_limit_documents_stay_in_the_order_given(model):
 
 @pytest.mark.parametrize("keep", [0, -1, "all", True])
 def test_what_cannot_be_kept_is_refused(model, keep):
-    with pytest.raises(ValueError, match="keep_documents must be a number above 0 or 'auto'"):
+    with pytest.raises(ValueError, match="keep_documents must be a whole number above 0 or 'auto'"):
         model.answer(QUESTIONS, DOCUMENTS, keep_documents=keep)
 
 

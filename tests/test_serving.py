@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.synthetic import synthetic_records
@@ -54,6 +56,42 @@ def test_the_merged_generator_answers_the_same_under_plain_transformers(model: S
         torch.testing.assert_close(one, other)
 
 
+def test_a_merged_generator_is_greedy_whatever_its_base_asks_for(tmp_path: Path) -> None:
+    """The base's own penalties and temperatures would give other answers than this model's."""
+    folder = tiny.generator_folder(tmp_path / "base")
+    GenerationConfig(do_sample=True, temperature=0.7, repetition_penalty=1.9, no_repeat_ngram_size=1,
+                     eos_token_id=[1, 3]).save_pretrained(folder)
+    torch.manual_seed(0)
+    model = ScaleDownModel(ScaleDownConfig(generator_model=folder, num_memory_tokens=2))
+    model.merge(tmp_path / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    said = [plain.generate(inputs_embeds=each[None], max_new_tokens=9)[0] for each in
+            model.prompt_embeds(QUESTIONS, DOCUMENTS)]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert [tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+            for ids in said] == model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=9)
+    assert plain.generation_config.eos_token_id == model._stop_ids and {1, 3} <= set(model._stop_ids)
+
+
+def test_threads_get_the_answers_that_each_would_alone(model: ScaleDownModel) -> None:
+    """Adapters are switched in the model itself: an answer and a baseline at one time must not meet."""
+    ways = {"answer": lambda number: model.answer([QUESTIONS[number]], [DOCUMENTS[number]], max_new_tokens=4),
+            "stream": lambda number: [piece.text for piece in model.answer(
+                [QUESTIONS[number]], [DOCUMENTS[number]], max_new_tokens=4, stream=True)],
+            "full text": lambda number: model.decode(model.prefill_text([QUESTIONS[number]], [DOCUMENTS[number]]), 4),
+            "rerank": lambda number: model.rerank(QUESTIONS[number], DOCUMENTS[number])}
+    calls = [(way, number) for way in ways for number in range(len(QUESTIONS))]
+    wanted = [ways[way](number) for way, number in calls]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(lambda call: ways[call[0]](call[1]), calls)) == wanted
+
+
+def test_a_model_can_be_copied(model: ScaleDownModel) -> None:
+    copied = copy.deepcopy(model)
+    assert copied.answer(QUESTIONS, DOCUMENTS, max_new_tokens=4) == model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=4)
+
+
 def test_the_shipped_checkpoint_merges_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["--output_dir", str(tmp_path / "merged"), "--dtype", "float32"]) == 0
     shipped = ScaleDownModel.from_pretrained("embedded")
@@ -93,7 +131,7 @@ def test_a_stream_that_is_left_leaves_the_model_usable(model: ScaleDownModel) ->
 def test_users_faults_are_said_before_the_first_piece(model: ScaleDownModel) -> None:
     with pytest.raises(ValueError, match="documents for 1"):
         model.answer(QUESTIONS, [["one"]], stream=True)
-    with pytest.raises(ValueError, match="--max_new_tokens"):
+    with pytest.raises(ValueError, match="max_new_tokens"):
         model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=0, stream=True)
 
 

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.generator import DecodingState, Generator
+from scaledown.models.inputs import Documents, check_number, check_texts
 from scaledown.models.memory import Memory
 from scaledown.models.memory_cache import MemoryCache
 from scaledown.models.pieces import Piece, pieces
-from scaledown.models.processor import Processor
+from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.selection import Answer, Keep, by_score, check, kept
-
-Documents = Sequence[Sequence[str]]
 
 
 class _Batch(NamedTuple):
@@ -43,8 +42,8 @@ class Answering:
 
     def prefill(self, questions: Sequence[str], memory: Memory) -> DecodingState:
         """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` goes on from there."""
-        prompts = self._memory_prompts(questions, memory)
         with self._inference():
+            prompts = self._memory_prompts(questions, memory)
             return self.generator.prefill(prompts, memory.pairs(), start=self.processor.prompt.start)
 
     def prefill_text(self, questions: Sequence[str], documents: Documents,
@@ -54,13 +53,19 @@ class Answering:
         Args:
             document_tokens: each document is cut there [``config.document_tokens``, what the compressor reads].
         """
-        prompts = self.processor.text_prompts(questions, checked(questions, documents), document_tokens)
+        check_texts(questions, documents)
         with self._inference():
+            prompts = self.processor.text_prompts(questions, documents, document_tokens)
             return self.generator.prefill(prompts, None, with_adapter=False, start=self.processor.prompt.start)
 
     def decode(self, state: DecodingState, max_new_tokens: int) -> list[str]:
-        """Greedy answers; sets ``state.num_new_tokens``."""
-        _check_length(max_new_tokens)
+        """Greedy answers; sets ``state.num_new_tokens``.
+
+        Raises:
+            ValueError: if the prompt and an answer of ``max_new_tokens`` go beyond what the generator reads exactly.
+        """
+        check_number("max_new_tokens", max_new_tokens)
+        self._check_positions(state, max_new_tokens)
         with self._inference():
             answers = self.generator.decode(state, max_new_tokens, self._stop_ids)
         return [self._text(ids) for ids in answers]
@@ -84,9 +89,8 @@ class Answering:
             ValueError: where both are given, they do not go together with the questions, or the model cannot choose.
         """
         how = (batch_size, num_memory_tokens, keep_documents, cache)
-        self._check(questions, documents, memory, num_memory_tokens, keep_documents)
         if stream:
-            _check_length(max_new_tokens)
+            self._check(questions, documents, memory, max_new_tokens, *how[:-1])
             return self._stream(self._read(questions, documents, memory, *how), max_new_tokens)
         return [answer.text for answer in self.answer_with_sources(questions, documents, memory, max_new_tokens, *how)]
 
@@ -95,7 +99,7 @@ class Answering:
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
                             cache: MemoryCache | None = None) -> list[Answer]:
         """As :meth:`answer`, each answer with the documents that it was given, their order and their scores."""
-        self._check(questions, documents, memory, num_memory_tokens, keep_documents)
+        self._check(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents)
         answers: dict[int, Answer] = {}
         for batch in self._read(questions, documents, memory, batch_size, num_memory_tokens, keep_documents, cache):
             texts = self.decode(batch.state, max_new_tokens)
@@ -113,12 +117,12 @@ class Answering:
         Raises:
             ValueError: as :meth:`answer`.
         """
-        self._check(questions, documents, memory, None, None)
+        self._check(questions, documents, memory)
         if memory is None:
             memory = self.compress(questions, [[] for _ in questions] if documents is None else documents)
-        prompts = self._memory_prompts(questions, memory)
-        ids = torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.long, device=self.device)
         with self._inference():
+            prompts = self._memory_prompts(questions, memory)
+            ids = torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.long, device=self.device)
             embeddings = self.generator.splice(ids, memory.pairs()).to(self.dtype)
         return list(embeddings.split([len(prompt) for prompt in prompts])) if prompts else []
 
@@ -134,15 +138,18 @@ class Answering:
         return by_score(scores), scores
 
     def _check(self, questions: Sequence[str], documents: Documents | None, memory: Memory | None,
-               num_memory_tokens: int | None, keep_documents: Keep) -> None:
+               max_new_tokens: int = 1, batch_size: int = 1, num_memory_tokens: int | None = None,
+               keep_documents: Keep = None) -> None:
         """Refuse at once what cannot be answered, also where the answers are only read later."""
         if documents is not None and memory is not None:
             raise ValueError("give documents or memory, not both")
+        check_number("max_new_tokens", max_new_tokens)
+        check_number("batch_size", batch_size)
         check(keep_documents, self.config.enable_reranking, self.config.keep_threshold)
         if memory is not None and num_memory_tokens is not None:
             raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
         self.config.checked_memory_tokens(num_memory_tokens)
-        checked(questions, [[] for _ in questions] if documents is None else documents)
+        check_texts(questions, [[] for _ in questions] if documents is None else documents)
         if memory is not None and len(memory) != len(questions):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
 
@@ -163,8 +170,17 @@ class Answering:
                 tuple(row[:len(each)]) for row, each in zip(found.scores.tolist(), sources, strict=True)]
             yield _Batch(numbers, self.prefill(asked, found), [tuple(each) for each in sources], scores)
 
+    def _check_positions(self, state: DecodingState, max_new_tokens: int) -> None:
+        """An answer that passes the limit would change how its neighbours in the batch are read."""
+        limit = self.processor.position_limit
+        if limit is not None:
+            longest = max([0, *state.num_prompt_tokens]) + max_new_tokens
+            limit.check(longest, f"the longest prompt with an answer of {max_new_tokens} tokens",
+                        f"{SHORTER_PROMPT}, or lower --max_new_tokens")
+
     def _stream(self, batches: Iterator[_Batch], max_new_tokens: int) -> Iterator[Piece]:
         for batch in batches:
+            self._check_positions(batch.state, max_new_tokens)
             yield from pieces(self._steps(batch.state, max_new_tokens), batch.questions, self._stop_ids, self._text)
 
     def _steps(self, state: DecodingState, max_new_tokens: int) -> Iterator[Tensor]:
@@ -185,24 +201,6 @@ class Answering:
     def _text(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True,
                                                clean_up_tokenization_spaces=False).strip()
-
-
-def checked(questions: Sequence[str], documents: Documents) -> Documents:
-    """``documents``, if there is a list of them for each question.
-
-    Raises:
-        ValueError: where there is not.
-    """
-    if isinstance(questions, str) or any(isinstance(each, str) for each in documents):
-        raise ValueError("questions is a list of strings, and documents has one list of strings for each of them")
-    if len(questions) != len(documents):
-        raise ValueError(f"{len(questions)} questions, but documents for {len(documents)}")
-    return documents
-
-
-def _check_length(max_new_tokens: int) -> None:
-    if max_new_tokens < 1:
-        raise ValueError(f"--max_new_tokens must be above 0, got {max_new_tokens}")
 
 
 def _size(question: str, documents: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.positions import PositionLimit
 from scaledown.models.ragged import filled, pad
 
 Embed = Callable[[Tensor], Tensor]
@@ -114,19 +115,24 @@ class Compressor(nn.Module, ABC):
         config: the model's settings.
         table: token embeddings (V, width) of the texts that the compressor reads.
         generator_table: token embeddings (V, D) of the generator that reads the memory.
+        state_width: of its final states, if they are not as wide as its token embeddings (ELECTRA's, ALBERT's).
 
     Attributes:
         model_config: of the Hugging Face model that it is made from, where that is not the generator: a checkpoint
             keeps it.
+        position_limit: how long an input that model reads exactly, if there is a limit.
     """
 
     model_config: PretrainedConfig | None = None
+    position_limit: PositionLimit | None = None
 
-    def __init__(self, config: ScaleDownConfig, table: Tensor, generator_table: Tensor) -> None:
+    def __init__(self, config: ScaleDownConfig, table: Tensor, generator_table: Tensor,
+                 state_width: int | None = None) -> None:
         super().__init__()
+        self.state_width = state_width or table.shape[1]
         self.memory_rows = rows_like(table, config.num_memory_tokens)
         self.rerank_row = rows_like(table, 1) if config.enable_reranking else None
-        self.rerank_head = nn.Linear(table.shape[1], 1) if config.enable_reranking else None
+        self.rerank_head = nn.Linear(self.state_width, 1) if config.enable_reranking else None
         self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
 
     def start_as_identity(self) -> None:
@@ -140,7 +146,7 @@ class Compressor(nn.Module, ABC):
         ten times that of a guess), and what the memory has learnt is torn up on the way back.
         """
         self.rerank_row = nn.Parameter(self.memory_rows.detach()[-1:].clone())
-        self.rerank_head = nn.Linear(self.memory_rows.shape[1], 1, device=self.memory_rows.device)
+        self.rerank_head = nn.Linear(self.state_width, 1, device=self.memory_rows.device)
         for parameter in self.rerank_head.parameters():
             nn.init.zeros_(parameter)
 
@@ -153,7 +159,8 @@ class Compressor(nn.Module, ABC):
             num_memory: L, how many of the memory rows are read [all]: the first ones.
         """
         rows = self._special_rows(num_memory)
-        states = self._read(texts, embed, rows) if len(texts.second_ids) else rows.expand(0, -1, -1)
+        states = (self._read(texts, embed, rows) if len(texts.second_ids)
+                  else rows.new_zeros(0, len(rows), self.state_width))
         return self._finish(states, num_memory)
 
     @abstractmethod

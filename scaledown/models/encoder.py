@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressor import Compressor, CompressorInput, Embed, memory_mlp, start_mlp_as_identity
+from scaledown.models.positions import position_limit
 from scaledown.models.ragged import append, slots, take
 
 
@@ -20,11 +21,14 @@ class EncoderCompressor(Compressor):
 
     def __init__(self, config: ScaleDownConfig, encoder: PreTrainedModel, generator_table: Tensor) -> None:
         table = encoder.get_input_embeddings().weight
-        super().__init__(config, table, generator_table)
+        # ELECTRA's and ALBERT's states are wider than their token embeddings.
+        width = encoder.config.hidden_size
+        super().__init__(config, table, generator_table, state_width=width)
+        self.position_limit = position_limit(encoder)
         self.encoder = encoder.float().requires_grad_(True)
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
-        self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])
+        self.mlp = memory_mlp(config, width, generator_table.shape[1])
         self.model_config = encoder.config
 
     def start_as_identity(self) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from scaledown.config import ScaleDownConfig
 from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Embed, memory_mlp, start_mlp_as_identity
+from scaledown.models.positions import position_limit
 
 
 class LLMCompressor(CausalCompressor):
@@ -21,6 +22,7 @@ class LLMCompressor(CausalCompressor):
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
         tokens = body.get_input_embeddings()
         super().__init__(config, body.layers, body.rotary_emb, tokens.weight, generator_table)
+        self.position_limit = position_limit(body)
         self.tokens = tokens.float().requires_grad_(True)
         self.norm = body.norm.float().requires_grad_(True)
         self.mlp = memory_mlp(config, tokens.embedding_dim, generator_table.shape[1])

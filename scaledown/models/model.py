@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -17,24 +18,27 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models import checkpoint, parts
-from scaledown.models.answering import Answering, checked
+from scaledown.models.answering import Answering
 from scaledown.models.build import build_compressor, resolve
 from scaledown.models.causal import CausalCompressor
 from scaledown.models.compressor import Compressed, CompressorInput
 from scaledown.models.document_store import DocumentStore
 from scaledown.models.fixed_shapes import rounded_texts
 from scaledown.models.generator import Generator
+from scaledown.models.inputs import check_number, check_texts
 from scaledown.models.memory import Memory
 from scaledown.models.memory_cache import MemoryCache
 from scaledown.models.objective import Losses, groups, joined, score_error, trained
+from scaledown.models.positions import position_limit
 from scaledown.models.processor import Processor
 
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
+LONGEST_INPUT = "the longest input of the compressor (query, document and memory tokens)"
 
 
 class ScaleDownModel(Answering, nn.Module):
@@ -63,6 +67,7 @@ class ScaleDownModel(Answering, nn.Module):
                  dtype: torch.dtype | None = None, folder: Path | None = None) -> None:
         super().__init__()
         self.dtype = dtype or torch.float32
+        self._one_at_a_time = threading.RLock()
         quantised = parts.quantisation(config, self.dtype, torch.device(device or "cpu"))
         self.reranking_loss_weight = TrainingConfig.reranking_loss_weight
         self.distill_logits = TrainingConfig.distill_logits
@@ -81,8 +86,17 @@ class ScaleDownModel(Answering, nn.Module):
         if self.config.memory_init == "reply":
             self._start_memory_as_reply()
         self.processor.num_positions = getattr(base.config, "max_position_embeddings", None)
+        self.processor.position_limit = position_limit(base)
+        self._check_compressor_length()
         self.to(device or "cpu")
         self.eval()
+
+    def _check_compressor_length(self) -> None:
+        """Refuse a compressor whose model cannot read the longest input that may come: now, not in mid-training."""
+        limit = self.compressor.position_limit
+        if limit is not None:
+            limit.check(self.processor.longest_compressor_input(), LONGEST_INPUT,
+                        "lower --query_tokens or --compression_rate, or choose another --compressor_model")
 
     def _start_memory_as_reply(self) -> None:
         """Memory rows become the tokens after which the generator answers, the last of them repeated.
@@ -165,15 +179,17 @@ class ScaleDownModel(Answering, nn.Module):
             ValueError: where questions and documents do not go together, for an L that is not trained, or a store that
                 is another model's.
         """
-        documents, num_memory = checked(questions, documents), self.config.checked_memory_tokens(num_memory_tokens)
+        check_texts(questions, documents)
+        check_number("batch_size", batch_size)
+        num_memory = self.config.checked_memory_tokens(num_memory_tokens)
         compress = partial(self._compress, num_memory=num_memory, store=store)
         if cache is not None:
             version = sum(parameter._version for parameter in self.compressor.parameters())
             compress = partial(cache.compressed, num_memory_tokens=num_memory, version=version, compress=compress)
         batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
-        if store is not None:
-            self.read_documents([document for each in documents for document in each], store)
         with self._inference():
+            if store is not None:
+                self.read_documents([document for each in documents for document in each], store)
             compressed = [compress(questions[batch], documents[batch]) for batch in batches]
         return Memory.of_pairs(compressed, [len(each) for each in documents])
 
@@ -191,6 +207,8 @@ class ScaleDownModel(Answering, nn.Module):
         if self.config.input_order != "document_first" or not isinstance(self.compressor, CausalCompressor):
             raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
                              "documents ahead of questions")
+        check_texts([""], [documents])
+        check_number("batch_size", batch_size)
         store = DocumentStore(self.compressor) if store is None else store
         with self._inference():
             store.read(self.processor.document_keys(documents), self.compressor, self.generator.embed, batch_size)
@@ -259,7 +277,10 @@ class ScaleDownModel(Answering, nn.Module):
             for name, parameter in trained(generator).items():
                 parameter.copy_(learnt[name])
         plain = generator.language_model.merge_and_unload().requires_grad_(False).eval()
-        plain.generation_config.eos_token_id = self._stop_ids
+        # Greedy, and nothing else: a model's own penalties and temperatures would give other answers than this one's.
+        pad_id = self.processor.tokenizer.pad_token_id
+        plain.generation_config = GenerationConfig(do_sample=False, eos_token_id=self._stop_ids,
+                                                   pad_token_id=self._stop_ids[0] if pad_id is None else pad_id)
         if folder is not None:
             with checkpoint.whole_folder(Path(folder)) as draft:
                 plain.save_pretrained(draft)
@@ -291,16 +312,29 @@ class ScaleDownModel(Answering, nn.Module):
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """No gradients and no dropout, whatever mode training has the model in."""
-        was_training = self.training
-        if was_training:
-            self.eval()
-        try:
-            with torch.no_grad(), self._autocast():
-                yield
-        finally:
+        """No gradients and no dropout, whatever mode training has the model in; one thread at a time.
+
+        The adapters and the mode are switched in the model itself, and tokenizers are set anew for each text, so a
+        second thread waits here until the first has left.
+        """
+        with self._one_at_a_time:
+            was_training = self.training
             if was_training:
-                self.train()
+                self.eval()
+            try:
+                with torch.no_grad(), self._autocast():
+                    yield
+            finally:
+                if was_training:
+                    self.train()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A lock can be neither copied nor sent to another process: a copy gets its own."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_one_at_a_time"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._one_at_a_time = threading.RLock()
 
 
 def _texts(batch: dict[str, Tensor]) -> CompressorInput:

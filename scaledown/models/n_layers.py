@@ -8,6 +8,7 @@ from torch import nn
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.causal import CausalCompressor
+from scaledown.models.positions import position_limit
 
 FEW_LAYERS = 24
 DEFAULT_LAYERS = 8
@@ -38,3 +39,4 @@ class NLayersCompressor(CausalCompressor):
         table = body.get_input_embeddings().weight
         layers = (copy.deepcopy(layer) for layer in body.layers[:num_layers])
         super().__init__(config, layers, copy.deepcopy(body.rotary_emb), table, table)
+        self.position_limit = position_limit(body)

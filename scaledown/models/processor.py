@@ -16,6 +16,7 @@ from torch import Tensor
 from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.models.compressor import CompressorInput
 from scaledown.models.head_loss import IGNORED
+from scaledown.models.positions import PositionLimit
 from scaledown.models.ragged import filled, pad
 from scaledown.prompt import QUESTION, Prompt, cut_texts, plain_ids
 
@@ -25,6 +26,8 @@ SEPARATOR = -2
 """Placeholder in prompt ids: the separator row between two documents goes here."""
 UNSTATED = "unknown"
 """What the memory of a document that does not state the answer is to say, where it is to say something."""
+SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer --num_memory_tokens"
+"""What helps if a prompt is too long."""
 SHOWN_CHARACTERS = 80
 """So much of a question is shown in a warning."""
 
@@ -44,9 +47,12 @@ class Processor:
     Attributes:
         num_positions: how many positions the generator was made for; the model sets it. A prompt that leaves no room
             for an answer within them is said to be too long.
+        position_limit: how many positions the generator reads exactly, if there is such a limit; the model sets it. A
+            prompt beyond it is refused.
     """
 
     num_positions: int | None = None
+    position_limit: PositionLimit | None = None
 
     def __init__(self, tokenizer: Any, config: ScaleDownConfig, compressor_tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
@@ -90,6 +96,15 @@ class Processor:
         budget += len(plain_ids(tokenizer, [QUESTION])[0])
         lead = self.prompt.reply[:-1] if self.config.memory_init == "reply" else []
         return [ids[:budget] + lead for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
+
+    def longest_compressor_input(self) -> int:
+        """Return how many positions the longest document with the longest query takes, memory tokens included."""
+        config = self.config
+        frame = len(self._lead) + len(self._separator)
+        if config.input_order == "document_first":
+            # The words that lead to a query and, behind it, to the reply.
+            frame += len(plain_ids(self.compressor_tokenizer, [QUESTION])[0]) + len(self.prompt.reply)
+        return frame + config.query_tokens + config.document_tokens + config.num_memory_tokens + config.enable_reranking
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
                        num_memory_tokens: int | None = None) -> list[list[int]]:
@@ -188,16 +203,25 @@ class Processor:
             self.compressor_tokenizer.save_pretrained(compressor_folder)
 
     def _warn_of_length(self, questions: Sequence[str], prompts: Sequence[list[int]]) -> None:
-        """Rotary positions have no hard end, so a prompt beyond them is answered, only badly: no error, a warning."""
+        """Say which prompt is too long.
+
+        Ordinary rotary positions have no hard end, so a prompt beyond what the generator was made for is answered, only
+        badly: no error, a warning.
+
+        Raises:
+            ValueError: if a prompt is beyond the generator's hard limit.
+        """
+        if self.position_limit is not None:
+            for question, prompt in zip(questions, prompts, strict=True):
+                self.position_limit.check(len(prompt), f"the prompt of {question[:SHOWN_CHARACTERS]!r}", SHORTER_PROMPT)
         if self.num_positions is None or self._has_warned_of_prompt:
             return
         for question, prompt in zip(questions, prompts, strict=True):
             if len(prompt) >= self.num_positions:
                 self._has_warned_of_prompt = True
                 logger.warning("the prompt of %r has %d positions, the generator was made for %d, answer included: "
-                               "expect bad answers; give fewer documents (keep_documents), a shorter question or fewer "
-                               "--num_memory_tokens; said once", question[:SHOWN_CHARACTERS], len(prompt),
-                               self.num_positions)
+                               "expect bad answers; %s; said once", question[:SHOWN_CHARACTERS], len(prompt),
+                               self.num_positions, SHORTER_PROMPT)
                 return
 
     def _cut(self, texts: list[list[int]]) -> list[list[int]]:

@@ -40,8 +40,9 @@ def check(keep_documents: Keep, enable_reranking: bool, threshold: float | None)
     """
     if keep_documents is None:
         return
-    if keep_documents != AUTO and (isinstance(keep_documents, str | bool) or keep_documents < 1):
-        raise ValueError(f"keep_documents must be a number above 0 or {AUTO!r}, got {keep_documents!r}")
+    is_number = isinstance(keep_documents, int) and not isinstance(keep_documents, bool)
+    if keep_documents != AUTO and not (is_number and keep_documents > 0):
+        raise ValueError(f"keep_documents must be a whole number above 0 or {AUTO!r}, got {keep_documents!r}")
     if not enable_reranking:
         raise ValueError("this model has no reranking head to choose documents by; train one with --enable_reranking")
     if keep_documents == AUTO and threshold is None:
