@@ -6,7 +6,6 @@ again for each document, every text padded to its budget, and in training logits
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +13,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.known_shapes import config_of
-from scaledown.models.compressor import CompressorInput
-from scaledown.models.generator import DecodingState, Generator
-from scaledown.models.n_layers import NLayersCompressor
-from scaledown.models.processor import MEMORY, SEPARATOR, answered
+from scaledown.models.compressors.n_layers import NLayersCompressor
+from scaledown.models.generator import Generator, Prompts
+from scaledown.models.packing import TextLists
+from scaledown.models.processor import MEMORY, SEPARATOR
 
-NEVER_STOP = [-1]
 IGNORED = -100
 
 
@@ -73,19 +71,21 @@ class Bench(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         with torch.device(device):
-            base = AutoModelForCausalLM.from_config(shape.config, dtype=dtype, attn_implementation="sdpa")
+            base = AutoModelForCausalLM.from_config(shape.config, dtype=dtype)
             base.requires_grad_(False)
             self.compressor = NLayersCompressor(config, base.base_model, shape.num_layers).to(device)
             self.generator = Generator(config, base).to(device)
         self.shape, self.config, self.device, self.dtype = shape, config, device, dtype
-        self.naive = _naive_body(self.compressor, shape)
 
     def compress(self, texts: Texts) -> Tensor:
         """Our compressor: (P, L, D)."""
-        pairs = [number for number, each in enumerate(texts.documents) for _ in each]
-        made = CompressorInput.of_ids(texts.queries, [ids for each in texts.documents for ids in each], pairs)
-        return self.compressor(made.to(self.device),
-                               self.generator.embed).embeddings
+        num_memory, suffixes, prefix = self.config.num_memory_tokens, [], []
+        for number, each in enumerate(texts.documents):
+            suffixes += [[*ids, *[0] * num_memory] for ids in each]
+            prefix += [number] * len(each)
+        reads = [range(0)] * len(texts.queries) + [range(len(ids) - num_memory, len(ids)) for ids in suffixes]
+        packed = TextLists(texts.queries, suffixes, prefix, reads).packed()
+        return self.compressor(packed.to(self.device), self.generator.embed).embeddings
 
     def compress_naively(self, texts: Texts) -> Tensor:
         """The naive compressor: (P, L, D)."""
@@ -96,16 +96,20 @@ class Bench(nn.Module):
         tokens = self.generator.embed(torch.cat([query_ids, ids], dim=1)).to(rows.dtype)
         rows = rows.expand(len(pairs), -1, -1)
         seen = torch.cat([query_mask, mask, torch.ones(rows.shape[:2], device=mask.device, dtype=mask.dtype)], dim=1)
-        hidden = self.naive(inputs_embeds=torch.cat([tokens, rows], dim=1), attention_mask=seen, use_cache=False)
+        # Without a packing the compressor's decoder is transformers' own.
+        hidden = self.compressor.body(inputs_embeds=torch.cat([tokens, rows], dim=1), attention_mask=seen, use_cache=False)
         return hidden.last_hidden_state[:, -rows.shape[1]:]
 
-    def prefill(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> DecodingState:
+    def prefill(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Prompts:
         """Read the prompts: with memory, or with each document's first ``document_tokens`` tokens."""
-        return self.generator.prefill(self.prompts(texts, memory is not None, document_tokens), memory)
+        prompts = self.generator.prompts(self.prompts(texts, memory is not None, document_tokens), memory)
+        self.generator.prefill(prompts)
+        return prompts
 
-    def decode(self, state: DecodingState, answer_tokens: int) -> None:
-        """Write answers of exactly so many tokens."""
-        self.generator.decode(state, answer_tokens, NEVER_STOP)
+    def decode(self, prompts: Prompts, answer_tokens: int) -> None:
+        """Write answers of exactly this number of tokens."""
+        settings = GenerationConfig(do_sample=False, max_new_tokens=answer_tokens, eos_token_id=None, pad_token_id=0)
+        self.generator.generate(prompts, settings)
 
     def prompts(self, texts: Texts, from_memory: bool, document_tokens: int | None = None) -> list[list[int]]:
         """Documents, one after the other, then the query."""
@@ -121,9 +125,11 @@ class Bench(nn.Module):
     def loss(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Tensor:
         """Our loss: logits at the answers' positions alone, in chunks."""
         prompts = self.prompts(texts, memory is not None, document_tokens)
-        ids, prompt_slots, index = (each.to(self.device) for each in answered(prompts, texts.answers))
+        whole = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, texts.answers, strict=True)]
+        reads = [range(len(ids) - len(answer), len(ids)) for ids, answer in zip(whole, texts.answers, strict=True)]
+        packed = TextLists(whole, [], [], reads).packed().to(self.device)
         targets = torch.tensor([token for answer in texts.answers for token in answer], device=self.device)
-        return self.generator.answer_loss(self.generator.answer_states(ids, prompt_slots, memory, index), targets)
+        return self.generator.answer_loss(self.generator.states(packed, memory), targets)
 
     def naive_loss(self, texts: Texts, memory: Tensor, num_tokens: int) -> Tensor:
         """The plain loss: prompts and answers padded to ``num_tokens``, logits everywhere."""
@@ -144,15 +150,3 @@ class Bench(nn.Module):
             values[place], seen[place] = torch.tensor(row, dtype=torch.long), 1
         return ids.to(self.device), mask.to(self.device)
 
-
-def _naive_body(compressor: NLayersCompressor, shape: Preset) -> nn.Module:
-    """transformers' own model around the compressor's layers: the same weights, read the plain way."""
-    config = copy.deepcopy(shape.config)
-    config.num_hidden_layers = shape.num_layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:shape.num_layers]
-    with torch.device("meta"):
-        body = AutoModel.from_config(config, attn_implementation="sdpa")
-    body.layers, body.norm, body.rotary_emb = compressor.layers, nn.Identity(), compressor.rotary
-    body.embed_tokens = None
-    return body

@@ -22,11 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, ScaleDownConfig
 from scaledown.hub import locate
-from scaledown.models.objective import trained
+from scaledown.models.compressors.base import Compressor
+from scaledown.models.loading import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
+from scaledown.models.parameters import trained
+from scaledown.models.processor import Processor
 
 CONFIG_FILE = "config.json"
+COMPRESSOR_FILE = "compressor.safetensors"
+GENERATOR_FILE = "generator.safetensors"
 SHIPPED = Path(__file__).parent / "embedded" / "checkpoint"
 SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
 
@@ -53,9 +58,37 @@ def find(name: str, revision: str | None = None) -> Path:
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision))
 
 
+def save(folder: Path | str, config: ScaleDownConfig, compressor: Compressor, generator: nn.Module,
+         processor: Processor) -> None:
+    """Write a checkpoint; an existing one is replaced whole."""
+    with whole_folder(Path(folder)) as draft:
+        save_weights(compressor, draft / COMPRESSOR_FILE)
+        save_weights(generator, draft / GENERATOR_FILE)
+        processor.save(draft / TOKENIZER_FOLDER, draft / COMPRESSOR_FOLDER)
+        if compressor.model_config is not None:
+            compressor.model_config.save_pretrained(draft / COMPRESSOR_FOLDER)
+        config.save(draft)
+
+
+def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:
+    """Read back what :func:`save` wrote, into the parts of a model of the same shape.
+
+    Raises:
+        ValueError: if a file is missing, damaged or of another model.
+    """
+    load_weights(compressor, folder / COMPRESSOR_FILE)
+    load_weights(generator, folder / GENERATOR_FILE)
+
+
+def stored(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what was trained in ``module``, by the names that checkpoints have for it."""
+    name_of = getattr(module, "stored_name", str)
+    return {name_of(name): parameter for name, parameter in trained(module).items()}
+
+
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write what was trained in ``module``."""
-    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in trained(module).items()}
+    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in stored(module).items()}
     save_file(weights, path, metadata={"format": "pt"})
 
 
@@ -71,7 +104,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise ValueError(f"{path}: missing; the checkpoint is incomplete") from None
     except (SafetensorError, OSError) as fault:
         raise ValueError(f"{path}: damaged or cut short ({fault})") from None
-    parameters = trained(module)
+    parameters = stored(module)
     if faults := _differences(weights, parameters):
         raise ValueError(f"{path}: does not belong to this model: {'; '.join(faults)}")
     with torch.no_grad():

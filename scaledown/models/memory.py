@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scaledown.models.compressor import Compressed
-from scaledown.models.ragged import slots
+from scaledown.models.compressors.base import Compressed
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Memory:
         """Gather batches of P pairs, in the order of their questions, into one padded memory."""
         pairs = torch.cat([batch.embeddings for batch in compressed])
         counts = torch.tensor(num_documents, dtype=torch.long, device=pairs.device)
-        _, is_document = slots(counts, max([0, *num_documents]))
+        is_document = _is_document(counts, max([0, *num_documents]))
         embeddings = pairs.new_zeros(*is_document.shape, *pairs.shape[1:])
         embeddings[is_document] = pairs
         scores = None
@@ -46,7 +45,7 @@ class Memory:
 
     def pairs(self) -> Tensor:
         """The embeddings without padding (P, L, D)."""
-        return self.embeddings[slots(self.num_documents, self.embeddings.shape[1])[1]]
+        return self.embeddings[_is_document(self.num_documents, self.embeddings.shape[1])]
 
     def select(self, questions: Sequence[int]) -> Memory:
         """The memory of some of the questions, by number."""
@@ -62,3 +61,8 @@ class Memory:
             [number for numbers in documents for number in numbers]))
         scores = None if self.scores is None else self.scores[rows, columns]
         return Memory.of_pairs([Compressed(self.embeddings[rows, columns], scores)], [len(each) for each in documents])
+
+
+def _is_document(counts: Tensor, size: int) -> Tensor:
+    """Whether each of ``size`` places (B, K) holds one of a question's documents, of which there are ``counts`` (B,)."""
+    return torch.arange(size, device=counts.device) < counts[:, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import random
@@ -12,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.models.compressor import CompressorInput
-from scaledown.models.head_loss import IGNORED
-from scaledown.models.positions import PositionLimit
-from scaledown.models.ragged import filled, pad
+from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.losses import IGNORED
+from scaledown.models.packing import TextLists
+from scaledown.models.positions import PositionLimit, position_limit
 from scaledown.prompt import QUESTION, Prompt, cut_texts, plain_ids
 
 MEMORY = -1
@@ -28,6 +28,8 @@ UNSTATED = "unknown"
 """What the memory of a document that does not state the answer is to say, where it is to say something."""
 SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer --num_memory_tokens"
 """What helps if a prompt is too long."""
+LONGEST_INPUT = "the longest input of the compressor (query, document and memory tokens)"
+SHORTER_INPUT = "lower --query_tokens or --compression_rate, or choose another --compressor_model"
 SHOWN_CHARACTERS = 80
 """So much of a question is shown in a warning."""
 
@@ -63,23 +65,37 @@ class Processor:
         self._has_warned = False
         self._has_warned_of_prompt = False
 
-    def compressor_input(self, questions: Sequence[str], documents: Sequence[Sequence[str]]) -> CompressorInput:
-        """Queries and documents apart, in the order that the model reads; each has a budget of its own.
+    def compressor_texts(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
+                         num_memory_tokens: int | None = None) -> TextLists:
+        """Return what the compressor reads of each document with its query, and the memory tokens that it wants.
 
-        Query first, it is ``[query][separator]`` and the document; document first, the document and the query behind
-        the words (or the separator) that mark it as one. What comes first is there once, also where several questions
-        have the same document.
+        Query first, ``[query][separator]`` is the prefix of all its documents; document first, a document is the prefix
+        of all its queries, and is there once. Memory tokens (and the rerank token) come directly behind the suffix. An
+        encoder's texts share nothing: each is a whole pair.
         """
-        texts = [document for each in documents for document in each]
-        pairs = [number for number, each in enumerate(documents) for _ in each]
+        special = [0] * (num_memory_tokens or self.config.num_memory_tokens) + [0] * self.config.enable_reranking
+        flat = [document for each in documents for document in each]
+        pair_query = [number for number, each in enumerate(documents) for _ in each]
+
         if self.config.input_order == "document_first":
-            queries, keys = self._queries_behind(questions), self.document_keys(texts)
-            places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-            return CompressorInput.of_ids(list(places), [queries[number] for number in pairs],
-                                          [places[key] for key in keys])
-        queries = [self._lead + ids[:self.config.query_tokens] + self._separator
-                   for ids in plain_ids(self.compressor_tokenizer, questions)]
-        return CompressorInput.of_ids(queries, self._cut(plain_ids(self.compressor_tokenizer, texts)), pairs)
+            queries, keys = self._queries_behind(questions), self.document_keys(flat)
+            numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+            prefixes, prefix = list(numbers), [numbers[key] for key in keys]
+            suffixes = [[*queries[number], *special] for number in pair_query]
+        else:
+            prefixes, prefix = self._queries_before(questions), pair_query
+            texts = self._cut(plain_ids(self.compressor_tokenizer, flat))
+            suffixes = [[*ids, *special] for ids in texts]
+
+        if self.config.compressor_type == "modernbert":
+            wholes = [[*prefixes[number], *suffix] for number, suffix in zip(prefix, suffixes, strict=True)]
+            return TextLists(wholes, [], [], [_last(ids, len(special)) for ids in wholes])
+        reads = [range(0)] * len(prefixes) + [_last(ids, len(special)) for ids in suffixes]
+        return TextLists(prefixes, suffixes, prefix, reads)
+
+    def _queries_before(self, questions: Sequence[str]) -> list[list[int]]:
+        budget = self.config.query_tokens
+        return [self._lead + ids[:budget] + self._separator for ids in plain_ids(self.compressor_tokenizer, questions)]
 
     def document_keys(self, documents: Sequence[str]) -> list[tuple[int, ...]]:
         """What the compressor reads of documents that come first, by which a store knows them."""
@@ -96,6 +112,21 @@ class Processor:
         budget += len(plain_ids(tokenizer, [QUESTION])[0])
         lead = self.prompt.reply[:-1] if self.config.memory_init == "reply" else []
         return [ids[:budget] + lead for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
+
+    def limit_positions(self, base: PreTrainedModel, of_compressor: PositionLimit | None) -> None:
+        """Refuse prompts that the generator cannot read, and now, not in mid-training, a compressor that cannot read.
+
+        Args:
+            base: the generator.
+            of_compressor: how long a text the compressor's model reads exactly.
+
+        Raises:
+            ValueError: if the longest document with the longest query would be beyond that.
+        """
+        self.num_positions = getattr(base.config, "max_position_embeddings", None)
+        self.position_limit = position_limit(base)
+        if of_compressor is not None:
+            of_compressor.check(self.longest_compressor_input(), LONGEST_INPUT, SHORTER_INPUT)
 
     def longest_compressor_input(self) -> int:
         """Return how many positions the longest document with the longest query takes, memory tokens included."""
@@ -167,34 +198,51 @@ class Processor:
         return rng.choice(self.config.memory_token_choices)
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None, num_memory_tokens: int | None = None,
-                with_texts: bool = False, with_readout: bool = False) -> dict[str, Tensor]:
-        """Training records (``query``, ``documents``, ``answer``, ``reranking_scores``) to a batch of tensors.
+                with_readout: bool = False, shapes: Shapes | None = None, batch_size: int = 0) -> dict[str, Any]:
+        """Return training records (``query``, ``documents``, ``answer``, ``reranking_scores``) as a batch.
+
+        Args:
+            answer_tokens: answers are cut there.
+            num_memory_tokens: L [``config.num_memory_tokens``].
+            with_readout: also say what each memory by itself is to say.
+            shapes: give the batch one shape, that of ``batch_size`` of the longest records.
 
         Returns:
-            the fields of :class:`CompressorInput`; ``memory_index`` (L,), the memory rows in use; ``prompt_ids``
-            (B, T), prompt and answer (but for the token that ends it, after which nothing is predicted), with
-            placeholders; ``prompt_slots`` (N,), the slots of the flattened (B * T) that hold a token; ``answer_index``
-            (A,), which of these N predict an answer token, and ``answer_targets`` (A,), those tokens; with reranking
-            ``teacher_scores`` (P,) and ``has_score`` (P,); with texts ``text_ids``, ``text_slots`` and ``text_index``,
-            as ``prompt_ids``, ``prompt_slots`` and ``answer_index`` for the prompts in full text; with readout
+            ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`), each with its
+            answer but for the token that ends it, after which nothing is predicted; ``answer_targets`` (A,), the tokens
+            that the wanted ones of ``prompts`` predict; ``num_memory_tokens``, L; ``padding_share``, of the tokens that
+            are computed; with reranking ``teacher_scores`` (P,) and ``has_score`` (P,); with readout
             ``readout_targets`` (P, L).
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
-        prompts = self.memory_prompts(questions, [len(each) for each in documents], num_memory_tokens)
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
-        prompt_ids, prompt_slots, answer_index = answered(prompts, answers)
-        batch = self.compressor_input(questions, documents)._asdict() | {
-            "memory_index": torch.arange(num_memory_tokens), "prompt_ids": prompt_ids, "prompt_slots": prompt_slots,
-            "answer_index": answer_index,
-            "answer_targets": torch.tensor([token for answer in answers for token in answer], dtype=torch.long)}
-        if with_texts:
-            texts = answered(self.text_prompts(questions, documents), answers)
-            batch |= zip(("text_ids", "text_slots", "text_index"), texts, strict=True)
+
+        texts = self.compressor_texts(questions, documents, num_memory_tokens)
+        prompts = self.memory_prompts(questions, [len(each) for each in documents], num_memory_tokens)
+        # A token is predicted by the one before it: the answer's first by the prompt's last.
+        whole = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
+        prompts = TextLists(whole, [], [], [_last(ids, len(own)) for ids, own in zip(whole, answers, strict=True)])
+        batch: dict[str, Any] = {"num_memory_tokens": num_memory_tokens}
+        if self.config.enable_reranking:
+            batch |= _teacher_scores(records)
         if with_readout:
             batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
-        return batch | _teacher_scores(records) if self.config.enable_reranking else batch
+
+        num_needed = texts.num_tokens + prompts.num_tokens
+        if shapes is not None:
+            texts, prompts, answers, batch = shapes.fill(texts, prompts, answers, batch, batch_size)
+        batch["documents"], batch["prompts"] = texts.packed(), prompts.packed()
+        batch["answer_targets"] = torch.tensor([token for answer in answers for token in answer], dtype=torch.long)
+        num_computed = prompts.num_tokens + self._num_computed(texts)
+        return batch | {"padding_share": 1 - num_needed / max(1, num_computed)}
+
+    def _num_computed(self, texts: TextLists) -> int:
+        """An encoder computes padded texts, a causal compressor packed ones."""
+        if self.config.compressor_type == "modernbert":
+            return len(texts.prefixes) * max(map(len, texts.prefixes), default=0)
+        return texts.num_tokens
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
         """Write the tokenizers: the generator's, and the compressor's where it is another."""
@@ -245,13 +293,9 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     return lead, separator
 
 
-def answered(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompts with their answers: padded ids (B, T), the slots (N,) that hold a token, which of these N predict one."""
-    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-    ids, _ = pad(rows)
-    ends = itertools.accumulate(map(len, rows))
-    index = [place for end, answer in zip(ends, answers, strict=True) for place in range(end - len(answer), end)]
-    return ids, filled([len(row) for row in rows], ids.shape[1]), torch.tensor(index, dtype=torch.long)
+def _last(ids: Sequence[int], number: int) -> range:
+    """The places of the last ``number`` of some tokens."""
+    return range(len(ids) - number, len(ids))
 
 
 def _teacher_scores(records: Sequence[Any]) -> dict[str, Tensor]:

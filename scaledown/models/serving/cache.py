@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scaledown.models.compressor import Compressed
+from scaledown.models.compressors.base import Compressed
 
 MEBIBYTE = 2**20
 

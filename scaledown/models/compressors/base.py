@@ -8,7 +8,7 @@ parameters of the compressor's own, outside any vocabulary: nothing is resized, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,51 +16,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.decoder import rows_like
+from scaledown.models.packing import PackedTexts
 from scaledown.models.positions import PositionLimit
-from scaledown.models.ragged import filled, pad
 
 Embed = Callable[[Tensor], Tensor]
-IDENTITY_REST = 0.1
-"""What is left at first of the say of hidden units that an identity has no use for."""
-
-
-class CompressorInput(NamedTuple):
-    """What is read for P documents, as token ids padded on the right: R first texts, and P second ones behind them.
-
-    Query first, these are the B queries and their documents; document first, the documents, each once, and the query
-    of each pair.
-
-    Attributes:
-        first_ids: (R, T1).
-        first_lengths: (R,).
-        second_ids: (P, T2).
-        second_lengths: (P,).
-        pair_first: (P,), the first text of each second one.
-        first_slots: (N1,), the slots of the flattened (R * T1) that hold a token.
-        second_slots: (N2,), the slots of the flattened (P * T2) that hold a token.
-    """
-
-    first_ids: Tensor
-    first_lengths: Tensor
-    second_ids: Tensor
-    second_lengths: Tensor
-    pair_first: Tensor
-    first_slots: Tensor
-    second_slots: Tensor
-
-    @classmethod
-    def of_ids(cls, first: Sequence[Sequence[int]], second: Sequence[Sequence[int]],
-               pair_first: Sequence[int]) -> CompressorInput:
-        """Pad the ids of first and second texts."""
-        (first_ids, first_lengths), (second_ids, second_lengths) = pad(first), pad(second)
-        return cls(first_ids, first_lengths, second_ids, second_lengths,
-                   torch.tensor(pair_first, dtype=torch.long),
-                   filled([len(ids) for ids in first], first_ids.shape[1]),
-                   filled([len(ids) for ids in second], second_ids.shape[1]))
-
-    def to(self, device: torch.device) -> CompressorInput:
-        """The same on ``device``."""
-        return CompressorInput(*(tensor.to(device) for tensor in self))
+OTHER_UNITS = 0.1
+"""An MLP that starts as the identity needs two hidden units for each input; the others start with a tenth of their
+weights."""
 
 
 class Compressed(NamedTuple):
@@ -68,17 +31,6 @@ class Compressed(NamedTuple):
 
     embeddings: Tensor
     scores: Tensor | None
-
-
-def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
-    """New rows (num_rows, D) drawn with the mean and spread of a table of token embeddings (V, D).
-
-    A row of another scale than the tokens' would be noise to layers that have only ever read tokens.
-    """
-    table = table.detach().float()
-    std, mean = torch.std_mean(table, dim=0)
-    noise = torch.randn(num_rows, table.shape[1]).to(table.device)
-    return nn.Parameter(mean + std * noise)
 
 
 def start_mlp_as_identity(mlp: nn.Sequential) -> None:
@@ -98,7 +50,7 @@ def start_mlp_as_identity(mlp: nn.Sequential) -> None:
     with torch.no_grad():
         inner.weight[:2 * size] = both_signs
         inner.bias.zero_()
-        outer.weight *= IDENTITY_REST
+        outer.weight *= OTHER_UNITS
         outer.weight[:, :2 * size] = both_signs.T
         outer.bias.zero_()
 
@@ -150,30 +102,38 @@ class Compressor(nn.Module, ABC):
         for parameter in self.rerank_head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, texts: CompressorInput, embed: Embed, num_memory: int | None = None) -> Compressed:
+    def forward(self, texts: PackedTexts, embed: Embed, num_memory: int | None = None) -> Compressed:
         """Compress each document with its query.
 
         Args:
-            texts: token ids.
+            texts: queries and documents; wanted are the memory tokens (and the rerank token) of each.
             embed: the generator's token embeddings, ids (..., T) to (..., T, D); read, never trained.
-            num_memory: L, how many of the memory rows are read [all]: the first ones.
+            num_memory: L, how many of the memory tokens are read [all]: the first ones.
         """
-        rows = self._special_rows(num_memory)
-        states = (self._read(texts, embed, rows) if len(texts.second_ids)
-                  else rows.new_zeros(0, len(rows), self.state_width))
-        return self._finish(states, num_memory)
+        rows = self._special_rows(num_memory)                                 # (L (+ 1), width)
+        num_documents = len(texts.reads.at) // len(rows)
+        if num_documents:
+            states = self._read(texts, embed, rows.repeat(num_documents, 1))
+        else:
+            states = rows.new_zeros(0, self.state_width)
+        states = states.unflatten(0, (num_documents, len(rows)))              # (P, L (+ 1), width)
+
+        embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])
+        if self.memory_norm is not None:
+            embeddings = self.memory_norm(embeddings)
+        return Compressed(embeddings, self._scores(states[:, -1]))
+
+    def stored_name(self, name: str) -> str:
+        """Return the name that a checkpoint has for the parameter ``name``."""
+        return name
 
     @abstractmethod
     def gradient_checkpointing_enable(self) -> None:
         """Compute activations twice in training, to keep fewer of them."""
 
     @abstractmethod
-    def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
-        """Tokens that its linear maps run on, and how many of them are no padding."""
-
-    @abstractmethod
-    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
-        """Final states (P, L (+ 1), width) at the ``rows`` (L (+ 1), width) that follow each document."""
+    def _read(self, texts: PackedTexts, embed: Embed, special: Tensor) -> Tensor:
+        """Return the final states (M, width) of the wanted tokens, whose embeddings are ``special`` (M, width)."""
 
     def _project(self, states: Tensor) -> Tensor:
         """Memory states (P, L, width) to the generator's width (P, L, D)."""
@@ -183,12 +143,6 @@ class Compressor(nn.Module, ABC):
         """Rows that follow each document: (L, width), or (L + 1, width) with reranking."""
         memory_rows = self.memory_rows[:num_memory]
         return memory_rows if self.rerank_row is None else torch.cat([memory_rows, self.rerank_row])
-
-    def _finish(self, states: Tensor, num_memory: int | None) -> Compressed:
-        embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])
-        if self.memory_norm is not None:
-            embeddings = self.memory_norm(embeddings)
-        return Compressed(embeddings, self._scores(states[:, -1]))
 
     def _scores(self, states: Tensor) -> Tensor | None:
         """Scores (P,) of the states (P, width) at the rerank position, in float32: bfloat16 would make ties."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.compressor import Compressor, CompressorInput, Embed, memory_mlp, start_mlp_as_identity
+from scaledown.models.compressors.base import Compressor, Embed, memory_mlp, start_mlp_as_identity
+from scaledown.models.packing import NEVER, PackedTexts
 from scaledown.models.positions import position_limit
-from scaledown.models.ragged import append, slots, take
 
 
 class EncoderCompressor(Compressor):
@@ -32,26 +32,22 @@ class EncoderCompressor(Compressor):
         self.model_config = encoder.config
 
     def start_as_identity(self) -> None:
-        """The MLP hands the encoder's states on as they are."""
+        """Let the MLP hand the encoder's states on as they are."""
         start_mlp_as_identity(self.mlp)
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the encoder's activations twice in training."""
         self.encoder.activation_checkpointing_enable({"use_reentrant": False})
 
-    def num_tokens(self, texts: CompressorInput, num_memory: int | None = None) -> tuple[int, Tensor]:
-        """Each query is read with each of its documents, padded to the longest of both."""
-        num_documents, num_special = len(texts.second_ids), len(self._special_rows(num_memory))
-        lengths = texts.first_lengths[texts.pair_first] + texts.second_lengths + num_special
-        return num_documents * (texts.first_ids.shape[1] + texts.second_ids.shape[1] + num_special), lengths.sum()
+    def _read(self, texts: PackedTexts, embed: Embed, special: Tensor) -> Tensor:
+        tokens = self.encoder.get_input_embeddings()(texts.ids)               # (N, width of embeddings)
+        embeddings = tokens.index_copy(0, texts.reads.at, special.to(tokens.dtype))
 
-    def _read(self, texts: CompressorInput, embed: Embed, rows: Tensor) -> Tensor:
-        ids, lengths = _joined(texts)
-        tokens = self.encoder.get_input_embeddings()(ids)
-        read, special_at = append(tokens, lengths, rows.to(tokens.dtype))
-        _, is_read = slots(lengths + len(rows), read.shape[1])
-        states = self.encoder(inputs_embeds=read, attention_mask=self._attention_mask(is_read)).last_hidden_state
-        return take(states, special_at)
+        rows = texts.packing.prefixes
+        padded = rows.pad(embeddings[:, None])[:, 0]                          # (P, T, width of embeddings)
+        is_read = rows.positions != NEVER
+        states = self.encoder(inputs_embeds=padded, attention_mask=self._attention_mask(is_read)).last_hidden_state
+        return rows.pack(states[:, None])[:, 0].index_select(0, texts.reads.at)
 
     def _attention_mask(self, is_read: Tensor) -> Tensor | dict[str, Tensor]:
         """What to attend to: for ModernBERT one explicit mask (P, 1, T, T) for each kind of layer.
@@ -75,10 +71,3 @@ def _additive(seen: Tensor) -> Tensor:
     """A bool mask as a float one, the form that every attention of transformers reads right."""
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
 
-
-def _joined(texts: CompressorInput) -> tuple[Tensor, Tensor]:
-    """Each pair's two texts in one row (P, T1 + T2), the second directly after the first."""
-    first_ids, first_lengths = texts.first_ids[texts.pair_first], texts.first_lengths[texts.pair_first]
-    at = first_lengths[:, None] + torch.arange(texts.second_ids.shape[1], device=first_ids.device)
-    room = torch.cat([first_ids, torch.zeros_like(texts.second_ids)], dim=1)
-    return room.scatter(1, at, texts.second_ids), first_lengths + texts.second_lengths

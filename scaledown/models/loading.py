@@ -26,9 +26,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
-from scaledown.models.embedded_encoder import embedded_encoder
+from scaledown.models.compressors.embedded_encoder import embedded_encoder
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
 QUANTISED_DEVICES = ("cpu", "cuda")
@@ -44,16 +43,16 @@ def load_base(config: ScaleDownConfig, dtype: torch.dtype, quantised: dict[str, 
         quantised: what :func:`quantisation` gave, to hold its linear maps in few bits.
 
     Raises:
-        ValueError: for a family whose decoder layers are not Llama's, or files that cannot be read.
+        ValueError: for a model that is no causal LM, or files that cannot be read.
     """
     name, revision, trust = config.generator_model, config.generator_revision, config.trust_remote_code
     hf_config = load_config(name, revision, trust)
-    if hf_config.model_type not in FAMILIES:
-        raise ValueError(f"--generator_model {name}: its family, {hf_config.model_type!r}, is not "
-                         f"supported; supported are {', '.join(FAMILIES)}")
-    # sdpa takes masks with any heads on any device, and it alone was tested with them.
-    model, found = _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
-                         trust_remote_code=trust, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
+    if hf_config.is_encoder_decoder:
+        raise ValueError(f"--generator_model {name}: is an encoder-decoder ({hf_config.model_type}); a causal LM is needed")
+    # A multimodal model has its language model inside, and that is all that is loaded.
+    hf_config = hf_config.get_text_config(decoder=True)
+    model, found = _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), config=hf_config,
+                         revision=revision, trust_remote_code=trust, dtype=dtype, output_loading_info=True,
                          **SAFE_WEIGHTS, **(quantised or {}))
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
@@ -141,12 +140,12 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
 
 def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) -> None:
     family = hf_config.model_type
-    if compressor_type == "llm" and family not in FAMILIES:
-        raise ValueError(f"--compressor_model {name}: its family, {family!r}, is not supported by --compressor_type "
-                         f"llm; supported are {', '.join(FAMILIES)} (an encoder: --compressor_type modernbert)")
+    if compressor_type == "llm" and family not in CAUSAL_LMS:
+        raise ValueError(f"--compressor_model {name}: a causal LM is needed, this is a {family} model (an encoder: "
+                         "--compressor_type modernbert)")
     if compressor_type == "modernbert" and family in CAUSAL_LMS and family not in MASKED_LMS:
         raise ValueError(f"--compressor_model {name}: an encoder is needed, this is a causal LM ({family}); "
-                         f"--compressor_type llm reads {', '.join(FAMILIES)}")
+                         "--compressor_type llm reads with one")
     if hf_config.is_encoder_decoder:
         raise ValueError(f"--compressor_model {name}: an encoder is needed, this is an encoder-decoder")
 

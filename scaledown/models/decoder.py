@@ -1,0 +1,113 @@
+"""A decoder of transformers as ScaleDown uses it: any family, asked what it can rather than known by name."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from scaledown.models import attention, last_layer
+from scaledown.models.packing import KeysValues, Packing, Reads
+
+PACKED_LAYERS = ("full_attention", "sliding_attention")
+"""Kinds of layers, as transformers names them, that see by position alone: all tokens before, or a window of them."""
+FINAL_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
+"""What families call the norm behind their last layer."""
+
+
+def packing_fault(body: PreTrainedModel) -> str | None:
+    """Return why packed texts cannot be read by ``body`` (a decoder without its head), or None if they can."""
+    config = body.config
+    kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
+    if config.is_encoder_decoder:
+        return "it is an encoder-decoder"
+    if others := sorted(kinds - set(PACKED_LAYERS)):
+        return f"it keeps a state beside attention, or attends otherwise ({', '.join(others)})"
+    if not getattr(body, "_supports_attention_backend", False):
+        return "its attention does not go through transformers' AttentionInterface"
+    if not isinstance(getattr(body, "layers", None), nn.ModuleList) or _final_norm(body) is None:
+        return "it has no list of layers with a norm behind it"
+    return None
+
+
+def register(model: PreTrainedModel) -> None:
+    """Let ``model`` attend by :func:`scaledown.models.attention.attention`, packed texts and batches alike."""
+    model.set_attn_implementation(attention.NAME)
+
+
+def read(body: PreTrainedModel, embeddings: Tensor, packing: Packing, reads: Reads | None,
+         keep: dict[int, KeysValues] | None = None) -> Tensor:
+    """Return the final states (M, D) of the packed tokens ``reads``, after all layers have read all tokens.
+
+    Args:
+        body: a decoder without its head.
+        embeddings: (N, D) of the packed tokens.
+        packing: which of them belong together.
+        reads: for None nothing is returned that means anything: only ``keep`` is wanted.
+        keep: gets the keys and values (R, G, T, W) of the prefixes, by layer.
+    """
+    # transformers takes a mask of four dimensions as it is; for None it would make one of N x N tokens, which our
+    # attention never looks at.
+    no_mask = embeddings.new_zeros(1, 1, 1, 1)
+    settings = {} if keep is None else {"keep": keep}
+    with last_layer.only(body.layers, reads):
+        found = body(inputs_embeds=embeddings[None], position_ids=packing.position[None], attention_mask=no_mask,
+                     packing=packing, use_cache=False, **settings)
+    return found.last_hidden_state[0]
+
+
+def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
+    """Return a copy of a decoder's first ``num_layers`` layers, as a decoder without embeddings and final norm.
+
+    Nothing else is copied, however large the model is.
+    """
+    # deepcopy takes what stands in its memo for copied already.
+    norm, left_out = _final_norm(body), nn.Identity()
+    memo = {id(layer): left_out for layer in body.layers[num_layers:]}
+    memo |= {id(body.get_input_embeddings()): left_out, id(getattr(body, norm)): left_out}
+    cut = copy.deepcopy(body, memo)
+
+    cut.layers = cut.layers[:num_layers]
+    cut.config.num_hidden_layers = num_layers
+    if getattr(cut.config, "layer_types", None) is not None:
+        cut.config.layer_types = cut.config.layer_types[:num_layers]
+    return cut
+
+
+def checkpoint_activations(body: PreTrainedModel) -> None:
+    """Compute the layers' activations twice in training, to keep few; the last layer's are few and stay."""
+    body.gradient_checkpointing_enable({"use_reentrant": False})
+    body.layers[-1].gradient_checkpointing = False
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the config of the language model inside a multimodal one, or ``config`` itself."""
+    return config.get_text_config(decoder=True)
+
+
+def _final_norm(body: nn.Module) -> str | None:
+    return next((name for name in FINAL_NORMS if isinstance(getattr(body, name, None), nn.Module)), None)
+
+
+def weights_version(module: nn.Module) -> int:
+    """Return a number that changes whenever one of the module's weights does."""
+    return hash(tuple((id(weight), weight._version) for weight in module.parameters()))
+
+
+def is_quantised(model: Any) -> bool:
+    """Whether a model of transformers holds its weights in few bits."""
+    return getattr(model, "quantization_method", None) is not None
+
+
+def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
+    """Return new rows (num_rows, D) drawn with the mean and spread of a table of token embeddings (V, D).
+
+    A row of another scale than the tokens' would be noise to layers that have only ever read tokens.
+    """
+    table = table.detach().float()
+    std, mean = torch.std_mean(table, dim=0)
+    noise = torch.randn(num_rows, table.shape[1]).to(table.device)
+    return nn.Parameter(mean + std * noise)

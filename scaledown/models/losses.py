@@ -1,0 +1,129 @@
+"""The losses (paper, equation 3): of the answer's tokens, of documents' scores, of what memory says by itself.
+
+With 150,000 tokens in a vocabulary the logits of one batch's answers take gigabytes, and their gradient as many again.
+So cross-entropy is computed for a few tokens at a time, and what they send back to the hidden states on the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_LOGITS = 2**25
+"""Logits that exist at one time: 128 MiB in float32."""
+IGNORED = -1
+"""A target that is not learned: it fills up batches of a fixed shape."""
+READOUT_SHARPNESS = 20.0
+"""Logit of a memory embedding that points the way of a token's own: enough to be sure among 100,000 tokens."""
+
+
+class Losses(NamedTuple):
+    """The parts of the loss, each a mean; None if a batch has nothing to learn it from. The trainer weighs them."""
+
+    answer_loss: Tensor | None
+    reranking_loss: Tensor | None = None
+    readout_loss: Tensor | None = None
+
+
+class Head(NamedTuple):
+    """How final states (A, D) become logits (A, V): ``softcap(scale * (states @ weight.T + bias))``.
+
+    Attributes:
+        weight: (V, D), frozen.
+        bias: (V,), if there is one.
+        scale: factor of the logits (Granite, Cohere).
+        softcap: logits are squeezed into plus and minus this (Gemma).
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits in float32."""
+        logits = F.linear(states.to(self.weight.dtype), self.weight, self.bias).float() * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def backward(self, logits: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient (A, D) of the states from that (A, V) of their ``logits``."""
+        if self.softcap is not None:
+            gradient = gradient * (1 - (logits / self.softcap).square())    # the derivative of tanh
+        return (gradient * self.scale).to(self.weight.dtype) @ self.weight
+
+
+def head_cross_entropy(states: Tensor, head: Head, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+    """Return the mean cross-entropy of what ``states`` predict, in float32; gradients reach the states alone.
+
+    Args:
+        states: (A, D).
+        head: frozen.
+        targets: (A,) token ids; those that are ``IGNORED`` do not count.
+        chunk_logits: largest number of logits held at a time.
+    """
+    assert not head.weight.requires_grad, "the output head is frozen"
+    return _HeadCrossEntropy.apply(states, head, targets, max(1, chunk_logits // len(head.weight)))
+
+
+class _HeadCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
+        counts = targets != IGNORED
+        number = counts.sum().clamp(min=1)
+        total = torch.zeros((), device=states.device)
+        gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+
+        for start in range(0, len(states), chunk):
+            part = slice(start, start + chunk)
+            logits = head.logits(states[part])                            # (a, V)
+            norm = logits.logsumexp(-1, keepdim=True)
+            right = targets[part, None].clamp(min=0)
+            total += ((norm - logits.gather(-1, right)) * counts[part, None]).sum()
+            if gradient is not None:
+                # Of cross-entropy by logits: the probabilities, less 1 at the target.
+                of_logits = (logits - norm).exp_().scatter_add_(-1, right, -torch.ones_like(norm))
+                gradient[part] = head.backward(logits, of_logits * counts[part, None]).to(states.dtype)
+
+        if gradient is not None:
+            ctx.save_for_backward(gradient, number)
+        return total / number
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient, number = ctx.saved_tensors
+        return gradient * (outer / number).to(gradient.dtype), None, None, None
+
+
+def readout_loss(memory: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of ``targets`` (P, L), each predicted by the embedding of ``memory`` (P, L, D).
+
+    How near an embedding is to the tokens' own ``table`` (V, D), by their angle, is all that predicts: nothing is
+    trained for it.
+    """
+    scale = READOUT_SHARPNESS / table.norm(dim=-1, dtype=torch.float32).mean()
+    states = F.normalize(memory.float(), dim=-1).flatten(0, 1) * scale    # (P * L, D)
+    return head_cross_entropy(states, Head(table), targets.flatten())
+
+
+def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the mean squared error of scores (P,), over documents that a teacher scored; None without reranking."""
+    if scores is None:
+        return None
+    has_score = batch["has_score"].float()
+    error = (scores - batch["teacher_scores"]).square()
+    return (error * has_score).sum() / has_score.sum().clamp(min=1)
+
+
+def counts(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return what a batch's losses are means over (3,): tokens of answers, documents with a score, tokens read out."""
+    num_tokens = (batch["answer_targets"] != IGNORED).sum()
+    num_scores, num_read = torch.zeros_like(num_tokens), torch.zeros_like(num_tokens)
+    if "has_score" in batch:
+        num_scores = batch["has_score"].sum()
+    if "readout_targets" in batch:
+        num_read = (batch["readout_targets"] != IGNORED).sum()
+    return torch.stack([num_tokens, num_scores, num_read])
