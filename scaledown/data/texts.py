@@ -11,7 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from scaledown import hub
-from scaledown.data.qa.sources import stream_rows
+from scaledown.data.qa.content import stream_rows
 from scaledown.data.records import read_records
 
 TEXT_COLUMN = "text"
