@@ -101,7 +101,7 @@ def test_what_fails_between_two_halves_leaves_both_old_ones(tmp_path: Path) -> N
 
 
 def test_many_processes_may_finish_one_replacement(tmp_path: Path) -> None:
-    for number in range(40):
+    for number in range(60):
         folder = tmp_path / str(number)
         replacement = folder / ".X.json.replacement"
         replacement.mkdir(parents=True)

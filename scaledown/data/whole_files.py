@@ -95,6 +95,7 @@ def finish_replacements(folder: Path) -> None:
                 (folder / path.name).unlink(missing_ok=True)
             for path in new_files:
                 os.replace(path, folder / path.name)
-            lock.unlink(missing_ok=True)
+            # Only then the lock: as long as there is something to move, all must wait for the same one.
             with contextlib.suppress(FileNotFoundError):
                 replacement.rmdir()
+            lock.unlink(missing_ok=True)

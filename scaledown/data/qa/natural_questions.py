@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs
 
 from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import Fault, fields, flag, label, objects, pairs, plain_text, whole_number
@@ -147,8 +147,8 @@ def _title(document: dict[str, Any]) -> str:
     for key in ("title", "document_title"):
         if document.get(key):
             return document[key]
-    address = urlparse(document.get("document_url", "").replace("&amp;", "&"))
-    if not (titles := parse_qs(address.query).get("title")):
+    query = document.get("document_url", "").replace("&amp;", "&").partition("?")[2].partition("#")[0]
+    if not (titles := parse_qs(query).get("title")):
         raise Unusable("its page has no title")
     return titles[0].replace("_", " ")
 
