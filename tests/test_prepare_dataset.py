@@ -18,7 +18,9 @@ from tqdm import tqdm
 from scaledown.data import append_log
 from scaledown.data.corpus import sources
 from scaledown.data.pipeline import answering, finding
+from scaledown.data.pipeline.run import halves
 from scaledown.data.prepare_dataset import main
+from scaledown.data.queries import Query
 from scaledown.data.records import eval_path, read_records
 from scaledown.data.retrieval import vectors
 
@@ -142,6 +144,33 @@ def test_the_evaluation_half_is_drawn_by_the_seed_and_not_trained_on(asked, flag
     assert "--eval_share" in capsys.readouterr().err
 
 
+def test_damaged_queries_in_the_work_folder_are_named(asked, flags, tmp_path, capsys):
+    assert main([*flags, "--last_stage", "queries"]) == 0
+    path, = (tmp_path / "out_work").glob("queries-*/queries.jsonl")
+    for content in ('{"id": "a"', '{"id": "a"}', "[]", '{"id": "a", "text": "b", "answers": 5}'):
+        path.write_text(content)
+        assert main([*flags, "--last_stage", "queries"]) == 2
+        assert f"{path}: damaged" in capsys.readouterr().err
+
+
+def test_equal_queries_stay_in_one_half():
+    queries = [Query(f"{i} {guise}", text) for i in range(12)
+               for guise, text in enumerate((f"what is {i}", f"What is {i}?", f"what  is {i} ."))]
+    for seed in range(3):
+        train, evaluation = halves(queries, 0.1, seed)
+        assert len(train) == 27 and len(evaluation) == 9
+        assert not {query.id.split()[0] for query in train} & {query.id.split()[0] for query in evaluation}
+
+
+@pytest.mark.parametrize("share", ["0", "0.01"])
+def test_records_without_an_evaluation_half_never_lie_beside_one_of_others(asked, flags, tmp_path, capsys, share):
+    assert main([*flags, "--eval_share", "0.3"]) == 0
+    before = [path.read_bytes() for path in both_halves(tmp_path / "out.json")]
+    assert main([*flags, "--eval_share", share]) == 2
+    assert "out_eval.json: would be taken for the evaluation half" in capsys.readouterr().err
+    assert [path.read_bytes() for path in both_halves(tmp_path / "out.json")] == before
+
+
 def test_stages_one_after_another_are_the_whole(asked, flags, tmp_path):
     assert main([*flags, "--work_dir", str(tmp_path / "a"), "--output_file", str(tmp_path / "a.json")]) == 0
     for stage in ("queries", "passages", "index", "retrieval", "reranking", "teacher"):
@@ -225,15 +254,17 @@ def test_a_teacher_that_fails_loses_nothing_and_one_without_answer_is_counted(as
             for place, (number, answer) in enumerate(super().answers(questions)):
                 if place == 5:
                     raise ValueError("the server is gone")
-                yield number, "" if place == 2 else answer
+                yield number, {2: "", 3: f"{answer} \ud83d"}.get(place, answer)
 
     monkeypatch.setattr(answering, "load_teacher", lambda config: Failing(asked))
     assert main(flags) == 2
     assert "the server is gone" in capsys.readouterr().err
     monkeypatch.setattr(answering, "load_teacher", lambda config: FakeTeacher(asked))
     assert main(flags) == 0
-    assert "1 left out: the teacher had nothing to say" in capsys.readouterr().out
-    assert len(questions_of(asked)) == 25 and len(read_records(tmp_path / "out.json")) == 23
+    told = capsys.readouterr().out
+    assert "1 left out: the teacher had nothing to say" in told
+    assert "1 left out: the teacher's answer holds half a surrogate pair" in told
+    assert len(questions_of(asked)) == 25 and len(read_records(tmp_path / "out.json")) == 22
 
 
 def real_corpus(tmp_path):

@@ -101,6 +101,12 @@ def test_a_dataset_without_texts_tells_its_columns(tmp_path):
         read_texts(str(tmp_path / "a.parquet"), 5, 0)
 
 
+def test_what_is_no_text_in_a_dataset_is_told_by_row(tmp_path):
+    pq.write_table(pa.table({"text": ["a", None, "b", None]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="2 faults in its rows\n  row 2, text: expected text, got null\n  row 4, text"):
+        read_texts(str(tmp_path / "a.parquet"), 5, 0)
+
+
 def test_lengths_and_rates_are_pretrainings_own(tmp_path):
     (tmp_path / "a.txt").write_text(TEXTS[0])
     config = PretrainingConfig(pretrain_steps=50, pretrain_data=str(tmp_path / "a.txt"), pretrain_batch_size=4,

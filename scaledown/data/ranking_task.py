@@ -16,6 +16,7 @@ from scaledown.data.lines import Faults, json_lines, text_lines
 from scaledown.data.records import Record
 from scaledown.data.retrieval import BM25
 from scaledown.data.trec import Qrels
+from scaledown.data.values import is_text, shown
 
 Texts = dict[str, str]
 
@@ -140,8 +141,10 @@ def read_texts(path: Path) -> Texts:
 def _of_json(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
     for number, value in json_lines(path, faults):
         name, text, title = value.get("_id"), value.get("text"), value.get("title") or ""
-        if not all(isinstance(each, str) for each in (name, text, title)):
-            faults.add(f"line {number}", "expected texts for _id, text and, if any, title")
+        fields = {"_id": name, "text": text, "title": title}
+        if wrong := [field for field in fields if not is_text(fields[field])]:
+            for field in wrong:
+                faults.add(f"line {number}", f"{field} must be text, got {shown(fields[field])}")
             continue
         yield number, name, f"{title}. {text}" if title.strip() else text
 

@@ -51,14 +51,22 @@ def prepare_queries(context: Context) -> list[Query]:
             else:
                 report = {}
         context.work.finish(stage, report)
-    with path.open(encoding="utf-8") as lines:
-        queries = [Query(**values | {"answers": tuple(values["answers"])}) for values in map(json.loads, lines)]
+    queries = _kept_queries(path)
     report = context.work.report(stage)
     context.say(f"queries: {len(queries):,}, {sum(bool(query.answers) for query in queries):,} with gold answers"
                 + "".join(f"; {count:,} left out: {reason}" for reason, count in report.get("left_out", {}).items()))
     for example in report.get("examples", [])[:SHOWN_EXAMPLES]:
         context.say(f"  left out: {example}")
     return queries
+
+
+def _kept_queries(path: Path) -> list[Query]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return [Query(**values | {"answers": tuple(values["answers"])}) for values in map(json.loads, lines)]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ValueError(f"{path}: damaged ({fault}); delete the folder {path.parent}, and run the same command "
+                         "again") from None
 
 
 def _read_queries(context: Context) -> ReadQueries:
@@ -110,9 +118,12 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
             context.processes.wait()
             report = cutting.report_of(stage.folder, corpus)
         context.work.finish(stage, report)
-    report, store = context.work.report(stage), PassageStore(stage.folder)
+    report = context.work.report(stage)
+    # Work folders of older versions have reports without these two.
+    store, num_blank = PassageStore(stage.folder, report.get("parts")), report.get("blank", 0)
     context.say(f"passages: {len(store):,} of {report['lines']:,} pages, "
-                f"{store.total_tokens() / max(1, len(store)):.0f} tokens on average")
+                f"{store.total_tokens() / max(1, len(store)):.0f} tokens on average"
+                + f"; {num_blank:,} pages hold no text" * bool(num_blank))
     if report["faults"]:
         _tell_faults(report, config.strict, context.say)
     if not len(store):
