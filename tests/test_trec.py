@@ -109,6 +109,33 @@ def test_texts_by_tabs_and_in_beirs_json(tmp_path):
     assert read_texts(written(tmp_path, lines, "corpus.jsonl")) == {"1": "Oslo. A town.", "2": "No title."}
 
 
+@pytest.mark.parametrize(("lines", "name", "texts"), [
+    ('id\ttext\ttitle\n1\t"Aaron ( or ; ""Ahärôn"") is a prophet"\tAaron\n2\t"Hi" he said\t\n', "psgs_w100.tsv",
+     {"1": 'Aaron. Aaron ( or ; "Ahärôn") is a prophet', "2": '"Hi" he said'}),
+    ("pid\tpassage\n7\tA town.\n", "collection.tsv", {"7": "A town."}),
+    ('docid,title,body\n7,Oslo,"A town,\nand a capital."\n', "corpus.csv", {"7": "Oslo. A town,\nand a capital."}),
+    ("query-id\tquery\n7\twho?\n", "queries.tsv", {"7": "who?"}),
+    ("7\tid\n8\ttext\n", "queries.tsv", {"7": "id", "8": "text"})])
+def test_a_heading_is_no_text(tmp_path, lines, name, texts):
+    assert read_texts(written(tmp_path, lines, name)) == texts
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    ("id\turl\n1\tx\n", r"its heading is id, url; expected columns for the id .* and the text"),
+    ("D1\thttps://x\tOslo\tA town.\nD2\thttps://y\tRome\tOne, too.\n", "every line has 4 columns"),
+    ("id\ttext\n1\t\n\tx\n1\ty\tz\n", "3 faults"), ("id,text\n", "nothing in it"),
+    ("1,A town.\n", "expected an id, a tab and a text")])
+def test_columns_that_nobody_names_are_not_guessed(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        read_texts(written(tmp_path, lines))
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path):
+    lines = '{"_id": "1", "text": "\\ud83d"}\n{"_id": "2", "text": "\\ud83d\\ude00"}\n'
+    with pytest.raises(ValueError, match="1 fault.*\n  line 1: it holds half a surrogate"):
+        read_texts(written(tmp_path, lines, "corpus.jsonl"))
+
+
 def test_malformed_texts_are_named(tmp_path):
     with pytest.raises(ValueError, match="2 faults") as fault:
         read_texts(written(tmp_path, "1\tgood\nno tab\n1\tagain\n"))

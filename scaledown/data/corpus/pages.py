@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scaledown import json_text
+
 ID_NAMES = ("id", "_id", "docid", "doc_id", "wikipedia_id")
 TEXT_NAMES = ("text", "contents")
 TITLE_NAMES = ("title", "wikipedia_title")
 EXPECTED = "an object with id (or _id), text and, if it has one, title"
 SECTION = "Section::::"
 _BULLET = re.compile(r"BULLET::::\s*(?:[-*#:]+\s+|\d+\.\s+)?")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def page_of(values: Any) -> Page:
     if not isinstance(text, str):
         raise ValueError(f"it has no text; expected {EXPECTED}")
     page = Page(str(id), title if isinstance(title, str) else "", text)
-    if any(_LONE_SURROGATE.search(part) for part in (page.id, page.title, page.text)):
+    if any(map(json_text.has_half_surrogate, (page.id, page.title, page.text))):
         raise ValueError("it holds half a surrogate pair, which is no character")
     return page
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from scaledown.data import fingerprints, synthetic_corpus
+from scaledown.data import fingerprints, query_rows, synthetic_corpus
 from scaledown.data.corpus import cutting, sources
 from scaledown.data.corpus.passage_store import PassageStore
 from scaledown.data.passages import token_counter
@@ -32,7 +32,7 @@ def prepare_queries(context: Context) -> list[Query]:
     config = context.config.queries
     settings = {"max_queries": config.max_queries, "seed": config.seed}
     if config.queries_file is not None:
-        settings["queries_file"] = fingerprints.of_files([Path(config.queries_file)])
+        settings |= {"queries_file": fingerprints.of_files([Path(config.queries_file)]), "reading": query_rows.READING}
     elif config.num_synthetic_queries is not None:
         settings["num_synthetic_queries"] = config.num_synthetic_queries
     else:
