@@ -69,7 +69,7 @@ def answer_spans(text: str, answers: Sequence[str]) -> list[tuple[int, int]]:
         padded_answer = f" {' '.join(wanted)} "
         for first in range(len(tokens) - len(wanted) + 1):
             last = first + len(wanted) - 1
-            if holds_answer(f" {' '.join(tokens[first:last + 1])} ", [padded_answer]):
+            if wanted[0] in tokens[first] and holds_answer(f" {' '.join(tokens[first:last + 1])} ", [padded_answer]):
                 spans.add((placed[first][1][0], placed[last][1][1]))
     return sorted(spans)
 
