@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
-BASE = {"config", "hub", "cli", "prompt", "json_text", "settings"}
+BASE = {"config", "hub", "cli", "precision", "prompt", "json_text", "settings"}
 MAY_IMPORT = {
     "settings": set(),
     "json_text": set(),
     "config": {"json_text", "settings"},
     "hub": {"config"},
     "cli": {"config"},
+    "precision": set(),
     "prompt": set(),
     "data": BASE,
     "models": BASE,

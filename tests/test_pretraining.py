@@ -86,6 +86,7 @@ def test_a_hub_dataset_is_streamed_no_further_than_needed(monkeypatch):
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.txt", b"caf\xe9", "not UTF-8"), ("a.txt", b" \n\n ", "no text in it"), ("a.json", b"[{}]", "query is missing"),
+    ("a.tsv", b"id\ttext\n1\tA town.\n", "a table"),
     ("a.parquet", b"no parquet", "cannot be read"), ("b.txt", None, "no such file")])
 def test_a_bad_source_is_named(tmp_path, name, content, message):
     if content is not None:

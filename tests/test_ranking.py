@@ -140,6 +140,14 @@ def test_the_command_on_records_with_the_teachers_scores_and_qrels(checkpoint, t
     assert teacher.split()[1] == "1.000"
 
 
+def test_ids_that_no_run_can_have_are_told_before_the_work(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ranking, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
+    write_records(tmp_path / "records.json", [Record("1", "who?", ("Ada",), "Ada", document_ids=("Ada Lovelace",))])
+    assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--run_out",
+                         str(tmp_path / "run")]) == 2
+    assert "'Ada Lovelace' cannot stand in a TREC file" in capsys.readouterr().err
+
+
 def test_the_embedded_world_needs_no_data(checkpoint, capsys):
     assert ranking.main(["--checkpoint", checkpoint, "--num_queries", "3", "--num_candidates", "5"]) == 0
     assert "the embedded world: 3 queries with 5.0 candidates" in capsys.readouterr().out

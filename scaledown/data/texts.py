@@ -18,6 +18,7 @@ from scaledown.data.qa.reading import checked
 from scaledown.data.records import read_records
 
 TEXT_COLUMN = "text"
+TABLES = (".csv", ".tsv")
 SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
 
 
@@ -36,6 +37,9 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
     path = Path(source).expanduser()
     if not path.is_file() and path.suffix in SUFFIXES:
         raise ValueError(f"--pretrain_data {source}: no such file")
+    if path.is_file() and path.suffix in TABLES:
+        raise ValueError(f"--pretrain_data {source}: a table, whose ids and headings are no texts; expected one of "
+                         f"{', '.join(SUFFIXES)}")
     texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
     found = list(itertools.islice(tqdm((text for text in texts if text.strip()), desc=f"reading texts of {source}",
                                        unit=" texts", leave=False), num_texts))

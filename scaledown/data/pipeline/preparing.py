@@ -8,14 +8,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from scaledown.data import fingerprints, synthetic_corpus
+from scaledown.data import fingerprints, query_rows, synthetic_corpus
 from scaledown.data.corpus import cutting, sources
 from scaledown.data.corpus.passage_store import PassageStore
 from scaledown.data.passages import token_counter
 from scaledown.data.pipeline.config import PipelineConfig
 from scaledown.data.pipeline.context import Context
 from scaledown.data.queries import Query, ReadQueries, chosen_queries, read_ms_marco, read_queries_file
-from scaledown.data.retrieval import encoders, indexing
+from scaledown.data.retrieval import bm25, encoders, indexing
 from scaledown.data.whole_files import WHAT_TO_DO, whole_file
 from scaledown.data.work_folder import Stage
 
@@ -32,7 +32,7 @@ def prepare_queries(context: Context) -> list[Query]:
     config = context.config.queries
     settings = {"max_queries": config.max_queries, "seed": config.seed}
     if config.queries_file is not None:
-        settings["queries_file"] = fingerprints.of_files([Path(config.queries_file)])
+        settings |= {"queries_file": fingerprints.of_files([Path(config.queries_file)]), "reading": query_rows.READING}
     elif config.num_synthetic_queries is not None:
         settings["num_synthetic_queries"] = config.num_synthetic_queries
     else:
@@ -141,6 +141,8 @@ def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage
     settings = {"retriever": config.retriever, "faiss_index": config.faiss_index, "index_url": config.index_url,
                 "model": config.model and fingerprints.of_model(config.model, config.retriever_revision,
                                                                 encoders.WHAT_WORKS)}
+    if config.retriever == "bm25":
+        settings["words"] = bm25.WORDS
     stage = context.stage("index", settings, [passages])
     if not context.work.is_finished(stage):
         context.say(f"index: {len(store):,} passages for {config.retriever} into {config.index_url or stage.folder}")
