@@ -119,8 +119,9 @@ def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], 
 
 def test_two_runs_at_once_cannot_share_a_folder(flags: list[str], tmp_path: Path,
                                                 capsys: pytest.CaptureFixture) -> None:
-    program = ("import sys, time; from pathlib import Path; from scaledown.training.run_folder import claim; "
-               "claim(sys.argv[1], {'settings': {}}); print('claimed', flush=True); time.sleep(60)")
+    program = ("import sys, time; from pathlib import Path; from scaledown.training.run_folder import claimed; "
+               "held = claimed(sys.argv[1], {'settings': {}}); held.__enter__(); print('claimed', flush=True); "
+               "time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline() == b"claimed\n"
