@@ -76,9 +76,12 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
-    # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
-    with interrupt if trainer.args.world_size == 1 else nullcontext():
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    try:
+        # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
+        with interrupt if trainer.args.world_size == 1 else nullcontext():
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    finally:
+        trainer.close_logs()
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt

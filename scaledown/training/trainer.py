@@ -13,6 +13,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
@@ -219,6 +220,12 @@ class ScaleDownTrainer(Trainer):
         if self.args.device.type == "cpu":
             self.losses.check()
         return norm
+
+    def close_logs(self) -> None:
+        """Close what a training that failed has left open: one that came to its end has closed it by itself."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.on_train_end(self.args, self.state, self.control)
 
     def note_progress(self) -> None:
         """Tell the model what it has learnt from since the last call, for its checkpoint to say so."""
