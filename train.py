@@ -115,6 +115,7 @@ def train(args: argparse.Namespace, device: torch.device, records: Sequence[Reco
         **inputs.of_records("--eval_data", eval_file(args), eval_records)}
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
         what = f"{config.generator_model} with a {config.compressor_type} compressor"
+        processes.warn(overlap(records, eval_records).note(), scores.note_before(model, training, records))
         if first_stage is not None:
             processes.say(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into "
                           f"{first_stage.folder}")
@@ -122,7 +123,6 @@ def train(args: argparse.Namespace, device: torch.device, records: Sequence[Reco
             processes.say(f"pretrained: {first_stage.final}")
         if records:
             processes.say(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
-            processes.warn(overlap(records, eval_records).note(), scores.note_before(model, training, records))
             run.train(model, training, records, folder, resume_from,
                       run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
             processes.warn(scores.note_after(model))
