@@ -82,6 +82,9 @@ def test_two_processes_in_several_parts_train_as_one(flags: list[str], tmp_path:
             one, two = (load_file(tmp_path / f"{run}{kind}" / "final" / f"{name}.safetensors")
                         for run in ("one", "two"))
             torch.testing.assert_close(two, one, atol=TOLERANCE, rtol=0)
+        counts, others = (json.loads((tmp_path / f"{run}{kind}" / "final" / "training.json").read_text())
+                          for run in ("one", "two"))
+        assert counts == others and counts["num_steps"] == NUM_STEPS and counts["num_scores"] > 0
         rows, others = logged(tmp_path / f"one{kind}"), logged(tmp_path / f"two{kind}")
         assert sum("eval_answer_loss" in row for row in rows) == NUM_STEPS // 2 - 1
         assert sum("reranking_loss" in row for row in rows) == NUM_STEPS

@@ -246,8 +246,8 @@ class ScaleDownModel(Answering, nn.Module):
         generator_files.check(folder, config, generator_files.read(config))
         model = cls(config, device, dtype, folder)
         model.load_trained(folder)
-        if config.enable_reranking and model.progress.num_scores == 0:
-            logger.warning("%s: %s", folder, model.progress.warning())
+        if config.enable_reranking and (warning := model.progress.warning()):
+            logger.warning("%s: %s", folder, warning)
         return model
 
     def load_trained(self, folder: Path) -> None:
