@@ -185,6 +185,8 @@ def test_the_card_says_on_what_a_checkpoint_stands_and_names_no_licence() -> Non
                                 num_layers=None, compressor_model="embedded", enable_reranking=True)
     card = ModelCard(model_card.card(local, Progress(None, 0, None), 1))
     assert card.data.base_model is None and "not known" in card.text and "learnt from no scores" in card.text
+    encoder = model_card.card(dataclasses.replace(local, compressor_type="modernbert"), Progress(), 1)
+    assert "an encoder made from the generator's first layers" in encoder
 
 
 def test_a_card_that_the_hub_has_already_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,8 @@ def _named(name: str, revision: str | None) -> str:
 def _compressor(config: ScaleDownConfig) -> str:
     if config.compressor_type == "n_layers":
         return f"`n_layers`, a copy of the generator's first {config.num_layers} layers"
+    if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
+        return "`modernbert`, an encoder made from the generator's first layers"
     return f"`{config.compressor_type}`, made from {_named(config.compressor_model, config.compressor_revision)}"
 
 
