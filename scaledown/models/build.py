@@ -33,8 +33,14 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
     return kind(config, model, table), tokenizer
 
 
-def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConfig:
+def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = True) -> ScaleDownConfig:
     """``config`` with nothing left open: layers, the memory's start, the compressor's model and commits on the Hub.
+
+    Args:
+        config: as it was asked for, or as a checkpoint has it.
+        num_generator_layers: layers that there are to copy.
+        is_new: the compressor is made from its model. That of a checkpoint has all its weights there: its model need
+            not be found any more.
 
     Raises:
         ValueError: for more layers than the generator has, or names that cannot be reached.
@@ -45,5 +51,7 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int) -> ScaleDownConf
     if config.compressor_type == "n_layers":
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
     name = parts.compressor_model_name(config)
-    revision = None if name == EMBEDDED else resolve_revision(name, config.compressor_revision)
+    revision = config.compressor_revision
+    if is_new and name != EMBEDDED:
+        revision = resolve_revision(name, revision)
     return dataclasses.replace(config, compressor_model=name, compressor_revision=revision)

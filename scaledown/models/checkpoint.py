@@ -5,6 +5,9 @@
     generator.safetensors    LoRA and the separator row
     tokenizer/               the generator's tokenizer and chat template
     compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
+    generator_files.json     what the base's files held, for it fits no other one
+    training.json            steps and scores that it has learnt from
+    README.md                the model card
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.models import checkpoint, parts
+from scaledown.models import checkpoint, generator_files, model_card, parts
 from scaledown.models.answering import Answering
 from scaledown.models.build import build_compressor, resolve
 from scaledown.models.causal import CausalCompressor
@@ -35,6 +36,9 @@ from scaledown.models.memory_cache import MemoryCache
 from scaledown.models.objective import Losses, groups, joined, score_error, trained
 from scaledown.models.positions import position_limit
 from scaledown.models.processor import Processor
+from scaledown.models.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
@@ -53,6 +57,8 @@ class ScaleDownModel(Answering, nn.Module):
 
     Attributes:
         config: the settings, with the number of layers and the revisions that were really used.
+        generator_files: what the files of the generator's base held when they were read; None if they are not known.
+        progress: how far it was trained; the trainer counts.
         reranking_loss_weight: lambda in the loss; the trainer sets it.
         distill_logits: weight of the distillation loss, for batches that have the documents in text; the trainer sets
             it too.
@@ -73,7 +79,8 @@ class ScaleDownModel(Answering, nn.Module):
         self.distill_logits = TrainingConfig.distill_logits
         self.readout_loss_weight = TrainingConfig.readout_loss_weight
         base = parts.load_base(config, self.dtype)
-        self.config = resolve(config, base.config.num_hidden_layers)
+        self.generator_files, self.progress = generator_files.read(config), Progress()
+        self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         if quantised is not None:
             # Only now: what the compressor copies and trains must be whole.
@@ -120,6 +127,7 @@ class ScaleDownModel(Answering, nn.Module):
     def enable_reranking(self) -> None:
         """Let a model that was trained without it learn to score documents too: its reranking head is new."""
         self.compressor.add_reranking()
+        self.progress = self.progress.with_new_head()
         self._change(enable_reranking=True)
 
     def train_for(self, numbers: Sequence[int]) -> None:
@@ -232,6 +240,9 @@ class ScaleDownModel(Answering, nn.Module):
             self.processor.save(draft / parts.TOKENIZER_FOLDER, draft / parts.COMPRESSOR_FOLDER)
             if self.compressor.model_config is not None:
                 self.compressor.model_config.save_pretrained(draft / parts.COMPRESSOR_FOLDER)
+            generator_files.save(self.generator_files, draft)
+            self.progress.save(draft)
+            model_card.save(self.config, self.progress, sum(map(Tensor.numel, trained(self).values())), draft)
             self.config.save(draft)
 
     @classmethod
@@ -243,21 +254,31 @@ class ScaleDownModel(Answering, nn.Module):
         alone. Both are of the embedded generator, which knows its own made-up world and little else.
 
         Raises:
-            ValueError: where it does not exist, or a file is missing, damaged or of another model.
+            ValueError: where it does not exist, a file is missing, damaged or of another model, or its generator is
+                missing or another one than it was trained on.
         """
         folder = checkpoint.find(str(name), revision)
-        model = cls(ScaleDownConfig.load(folder), device, dtype, folder)
+        config = ScaleDownConfig.load(folder)
+        generator_files.check_place(folder, config)
+        # Before anything large is read, if the generator is on this disk already; load_trained checks in any case.
+        generator_files.check(folder, config, generator_files.read(config))
+        model = cls(config, device, dtype, folder)
         model.load_trained(folder)
+        if config.enable_reranking and (warning := model.progress.warning()):
+            logger.warning("%s: %s", folder, warning)
         return model
 
     def load_trained(self, folder: Path) -> None:
         """Take what was trained from a checkpoint of the same model.
 
         Raises:
-            ValueError: where a file is missing, damaged or of another model.
+            ValueError: where a file is missing, damaged or of another model or generator.
         """
+        generator_files.check(folder, self.config, self.generator_files)
+        progress = Progress.load(folder)
         checkpoint.load_weights(self.compressor, folder / COMPRESSOR_FILE)
         checkpoint.load_weights(self.generator, folder / GENERATOR_FILE)
+        self.progress = progress
 
     def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
         """The generator with its adapter folded in, as a plain model of transformers on the CPU.
@@ -269,8 +290,9 @@ class ScaleDownModel(Answering, nn.Module):
             folder: also write it there with its tokenizer, as transformers, vLLM and others load it.
 
         Raises:
-            ValueError: where the base cannot be read any more, or the disk cannot take the weights.
+            ValueError: where the base cannot be read any more or has changed, or the disk cannot take the weights.
         """
+        generator_files.check_unchanged(self.config, self.generator_files)
         generator = Generator(self.config, parts.load_base(self.config, self.dtype))
         learnt = trained(self.generator)
         with torch.no_grad():
@@ -288,11 +310,13 @@ class ScaleDownModel(Answering, nn.Module):
         return plain
 
     def push_to_hub(self, repo_id: str) -> None:
-        """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be."""
+        """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be; a model card that it has stays."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "checkpoint")
             HfApi().create_repo(repo_id, exist_ok=True)
-            HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint")
+            # A card that is there already may have been written by hand.
+            kept = [model_card.FILE] if HfApi().file_exists(repo_id, model_card.FILE) else None
+            HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint", ignore_patterns=kept)
 
     def _compress(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory: int,
                   store: DocumentStore | None = None) -> Compressed:
