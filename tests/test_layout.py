@@ -18,9 +18,10 @@ BASE = {"config", "hub", "cli", "prompt", "json_text", "settings"}
 MAY_IMPORT = {
     "settings": set(),
     "json_text": set(),
+    "progress": set(),
     "config": {"json_text", "settings"},
     "hub": {"config"},
-    "cli": {"config"},
+    "cli": {"config", "progress"},
     "prompt": set(),
     "data": BASE,
     "models": BASE,
