@@ -43,7 +43,7 @@ class _BarLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: str | None = None
-        self._is_below_another = False
+        self._above, self._has_two_bars = "", False
         self._last_line, self._last_time = "", monotonic()
 
     def __getattr__(self, name: str) -> Any:
@@ -53,29 +53,36 @@ class _BarLines:
         """Pass ``text`` on, or hold it."""
         if text.strip() and not _CURSOR_MOVES.match(text):
             # A message gets a line of its own; the bar will be drawn again.
-            self._bar, self._is_below_another = None, False
+            self._bar = None
+            self.end()
 
         for part in _CURSOR_MOVES.split(text):
             if part == "\r":
                 self._bar = ""
+            elif part == UP:
+                self._above, self._has_two_bars = "", True
             elif self._bar is None:
                 self._stream.write(part)
-            elif part == UP:
-                self._is_below_another = True
             elif part not in ("\n", "\r\n"):
                 self._bar += part
-            elif not self._is_below_another:
+            elif self._has_two_bars and not self._above:
+                # The end of this bar, or the way down to the one below it: the next move tells.
+                self._above, self._bar = self._bar, ""
+            else:
                 self.end()
 
         if self._bar and monotonic() - self._last_time >= SECONDS_A_LINE:
             self.end()
+            self._bar = ""
         return len(text)
 
     def end(self) -> None:
         """End the bar's line."""
-        line = (self._bar or "").rstrip()
-        if line and line != self._last_line:
-            self._stream.write(line + "\n")
-            self._last_line, self._last_time = line, monotonic()
-        self._bar, self._is_below_another = None, False
+        for bar in (self._above, self._bar or ""):
+            line = bar.rstrip()
+            if line and line != self._last_line:
+                self._stream.write(line + "\n")
+                self._last_line, self._last_time = line, monotonic()
+        self._bar = None
+        self._above, self._has_two_bars = "", False
         self._stream.flush()

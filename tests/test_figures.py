@@ -39,6 +39,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # of the drawing that measures it
 @pytest.mark.parametrize("text", [*HOSTILE, UNSEEN, "w" * 5000, "北京" * 500])
 def test_text_from_data_is_drawn_as_it_is_and_without_a_warning(tmp_path: Path, saved: list[Figure], text: str) -> None:
     figures = Figures(tmp_path)

@@ -72,13 +72,27 @@ def test_messages_beside_a_bar_get_lines_of_their_own_at_once(clock: Clock, caps
 
 
 def test_bars_one_below_the_other_are_few_lines_too(clock: Clock, capsys: Capture) -> None:
-    with progress.as_lines(), tqdm(total=10, desc="outer") as outer:
-        for _ in range(10):
-            with tqdm(total=50, desc="inner", leave=False) as inner:
-                redraw(inner, 50, clock, 0.1)
-            redraw(outer, 1, clock, 0.0)
+    with progress.as_lines():
+        with tqdm(total=10, desc="outer") as outer:
+            for _ in range(10):
+                with tqdm(total=100, desc="inner", leave=False) as inner:
+                    redraw(inner, 100, clock, 0.125)
+                redraw(outer, 1, clock, 0.0)
+        with tqdm(total=2, desc="next") as bar:
+            redraw(bar, 2, clock, 0.125)
+    lines = capsys.readouterr().err.split("\n")
+    assert len(lines) <= 3 * (125 // progress.SECONDS_A_LINE) and lines[-2].startswith("next: 100%")
+    assert all(lines[:-1]) and not any(progress.UP in line for line in lines)
+
+
+def test_a_bar_that_had_another_below_it_still_has_its_last_line(clock: Clock, capsys: Capture) -> None:
+    with progress.as_lines(), tqdm(total=5, desc="reranking") as outer:
+        with tqdm(total=5, desc="Loading weights") as inner:
+            redraw(inner, 5, clock, 0.125)
+        redraw(outer, 5, clock, 0.125)
     shown = capsys.readouterr().err
-    assert len(shown.splitlines()) <= 4 and progress.UP not in shown
+    assert [line.partition("|")[0] for line in shown.splitlines()] == ["reranking:   0%", "Loading weights: 100%",
+                                                                       "reranking: 100%"]
 
 
 def test_the_trainers_bar_is_lines_and_its_log_stays(clock: Clock, tmp_path: Path, capsys: Capture) -> None:

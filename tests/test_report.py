@@ -248,6 +248,13 @@ def test_what_is_no_character_is_spelt_out_on_the_page(tmp_path: Path, results: 
     assert "<li>a\\x1b[31m\\x00 half \\ud83d</li>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_command_of_several_lines_stays_one_block(tmp_path: Path, results: RunResults) -> None:
+    command = "train.py --output_dir 'a  b\n```\n# x'"
+    write_report(tmp_path, dataclasses.replace(results, run=results.run | {"command_line": command}))
+    page = Page((tmp_path / "report.html").read_text())
+    assert command + "\n" in page.texts and page.tags.count("h1") == 1
+
+
 @pytest.mark.parametrize("name", ["before_after", "training_curves", "speed", "memory"])
 def test_a_figure_that_fails_is_named_on_the_page(tmp_path: Path, results: RunResults, name: str,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
