@@ -109,7 +109,7 @@ def test_a_full_disk_costs_the_figure_alone(tmp_path: Path, monkeypatch: pytest.
     figures = Figures(tmp_path)
     monkeypatch.setattr(Figure, "savefig", half)
     figures.draw("memory.png", blank)
-    assert "cannot be written (No space left on device)" in figures.left_out["memory.png"]
+    assert figures.left_out == {"memory.png": "cannot be written (No space left on device)"}
     assert not list(tmp_path.iterdir())
 
 

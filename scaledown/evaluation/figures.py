@@ -55,9 +55,10 @@ class Figures:
             return None
 
     def _leave_out(self, name: str, fault: Exception) -> None:
-        told = str(fault).strip().partition("\n")[0][:SHOWN_CHARACTERS] or "no message"
+        path = self.folder / name
+        told = str(fault).strip().removeprefix(f"{path}: ").partition("\n")[0][:SHOWN_CHARACTERS] or "no message"
         self.left_out[name] = told if isinstance(fault, ValueError) else f"{type(fault).__name__}: {told}"
-        print(f"warning: {self.folder / name}: this figure is left out ({self.left_out[name]})", file=sys.stderr)
+        print(f"warning: {path}: this figure is left out ({self.left_out[name]})", file=sys.stderr)
         with contextlib.suppress(OSError):
             # An earlier run's would show other numbers.
-            (self.folder / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
