@@ -18,9 +18,10 @@ BASE = {"config", "hub", "cli", "precision", "prompt", "json_text", "settings"}
 MAY_IMPORT = {
     "settings": set(),
     "json_text": set(),
+    "progress": set(),
     "config": {"json_text", "settings"},
     "hub": {"config"},
-    "cli": {"config"},
+    "cli": {"config", "progress"},
     "precision": set(),
     "prompt": set(),
     "data": BASE,

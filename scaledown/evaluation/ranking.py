@@ -128,12 +128,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = {name: score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
     print(table(scores))
-    if args.run_out:
-        write_run(args.run_out, runs[SCALEDOWN])
-        print(f"run: {args.run_out}")
     if output_file:
         write_json(output_file, _report(args, device, task, scores))
         print(f"figures: {output_file}")
+    if args.run_out:
+        write_run(args.run_out, runs[SCALEDOWN])
+        print(f"run: {args.run_out}")
     return 0
 
 

@@ -22,6 +22,7 @@ from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
+from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.needle import look_into_memory, plot_needle
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.robustness_figure import plot_robustness
@@ -72,6 +73,19 @@ def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationCo
     return rows
 
 
+def draw(folder: Path, model: ScaleDownModel, asked: Sequence[Case], rows: Rows) -> list[str]:
+    """Draw the sweeps, look into the memory and draw that; returns the names of all files of the run."""
+    figures, files = Figures(folder), [RESULTS_FILE]
+    if processes.rank() == 0:
+        figures.draw("robustness.png", plot_robustness, rows)
+    found = figures.attempt("needle.png", look_into_memory, model, asked)
+    if found is not None and processes.rank() == 0:
+        write_json(folder / NEEDLE_FILE, found)
+        files.append(NEEDLE_FILE)
+        figures.draw("needle.png", plot_needle, found)
+    return [*figures.drawn, *files]
+
+
 def table(rows: Rows) -> str:
     """Exact match at every point, for the terminal."""
     return "\n".join(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
@@ -87,12 +101,10 @@ def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: Evaluation
     todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
     print(f"{args.checkpoint} on {model.device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
     rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
-    found = look_into_memory(model, asked)
-    if processes.rank() == 0:
-        write_json(folder / NEEDLE_FILE, found)
-        plot_robustness(folder / "robustness.png", rows)
-        plot_needle(folder / "needle.png", found)
-    print(f"{table(rows)}\n\n{folder}: robustness.png, needle.png, {RESULTS_FILE}, {NEEDLE_FILE}")
+    written = draw(folder, model, asked, rows)
+    print(f"{table(rows)}
+
+{folder}: {', '.join(written)}")
 
 
 @cli.command
