@@ -102,9 +102,7 @@ def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: Evaluation
     print(f"{args.checkpoint} on {model.device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
     rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
     written = draw(folder, model, asked, rows)
-    print(f"{table(rows)}
-
-{folder}: {', '.join(written)}")
+    print(f"{table(rows)}\n\n{folder}: {', '.join(written)}")
 
 
 @cli.command
