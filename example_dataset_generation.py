@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from scaledown.cli import command
@@ -15,6 +15,7 @@ from scaledown.data.records import Record, eval_path, write_records
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.data.synthetic_ranking import NUM_CANDIDATES, qrels_of, ranking_records
 from scaledown.data.trec import write_qrels
+from scaledown.data.whole_files import whole_files
 
 EVAL_SHARE = 5
 
@@ -41,6 +42,21 @@ def make_records(args: argparse.Namespace, num_records: int, split: str) -> Iter
     return synthetic_records(num_records, args.seed, split, difficulty)
 
 
+def qrels_path(path: Path) -> Path:
+    """Return where it is said which documents of the records at ``path`` are relevant."""
+    return path.with_name(f"{path.stem}_qrels.txt")
+
+
+def write(halves: Mapping[Path, Sequence[Record]], with_qrels: bool) -> None:
+    """Write the records of both halves and, if wanted, their qrels: all of these files, or none."""
+    qrels = {qrels_path(path): qrels_of(records) for path, records in halves.items()} if with_qrels else {}
+    with whole_files([*halves, *qrels]) as drafts:
+        for draft, records in zip(drafts, halves.values(), strict=False):
+            write_records(draft, records)
+        for draft, judged in zip(drafts[len(halves):], qrels.values(), strict=True):
+            write_qrels(draft, judged)
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write both halves, and show one record."""
@@ -51,17 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
               if getattr(args, name) < 1]
     if faults:
         raise ValueError("; ".join(faults))
-    eval_file = eval_path(args.output_file)
-    halves = {"train": (Path(args.output_file), args.num_examples),
-              "eval": (eval_file, max(1, args.num_examples // EVAL_SHARE))}
-    for split, (path, num_records) in halves.items():
-        records = list(make_records(args, num_records, split))
-        write_records(path, records)
-        print(f"{path}: {num_records} records")
+    path = Path(args.output_file)
+    numbers = {path: args.num_examples, eval_path(path): max(1, args.num_examples // EVAL_SHARE)}
+    halves = {file: list(make_records(args, number, split))
+              for (file, number), split in zip(numbers.items(), ("train", "eval"), strict=True)}
+    write(halves, args.ranking)
+    for file, records in halves.items():
+        print(f"{file}: {len(records)} records")
         if args.ranking:
-            qrels = path.with_name(f"{path.stem}_qrels.txt")
-            write_qrels(qrels, qrels_of(records))
-            print(f"{qrels}: which of their documents are relevant")
+            print(f"{qrels_path(file)}: which of their documents are relevant")
+    records = halves[eval_path(path)]
     print(f"for example: {records[0].query} -> {records[0].answer}")
     for document in records[0].documents:
         print(f"  - {document}")

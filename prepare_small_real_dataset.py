@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 
 from scaledown import hub
@@ -16,7 +18,7 @@ from scaledown.cli import add_flags, command, config_from
 from scaledown.config import EMBEDDED
 from scaledown.data.passages import TokenCounter, token_counter
 from scaledown.data.qa_datasets import Prepared, QADatasetConfig, mixed, prepare, require_source
-from scaledown.data.records import Record, eval_path, write_records
+from scaledown.data.records import Record, eval_path, write_records_together
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare both halves, write them, and say what was got."""
     args = build_parser().parse_args(argv)
     config = config_from(args, QADatasetConfig)
-    paths = (args.output_file, eval_path(args.output_file))
+    paths = (Path(args.output_file), eval_path(args.output_file))
     print(f"{config.dataset}: {config.num_examples} training and {config.num_eval_examples} evaluation records of "
           f"{config.num_documents} documents, from {config.source or 'the Hub'} ({config.split})")
     require_source(config)
@@ -46,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for part in parts:
         tell_source(part)
     halves = mixed(parts, config.seed)
-    for path, records in zip(paths, halves, strict=True):
-        write_records(path, records)
+    write_records_together(dict(zip(paths, halves, strict=True)))
     wanted = (config.num_examples, config.num_eval_examples)
     for name, path, records, number in zip(("training", "evaluation"), paths, halves, wanted, strict=True):
         print(f"{name}: {path}: {describe(records, config.num_documents, count_tokens)}"
-              + f"; {number} were asked for, the source has no more" * (len(records) < number))
+              + f"; {number} were asked for" * (len(records) < number))
+    if any(len(records) < number for records, number in zip(halves, wanted, strict=True)):
+        print(f"no more of the questions that were read can be used{left_out(parts)}")
     return 0
 
 
@@ -60,6 +63,15 @@ def tell_source(part: Prepared) -> None:
     print(f"{part.dataset}: {len(part.train)} training and {len(part.eval)} evaluation records from {part.description}")
     for reason, count in part.dropped.most_common():
         print(f"  {count} left out: {reason}")
+    for reason in part.left_out_files:
+        print(f"  a file left out: {reason}")
+
+
+def left_out(parts: Sequence[Prepared]) -> str:
+    """Return how many questions were left out in all datasets together, and why, as the end of a sentence."""
+    dropped = sum((part.dropped for part in parts), Counter())
+    reasons = "; ".join(f"{count} because {reason}" for reason, count in dropped.most_common())
+    return f"; {dropped.total()} were left out: {reasons}" * bool(dropped)
 
 
 def describe(records: Sequence[Record], num_documents: int, count_tokens: TokenCounter) -> str:

@@ -3,18 +3,22 @@
 #
 # Makes .venv beside this file if need be, installs what is missing with the torch build of the machine (CUDA, Neuron
 # or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call takes
-# about a second. pip's own settings (PIP_*, pip.conf) are honoured: where they name an index, torch comes from there.
+# about a second. pip's own settings (PIP_*, pip.conf) are honoured: if they name an index, torch comes from there.
 # Nothing outside .venv is changed, but for pip's cache.
 #
 # PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
 # TORCH_BUILD=cuda|cpu|trainium   instead of looking at the machine, as when building an image elsewhere
+# VENV_FOLDER=/path/to/folder     where the environment is, instead of .venv
+# VERSIONS=locked|ranges|newest   what a new environment gets: the versions of requirements.lock, all of them tested
+#                                 together (the default); the newest that requirements.txt allows; the newest there are
 set -euo pipefail
 
 TORCH_VERSION=2.13.0
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-venv=$here/.venv
+venv=${VENV_FOLDER:-$here/.venv}
+versions=${VERSIONS:-locked}
 python=$venv/bin/python
 stamp=$venv/.scaledown-ready
 
@@ -40,7 +44,7 @@ detect_build() {
 }
 
 # Changes with everything that decides what .venv holds.
-fingerprint() { { "$python" -V; echo "$TORCH_VERSION"; cat "$here"/requirements*.txt; } | cksum | tr ' ' -; }
+fingerprint() { { "$python" -V; echo "$TORCH_VERSION $versions"; cat "$here"/requirements*; } | cksum | tr ' ' -; }
 
 # A requirement's import name is its own name with _ for -, but for these.
 modules() {
@@ -110,20 +114,34 @@ PY
 
 # Installed before everything else: as a dependency of others, torch would come as the CUDA build, gigabytes of it.
 install_torch() {
+    local torch="torch==$TORCH_VERSION"
+    [ "$versions" != newest ] || torch="torch>=$TORCH_VERSION"
     if [ "$build" = trainium ]; then install -r "$here/requirements-trainium.txt"; return; fi
     torch_suits && return
     "$python" -m pip uninstall --quiet --yes torch 2>/dev/null || true
     if [ "$build" = cuda ] || [ "$(uname -s)" != Linux ]; then
-        install "torch==$TORCH_VERSION"
+        install "$torch"
     elif pip_has_sources; then
         say "torch comes from where pip's own settings point"
-        install "torch==$TORCH_VERSION"
+        install "$torch"
     elif "$python" -m pip index versions torch --index-url "$CPU_INDEX" --timeout 5 --retries 0 >/dev/null 2>&1; then
-        install "torch==$TORCH_VERSION" --extra-index-url "$CPU_INDEX"
+        install "$torch" --extra-index-url "$CPU_INDEX"
     else
         say "$CPU_INDEX is out of reach: taking PyPI's torch, the larger CUDA build (it computes on the CPU too)"
-        install "torch==$TORCH_VERSION"
+        install "$torch"
     fi
+}
+
+# The lock limits versions and adds no package, so that each machine still gets those of its own (triton, nvidia-*).
+install_rest() {
+    case $versions in
+        locked) install -r "$here/requirements.txt" -c "$here/requirements.lock" ;;
+        ranges) install -r "$here/requirements.txt" ;;
+        newest)
+            sed 's/,<[0-9.]*/ /' "$here/requirements.txt" >"$venv/requirements-newest.txt"
+            install -r "$venv/requirements-newest.txt"
+            ;;
+    esac
 }
 
 check() {
@@ -141,7 +159,7 @@ set_up() {
     add_pip
     say "installing into $venv for $build (minutes, the first time)"
     install_torch
-    install -r "$here/requirements.txt"
+    install_rest
     check
     printf '%s %s\n' "$(fingerprint)" "$build" >"$stamp"
     say "ready: $("$python" -V), torch $("$python" -c 'import torch; print(torch.__version__)')"
@@ -149,6 +167,7 @@ set_up() {
 
 build=${TORCH_BUILD:-$(detect_build)}
 case $build in cuda | cpu | trainium) ;; *) die "TORCH_BUILD must be cuda, cpu or trainium, got '$build'" ;; esac
+case $versions in locked | ranges | newest) ;; *) die "VERSIONS must be locked, ranges or newest, got '$versions'" ;; esac
 is_ready || set_up
 if [ $# -eq 0 ]; then say "to use it: source '$venv/bin/activate'"; exit; fi
 

@@ -54,7 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
-    """Training and evaluation records; none where the run only pretrains.
+    """Training and evaluation records; none where the run only pretrains. An evaluation half is found by itself.
 
     Raises:
         ValueError: where there is nothing to do, or a file has faults.
@@ -63,8 +63,15 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
         if args.pretrain_steps is None:
             raise ValueError("nothing to train on: give --train_data, or --pretrain_steps to pretrain alone")
         return [], []
-    eval_data = args.eval_data or (path if (path := eval_path(args.train_data)).exists() else None)
+    eval_data = eval_file(args)
     return read_records(args.train_data), read_records(eval_data) if eval_data else []
+
+
+def eval_file(args: argparse.Namespace) -> str | Path | None:
+    """The evaluation records: those that are asked for, else the training records' other half, if there is one."""
+    if args.eval_data or args.train_data is None:
+        return args.eval_data
+    return path if (path := eval_path(args.train_data)).exists() else None
 
 
 @cli.command
@@ -88,30 +95,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace, device: torch.device, records: Sequence[Record],
           eval_records: Sequence[Record]) -> int:
     """Build the model, pretrain it where that is asked for, train it, and say where it is."""
+    from scaledown.data.overlap import overlap
     from scaledown.evaluation.run_information import run_information
-    from scaledown.training import pretraining, processes, run, run_folder
+    from scaledown.training import inputs, pretraining, processes, run, run_folder, scores
     from scaledown.training.arguments import pads_to_max
 
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     folder = Path(args.output_dir)
+    scores.check(config, training, records, args.train_data)
     first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
                                       folder, args.resume)
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     pads_to_max(training, model)  # before anything is written
     settings = vars(args) | dataclasses.asdict(model.config)
-    resume_from = run_folder.claim(folder, run_information(training.seed, device, sys.argv, settings),
-                                   args.overwrite, args.resume)
-    what = f"{config.generator_model} with a {config.compressor_type} compressor"
-    if first_stage is not None:
-        processes.say(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into "
-                      f"{first_stage.folder}")
-        first_stage.run(model)
-        processes.say(f"pretrained: {first_stage.final}")
-    if records:
-        processes.say(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
-        run.train(model, training, records, folder, resume_from,
-                  run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
-        processes.say(f"done: {folder / run.FINAL}")
+    information = run_information(training.seed, device, sys.argv, settings)
+    information[run_folder.INPUTS] = {
+        **inputs.of_run(model.config, args.init_compressor), **(first_stage.inputs if first_stage else {}),
+        **inputs.of_records("--train_data", args.train_data, records),
+        **inputs.of_records("--eval_data", eval_file(args), eval_records)}
+    with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
+        what = f"{config.generator_model} with a {config.compressor_type} compressor"
+        processes.warn(overlap(records, eval_records).note(), scores.note_before(model, training, records))
+        if first_stage is not None:
+            processes.say(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into "
+                          f"{first_stage.folder}")
+            first_stage.run(model)
+            processes.say(f"pretrained: {first_stage.final}")
+        if records:
+            processes.say(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
+            run.train(model, training, records, folder, resume_from,
+                      run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
+            processes.warn(scores.note_after(model))
+            processes.say(f"done: {folder / run.FINAL}")
     return 0
 
 

@@ -22,11 +22,12 @@ from scaledown.config import (
     ScaleDownConfig,
     TrainingConfig,
 )
+from scaledown.data.overlap import overlap
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
-from scaledown.training import presets, processes, run, run_folder
+from scaledown.training import inputs, presets, processes, run, run_folder, scores
 from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import resolve_device
 from scaledown.training.embedded import recipe
@@ -85,10 +86,25 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
         evaluation = list(synthetic_records(args.eval_examples, args.seed, split="eval"))
         return recipe.lessons(args.seed), evaluation
     records = read_records(args.train_data)
-    eval_data = Path(args.eval_data) if args.eval_data else eval_path(args.train_data)
+    eval_data = eval_file(args)
     if not eval_data.exists():
         raise ValueError(f"{eval_data}: no evaluation records; give them with --eval_data")
     return records, read_records(eval_data)[:args.eval_examples]
+
+
+def eval_file(args: argparse.Namespace) -> Path:
+    """The evaluation records: those that are asked for, or the other half of the training records."""
+    return Path(args.eval_data) if args.eval_data else eval_path(args.train_data)
+
+
+def inputs_of(args: argparse.Namespace, config: ScaleDownConfig, records: Sequence[Record],
+              eval_records: Sequence[Record]) -> inputs.Inputs:
+    """What the run reads; records of the embedded world are made from the seed, which is a setting."""
+    found = inputs.of_run(config, args.init_compressor)
+    if args.train_data is None:
+        return found
+    return {**found, **inputs.of_records("--train_data", args.train_data, records),
+            **inputs.of_records("--eval_data", eval_file(args), eval_records)}
 
 
 def start_note(args: argparse.Namespace) -> str:
@@ -105,23 +121,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records, eval_records = load_data(args)
+    scores.check(config, training, records, args.train_data)
     device = processes.join(resolve_device(args.device))
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     pads_to_max(training, model)  # before anything is written
     settings: dict[str, Any] = vars(args) | dataclasses.asdict(model.config)
     information = run_information(training.seed, device, sys.argv, settings)
-    resume_from = run_folder.claim(folder, information, args.overwrite, args.resume)
-    processes.say(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: {len(records)} "
-                  f"training records, {len(eval_records)} evaluation records; results go to {folder}")
-    before = job.measure_before(model, eval_records, evaluation, training.seed, folder)
-    history = run.train(model, training, records, folder / "checkpoints", resume_from,
-                        run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
-                        in_order=args.train_data is None)
-    if args.train_data is None:
-        history = [*recipe.lesson_starts(training.batch_size), *history]
-    report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
-                               notes=[start_note(args)])
-    processes.say(job.summary(report, folder))
+    information[run_folder.INPUTS] = inputs_of(args, model.config, records, eval_records)
+    with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
+        processes.say(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: "
+                      f"{len(records)} training records, {len(eval_records)} evaluation records; results go to "
+                      f"{folder}")
+        known = [overlap(records, eval_records).note(), scores.note_before(model, training, records)]
+        processes.warn(*known)
+        before = job.measure_before(model, eval_records, evaluation, training.seed, folder)
+        history = run.train(model, training, records, folder / "checkpoints", resume_from,
+                            run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
+                            in_order=args.train_data is None)
+        if args.train_data is None:
+            history = [*recipe.lesson_starts(training.batch_size), *history]
+        learnt = scores.note_after(model)
+        processes.warn(learnt)
+        notes = [start_note(args), *(f"Note: {note}." for note in (*known, learnt) if note)]
+        report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
+                                   notes=notes)
+        processes.say(job.summary(report, folder))
     return 0
 
 

@@ -6,11 +6,14 @@ import argparse
 import dataclasses
 import errno
 import functools
+import io
 import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from scaledown import progress
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -24,13 +27,18 @@ TORCH_WRITER = "inline_container"
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
     """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2.
 
-    So does a disk that cannot be written to; any other fault is ours and keeps its traceback.
+    So does a disk that cannot be written to; any other fault is ours and keeps its traceback. Standard output takes
+    any text, and progress bars are lines if standard error is no terminal.
     """
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # As on standard error: a character that the encoding lacks, or half of one, is no reason to stop.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return main(argv)
+            with progress.as_lines():
+                return main(argv)
         except ValueError as fault:
             print(f"error: {fault}", file=sys.stderr)
             return USER_ERROR

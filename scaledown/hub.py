@@ -96,6 +96,16 @@ def resolve_revision(name: str, revision: str | None) -> str | None:
     raise ValueError(f"model {name!r}: {answer} {WHAT_WORKS['model']}")
 
 
+def on_disk(name: str, revision: str | None = None) -> Path | None:
+    """The folder with all files of a model: a local one, or the local cache's; None if they are not on this disk.
+
+    Raises:
+        ValueError: for a name that can only be a local folder, and is none.
+    """
+    folder = _local_folder(name, "model") or _cached_folder(name, revision)
+    return Path(folder) if folder else None
+
+
 def _load(auto_class: Any, what: str, name: str, revision: str | None, trust_remote_code: bool) -> Any:
     place = locate(name, revision)
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from json import JSONDecodeError
 from typing import Any
+
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str | bytes) -> Any:
@@ -23,3 +26,8 @@ def parse(text: str | bytes) -> Any:
         raise JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError:
         raise JSONDecodeError("a number with too many digits", "", 0) from None
+
+
+def has_half_surrogate(text: str) -> bool:
+    """Return whether ``text`` holds half of a surrogate pair: JSON's escapes can write it, UTF-8 cannot."""
+    return _HALF_SURROGATE.search(text) is not None

@@ -44,7 +44,8 @@ def test_a_file_without_any_whole_line_is_emptied(tmp_path):
 
 
 def test_a_damaged_line_counts_as_not_there(tmp_path):
-    (tmp_path / "process-00000.jsonl").write_bytes(b'{"key": "a", "value": 1}\n{"k\xff\n[]\n{"key": "b", "value": 2}\n')
+    (tmp_path / "process-00000.jsonl").write_bytes(b'{"key": "a", "value": 1}\n{"k\xff\n[]\n{"key": "c"}\n'
+                                                   b'{"key": "b", "value": 2}\n')
     log = AppendLog(tmp_path)
     assert len(log) == 2 and log["b"] == 2
 

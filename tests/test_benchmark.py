@@ -68,6 +68,18 @@ def test_inference_writes_rows_and_figures(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("*.png")} == {"cost_by_documents.png", "time_by_phase.png"}
 
 
+def test_a_figure_that_fails_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(path: Path, *data: object) -> None:
+        assert (tmp_path / "benchmark_inference.json").exists()
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(benchmark, "plot_by_documents", fail)
+    assert benchmark.main(["inference", *FAST, "--num_documents", "1", "--output_dir", str(tmp_path)]) == 0
+    assert "cost_by_documents.png: this figure is left out (RuntimeError: no font)" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"benchmark_inference.json", "time_by_phase.png"}
+
+
 def test_training_takes_the_lengths_of_records(tmp_path: Path) -> None:
     records = [{"query": "who?", "documents": ["Ada wrote it.", "Oslo"], "answer": "Ada"}] * 3
     file = tmp_path / "records.json"

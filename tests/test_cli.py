@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import resource
 import subprocess
 import sys
@@ -166,3 +167,14 @@ def test_a_disk_that_torch_finds_full_gets_a_message(tmp_path, capsys):
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         broken([])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_text_that_standard_output_cannot_encode_is_no_reason_to_stop(encoding):
+    code = ("from scaledown.cli import command\n"
+            "main = command(lambda argv: print('\\u5317 half \\ud83d') or 0)\n"
+            "raise SystemExit(main())")
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True,
+                           env=os.environ | {"PYTHONIOENCODING": encoding})
+    shown = "\u5317" if encoding == "utf-8" else "\\u5317"
+    assert (ended.returncode, ended.stdout.decode()) == (0, f"{shown} half \\ud83d\n"), ended.stderr

@@ -55,13 +55,16 @@ def test_a_kilt_page_is_its_running_text():
 
 def test_other_layouts_of_a_page():
     assert page_of({"_id": 7, "title": None, "text": "x"}) == Page("7", "", "x")
+    assert page_of({"id": 0, "title": 1984, "text": "x"}) == Page("0", "1984", "x")
     assert page_of({"docid": "d", "contents": "x", "title": "T"}) == Page("d", "T", "x")
 
 
 @pytest.mark.parametrize(("values", "message"), [
     ([], "expected an object"), ({"text": "x"}, "no id"), ({"id": "", "text": "x"}, "no id"),
-    ({"id": True, "text": "x"}, "no id"), ({"id": "a"}, "no text"), ({"id": "a", "text": [1]}, "no text"),
-    ({"id": "a", "text": "\ud800"}, "surrogate")])
+    ({"id": True, "text": "x"}, "its id is true"), ({"id": "a"}, "no text"),
+    ({"id": "a", "text": [1]}, r"its text is \[1\]"), ({"id": "a", "text": ["T", None]}, "its text is"),
+    ({"id": "a", "text": "x", "title": {"a": 1}}, "its title is {"), ({"id": "a", "text": "\ud800"}, "surrogate"),
+    ({"id": "\ud800", "text": {}, "title": []}, r"its id is text with half.*; its title is \[\]; its text is {};")])
 def test_what_is_no_page(values, message):
     with pytest.raises(ValueError, match=message):
         page_of(values)
@@ -180,8 +183,29 @@ def test_passages_of_words(tmp_path):
 
 def test_a_damaged_passage_file_is_named(tmp_path):
     (tmp_path / "part-00000.arrow").write_bytes(b"not arrow")
-    with pytest.raises(ValueError, match=r"part-00000\.arrow: damaged"):
+    with pytest.raises(ValueError, match=r"part-00000\.arrow: damaged .* delete the folder"):
         PassageStore(tmp_path)
+    (tmp_path / "part-00000.arrow").unlink()
+    cut(sources.of_pages("pages", [Page("a", "", "x")], "f"), tmp_path)
+    with pytest.raises(ValueError, match=r"part-00001\.arrow: damaged .* delete the folder"):
+        PassageStore(tmp_path, num_parts=2)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"sizes": -1}'])
+def test_damaged_notes_of_a_part_are_named(tmp_path, content):
+    corpus = sources.of_pages("pages", [Page("a", "", "x")], "f")
+    cut(corpus, tmp_path)
+    (tmp_path / "part-00000.json").write_text(content)
+    with pytest.raises(ValueError, match=r"part-00000\.json: damaged"):
+        cutting.report_of(tmp_path, corpus)
+
+
+def test_pages_without_text_are_counted(tmp_path):
+    lines = [json.dumps(row) for row in ({"id": "a", "text": "x"}, {"id": "b", "text": " "}, {"id": "c", "text": []})]
+    corpus = sources.open_corpus(str(write_lines(tmp_path / "c.jsonl", lines)), None)
+    cut(corpus, tmp_path / "out")
+    report = cutting.report_of(tmp_path / "out", corpus)
+    assert (report["lines"], report["blank"], report["faults"]) == (3, 2, 0)
 
 
 def test_texts_are_cut_where_the_student_stops_reading():

@@ -1,54 +1,143 @@
-"""What a user hands to a model: everything that cannot be read is refused, with its place."""
+"""A run that goes on must read what it read before: each input that changed is named, all of them in one message."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import tiny
+from safetensors.torch import load_file, save_file
 
-from scaledown.config import ScaleDownConfig
-from scaledown.models.model import ScaleDownModel
+import train
+import train_with_evaluation
+from scaledown.data.records import read_records, write_records
+from scaledown.data.synthetic import synthetic_records
+from scaledown.evaluation import robustness
+from scaledown.training import run_folder
 
-HALF = "a\ud83d"
-QUESTIONS, DOCUMENTS = ["who?", "where?"], [["Ada."], []]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tiny.generator_folder(tmp_path_factory.mktemp("generator"))
-    return ScaleDownModel(ScaleDownConfig(generator_model=folder, num_memory_tokens=2, enable_reranking=True))
-
-
-@pytest.mark.parametrize("questions, documents, message", [
-    ("who?", DOCUMENTS, "questions is a list of strings"),
-    (QUESTIONS, "Ada.", "questions is a list of strings"),
-    (QUESTIONS, [["Ada."]], "2 questions, but documents for 1"),
-    ([None, "where?"], DOCUMENTS, r"questions\[0\] must be a string, got NoneType None"),
-    (QUESTIONS, [["Ada.", None], [7]], r"documents\[0\]\[1\] must be .*NoneType None; documents\[1\]\[0\] .* int 7"),
-    (QUESTIONS, [{"title": "A", "text": "B"}, []], r"documents\[0\] must be a list of strings, got dict"),
-    (QUESTIONS, [[("A", "B")], []], r"documents\[0\]\[0\] must be a string, got tuple"),
-    (QUESTIONS, ["Ada.", []], r"documents\[0\] must be a list of strings, got str 'Ada.'"),
-    (QUESTIONS, [None, []], r"documents\[0\] must be a list of strings, got NoneType"),
-    ([HALF, "where?"], DOCUMENTS, r"questions\[0\] holds half a character \('\\ud83d', character 2\)"),
-    (QUESTIONS, [[HALF], []], r"documents\[0\]\[0\] holds half a character"),
-    (QUESTIONS, [[None] * 7, []], r"documents\[0\]\[4\] must .*; and 2 more"),
-])
-def test_what_is_no_text_is_refused_with_its_place(model, questions, documents, message):
-    for read in (model.answer, model.answer_with_sources, model.compress, model.prefill_text, model.prompt_embeds,
-                 lambda *given: model.answer(*given, stream=True)):
-        with pytest.raises(ValueError, match=message):
-            read(questions, documents)
+QUICK = ["--batch_size", "2", "--max_steps", "2", "--save_steps", "1", "--num_memory_tokens", "2",
+         "--compression_rate", "8", "--mlp_width", "64", "--device", "cpu"]
+MEASURED = ["--eval_examples", "2", "--eval_steps", "1", "--timed_queries", "1", "--max_new_tokens", "2",
+            "--bootstrap_resamples", "5"]
 
 
-def test_reranking_checks_its_documents(model):
-    for documents, message in (("Ada.", r"documents\[0\] must be a list"), ([None], r"documents\[0\]\[0\] must be")):
-        with pytest.raises(ValueError, match=message):
-            model.rerank("who?", documents)
+def change_records(path: Path) -> None:
+    """One record says something else."""
+    first, *others = read_records(path)
+    write_records(path, [dataclasses.replace(first, answer=f"not {first.answer}"), *others])
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"batch_size": 2.0}, {"batch_size": True},
-                                      {"max_new_tokens": 0}, {"max_new_tokens": 1.5}, {"max_new_tokens": None},
-                                      {"keep_documents": 0}, {"keep_documents": 1.5}, {"keep_documents": [1]}])
-def test_numbers_count_something(model, settings):
-    name, value = next(iter(settings.items()))
-    with pytest.raises(ValueError, match=f"{name} must be a whole number above 0"):
-        model.answer(QUESTIONS, DOCUMENTS, **settings)
+def change_weights(path: Path) -> None:
+    save_file({name: weight + 0.01 for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def change_template(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("assistant", "model"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Records, their evaluation half, texts and models."""
+    write_records(tmp_path / "data.json", list(synthetic_records(4, seed=3)))
+    write_records(tmp_path / "data_eval.json", list(synthetic_records(2, seed=3, split="eval")))
+    (tmp_path / "texts.txt").write_text("\n\n".join(record.documents[0] for record in synthetic_records(4, seed=3)))
+    tiny.generator_folder(tmp_path / "generator")
+    tiny.encoder_folder(tmp_path / "encoder")
+    return tmp_path
+
+
+def flags(place: Path, *more: str) -> list[str]:
+    return ["--train_data", str(place / "data.json"), "--generator_model", str(place / "generator"), *QUICK, *more]
+
+
+def refused(main: object, argv: list[str], capsys: pytest.CaptureFixture) -> str:
+    capsys.readouterr()
+    assert main([*argv, "--resume"]) == 2
+    return capsys.readouterr().err
+
+
+def test_everything_that_a_run_reads_is_compared_and_named_together(place: Path, capsys: pytest.CaptureFixture) -> None:
+    argv = flags(place, "--compressor_type", "modernbert", "--compressor_model", str(place / "encoder"),
+                 "--pretrain_steps", "2", "--pretrain_data", str(place / "texts.txt"), "--output_dir",
+                 str(place / "run"))
+    assert train.main(argv) == 0
+    before = {path: path.read_bytes() for path in (place / "run").rglob("*") if path.is_file()}
+    shutil.rmtree(place / "run" / "pretraining")
+    change_records(place / "data.json")
+    change_records(place / "data_eval.json")
+    change_weights(place / "encoder" / "model.safetensors")
+    change_template(place / "generator")
+    (place / "texts.txt").write_text((place / "texts.txt").read_text() + " and more")
+    told = refused(train.main, [*argv, "--seed", "7"], capsys)
+    assert "other settings: --seed was 42, is 7. It had other inputs: " in told
+    for flag, name in (("train_data", "data.json"), ("eval_data", "data_eval.json"), ("generator_model", "generator"),
+                       ("compressor_model", "encoder"), ("pretrain_data", "texts.txt")):
+        assert f"--{flag} {place / name} has changed" in told
+    assert all(path.read_bytes() == content for path, content in before.items() if path.exists())
+
+
+@pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
+def test_each_script_compares_its_records(script: object, place: Path, capsys: pytest.CaptureFixture) -> None:
+    argv = flags(place, "--output_dir", str(place / "run"), *(MEASURED if script is train_with_evaluation else []))
+    assert script.main(argv) == 0
+    change_records(place / "data.json")
+    told = refused(script.main, argv, capsys)
+    assert f"--train_data {place / 'data.json'} has changed" in told and "eval_data" not in told
+    write_records(place / "data.json", synthetic_records(4, seed=3))  # the same again: only what it says counts
+    assert script.main([*argv, "--resume"]) == 0
+
+
+def test_an_evaluation_half_that_came_or_went_is_named(place: Path, capsys: pytest.CaptureFixture) -> None:
+    half, argv = place / "data_eval.json", flags(place, "--output_dir", str(place / "run"))
+    assert train.main(argv) == 0
+    half.rename(place / "elsewhere.json")
+    assert f"--eval_data {half} is not there any more" in refused(train.main, argv, capsys)
+    assert train.main([*argv, "--overwrite"]) == 0
+    (place / "elsewhere.json").rename(half)
+    assert f"--eval_data {half} was not there" in refused(train.main, argv, capsys)
+
+
+@pytest.mark.parametrize("change", [lambda folder: change_weights(folder / "generator.safetensors"),
+                                    lambda folder: change_template(folder / "tokenizer")])
+def test_another_checkpoint_to_start_from_is_named(change: object, place: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train.main(flags(place, "--output_dir", str(place / "first"))) == 0
+    start = place / "first" / "final"
+    argv = flags(place, "--init_compressor", str(start), "--output_dir", str(place / "run"))
+    assert train.main(argv) == 0
+    change(start)
+    assert f"--init_compressor {start} has changed" in refused(train.main, argv, capsys)
+
+
+def test_texts_that_are_used_up_need_not_be_there(place: Path) -> None:
+    argv = flags(place, "--pretrain_steps", "2", "--pretrain_data", str(place / "texts.txt"), "--output_dir",
+                 str(place / "run"))
+    assert train.main(argv) == 0
+    (place / "texts.txt").unlink()
+    assert train.main([*argv, "--resume"]) == 0
+
+
+def test_a_run_that_was_started_before_inputs_were_kept_goes_on(place: Path) -> None:
+    argv, path = flags(place, "--output_dir", str(place / "run")), place / "run" / run_folder.RUN_FILE
+    assert train.main(argv) == 0
+    content = json.loads(path.read_text())
+    assert content.pop(run_folder.INPUTS)
+    path.write_text(json.dumps(content))
+    assert train.main([*argv, "--resume"]) == 0
+
+
+def test_robustness_measures_no_second_model_or_data_into_the_same_rows(place: Path,
+                                                                        capsys: pytest.CaptureFixture) -> None:
+    assert train.main(flags(place, "--compression_rate", "128", "--output_dir", str(place / "run"))) == 0
+    checkpoint = place / "run" / "final"
+    argv = ["--checkpoint", str(checkpoint), "--eval_data", str(place / "data.json"), "--output_dir",
+            str(place / "robust"), "--eval_examples", "1", "--max_new_tokens", "1", "--bootstrap_resamples", "5",
+            "--device", "cpu"]
+    assert robustness.main(argv) == 0
+    change_records(place / "data.json")
+    change_weights(checkpoint / "compressor.safetensors")
+    told = refused(robustness.main, argv, capsys)
+    assert f"--checkpoint {checkpoint} has changed; --eval_data {place / 'data.json'} has changed" in told

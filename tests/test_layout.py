@@ -14,13 +14,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
-BASE = {"config", "hub", "cli", "prompt", "json_text", "settings"}
+BASE = {"config", "hub", "cli", "precision", "prompt", "json_text", "settings"}
 MAY_IMPORT = {
     "settings": set(),
     "json_text": set(),
+    "progress": set(),
     "config": {"json_text", "settings"},
     "hub": {"config"},
-    "cli": {"config"},
+    "cli": {"config", "progress"},
+    "precision": set(),
     "prompt": set(),
     "data": BASE,
     "models": BASE,
@@ -114,9 +116,19 @@ def test_scripts_do_nothing_when_imported(path):
     assert not calls, f"{name_of(path)}, line {calls[0].lineno}: work at import"
 
 
+@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS, *sorted((ROOT / "tests").rglob("*.py"))], ids=name_of)
+def test_no_process_is_a_fork_of_one_that_has_threads(path):
+    """A fork has its parent's locks without the threads that hold them, and one that is killed may keep a shared one.
+
+    torch's DataLoader forks, too: its workers draw no bars and are not killed.
+    """
+    forking = {"os.fork", "multiprocessing.Process", "multiprocessing.Pool", "accelerate.debug_launcher"}
+    assert not (attributes(path) | set(imported_modules(path))) & forking
+
+
 def code_files() -> list[Path]:
     tools = [ROOT / name for name in ("setup_env.sh", "requirements.txt", "requirements-trainium.txt",
-                                      "pyproject.toml", ".ci/run", "ScaleDown_Colab.ipynb")]
+                                      "pyproject.toml", ".ci/run", ".ci/newest", "ScaleDown_Colab.ipynb")]
     return [*PACKAGE, *SCRIPTS, *sorted((ROOT / "tests").rglob("*.py")), *filter(Path.is_file, tools)]
 
 

@@ -128,6 +128,26 @@ def test_empty_answers_follow_squad_2() -> None:
     assert score_answer("!", ["?"]) == AnswerScores(1, 1, 1, 1)
 
 
+def test_an_answer_that_is_an_article_is_right_as_itself() -> None:
+    assert score_answer("A", ["A"]) == score_answer("The", ["the"]) == AnswerScores(1, 1, 1, 1)
+    assert score_answer("B", ["A"]) == AnswerScores(0, 0, 0, 0)
+    assert score_answer("A", ["A", "Vitamin A"]) == AnswerScores(0, 0, 1, 0), "SQuAD leaves out what becomes empty"
+
+
+@pytest.mark.parametrize(("prediction", "reference"), [
+    ("北京。", "北京"), ("「東京」", "東京"), ("القاهرة؟", "القاهرة"), ("दिल्ली।", "दिल्ली"),
+    ("\ud83d Oslo", "\ud83d oslo")])
+def test_punctuation_of_every_script_is_left_out(prediction: str, reference: str) -> None:
+    assert score_answer(prediction, [reference]) == AnswerScores(1, 1, 1, 1)
+    assert score_answer(f"x {prediction} y", [reference]).accuracy == 1
+
+
+@pytest.mark.parametrize(("prediction", "references"), [(None, ["x"]), ("x", [None]), (3, ["x"]), ("x", ["y", b"x"])])
+def test_what_is_no_text_is_refused(prediction: object, references: list) -> None:
+    with pytest.raises(TypeError, match="must be strings, got"):
+        score_answer(prediction, references)
+
+
 def test_a_string_of_references_is_refused() -> None:
     with pytest.raises(TypeError, match="list of strings"):
         score_answer("Paris", "Paris")

@@ -197,6 +197,6 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytes
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ValueError, match=r"figure.png: cannot be written \(disk full\)"):
         figure_style.save(figure_style.new_figure(2, 2), path)
     assert path.read_bytes() == b"old"

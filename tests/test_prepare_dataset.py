@@ -1,60 +1,33 @@
-"""The pipeline from queries to records: resumed after kills, remade where settings changed, and clear about faults."""
+"""The pipeline from queries to records: resumed after kills, remade where settings changed, and clear about faults.
+
+``RELIABILITY=full python -m pytest tests/test_prepare_dataset.py`` kills up to twenty times, otherwise six.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import signal
 import socket
-import threading
 import time
 from pathlib import Path
 
 import pytest
 import tiny_encoders
-from tqdm import tqdm
+from pipeline_fakes import FakeReranker, FakeTeacher, start
 
 from scaledown.data import append_log
-from scaledown.data.corpus import sources
 from scaledown.data.pipeline import answering, finding
+from scaledown.data.pipeline.run import halves
 from scaledown.data.prepare_dataset import main
+from scaledown.data.queries import Query
 from scaledown.data.records import eval_path, read_records
-from scaledown.data.retrieval import vectors
 
 SYNTHETIC = ["--num_synthetic_queries", "24", "--seed", "7"]
-KILLS = 20
+KILLS = 20 if os.environ.get("RELIABILITY") == "full" else 6
 LONGEST_SECONDS = 240
-
-
-class FakeTeacher:
-    """Answers out of order, a little later, and writes down what it was asked."""
-
-    def __init__(self, asked: Path, pause_seconds: float = 0.0) -> None:
-        self.num_prompt_tokens = self.num_answer_tokens = 0
-        self._asked, self._pause = asked, pause_seconds
-
-    def answers(self, questions):
-        for number in sorted(range(len(questions)), key=lambda number: -len(questions[number][1][0])):
-            query, documents = questions[number]
-            time.sleep(self._pause)
-            with self._asked.open("a") as file:
-                file.write(f"{query}\t{len(documents)}\n")
-            self.num_prompt_tokens += 10
-            self.num_answer_tokens += 2
-            yield number, f"{query[::-1]} {len(documents)}"
-
-
-class FakeReranker:
-    """Scores by the letters that a query and a document share."""
-
-    def __init__(self, config) -> None:
-        pass
-
-    def scores(self, pairs):
-        for number in reversed(range(len(pairs))):
-            query, document = pairs[number]
-            yield number, len(set(query) & set(document)) + len(document) / 997
+CHUNK = 4
+"""Items that two processes are handed at a time."""
 
 
 @pytest.fixture
@@ -142,6 +115,33 @@ def test_the_evaluation_half_is_drawn_by_the_seed_and_not_trained_on(asked, flag
     assert "--eval_share" in capsys.readouterr().err
 
 
+def test_damaged_queries_in_the_work_folder_are_named(asked, flags, tmp_path, capsys):
+    assert main([*flags, "--last_stage", "queries"]) == 0
+    path, = (tmp_path / "out_work").glob("queries-*/queries.jsonl")
+    for content in ('{"id": "a"', '{"id": "a"}', "[]", '{"id": "a", "text": "b", "answers": 5}'):
+        path.write_text(content)
+        assert main([*flags, "--last_stage", "queries"]) == 2
+        assert f"{path}: damaged" in capsys.readouterr().err
+
+
+def test_equal_queries_stay_in_one_half():
+    queries = [Query(f"{i} {guise}", text) for i in range(12)
+               for guise, text in enumerate((f"what is {i}", f"What is {i}?", f"what  is {i} ."))]
+    for seed in range(3):
+        train, evaluation = halves(queries, 0.1, seed)
+        assert len(train) == 27 and len(evaluation) == 9
+        assert not {query.id.split()[0] for query in train} & {query.id.split()[0] for query in evaluation}
+
+
+@pytest.mark.parametrize("share", ["0", "0.01"])
+def test_records_without_an_evaluation_half_never_lie_beside_one_of_others(asked, flags, tmp_path, capsys, share):
+    assert main([*flags, "--eval_share", "0.3"]) == 0
+    before = [path.read_bytes() for path in both_halves(tmp_path / "out.json")]
+    assert main([*flags, "--eval_share", share]) == 2
+    assert "out_eval.json: would be taken for the evaluation half" in capsys.readouterr().err
+    assert [path.read_bytes() for path in both_halves(tmp_path / "out.json")] == before
+
+
 def test_stages_one_after_another_are_the_whole(asked, flags, tmp_path):
     assert main([*flags, "--work_dir", str(tmp_path / "a"), "--output_file", str(tmp_path / "a.json")]) == 0
     for stage in ("queries", "passages", "index", "retrieval", "reranking", "teacher"):
@@ -151,33 +151,12 @@ def test_stages_one_after_another_are_the_whole(asked, flags, tmp_path):
     assert (tmp_path / "out.json").read_bytes() == (tmp_path / "a.json").read_bytes()
 
 
-def start(flags: list[str], asked: Path, pause_seconds: float = 0.0, **environment: str) -> int:
-    """Run in a process of its own, a fork of this one; returns its number."""
-    child = os.fork()
-    if child:
-        return child
-    # tqdm's own lock is one for all forks: a child that is killed while it draws a bar would keep it for ever.
-    tqdm.set_lock(threading.RLock())
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 1)
-        os.dup2(null.fileno(), 2)
-    os.environ.update(environment)
-    answering.load_teacher = lambda config: FakeTeacher(asked, pause_seconds)
-    finding.Reranker = FakeReranker
-    code = 1
-    try:
-        code = main(flags)
-    finally:  # Whatever comes, a fork of the tests must not go on with them.
-        os._exit(code)
-
-
 def run_and_kill(flags: list[str], asked: Path, seconds: float) -> bool:
     """Run in a process of its own and kill it after ``seconds``; whether it had come to its end."""
-    child = start(flags, asked, pause_seconds=0.01)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+    with start(flags, asked, pause_seconds=0.01) as process:
+        time.sleep(seconds)
+        process.kill()
+    return process.returncode == 0
 
 
 def test_killed_at_random_moments_the_records_are_the_same(asked, flags, tmp_path):
@@ -225,15 +204,17 @@ def test_a_teacher_that_fails_loses_nothing_and_one_without_answer_is_counted(as
             for place, (number, answer) in enumerate(super().answers(questions)):
                 if place == 5:
                     raise ValueError("the server is gone")
-                yield number, "" if place == 2 else answer
+                yield number, {2: "", 3: f"{answer} \ud83d"}.get(place, answer)
 
     monkeypatch.setattr(answering, "load_teacher", lambda config: Failing(asked))
     assert main(flags) == 2
     assert "the server is gone" in capsys.readouterr().err
     monkeypatch.setattr(answering, "load_teacher", lambda config: FakeTeacher(asked))
     assert main(flags) == 0
-    assert "1 left out: the teacher had nothing to say" in capsys.readouterr().out
-    assert len(questions_of(asked)) == 25 and len(read_records(tmp_path / "out.json")) == 23
+    told = capsys.readouterr().out
+    assert "1 left out: the teacher had nothing to say" in told
+    assert "1 left out: the teacher's answer holds half a surrogate pair" in told
+    assert len(questions_of(asked)) == 25 and len(read_records(tmp_path / "out.json")) == 22
 
 
 def real_corpus(tmp_path):
@@ -326,28 +307,20 @@ def test_the_plan_has_every_stage_and_writes_nothing(asked, flags, tmp_path, mon
 
 def run_as_two(flags: list[str], asked: Path, port: int) -> list[int | None]:
     """Run in two processes that know of each other, as a launcher starts them; their exit codes, None if one hangs."""
-    children = [start(flags, asked.with_suffix(f".{rank}"), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank),
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)) for rank in range(2)]
-    codes: dict[int, int] = {}
+    children = [start(flags, asked.with_suffix(f".{rank}"), chunk=CHUNK, WORLD_SIZE="2", RANK=str(rank),
+                      LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)) for rank in range(2)]
     end = time.monotonic() + LONGEST_SECONDS
-    while len(codes) < len(children) and time.monotonic() < end:
+    while time.monotonic() < end and any(child.poll() is None for child in children):
         time.sleep(0.05)
-        for child in [child for child in children if child not in codes]:
-            number, status = os.waitpid(child, os.WNOHANG)
-            if number:
-                codes[child] = os.waitstatus_to_exitcode(status)
-    for child in [child for child in children if child not in codes]:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return [codes.get(child) for child in children]
+    codes = [child.poll() for child in children]
+    for child in children:
+        child.kill()
+        child.communicate()
+    return codes
 
 
 @pytest.mark.parametrize("retriever", ["bm25", "dense"])
-def test_two_processes_share_the_work_and_give_the_same_records(asked, tmp_path, monkeypatch, retriever):
-    for module, name in ((finding, "RETRIEVAL_CHUNK"), (finding, "RERANKING_CHUNK"), (answering, "TEACHER_CHUNK"),
-                         (vectors, "PASSAGES_A_FILE")):
-        monkeypatch.setattr(module, name, 4)
-    monkeypatch.setattr(sources, "PART_ROWS", 10)
+def test_two_processes_share_the_work_and_give_the_same_records(asked, tmp_path, retriever):
     flags = [*SYNTHETIC, "--enable_reranking", "--reranker_model", tiny_encoders.cross_encoder(tmp_path / "reranker"),
              "--teacher_model", "embedded", "--output_file", str(tmp_path / "two.json")]
     if retriever == "dense":

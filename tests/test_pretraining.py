@@ -86,6 +86,7 @@ def test_a_hub_dataset_is_streamed_no_further_than_needed(monkeypatch):
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.txt", b"caf\xe9", "not UTF-8"), ("a.txt", b" \n\n ", "no text in it"), ("a.json", b"[{}]", "query is missing"),
+    ("a.tsv", b"id\ttext\n1\tA town.\n", "a table"),
     ("a.parquet", b"no parquet", "cannot be read"), ("b.txt", None, "no such file")])
 def test_a_bad_source_is_named(tmp_path, name, content, message):
     if content is not None:
@@ -98,6 +99,12 @@ def test_a_bad_source_is_named(tmp_path, name, content, message):
 def test_a_dataset_without_texts_tells_its_columns(tmp_path):
     pq.write_table(pa.table({"question": ["who?"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="column 'text'.*question"):
+        read_texts(str(tmp_path / "a.parquet"), 5, 0)
+
+
+def test_what_is_no_text_in_a_dataset_is_told_by_row(tmp_path):
+    pq.write_table(pa.table({"text": ["a", None, "b", None]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="2 faults in its rows\n  row 2, text: expected text, got null\n  row 4, text"):
         read_texts(str(tmp_path / "a.parquet"), 5, 0)
 
 

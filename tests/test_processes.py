@@ -82,6 +82,9 @@ def test_two_processes_in_several_parts_train_as_one(flags: list[str], tmp_path:
             one, two = (load_file(tmp_path / f"{run}{kind}" / "final" / f"{name}.safetensors")
                         for run in ("one", "two"))
             torch.testing.assert_close(two, one, atol=TOLERANCE, rtol=0)
+        counts, others = (json.loads((tmp_path / f"{run}{kind}" / "final" / "training.json").read_text())
+                          for run in ("one", "two"))
+        assert counts == others and counts["num_steps"] == NUM_STEPS and counts["num_scores"] > 0
         rows, others = logged(tmp_path / f"one{kind}"), logged(tmp_path / f"two{kind}")
         assert sum("eval_answer_loss" in row for row in rows) == NUM_STEPS // 2 - 1
         assert sum("reranking_loss" in row for row in rows) == NUM_STEPS
@@ -119,8 +122,9 @@ def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], 
 
 def test_two_runs_at_once_cannot_share_a_folder(flags: list[str], tmp_path: Path,
                                                 capsys: pytest.CaptureFixture) -> None:
-    program = ("import sys, time; from pathlib import Path; from scaledown.training.run_folder import claim; "
-               "claim(sys.argv[1], {'settings': {}}); print('claimed', flush=True); time.sleep(60)")
+    program = ("import sys, time; from pathlib import Path; from scaledown.training.run_folder import claimed; "
+               "held = claimed(sys.argv[1], {'settings': {}}); held.__enter__(); print('claimed', flush=True); "
+               "time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline() == b"claimed\n"

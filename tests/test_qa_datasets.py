@@ -20,6 +20,7 @@ from scaledown.data.qa.question import Gold, Question
 from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.qa_datasets import QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.records import read_records
+from scaledown.data.same_question import question_key
 
 FILLERS = "some said then often while nearby along under quite never always rather".split()
 WORDS = "river harbour castle engine garden mountain violin bridge market forest winter summer".split()
@@ -115,7 +116,7 @@ def test_an_answer_across_a_cut_stays_whole(tmp_path):
     words = [f"w{i}" for i in range(60)]
     context = " ".join(words)
     paragraphs = [{"context": context + f" p{i}", "qas": [
-        {"id": f"{i}", "question": "What?", "answers": [{"text": " ".join(words[start:start + 6]),
+        {"id": f"{i}", "question": f"What {i}?", "answers": [{"text": " ".join(words[start:start + 6]),
                                                        "answer_start": context.index(words[start] + " ")}]}]}
         for i, start in enumerate(range(10, 50))]
     (tmp_path / "dev.json").write_text(json.dumps({"data": [
@@ -139,6 +140,84 @@ def test_what_cannot_be_used_is_counted(tmp_path):
                                       "its answer is not where answer_start says": 2}
 
 
+def squad_questions(path, *questions):
+    """A file with an article for each (id, question, answer)."""
+    articles = []
+    for number, (name, question, answer) in enumerate(questions):
+        context = f"Article {number} says {answer}, and no more."
+        answers = [{"text": answer, "answer_start": context.index(answer)}]
+        articles.append({"title": f"T{number}", "paragraphs": [
+            {"context": context, "qas": [{"id": name, "question": question, "answers": answers}]}]})
+    path.write_text(json.dumps({"data": articles}), encoding="utf-8")
+    return path
+
+
+def test_questions_whose_ids_start_anew_are_all_used_and_repetitions_counted(tmp_path, tokenizer, capsys):
+    questions = [(str(i % 2), f"What is thing {i}?", f"Answer{i}") for i in range(12)]
+    questions.append(("1", "what is thing 3 ?", "answer3"))
+    path = squad_questions(tmp_path / "dev.json", *questions)
+    part = prepared(path)
+    records = (*part.train, *part.eval)
+    assert {record.answer.lower() for record in records} == {f"answer{i}" for i in range(12)}
+    assert len(records) == 12 == len({record.id for record in records})
+    assert {record.id for record in records} > {"squad-0", "squad-1"}
+    assert part.dropped == {"it repeats another question: the same id, the same words and an answer in common": 1}
+    assert [record.id for record in prepared(path).train] == [record.id for record in part.train]
+
+    assert script.main(["--source", str(path), "--num_examples", "20", "--output_file", str(tmp_path / "X.json")]) == 0
+    told = capsys.readouterr().out
+    assert "  1 left out: it repeats another question" in told
+    assert "; 20 were asked for\n" in told
+    assert "no more of the questions that were read can be used; 1 were left out: 1 because it repeats" in told
+
+
+def test_equal_questions_stay_in_one_half_whatever_their_guise(tmp_path):
+    guises = ["Who wrote Café {}?", "who wrote café {}", "  Who wrote “Cafe\u0301 {}” ? ", "WHO WROTE CAFÉ-{}!"]
+    path = squad_questions(tmp_path / "dev.json", *(
+        (f"{i} {kind}", guise.format(i), f"Author{i}") for i in range(20) for kind, guise in enumerate(guises)))
+    for seed in range(3):
+        part = prepared(path, num_examples=40, seed=seed)
+        assert len(part.train) == len(part.eval) == 40
+        assert not {record.answer for record in part.train} & {record.answer for record in part.eval}
+
+
+@pytest.mark.parametrize("one, other", [("कि क्या है?", "का क्या है?"), ("Who is Ann?", "Who is Anne?"), ("1 2?", "1 3?")])
+def test_questions_that_differ_in_a_letter_are_not_equal(one, other):
+    assert question_key(one) != question_key(other)
+
+
+def test_a_question_in_two_datasets_of_a_mix_stays_in_one_half(tmp_path):
+    (tmp_path / "squad").mkdir()
+    squad_questions(tmp_path / "squad" / "dev.json", *((str(i), f"is alpha{i} like beta{i}", f"Gamma{i}")
+                                                       for i in range(24)))
+    (tmp_path / "hotpotqa").mkdir()
+    (tmp_path / "hotpotqa" / "dev.json").write_text(json.dumps(hotpot_rows(24)), encoding="utf-8")
+    rows = hub_rows()
+    for dataset, folder in (("natural_questions", "nq"), ("trivia_qa", "triviaqa")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "dev.json").write_text(json.dumps(rows[dataset]), encoding="utf-8")
+    for seed in range(3):
+        parts = prepare(QADatasetConfig(dataset="all", source=str(tmp_path), num_examples=40, seed=seed), count_words)
+        train, evaluation = mixed(parts, seed)
+        keys = [{question_key(record.query) for record in half} for half in (train, evaluation)]
+        assert len(parts[0].eval) == len(parts[3].eval) == 10 and not keys[0] & keys[1]
+        assert not {d for record in train for d in record.documents} & {d for r in evaluation for d in r.documents}
+
+
+def test_files_that_are_not_used_are_told(tmp_path, tokenizer, capsys):
+    folder = tmp_path / "squad"
+    squad_file(folder / "dev-1.json")
+    (folder / "dev-2.json").write_text(json.dumps(hotpot_rows()), encoding="utf-8")
+    (folder / "dev-3.json").write_text(json.dumps(hub_rows()["squad"]), encoding="utf-8")
+    assert script.main(["--source", str(folder), "--num_examples", "8", "--output_file", str(tmp_path / "X.json")]) == 0
+    told = capsys.readouterr().out
+    assert "a file left out: " in told and "dev-2.json: this is HotpotQA's JSON" in told
+    assert "dev-3.json: its layout is SQuAD's rows on the Hub" in told
+    (folder / "dev-2.json").write_text('{"data": ', encoding="utf-8")
+    assert script.main(["--source", str(folder), "--output_file", str(tmp_path / "X.json")]) == 2
+    assert "dev-2.json: not valid JSON" in capsys.readouterr().err
+
+
 def test_hotpotqa_keeps_both_gold_passages_and_yes_or_no(tmp_path):
     (tmp_path / "dev.json").write_text(json.dumps(hotpot_rows()), encoding="utf-8")
     part = prepared(tmp_path / "dev.json", dataset="hotpot_qa", num_examples=6)
@@ -156,26 +235,31 @@ def test_hotpotqa_keeps_both_gold_passages_and_yes_or_no(tmp_path):
 
 def candidate(name, gold, others=()):
     paragraphs = tuple(Paragraph(article, article, f"text of {article}") for article in (gold, *others))
-    return Candidate(Question(name, "q", ("a",), paragraphs, (Gold(0, (0, 4)),)),
+    return Candidate(Question(name, f"q {name}", ("a",), paragraphs, (Gold(0, (0, 4)),)),
                      (Passage(paragraphs[0], 0, 4, f"{gold}. text"),))
+
+
+def split(candidates, eval_share, rng):
+    """Both halves of one dataset alone."""
+    return split_in_halves({"squad": candidates}, {"squad": eval_share}, rng)["squad"]
 
 
 def test_a_giant_group_goes_to_training():
     giant = [candidate(f"g{i}", "giant") for i in range(80)]
     small = [candidate(f"s{i}", f"small {i}") for i in range(20)]
-    train, evaluation = split_in_halves(giant + small, 0.3, random.Random(0))
+    train, evaluation = split(giant + small, 0.3, random.Random(0))
     assert {found.question.id for found in giant} <= {found.question.id for found in train.candidates}
     assert len(evaluation.candidates) == 20
-    with pytest.raises(ValueError, match="share one article cannot be split"):
-        split_in_halves(giant, 0.3, random.Random(0))
-    train, evaluation = split_in_halves([*giant, candidate("s", "small")], 0.001, random.Random(0))
+    with pytest.raises(ValueError, match="squad: 80 usable questions cannot be split .* share link them all"):
+        split(giant, 0.3, random.Random(0))
+    train, evaluation = split([*giant, candidate("s", "small")], 0.001, random.Random(0))
     assert [found.question.id for found in evaluation.candidates] == ["s"]
 
 
 def test_what_is_gold_in_one_half_is_no_distractor_in_the_other():
     found = [candidate("first", "article 0", others=["article 1"]), candidate("second", "article 1")]
     for seed in range(4):
-        for half in split_in_halves([found[0], candidate("third", "article 2"), found[1]], 0.4, random.Random(seed)):
+        for half in split([found[0], candidate("third", "article 2"), found[1]], 0.4, random.Random(seed)):
             gold = {c.question.paragraphs[0] for c in half.candidates}
             assert gold == set(half.paragraphs)
 
@@ -193,14 +277,6 @@ def test_questions_are_drawn_from_all_rows_of_a_list_and_of_a_stream(tmp_path):
     assert sorted(int(question.id) for question in everything) == list(range(100))
 
 
-def test_a_row_that_is_not_in_its_layout_is_named():
-    rows = [{"id": "fine", "title": "T", "context": "It is red.", "question": "What?",
-             "answers": {"text": ["red"], "answer_start": [6]}}]
-    broken = {"id": "r17", "title": "T", "context": "It is red.", "question": "What?", "answers": {"text": ["red"]}}
-    with pytest.raises(ValueError, match="FILE, id r17: not quite SQuAD's rows .* 'answer_start' is missing"):
-        read_questions(Source(squad.ROWS, [*rows, broken], "FILE"), 5, random.Random(0), Counter())
-
-
 def test_records_of_a_stream_are_not_its_first_rows(monkeypatch):
     rows = [row | {"id": f"{i}", "title": f"T{i}", "context": f"{row['context']} {i}"}
             for i, row in enumerate(hub_rows()["squad"] * 10)]
@@ -213,9 +289,9 @@ def test_records_of_a_stream_are_not_its_first_rows(monkeypatch):
 def test_a_paragraph_that_stands_in_articles_of_both_halves_is_used_in_neither():
     same = [Paragraph(f"copy {i}", "t", "one text in\n two articles") for i in range(2)]
     found = [candidate(f"q{i}", f"article {i}") for i in range(2)]
-    found = [Candidate(Question(c.question.id, "q", ("a",), (*c.question.paragraphs, same[i]), c.question.gold), c.gold)
+    found = [replace(c, question=replace(c.question, paragraphs=(*c.question.paragraphs, same[i])))
              for i, c in enumerate(found)]
-    halves = split_in_halves(found, 0.5, random.Random(0))
+    halves = split(found, 0.5, random.Random(0))
     texts = [{" ".join(paragraph.text.split()) for paragraph in half.paragraphs} for half in halves]
     assert all(len(half.candidates) == 1 for half in halves) and not texts[0] & texts[1]
 
@@ -379,7 +455,8 @@ def test_the_script_writes_both_halves_and_says_what_it_got(tmp_path, tokenizer,
     assert f"training: {output}: 20 records, 5.0 documents each" in told
     assert f"X_eval.json: {len(evaluation)} records" in told and "no more" not in told
     assert script.main(["--source", source, "--num_examples", "400", "--output_file", str(output)]) == 0
-    assert "400 were asked for, the source has no more" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "400 were asked for" in told and told.endswith("no more of the questions that were read can be used\n")
 
 
 @pytest.mark.parametrize("flags, expected", [

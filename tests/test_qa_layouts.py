@@ -211,7 +211,7 @@ def test_triviaqa_on_the_hub_is_the_same_question(tmp_path):
     with pytest.raises(Unusable, match="no line of its evidence"):
         triviaqa.question(row | {"answer": {"value": "Oslo", "aliases": []}})
     with pytest.raises(Unusable, match="evidence is missing"):
-        triviaqa.question(row | {"entity_pages": {}, "search_results": {}})
+        triviaqa.question(row | {"entity_pages": [], "search_results": []})
     with pytest.raises(Unusable, match="has no answer"):
         triviaqa.question(row | {"answer": {"value": "<unk>", "aliases": []}})
 
@@ -222,13 +222,13 @@ def test_triviaqa_on_the_hub_is_the_same_question(tmp_path):
     ("squad", {"rows": [1]}, "not a layout that is known (keys rows); expected SQuAD's JSON"),
     ("squad", [1, 2], "(its first row is no object)"),
     ("squad", [], "there is nothing in it"),
-    ("squad", {"data": [{"paragraphs": [{}]}]}, "not quite SQuAD's JSON"),
-    ("squad", {"data": [{"paragraphs": [{}]}]}, "'qas' is missing"),
+    ("squad", {"data": [{"paragraphs": [{}]}]}, "3 faults in its records, read as SQuAD's JSON"),
+    ("squad", 5, "expected an object or a list of objects, got a number"),
     ("natural_questions", [{"id": "1", "input": "who", "output": [{"answer": "Ada"}]}], "KILT's questions"),
     ("hotpot_qa", [{"id": "1", "input": "who", "output": [{"answer": "Ada"}]}], "--queries_file"),
     ("natural_questions", [{"question": "who", "answer": ["Ada"]}], "has questions and answers but no passages"),
-    ("trivia_qa", {"Data": [{"Question": "who"}]}, "no answers (TriviaQA's test set)"),
-    ("trivia_qa", {"Data": [{"Question": "who", "Answer": {"Value": "Ada"}}]}, "no evidence folder"),
+    ("trivia_qa", {"Data": [{"QuestionId": "1", "Question": "who"}]}, "no answers (TriviaQA's test set)"),
+    ("trivia_qa", {"Data": [{"QuestionId": "1", "Question": "who", "Answer": {"Value": "Ada"}}]}, "no evidence folder"),
 ])
 def test_a_file_that_is_not_what_was_asked_for(tmp_path, dataset, value, expected):
     path = write_json(tmp_path / "deep" / "x.json", value)
@@ -239,7 +239,7 @@ def test_a_file_that_is_not_what_was_asked_for(tmp_path, dataset, value, expecte
 
 @pytest.mark.parametrize("name, content, expected", [
     ("x.json", b'{"data": [\n{"title": }', "not valid JSON (line 2"),
-    ("x.jsonl", b'{"context": "a", "question": "b", "answers": {}}\n\n{"question": \n', "line 3 is not valid JSON"),
+    ("x.jsonl", b'{"context": "a", "question": "b", "answers": {}}\n\n{"question": \n', "line 3: not valid JSON"),
     ("x.json", b'{"data": "\xff"}', "not UTF-8"),
     ("x.jsonl.gz", b"not gzip", "cannot be read"),
     ("x.parquet", b"not parquet", "cannot be read"),

@@ -26,6 +26,18 @@ def read(tmp_path, text):
     ('{"_id": "q", "text": "who?"}\n', [Query("q", "who?")]),
     ('{"id": "k", "input": "who?", "output": [{"answer": "a"}, {"provenance": []}]}', [Query("k", "who?", ("a",))]),
     ('{"question": "who?", "answers": {"text": ["a"], "answer_start": [1]}}', [Query("1", "who?", ("a",))]),
+    ("who wrote it?\t['Ada Lovelace']\nwhat?\t['a', \"b's\"]\n",
+     [Query("1", "who wrote it?", ("Ada Lovelace",)), Query("2", "what?", ("a", "b's"))]),
+    ('"who said ""hi""?"\t"[""it\'s""]"\n', [Query("1", 'who said "hi"?', ("it's",))]),
+    ("query_id\tquery\n7\twho?\n9\t\"What\" is it?\n", [Query("7", "who?"), Query("9", '"What" is it?')]),
+    ("Question\tAnswers\r\nwho?\t['a']\r\nwhat?\tb\r\n", [Query("2", "who?", ("a",)), Query("3", "what?", ("b",))]),
+    ("qid\tsource\tquestion\n7\tx\twho?\n", [Query("7", "who?")]),
+    ('id,query\n1,"who, or\n\nwhom?"\n\n2,what?\n', [Query("1", "who, or whom?"), Query("2", "what?")]),
+    ("query\nwho?\n", [Query("2", "who?")]),
+    ("who?\rwhat?\r", [Query("1", "who?"), Query("2", "what?")]),
+    ("1,000 metres are how many miles?\n", [Query("1", "1,000 metres are how many miles?")]),
+    ("id, please: whose?\n", [Query("1", "id, please: whose?")]),
+    ("1\twho?\t\n", [Query("1", "who?")]),
     ('[{"id": "r", "query": "who?", "documents": ["d"], "answer": "t", "answers": ["a"]}]',
      [Query("r", "who?", ("a",))]),
 ])
@@ -34,6 +46,7 @@ def test_every_form(tmp_path, text, queries):
 
 
 def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
+    assert read(tmp_path, "who?\n\n").left_out == {"empty": 1}
     found = read(tmp_path, "who?\n\n  \nwhat?\n who? \n")
     assert [query.id for query in found.queries] == ["1", "4"]
     assert found.left_out == {"empty": 2, "a query that stood before": 1}
@@ -45,6 +58,18 @@ def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
     ("1\twho?\nwhat?\n", "1 fault.*\n  line 2: no TAB"),
     ("1\twho?\n1\twhat?\n", "line 2: id '1' is taken by line 1"),
     ('{"query": "who?"}\n{"query": \n{"id": 1}\n[]\n', "3 faults.*\n  line 2: not valid JSON.*\n  line 3: it has"),
+    ("<top>\n<num> Number: 1\n", "markup, such as TREC's topics; expected text with one query a line"),
+    ('<?xml version="1.0"?>\n<topics>', "markup"), ("<!DOCTYPE html>\nwho?\n", "markup"),
+    ("1 Q0 d1 1 0.5 tag\n1 Q0 d2 2 0.25 tag\n", "run or of qrels"), ("1 0 d1 2\n1 0 d2 0\n", "run or of qrels"),
+    ("1\t0\td1\t2\n", "4 columns without a heading"), ("1\t17\n2\t18\n", "has a letter"),
+    ("7\t1\twho?\ta passage\n", "4 columns without a heading; expected id TAB query"),
+    ("1,who?\n2,what?\n", "columns apart by commas"), ("who wrote it\teasy\n", "'who wrote it' is no id"),
+    ("id\ttext_en\n1\twho?\n", r"its heading \(id, text_en\) names no query"),
+    ("qid\tquery\n1\twho?\textra\n2\n", "2 faults.*\n  line 2: 3 columns; expected 2.*qid, query\n  line 3: 1 col"),
+    ('id,query\n1,"who?"x\n2,what?\n', "1 fault.*\n  line 2: not valid CSV"),
+    ("who?\t['a']\nwhat?\tb\n", "line 2: .*expected question TAB"), ("who?\n1\twhat?\n", "line 2: a TAB in it"),
+    ("id\tquery\n\twho?\n", "line 2: its id is blank"),
+    ('{"query": "\\ud83d?"}\n{"query": "q", "answers": ["\\ud83d"]}', "2 faults.*\n  line 1: it holds half a surr"),
     ("[{]", "not valid JSON"), ('{"id": 1}\n' * 25, "25 faults(.*\n)*  and 5 more")])
 def test_faults_are_told_together(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
@@ -57,6 +82,14 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_queries_file(tmp_path / "x")
+
+
+def test_a_csv_says_which_column_is_the_query(tmp_path):
+    (tmp_path / "q.csv").write_text("who wrote it, and when?\nwhat?\n")
+    with pytest.raises(ValueError, match="q.csv: a CSV without a heading that names query"):
+        read_queries_file(tmp_path / "q.csv")
+    (tmp_path / "qas.csv").write_text("who wrote it?\t['Ada']\n")
+    assert read_queries_file(tmp_path / "qas.csv").queries == [Query("1", "who wrote it?", ("Ada",))]
 
 
 def test_the_order_is_random_but_one_for_a_seed_and_fewer_are_among_more(tmp_path):

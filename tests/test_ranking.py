@@ -12,7 +12,7 @@ from ir_measures import RR, R, nDCG
 
 import example_dataset_generation
 from scaledown import ScaleDownConfig, ScaleDownModel
-from scaledown.data.ranking_task import Collection, of_records
+from scaledown.data.ranking_task import Collection, of_records, read_texts
 from scaledown.data.records import Record, eval_path, read_records, write_records
 from scaledown.data.synthetic_ranking import qrels_of, ranking_records
 from scaledown.data.trec import read_qrels, read_run, write_qrels
@@ -47,6 +47,18 @@ def test_documents_that_hold_the_answer_are_relevant_where_nobody_judged():
         of_records(records, {"q": {"x": 1}})
     with pytest.raises(ValueError, match="two documents of one id"):
         of_records([Record("a", "?", ("1", "2"), "1", document_ids=("x", "x"))])
+
+
+def test_every_field_of_a_collection_that_is_no_text_is_told(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in (
+        {"_id": "a", "text": "x"}, {"_id": 1, "text": None}, {"_id": "b", "text": "\ud83d", "title": ["T"]})))
+    with pytest.raises(ValueError) as fault:
+        read_texts(path)
+    assert str(fault.value).splitlines() == [
+        f"{path}: 4 faults in its lines", "  line 2: _id must be text, got 1", "  line 2: text must be text, got null",
+        "  line 3: text must be text, got text with half a surrogate pair, which is no character and cannot be "
+        "written as UTF-8", '  line 3: title must be text, got ["T"]']
 
 
 def test_the_worlds_candidates_are_as_told():
@@ -126,6 +138,14 @@ def test_the_command_on_records_with_the_teachers_scores_and_qrels(checkpoint, t
                          "--qrels", str(tmp_path / "qrels")]) == 0
     teacher = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher"))
     assert teacher.split()[1] == "1.000"
+
+
+def test_ids_that_no_run_can_have_are_told_before_the_work(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ranking, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
+    write_records(tmp_path / "records.json", [Record("1", "who?", ("Ada",), "Ada", document_ids=("Ada Lovelace",))])
+    assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--run_out",
+                         str(tmp_path / "run")]) == 2
+    assert "'Ada Lovelace' cannot stand in a TREC file" in capsys.readouterr().err
 
 
 def test_the_embedded_world_needs_no_data(checkpoint, capsys):

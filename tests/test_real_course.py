@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, eval_path, write_records
+from scaledown.hub import EMBEDDED_FOLDER
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.embedded import blanks, pretrain, real_course, transfer
 from scaledown.training.embedded.__main__ import main
@@ -244,6 +246,23 @@ def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, s
     assert main([*argv, "--work_dir", str(tmp_path / "killed")]) == 0
     one, other = ((tmp_path / name / "generator" / "model.safetensors").read_bytes() for name in ("whole", "killed"))
     assert one == other
+
+
+def test_a_state_that_was_made_from_other_records_is_refused(data, tmp_path, capsys):
+    generator = tmp_path / "generator"
+    copytree(EMBEDDED_FOLDER, generator)
+    argv = ["--train_data", data, "--steps", "1", "--batch_tokens", "200", "--vocabulary_tokens", "400",
+            "--init_generator", str(generator), "--work_dir", str(tmp_path / "work")]
+    assert main(argv) == 0
+    for path in (data, eval_path(data)):
+        write_records(path, [replace(each, query=each.query.upper()) for each in records()])
+    template = generator / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    capsys.readouterr()
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert all(f"{each} has changed" in told for each in (
+        f"--train_data {data}", f"the evaluation half of --train_data {data}", f"--init_generator {generator}"))
 
 
 def test_bfloat16_arithmetic_trains(tokenizer, monkeypatch, tmp_path):

@@ -9,17 +9,26 @@ import re
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from evaluation_fakes import EVALUATION, FakeModel, make_records
 
-from scaledown.evaluation import report_page, run_information
+from scaledown.evaluation import job, report_page, run_information
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.metrics import METRICS, score_answer, summarise
 from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
-from scaledown.evaluation.report import RunResults, improvements, metrics_report, write_json, write_report
+from scaledown.evaluation.report import (
+    RunResults,
+    improvements,
+    metrics_report,
+    write_json,
+    write_numbers,
+    write_page,
+)
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 
 FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
@@ -27,6 +36,9 @@ FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison
 MEMORY = {"query": "find name0", "answer": "value0", "tokens": ["name0", "=", "<b>value0"], "answer_tokens": [2, 2],
           "similarity": [[0.1, 0.2, 0.9]], "nearest": [[{"token": "<b>|", "cosine": 0.9}, {"token": " ", "cosine": 0.2},
                                                         {"token": "word", "cosine": 0.1}]]}
+HOSTILE = ("$5 or $x_1$ and $\\frac{1}{$", "a_b^c *d* __e__ ~~f~~ # g", "\\ \\alpha \\| | ||", "` `` ``` ````",
+           "<script>x</script>", "&amp; &lt; & <", "[x](y) ![z](a.png)", "https://example.org/a_b_c", "- 1. + item",
+           "北京 🎉 👩\u200d👧", "مرحبا שלום", "\u202eabc")
 HISTORY = [{"step": 1, "loss": 2.0, "learning_rate_generator": 1e-4}, {"step": 2, "loss": 1.0}]
 
 
@@ -45,7 +57,13 @@ def results() -> RunResults:
     return RunResults(before, after, {result.system: result for result in baselines},
                       time_systems(model, (SCALEDOWN, *BASELINES), records, EVALUATION, progress=False),
                       model_cost(model, (after, *baselines), text_tokens), HISTORY, run,
-                      notes=("The compressor started as a copy.",), memory=MEMORY)
+                      notes=("The compressor started as a copy.",))
+
+
+def write_report(folder: Path, results: RunResults, memory: dict | None = MEMORY) -> dict:
+    report = write_numbers(folder, results)
+    write_page(Figures(folder), report, results, memory)
+    return report
 
 
 def with_answers(result: SystemResult, answers: list[str]) -> SystemResult:
@@ -68,7 +86,7 @@ def test_every_file_is_written_and_nothing_else(tmp_path: Path, results: RunResu
 
 
 def test_without_an_answer_in_a_document_there_is_no_memory_to_show(tmp_path: Path, results: RunResults) -> None:
-    write_report(tmp_path, dataclasses.replace(results, memory=None))
+    write_report(tmp_path, results, memory=None)
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"memory.png"}
     assert "Inside the memory" not in (tmp_path / "report.html").read_text()
 
@@ -199,7 +217,75 @@ def test_every_table_row_has_its_headers_columns(results: RunResults) -> None:
     ("a\\|b", "a\\\\\\|b"),
     ("<b>[x](y)", "\\<b\\>\\[x\\]\\(y\\)"), ("w" * 200, "w" * 160 + "…"), ("", ""), ("&amp;", "\\&amp;")])
 def test_markdown_is_escaped(text: str, expected: str) -> None:
-    assert report_page.escape(text) == expected
+    assert report_page.sample(text) == expected
+
+
+def test_a_long_path_is_not_cut() -> None:
+    assert report_page.escape("w" * 200) == "w" * 200
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_data_stands_on_the_page_as_it_is(tmp_path: Path, results: RunResults, text: str) -> None:
+    questions = tuple(dataclasses.replace(question, query=text, references=(text,), prediction=text)
+                      for question in results.after.questions)
+    after = dataclasses.replace(results.after, questions=questions)
+    run = results.run | {"device": text, "command_line": f"train.py --output_dir '{text}'"}
+    write_report(tmp_path, dataclasses.replace(results, after=after, run=run, notes=(text,)),
+                 MEMORY | {"query": text, "answer": text, "nearest": [[{"token": text, "cosine": 0.5}] * 3]})
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    row = next(row for row in page.rows if row and row[0][0] == "question")
+    assert [row[0][1], row[1][1], row[3][1]] == [text, text, f"{row[3][1][0]} {text}"]
+    shown = "".join(page.texts)
+    for line in (f"Question: {text}\n", f"Accepted: {text}\n", f"{text} 0.50", f"--output_dir '{text}'\n"):
+        assert line in shown
+    assert page.texts.count(text) == 2 + 2 * report_page.NUM_SAMPLES, "note, device, questions and their answers"
+    assert not {"script", "em", "strong", "a", "s"} & set(page.tags) and page.tags.count("code") == 1
+
+
+def test_what_is_no_character_is_spelt_out_on_the_page(tmp_path: Path, results: RunResults) -> None:
+    text = "a\x1b[31m\x00 half \ud83d"
+    write_report(tmp_path, dataclasses.replace(results, notes=(text,)))
+    assert "<li>a\\x1b[31m\\x00 half \\ud83d</li>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_command_of_several_lines_stays_one_block(tmp_path: Path, results: RunResults) -> None:
+    command = "train.py --output_dir 'a  b\n```\n# x'"
+    write_report(tmp_path, dataclasses.replace(results, run=results.run | {"command_line": command}))
+    page = Page((tmp_path / "report.html").read_text())
+    assert command + "\n" in page.texts and page.tags.count("h1") == 1
+
+
+@pytest.mark.parametrize("name", ["before_after", "training_curves", "speed", "memory"])
+def test_a_figure_that_fails_is_named_on_the_page(tmp_path: Path, results: RunResults, name: str,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no <font>")
+
+    monkeypatch.setattr(f"scaledown.evaluation.report.plot_{name}", fail)
+    write_report(tmp_path, results)
+    missing, = FILES - {path.name for path in tmp_path.iterdir()}
+    assert missing.startswith(name)
+    page = Page((tmp_path / "report.html").read_text())
+    assert f"The figure {missing} is left out: RuntimeError: no <font>" in page.texts
+    assert len(page.sources) == 3 and f"]({missing})" not in (tmp_path / "report.md").read_text()
+
+
+def test_the_numbers_are_on_disk_before_anything_is_drawn(tmp_path: Path, results: RunResults,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    model, found = FakeModel(), []
+    model.processor = SimpleNamespace(tokenizer=lambda text, **settings: SimpleNamespace(input_ids=text.split()))
+
+    def fail(*arguments: object) -> None:
+        found.append({path.name for path in tmp_path.iterdir()})
+        raise RuntimeError("out of luck")
+
+    for name in ("report.plot_before_after", "report.plot_training_curves", "report.plot_speed", "job.memory_of_one"):
+        monkeypatch.setattr(f"scaledown.evaluation.{name}", fail)
+    before = job.measure_before(model, make_records(4), EVALUATION, 3, tmp_path)
+    report = job.measure_after(model, make_records(4), EVALUATION, 3, tmp_path, before, HISTORY, results.run)
+    numbers = {name for name in FILES if name.endswith(".json")}
+    assert found == [numbers] * 4 and json.loads((tmp_path / "metrics_report.json").read_text()) == report
+    assert (tmp_path / "report.html").read_text().count("is left out: RuntimeError: out of luck") == 4
 
 
 def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
@@ -219,10 +305,10 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytes
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("scaledown.evaluation.report.os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("scaledown.data.whole_files.os.replace", fail)
+    with pytest.raises(ValueError, match=r"report.json: cannot be written \(disk full\)"):
         write_json(path, {"value": 2})
-    assert json.loads(path.read_text()) == {"value": 1}
+    assert json.loads(path.read_text()) == {"value": 1} and [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_commit_is_null_without_git(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,5 +164,12 @@ def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, c
     assert {row["n"] for row in rows} == {3}
     for name in ("robustness.png", "needle.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.setattr("scaledown.evaluation.needle.find_needle", lambda *arguments: None)
+    assert robustness.main([*argv, "--resume"]) == 0
+    shown = capsys.readouterr()
+    assert "needle.png: this figure is left out (no answer stands literally" in shown.err
+    assert shown.out.endswith(f"{folder}: robustness.png, robustness.json\n") and "num_documents" in shown.out
+
     assert robustness.main([*argv, "--eval_data", "nowhere.json", "--overwrite"]) == 2
     assert "nowhere.json" in capsys.readouterr().err and (folder / "robustness.json").exists()

@@ -5,9 +5,15 @@ import json
 import pytest
 
 from scaledown.training import checkpoints
-from scaledown.training.run_folder import claim
+from scaledown.training.run_folder import claimed
 
 RUN = {"settings": {"seed": 1, "device": "cpu"}, "commit": None}
+
+
+def claim(folder, run, **flags):
+    """A run that ends as soon as it has the folder; what it would go on from."""
+    with claimed(folder, run, **flags) as last:
+        return last
 
 
 def checkpoint(folder, step, is_whole=True):

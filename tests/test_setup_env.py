@@ -37,7 +37,8 @@ class Tree:
         self.root = root
         self.log = root / "pip.log"
         shutil.copy(SCRIPT, root)
-        (root / "requirements.txt").write_text("# modules that every Python has\njson>=1  # why\ncsv>=1\n")
+        (root / "requirements.txt").write_text("# modules that every Python has\njson>=1,<2  # why\ncsv>=1\n")
+        (root / "requirements.lock").write_text("json==1.5\n")
         venv.create(root / ".venv", with_pip=False)
         site = next((root / ".venv").glob("lib/python*/site-packages"))
         (site / "pip").mkdir()
@@ -77,6 +78,33 @@ def test_it_installs_once_and_passes_the_command_through(tree):
     second = tree.run("python", "-c", "")
     assert (second.returncode, second.stderr) == (0, "")
     assert tree.asked_of_pip() == asked
+
+
+@pytest.mark.parametrize(("versions", "torch", "is_locked", "file", "json"), [
+    ({}, "torch==2.13.0", True, "requirements.txt", "json>=1,<2"),
+    ({"VERSIONS": "ranges"}, "torch==2.13.0", False, "requirements.txt", "json>=1,<2"),
+    ({"VERSIONS": "newest"}, "torch>=2.13.0", False, ".venv/requirements-newest.txt", "json>=1 ")])
+def test_the_locked_versions_are_installed_unless_others_are_asked_for(tree, versions, torch, is_locked, file, json):
+    assert tree.run("true", **versions).returncode == 0
+    first, rest = (line for line in tree.asked_of_pip() if line.startswith("install"))
+    assert torch in first.split()
+    assert f"-r {tree.root / file}" in rest and json in (tree.root / file).read_text()
+    assert rest.endswith(f" -c {tree.root / 'requirements.lock'}") is is_locked
+    tree.log.unlink()
+    assert tree.run("true", **versions).returncode == 0 and not tree.asked_of_pip()
+    (tree.root / "requirements.lock").write_text("json==1.6\n")
+    assert tree.run("true", **versions).returncode == 0 and tree.asked_of_pip()
+
+
+def test_unknown_versions_are_refused(tree):
+    refused = tree.run("true", VERSIONS="lock")
+    assert refused.returncode == 2 and "VERSIONS must be locked, ranges or newest, got 'lock'" in refused.stderr
+
+
+def test_the_environment_may_be_elsewhere(tree, tmp_path):
+    shutil.move(tree.root / ".venv", tmp_path / "elsewhere")
+    ended = tree.run("python", "-c", "import sys; print(sys.prefix)", VENV_FOLDER=str(tmp_path / "elsewhere"))
+    assert ended.stdout.strip() == str(tmp_path / "elsewhere") and not (tree.root / ".venv").exists()
 
 
 def test_torch_comes_first_and_changed_requirements_are_installed_again(tree):

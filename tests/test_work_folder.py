@@ -67,11 +67,17 @@ def test_a_second_run_is_turned_away(open_folder, tmp_path):
         WorkFolder(tmp_path / "work", Processes())
 
 
-def test_a_damaged_manifest_and_a_file_are_told(open_folder, tmp_path):
+@pytest.mark.parametrize("content", [
+    '{"stages": ', '{"stages": []}', '{"stages": {"a": null}}', '{"stages": {"a": {"stage": "queries"}}}',
+    '{"stages": {"a": {"stage": "a", "settings": {}, "inputs": [], "finished": 5, "seconds": 1.0, "report": {}}}}'])
+def test_a_damaged_manifest_is_told(open_folder, tmp_path, content):
     make(open_folder())
-    (tmp_path / "work" / "manifest.json").write_text('{"stages": ')
+    (tmp_path / "work" / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json: damaged.*move it away"):
         open_folder()
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; give a folder"):
         WorkFolder(tmp_path / "file", Processes())

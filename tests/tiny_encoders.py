@@ -19,23 +19,23 @@ def _save(model_class: type, folder: Path, **settings: int) -> str:
     return str(folder)
 
 
-def dense(folder: Path) -> str:
-    """A dense encoder of width 16 that compares by cosine."""
+def dense(folder: Path, words: str | None = None) -> str:
+    """A dense encoder of width 16 that compares by cosine, on the network in the folder ``words``, if given."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
 
-    words = Transformer(_save(BertModel, folder / "words"))
-    SentenceTransformer(modules=[words, Pooling(16)], device="cpu").save_pretrained(str(folder / "dense"))
+    network = Transformer(words or _save(BertModel, folder / "words"))
+    SentenceTransformer(modules=[network, Pooling(16)], device="cpu").save_pretrained(str(folder / "dense"))
     return str(folder / "dense")
 
 
-def splade(folder: Path) -> str:
-    """A sparse encoder over the tiny tokenizer's vocabulary."""
+def splade(folder: Path, words: str | None = None) -> str:
+    """A sparse encoder over the tiny tokenizer's vocabulary, on the network in the folder ``words``, if given."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.models import MLMTransformer, SpladePooling
 
-    words = MLMTransformer(_save(BertForMaskedLM, folder / "words"))
-    SparseEncoder(modules=[words, SpladePooling("max")], device="cpu").save_pretrained(str(folder / "splade"))
+    network = MLMTransformer(words or _save(BertForMaskedLM, folder / "words"))
+    SparseEncoder(modules=[network, SpladePooling("max")], device="cpu").save_pretrained(str(folder / "splade"))
     return str(folder / "splade")
 
 

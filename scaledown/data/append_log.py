@@ -103,7 +103,9 @@ class AppendLog:
                 if not line.endswith(b"\n"):
                     break
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    self._places.setdefault(json.loads(line)["key"], (path, place))
+                    entry = json.loads(line)
+                    if "value" in entry:
+                        self._places.setdefault(entry["key"], (path, place))
                 place += len(line)
         self._read_up_to[path] = place
 

@@ -20,6 +20,14 @@ def of_values(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def of_each(values: Iterable[Any]) -> str:
+    """As :func:`of_values`, for many values of which one at a time is in memory."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()[:12]
+
+
 def of_files(paths: Iterable[Path]) -> str:
     """The fingerprint of files, in their order.
 

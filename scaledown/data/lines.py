@@ -15,11 +15,11 @@ class Faults:
     """What is wrong in one file, each with its place; a single error tells them all.
 
     Args:
-        path: of the file.
+        path: of the file, or what else it is called by.
         what: what the faults are in: "lines", "records".
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path | str, what: str) -> None:
         self.path, self.what = path, what
         self.number, self.shown = 0, []
 

@@ -1,7 +1,7 @@
 """SQuAD, Natural Questions, TriviaQA and HotpotQA into records: gold passages among hard negatives, in two halves.
 
 Questions are drawn at random, their paragraphs cut into passages, the questions split in halves that share no
-paragraph, and each given its gold passages and the hardest negatives of its half, in random order.
+paragraph and no question, and each given its gold passages and the hardest negatives of its half, in random order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS, Paragraph, Passage,
 from scaledown.data.qa.gold import Candidate, cut_paragraphs, find_gold
 from scaledown.data.qa.halves import Half, split_in_halves
 from scaledown.data.qa.hard_negatives import HardNegatives
-from scaledown.data.qa.reading import read_questions
+from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.qa.sources import HUB_DATASETS, open_hub, open_local
 from scaledown.data.records import Record
 from scaledown.settings import positive, require, setting
@@ -63,13 +63,31 @@ class QADatasetConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Both halves of one dataset, where they came from, and how many questions could not be used, by reason."""
+    """Both halves of one dataset, where they came from, and what was left out: questions, by reason, and files."""
 
     dataset: str
     description: str
     train: tuple[Record, ...]
     eval: tuple[Record, ...]
     dropped: Counter[str]
+    left_out_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The questions drawn from one dataset, before they are split; ``config`` is what is to be made of it."""
+
+    config: QADatasetConfig
+    num_eval_examples: int
+    source: Source
+    candidates: list[Candidate]
+    passages: dict[Paragraph, list[Passage]]
+    dropped: Counter[str]
+
+    @property
+    def eval_share(self) -> float:
+        """The share of the questions that is evaluated with."""
+        return self.num_eval_examples / (self.config.num_examples + self.num_eval_examples)
 
 
 def require_source(config: QADatasetConfig) -> None:
@@ -95,7 +113,11 @@ def prepare(config: QADatasetConfig, count_tokens: TokenCounter) -> list[Prepare
     Raises:
         ValueError: where the source cannot be reached or read, or too little of it can be used.
     """
-    return [_prepare_one(part, num_eval_examples, count_tokens) for part, num_eval_examples in _parts(config)]
+    rng = random.Random(f"{config.seed} {config.dataset}")
+    parts = [_draw(part, num_eval_examples, rng, count_tokens) for part, num_eval_examples in _parts(config)]
+    halves = split_in_halves({part.config.dataset: part.candidates for part in parts},
+                             {part.config.dataset: part.eval_share for part in parts}, rng)
+    return [_prepared(part, *halves[part.config.dataset]) for part in parts]
 
 
 def mixed(parts: Sequence[Prepared], seed: int) -> tuple[list[Record], list[Record]]:
@@ -128,24 +150,24 @@ def _subfolder(folder: Path, dataset: str) -> str:
     raise ValueError(f"--source {folder}: no folder {' or '.join(FOLDERS[dataset])} in it, which --dataset all needs")
 
 
-def _prepare_one(config: QADatasetConfig, num_eval_examples: int, count_tokens: TokenCounter) -> Prepared:
-    rng = random.Random(f"{config.seed} {config.dataset}")
+def _draw(config: QADatasetConfig, num_eval_examples: int, rng: random.Random, count_tokens: TokenCounter) -> Drawn:
     source = (open_local(config.dataset, config.split, Path(config.source), rng) if config.source
               else open_hub(config.dataset, config.split, config.seed))
     dropped: Counter[str] = Counter()
-    wanted = config.num_examples + num_eval_examples
-    questions = read_questions(source, wanted, rng, dropped)
+    questions = read_questions(source, config.num_examples + num_eval_examples, rng, dropped)
     passages = cut_paragraphs(questions, PassageSplitter(count_tokens, config.passage_tokens))
     candidates = find_gold(questions, passages, config.num_documents, dropped)
     if not candidates:
         reasons = "; ".join(f"{count} because {reason}" for reason, count in dropped.most_common())
         raise ValueError(f"{source.description}: not one question can be used ({reasons or 'there are none'})")
     rng.shuffle(candidates)
-    halves = split_in_halves(candidates, num_eval_examples / wanted, rng)
-    train, evaluation = (
-        tuple(_records(half, count, passages, config))
-        for half, count in zip(halves, (config.num_examples, num_eval_examples), strict=True))
-    return Prepared(config.dataset, source.description, train, evaluation, dropped)
+    return Drawn(config, num_eval_examples, source, candidates, passages, dropped)
+
+
+def _prepared(part: Drawn, train: Half, evaluation: Half) -> Prepared:
+    records = [tuple(_records(half, count, part.passages, part.config)) for half, count in
+               ((train, part.config.num_examples), (evaluation, part.num_eval_examples))]
+    return Prepared(part.config.dataset, part.source.description, *records, part.dropped, part.source.left_out)
 
 
 def _records(half: Half, count: int, passages: dict[Paragraph, list[Passage]], config: QADatasetConfig) -> list[Record]:

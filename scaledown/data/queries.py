@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,11 @@ from typing import Any
 
 from scaledown import hub, json_text
 from scaledown.data.lines import Faults
+from scaledown.data.query_rows import ANSWER_NAMES, EXPECTED, ID_NAMES, TEXT_NAMES, rows_of
 from scaledown.data.records import SHOWN_FAULTS
 from scaledown.settings import positive, require, setting
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
-TEXT_NAMES = ("query", "question", "text", "input", "question_text")
-ID_NAMES = ("id", "_id", "query_id", "question_id", "qid")
-ANSWER_NAMES = ("answers", "answer", "output")
-EXPECTED = "text with one query a line, id TAB query, JSONL with query (or question), or records"
 EMPTY, REPEATED = "empty", "a query that stood before"
 WHAT_WORKS = "What works without it: --queries_file with the official queries TSV, or --num_synthetic_queries N."
 
@@ -94,13 +90,13 @@ def read_queries_file(path: Path | str) -> ReadQueries:
     """Read a file of queries. Empty lines and queries that stood there before are left out, and counted.
 
     Raises:
-        ValueError: where the file is missing or empty, or lines of it are no queries: all of them are named
-            together; the first 20 are shown and the rest counted.
+        ValueError: if the file is missing, empty or in none of the layouts known, or lines of it are no queries: all
+            of them are named together; the first 20 are shown and the rest counted.
     """
     path = Path(path)
     faults = Faults(path, "lines")
     read, seen, ids = ReadQueries(), set(), {}
-    for place, values in _lines(path, faults):
+    for place, values in rows_of(path, faults):
         if values is None:
             read.leave_out(EMPTY, place)
             continue
@@ -164,42 +160,6 @@ def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {WHAT_WORKS}") from fault
 
 
-def _lines(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
-    """The place and the content of each line or record of ``path``: None where it is empty."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as fault:
-        raise ValueError(f"--queries_file {path}: cannot be read ({fault.strerror}); expected {EXPECTED}") from None
-    except UnicodeDecodeError as fault:
-        raise ValueError(f"--queries_file {path}: not UTF-8 (byte {fault.start + 1})") from None
-    if text.lstrip().startswith("["):
-        yield from ((f"record {number}", values) for number, values in enumerate(_json_list(path, text), start=1))
-        return
-    is_json, has_ids = text.lstrip().startswith("{"), "\t" in text.lstrip().partition("\n")[0]
-    for number, line in enumerate(text.split("\n")[:None if text.rstrip(" ")[-1:] != "\n" else -1], start=1):
-        place = f"line {number}"
-        if not line.strip():
-            yield place, None
-        elif is_json:
-            try:
-                yield place, json_text.parse(line)
-            except json.JSONDecodeError as fault:
-                faults.add(place, f"not valid JSON (column {fault.colno}: {fault.msg})")
-        elif not has_ids:
-            yield place, {"query": line}
-        elif "\t" in line:
-            yield place, dict(zip(("id", "query"), line.split("\t")[:2], strict=True))
-        else:
-            faults.add(place, "no TAB in it, though the first line is id TAB query")
-
-
-def _json_list(path: Path, text: str) -> list[Any]:
-    try:
-        return json_text.parse(text)
-    except json.JSONDecodeError as fault:
-        raise ValueError(f"--queries_file {path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
-
-
 def _query(values: Any, number: str) -> Query:
     if not isinstance(values, dict):
         raise ValueError("expected an object with query")
@@ -210,7 +170,10 @@ def _query(values: Any, number: str) -> Query:
     id = number if id is None else str(id).strip()
     if not id:
         raise ValueError("its id is blank")
-    return Query(id, " ".join(text.split()), tuple(dict.fromkeys(_answers(answers))))
+    query = Query(id, " ".join(text.split()), tuple(dict.fromkeys(_answers(answers))))
+    if any(map(json_text.has_half_surrogate, (query.id, query.text, *query.answers))):
+        raise ValueError("it holds half a surrogate pair, which is no character")
+    return query
 
 
 def _answers(value: Any) -> Iterable[str]:

@@ -5,6 +5,7 @@ From records, from a BEIR folder, or from a corpus, queries and qrels of one's o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,16 @@ from scaledown.data.answers import holds_answer, is_found_in_text, padded
 from scaledown.data.lines import Faults, json_lines, text_lines
 from scaledown.data.records import Record
 from scaledown.data.retrieval import BM25
+from scaledown.data.tables import Heading, heading_of, table_rows
 from scaledown.data.trec import Qrels
+from scaledown.data.values import is_text, shown
 
 Texts = dict[str, str]
+
+ID_NAMES = ("id", "_id", "pid", "qid", "docid", "doc_id", "docno", "passage_id", "query_id", "query-id", "corpus-id",
+            "question_id")
+TEXT_NAMES = ("text", "contents", "passage", "body", "query", "question")
+TITLE_NAMES = ("title",)
 
 
 @dataclass(frozen=True)
@@ -116,16 +124,17 @@ def collection(queries: Texts, corpus: Texts, qrels: Qrels) -> Collection:
 
 
 def read_texts(path: Path) -> Texts:
-    """Texts by id: lines of ``id TAB text``, or BEIR's JSONL of ``_id``, ``text`` and perhaps ``title``.
+    """Read texts by id: lines of ``id TAB text``, BEIR's JSONL of ``_id``, ``text`` and perhaps ``title``, or a table.
 
-    A title stands before its text, with a full stop, as in passages.
+    A table is a TSV or CSV under a heading that names the columns, such as DPR's ``id TAB text TAB title``. A title
+    stands before its text, with a full stop, as in passages.
 
     Raises:
-        ValueError: where there is no such file, nothing in it, or lines that are malformed or repeat an id; all are
+        ValueError: if there is no such file, nothing in it, or lines that are malformed or repeat an id; all are
             named by their number, the first 20 shown.
     """
     faults, texts, line_of = Faults(path, "lines"), {}, {}
-    entries = _of_json(path, faults) if path.suffix in (".jsonl", ".json") else _of_tabs(path, faults)
+    entries = _of_json(path, faults) if path.suffix in (".jsonl", ".json") else _of_lines(path, faults)
     for number, name, text in entries:
         if name in texts:
             faults.add(f"line {number}", f"id {name!r} stands on line {line_of[name]} already")
@@ -140,16 +149,52 @@ def read_texts(path: Path) -> Texts:
 def _of_json(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
     for number, value in json_lines(path, faults):
         name, text, title = value.get("_id"), value.get("text"), value.get("title") or ""
-        if not all(isinstance(each, str) for each in (name, text, title)):
-            faults.add(f"line {number}", "expected texts for _id, text and, if any, title")
+        fields = {"_id": name, "text": text, "title": title}
+        if wrong := [field for field in fields if not is_text(fields[field])]:
+            for field in wrong:
+                faults.add(f"line {number}", f"{field} must be text, got {shown(fields[field])}")
             continue
-        yield number, name, f"{title}. {text}" if title.strip() else text
+        yield number, name, _titled(title, text)
 
 
-def _of_tabs(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
-    for number, line in text_lines(path):
+def _of_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
+    lines = text_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    lines = itertools.chain([first], lines)
+    heading = heading_of(first[1], ID_NAMES, TEXT_NAMES, TITLE_NAMES)
+    yield from _of_tabs(path, lines, faults) if heading is None else _of_table(path, lines, heading, faults)
+
+
+def _of_table(path: Path, lines: Iterator[tuple[int, str]], heading: Heading,
+              faults: Faults) -> Iterator[tuple[int, str, str]]:
+    id_name, text_name, title_name = (next((name for name in names if name in heading.names), None)
+                                      for names in (ID_NAMES, TEXT_NAMES, TITLE_NAMES))
+    if id_name is None or text_name is None:
+        raise ValueError(f"{path}: its heading is {heading.shown()}; expected columns for the id "
+                         f"({', '.join(ID_NAMES)}) and the text ({', '.join(TEXT_NAMES)})")
+    for number, values in table_rows(lines, heading, faults):
+        name, text, title = (values.get(each, "").strip() for each in (id_name, text_name, title_name))
+        if name and text:
+            yield number, name, _titled(title, text)
+        else:
+            faults.add(f"line {number}", f"expected a text for {id_name} and for {text_name}")
+
+
+def _of_tabs(path: Path, lines: Iterator[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, str, str]]:
+    widths = set()
+    for number, line in lines:
+        widths.add(line.count("\t") + 1)
         name, tab, text = line.partition("\t")
         if not tab or not name.strip() or not text.strip():
             faults.add(f"line {number}", f"{line[:60]!r}; expected an id, a tab and a text")
             continue
         yield number, name.strip(), text.strip()
+    if len(widths) == 1 and (width := widths.pop()) > 2:
+        raise ValueError(f"{path}: every line has {width} columns, and no heading says what they are; expected an id, "
+                         "a tab and a text, or a first line such as id TAB text TAB title")
+
+
+def _titled(title: str, text: str) -> str:
+    return f"{title}. {text}" if title.strip() else text

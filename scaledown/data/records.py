@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scaledown import json_text
 from scaledown.data.answers import is_found_in_text, padded
-from scaledown.data.whole_files import whole_file
+from scaledown.data.values import is_text, kind, shown
+from scaledown.data.whole_files import finish_replacements, whole_file, whole_files
 
 SHOWN_FAULTS = 20
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it: optional fields that say nothing are left out."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: values[name] for name in values
-                if name in ("id", *REQUIRED) or values[name] not in (None, ())}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+                if name in ("id", *REQUIRED) or value not in (None, ())}
 
 
 REQUIRED = ("query", "documents", "answer")
@@ -67,7 +65,9 @@ KNOWN = tuple(field.name for field in dataclasses.fields(Record))
 
 
 def eval_path(path: Path | str) -> Path:
-    """Where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``.
+    """Return where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``.
+
+    If a replacement of both was cut off, it is finished first, so that what lies there belongs to ``path``.
 
     Raises:
         ValueError: for a path that names no file.
@@ -75,6 +75,7 @@ def eval_path(path: Path | str) -> Path:
     path = Path(path)
     if path.name in ("", ".."):
         raise ValueError(f"{path}: expected the name of a file of records, such as data.json")
+    finish_replacements(path.parent)
     return path.with_name(f"{path.stem}_eval{path.suffix}")
 
 
@@ -88,6 +89,7 @@ def read_records(path: Path | str) -> list[Record]:
             named together, each by record or line and by field; the first 20 are shown and the rest counted.
     """
     path = Path(path)
+    finish_replacements(path.parent)
     found, faults = _parse(path, _read_text(path))
     if not found and not faults:
         raise ValueError(f"{path}: no records in it; expected a JSON list or JSONL of {{query, documents, answer}}")
@@ -114,15 +116,30 @@ def write_records(path: Path | str, records: Iterable[Record]) -> None:
     a file, and no more than one of them needs to be in memory.
 
     Raises:
-        ValueError: where the folder cannot be written to.
+        ValueError: if the folder cannot be written to, or a record could not be read again: a field of it is no text,
+            or holds half a surrogate pair.
     """
     path = Path(path)
     before, between, after = ("", "\n", "\n") if path.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
     with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
         file.write(before)
-        for number, record in enumerate(records):
-            file.write(between * bool(number) + json.dumps(record.to_dict(), ensure_ascii=False))
+        for number, record in enumerate(records, start=1):
+            values = record.to_dict()
+            if faults := list(_faults(values)):
+                raise ValueError(_report(path, [(f"record {number} (id {record.id!r})", fault) for fault in faults]))
+            file.write(between * (number > 1) + json.dumps(values, ensure_ascii=False))
         file.write(after)
+
+
+def write_records_together(files: Mapping[Path, Iterable[Record]]) -> None:
+    """Write files of records that belong together, in one folder: all of them take the places of old ones, or none.
+
+    Raises:
+        ValueError: as :func:`write_records`.
+    """
+    with whole_files(list(files)) as drafts:
+        for draft, records in zip(drafts, files.values(), strict=True):
+            write_records(draft, records)
 
 
 def _read_text(path: Path) -> str:
@@ -164,7 +181,7 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
 def _faults(values: Any) -> Iterator[str]:
     """Everything that is wrong with one record."""
     if not isinstance(values, dict):
-        yield f"expected an object with {', '.join(REQUIRED)}, got {_name(values)}"
+        yield f"expected an object with {', '.join(REQUIRED)}, got {kind(values)}"
         return
     for name in REQUIRED:
         if values.get(name) is None:
@@ -179,12 +196,8 @@ def _faults(values: Any) -> Iterator[str]:
                 yield f"{name} has {len(value)} entries; expected {len(values['documents'])}, one a document"
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not _LONE_SURROGATE.search(value)
-
-
 def _is_filled(value: Any) -> bool:
-    return _is_text(value) and bool(value.strip())
+    return is_text(value) and bool(value.strip())
 
 
 def _is_score(value: Any) -> bool:
@@ -200,7 +213,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "answers": ("a list of texts, none blank", _is_filled),
     "reranking_scores": ("a list of finite numbers", _is_score),
     "document_ids": ("a list of texts, none blank", _is_filled),
-    "titles": ("a list of texts", _is_text),
+    "titles": ("a list of texts", is_text),
 }
 
 
@@ -208,28 +221,17 @@ def _wrong(name: str, value: Any) -> str | None:
     """What stands where something else was expected, or None where all is well."""
     expected, is_right = _EXPECTED[name]
     if not expected.startswith("a list"):
-        return None if is_right(value) else _shown(value)
+        return None if is_right(value) else shown(value)
     if not isinstance(value, list):
-        return _shown(value)
+        return shown(value)
     wrong = next((place for place, entry in enumerate(value) if not is_right(entry)), None)
-    return None if wrong is None else f"{_shown(value[wrong])} at entry {wrong + 1}"
+    return None if wrong is None else f"{shown(value[wrong])} at entry {wrong + 1}"
 
 
 def _build(values: dict[str, Any], number: int) -> Record:
     given = {name: tuple(value) if isinstance(value, list) else value
              for name, value in values.items() if value is not None}
     return Record(**({"id": str(number)} | given))
-
-
-def _name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _shown(value: Any) -> str:
-    """The value itself where it is short, else its kind."""
-    text = json.dumps(value)
-    return text if len(text) <= 40 else _name(value)
 
 
 def _report(path: Path, faults: list[tuple[str, str]]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,10 @@ from tqdm import tqdm
 from scaledown.cli import add_flags, command, config_from
 from scaledown.data import fingerprints
 from scaledown.data.append_log import AppendLog, key_of
+from scaledown.data.encoder_limits import ReadableLength
 from scaledown.data.records import Record, read_records, write_records
 from scaledown.hub import SAFE_WEIGHTS, locate
+from scaledown.precision import dtype_to_load
 from scaledown.settings import setting
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
@@ -54,28 +57,39 @@ class Reranker:
     def __init__(self, config: RerankerConfig) -> None:
         self.config = config
         self.cross_encoder = _load(config)
+        self._flag = f"--reranker_model {config.reranker_model}"
+        self._length = ReadableLength(self.cross_encoder, self._flag)
 
     def scores(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float]]:
         """The raw logit (no sigmoid) of each (query, document), with the number of its pair.
 
         They come as they are computed: longest pairs first, so that batches hold little padding and one that is too
         big for memory fails at once.
+
+        Raises:
+            ValueError: if a score is no finite number.
         """
         from torch import nn
 
+        self._length.tell_cut(pairs)
         order = sorted(range(len(pairs)), key=lambda number: (-sum(map(len, pairs[number])), number))
         size = self.config.reranker_batch_size
         for start in range(0, len(order), size):
             numbers = order[start:start + size]
             logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=size,
                                                 activation_fn=nn.Identity(), show_progress_bar=False)
-            yield from zip(numbers, map(float, logits), strict=True)
+            for number, logit in zip(numbers, map(float, logits), strict=True):
+                if not math.isfinite(logit):
+                    raise ValueError(f"{self._flag}: scores {pairs[number][0][:60]!r} with a document of "
+                                     f"{len(pairs[number][1])} characters as {logit}; expected a finite number")
+                yield number, logit
 
 
 def _load(config: RerankerConfig) -> Any:
     name, revision = config.reranker_model, config.reranker_revision
     from safetensors import SafetensorError
     from sentence_transformers import CrossEncoder
+    from sentence_transformers.util import get_device_name
     from transformers import AutoConfig
 
     try:
@@ -85,7 +99,9 @@ def _load(config: RerankerConfig) -> Any:
         if not any(each.endswith("ForSequenceClassification") for each in architectures):
             raise ValueError(f"its config names {architectures}, and no ...ForSequenceClassification: not a "
                              "cross-encoder, or one without a trained head")
-        cross_encoder = CrossEncoder(place, **settings, model_kwargs=dict(SAFE_WEIGHTS))
+        device = get_device_name()
+        cross_encoder = CrossEncoder(place, device=device, **settings,
+                                     model_kwargs={**SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
     except (OSError, SafetensorError, ValueError) as fault:
         raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
     if cross_encoder.num_labels != 1:

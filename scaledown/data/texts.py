@@ -11,10 +11,14 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from scaledown import hub
-from scaledown.data.qa.sources import stream_rows
+from scaledown.data.lines import Faults
+from scaledown.data.qa.checks import fields, plain_text
+from scaledown.data.qa.content import numbered, stream_rows
+from scaledown.data.qa.reading import checked
 from scaledown.data.records import read_records
 
 TEXT_COLUMN = "text"
+TABLES = (".csv", ".tsv")
 SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
 
 
@@ -33,6 +37,9 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
     path = Path(source).expanduser()
     if not path.is_file() and path.suffix in SUFFIXES:
         raise ValueError(f"--pretrain_data {source}: no such file")
+    if path.is_file() and path.suffix in TABLES:
+        raise ValueError(f"--pretrain_data {source}: a table, whose ids and headings are no texts; expected one of "
+                         f"{', '.join(SUFFIXES)}")
     texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
     found = list(itertools.islice(tqdm((text for text in texts if text.strip()), desc=f"reading texts of {source}",
                                        unit=" texts", leave=False), num_texts))
@@ -45,7 +52,7 @@ def _of_file(path: Path, seed: int) -> Iterable[str]:
     if path.suffix in (".json", ".jsonl"):
         return dict.fromkeys(document for record in read_records(path) for document in record.documents)
     if path.suffix == ".parquet":
-        return _column(str(path), seed, path="parquet", data_files=str(path))
+        return _column(str(path), seed, True, path="parquet", data_files=str(path))
     try:
         return re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as fault:
@@ -54,12 +61,18 @@ def _of_file(path: Path, seed: int) -> Iterable[str]:
 
 
 def _of_hub(name: str, seed: int) -> Iterator[str]:
-    return _column(name, seed, path=hub.locate(name, kind="dataset"))
+    return _column(name, seed, False, path=hub.locate(name, kind="dataset"))
 
 
-def _column(source: str, seed: int, **options: Any) -> Iterator[str]:
-    for row in stream_rows(f"--pretrain_data {source}", seed, split="train", **options):
-        if not isinstance(row.get(TEXT_COLUMN), str):
-            raise ValueError(f"--pretrain_data {source}: expected a column {TEXT_COLUMN!r} of texts, found "
-                             f"{', '.join(row)}")
+def _column(source: str, seed: int, is_file: bool, **options: Any) -> Iterator[str]:
+    place = f"--pretrain_data {source}"
+    rows = _with_column(place, stream_rows(place, seed, split="train", **options))
+    for row in checked(numbered(rows), fields({TEXT_COLUMN: plain_text}), Faults(place, "rows"), to_the_end=is_file):
         yield row[TEXT_COLUMN]
+
+
+def _with_column(place: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        if TEXT_COLUMN not in row:
+            raise ValueError(f"{place}: expected a column {TEXT_COLUMN!r} of texts, found {', '.join(row)}")
+        yield row

@@ -8,8 +8,10 @@ of its scores; the rank column is not read.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from scaledown.data.lines import Faults, text_lines
 from scaledown.data.whole_files import whole_file
@@ -21,6 +23,8 @@ TAG = "scaledown"
 BEIR_HEADING = ["query-id", "corpus-id", "score"]
 RUN_COLUMNS = "query Q0 document rank score tag"
 QRELS_COLUMNS = "query 0 document grade, or query document grade"
+# A byte order mark is lost if it begins the file.
+_NOT_IN_AN_ID = re.compile("[\\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
 def read_run(path: Path | str) -> Run:
@@ -40,13 +44,14 @@ def write_run(path: Path | str, run: Mapping[str, Mapping[str, float]] | Iterabl
               ) -> None:
     """Write a run, or the items of one too large to hold, best documents first; :func:`read_run` reads it again.
 
+    Scores may be of any type that is a number, such as numpy's.
+
     Raises:
-        ValueError: for an id with a space in it, which no reader could tell from two, or a folder that cannot be
-            written to.
+        ValueError: for an id with white space in it, which no reader could tell from two, a score that is no finite
+            number, or a folder that cannot be written to.
     """
     items = run.items() if isinstance(run, Mapping) else run
-    _write(path, (f"{_word(query)} Q0 {_word(document)} {rank} {score!r} {TAG}\n" for query, scores in items
-                  for rank, (document, score) in enumerate(_best_first(scores).items(), start=1)))
+    _write(path, (line for query, scores in items for line in _run_lines(query, scores)))
 
 
 def read_qrels(path: Path | str) -> Qrels:
@@ -65,10 +70,20 @@ def write_qrels(path: Path | str, qrels: Mapping[str, Mapping[str, int]]) -> Non
     """Write relevance judgements in TREC's layout.
 
     Raises:
-        ValueError: as :func:`write_run`.
+        ValueError: as :func:`write_run`, and for a grade that is no whole number.
     """
-    _write(path, (f"{_word(query)} 0 {_word(document)} {grade}\n"
+    _write(path, (f"{_word(query)} 0 {_word(document)} {_grade(query, document, grade)}\n"
                   for query, grades in qrels.items() for document, grade in grades.items()))
+
+
+def require_ids(names: Iterable[str]) -> None:
+    """Find out before the work whether these ids can stand in a run.
+
+    Raises:
+        ValueError: if one cannot.
+    """
+    for name in names:
+        _word(name)
 
 
 def _write(path: Path | str, lines: Iterable[str]) -> None:
@@ -116,7 +131,37 @@ def _best_first(scores: Mapping[str, float]) -> dict[str, float]:
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
+def _run_lines(query: str, scores: Mapping[str, float]) -> Iterator[str]:
+    numbers = {document: _score(query, document, score) for document, score in scores.items()}
+    for rank, (document, score) in enumerate(_best_first(numbers).items(), start=1):
+        yield f"{_word(query)} Q0 {_word(document)} {rank} {score!r} {TAG}\n"
+
+
 def _word(name: str) -> str:
-    if len(name.split()) != 1:
-        raise ValueError(f"id {name!r} cannot stand in a TREC file: it is empty or has a space in it")
+    if not isinstance(name, str) or not name or _NOT_IN_AN_ID.search(name):
+        raise ValueError(f"id {name!r} cannot stand in a TREC file; expected text without white space, control "
+                         "characters and half surrogate pairs")
     return name
+
+
+def _score(query: str, document: str, score: Any) -> float:
+    # As a plain float: numpy's own types name themselves when they are written.
+    number = _number(score)
+    if not math.isfinite(number):
+        raise ValueError(f"document {document!r} of query {query!r} has the score {score!r}; expected a finite number")
+    return number
+
+
+def _grade(query: str, document: str, grade: Any) -> int:
+    number = _number(grade)
+    if not number.is_integer():
+        raise ValueError(f"document {document!r} of query {query!r} has the grade {grade!r}; expected a whole number")
+    return int(number)
+
+
+def _number(value: Any) -> float:
+    """Return ``value`` as a plain float, which is NaN if it is no number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

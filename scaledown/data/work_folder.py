@@ -18,9 +18,12 @@ from filelock import FileLock, Timeout
 
 from scaledown.data.fingerprints import of_values
 from scaledown.data.processes import Processes
+from scaledown.data.values import shown
 from scaledown.data.whole_files import WHAT_TO_DO, disk_faults, whole_file
 
 MANIFEST = "manifest.json"
+ENTRY = {"stage": str, "settings": dict, "inputs": list, "finished": str | None, "seconds": float, "report": dict}
+"""What the manifest says of each stage."""
 FORMAT = 1
 """Raised when the code makes something else from the same settings: what older code left is then not used."""
 
@@ -113,10 +116,14 @@ class WorkFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            return json.loads(self._path.read_text(encoding="utf-8"))["stages"]
+            stages = json.loads(self._path.read_text(encoding="utf-8"))["stages"]
+            for entry in stages.values():
+                if wrong := [name for name, kind in ENTRY.items() if not isinstance(entry[name], kind)]:
+                    raise ValueError(f"{wrong[0]} is {shown(entry[wrong[0]])}")
+            return stages
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as fault:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
             raise ValueError(f"{self._path}: damaged or not a manifest ({fault}); move it away: passages, scores and "
                              "answers are found again, the rest is made anew") from None
 

@@ -7,8 +7,6 @@ random weights, taking turns in one process: no download, on a CPU or on CUDA. T
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,9 @@ from scaledown.evaluation.benchmark_figures import plot_by_documents, plot_by_ph
 from scaledown.evaluation.benchmark_measures import MEMORY_TOKENS, SYSTEMS, measure_inference, measure_training
 from scaledown.evaluation.benchmark_ratios import growth, ratios, shares
 from scaledown.evaluation.benchmark_systems import Bench, Preset, preset
+from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.known_shapes import config_of
+from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
 from scaledown.models.n_layers import resolve_num_layers
 from scaledown.settings import positive, require
@@ -79,14 +79,12 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
     """The JSON and the figures."""
     report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": [*ratios(rows), *growth(rows)],
               "rows": rows}
-    path = folder / f"benchmark_{args.what}.json"
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_json(folder / f"benchmark_{args.what}.json", report)
     if args.what == "inference":
         where = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
-        plot_by_documents(folder / "cost_by_documents.png", rows, where)
-        plot_by_phase(folder / "time_by_phase.png", rows, where)
+        figures = Figures(folder)
+        figures.draw("cost_by_documents.png", plot_by_documents, rows, where)
+        figures.draw("time_by_phase.png", plot_by_phase, rows, where)
 
 
 @cli.command

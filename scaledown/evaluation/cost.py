@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from scaledown.evaluation.flops import (
 from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
 from scaledown.evaluation.measured_flops import measured_flops, model_without_values
 from scaledown.evaluation.model_cost import encoder_shape, llm_shape
+from scaledown.evaluation.report import write_json
 from scaledown.models.n_layers import resolve_num_layers
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if output_file:
         report = {"settings": vars(args), "generator_weights": generator.body_weights,
                   "compressor_weights": compressor.body_weights, **{each.name: each.to_dict() for each in found}}
-        output_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(output_file, report)
         print(f"\nwritten: {output_file}")
     return 0
 

@@ -5,7 +5,6 @@ The colours are Okabe and Ito's, which colour-blind readers tell apart.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+
+from scaledown.data.whole_files import whole_file
 
 INK = "#222222"
 QUIET = "#666666"
@@ -91,9 +92,8 @@ def _end(block: list[int], positions: Sequence[float], gap: float) -> float:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    figure.savefig(unfinished, format="png", dpi=150)
-    os.replace(unfinished, path)
+    with whole_file(path) as draft:
+        figure.savefig(draft, format="png", dpi=150)
 
 
 def short(value: float) -> str:

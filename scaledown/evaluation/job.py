@@ -9,10 +9,11 @@ from typing import Any
 
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.needle import memory_of_one
-from scaledown.evaluation.report import RunResults, write_json, write_report
+from scaledown.evaluation.report import RunResults, write_json, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.training import processes
 
@@ -39,6 +40,8 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
                   notes: Sequence[str] = ()) -> dict[str, Any]:
     """Measure ScaleDown again and time every system; write all results; returns ``metrics_report.json``'s content."""
     after = evaluate_system(model, SCALEDOWN, records, config, seed)
+    if processes.rank() == 0:
+        write_json(folder / "after_training_results.json", after.to_dict())
     latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
 
     def count_tokens(text: str) -> int:
@@ -46,9 +49,15 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
 
     cost = model_cost(model, [after, *before.baselines.values()],
                       mean_text_tokens(records, count_tokens, model.config))
-    results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes,
-                         memory_of_one(model, records))
-    return write_report(folder, results) if processes.rank() == 0 else {}
+    results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
+    report = write_numbers(folder, results) if processes.rank() == 0 else {}
+
+    # Only now what is only drawn.
+    figures = Figures(folder)
+    memory = figures.attempt("memory.png", memory_of_one, model, records)
+    if processes.rank() == 0:
+        write_page(figures, report, results, memory)
+    return report
 
 
 def summary(report: Mapping[str, Any], folder: Path) -> str:

@@ -19,12 +19,15 @@ from torch import Tensor
 
 from scaledown.data.records import Record
 from scaledown.evaluation import figure_style as style
+from scaledown.evaluation import shown_text
 from scaledown.evaluation.robustness_sweeps import Case
 from scaledown.models.model import ScaleDownModel
 
 WINDOW_TOKENS = 16
 """Tokens shown to each side of the answer."""
 NUM_NEAREST = 3
+TOKEN_COLUMNS, QUESTION_COLUMNS, ANSWER_COLUMNS = 16, 72, 24
+"""Longest texts of the figures, in characters; what is longer is cut."""
 WAYS = {"asked": "asked about it", "not_asked": "asked about something else"}
 COLOURS = {"asked": style.COLOURS["scaledown"], "not_asked": style.COLOURS["no_documents"]}
 
@@ -152,7 +155,7 @@ def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
     first, last = example["answer_tokens"]
     start, stop = max(0, first - WINDOW_TOKENS), last + WINDOW_TOKENS + 1
     shown = [row[start:stop] for row in example["similarity"]]
-    tokens = [token.strip() or "\N{OPEN BOX}" for token in example["tokens"][start:stop]]
+    tokens = [_token(text) for text in example["tokens"][start:stop]]
     shades = LinearSegmentedColormap.from_list("memory", ["white", style.COLOURS["scaledown"]])
     image = axes.imshow(shown, aspect="auto", cmap=shades, vmin=0, interpolation="nearest")
     axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=9, color=style.INK)
@@ -163,15 +166,23 @@ def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
     axes.set_yticks(range(len(shown)), [str(number + 1) for number in range(len(shown))], fontsize=9)
     axes.set_ylabel("memory embedding", fontsize=9, color=style.QUIET)
     axes.tick_params(length=0)
-    axes.set_title(f"\"{example['query']}\"  (answer: {example['answer']})", loc="left", fontsize=11, color=style.INK)
+    question = shown_text.label(example["query"], QUESTION_COLUMNS)
+    answer = shown_text.label(example["answer"], ANSWER_COLUMNS)
+    axes.set_title(f'"{question}"  (answer: {answer})', loc="left", fontsize=11, color=style.INK)
     near = axes.secondary_yaxis("right")
-    near.set_yticks(range(len(shown)), ["  ".join(repr(each["token"].strip())[1:-1] for each in row)
+    near.set_yticks(range(len(shown)), ["  ".join(_token(each["token"]) for each in row)
                                         for row in example["nearest"]], fontsize=9, color=style.QUIET)
     near.tick_params(length=0)
-    axes.text(1.008, 1.03, "nearest in the vocabulary", transform=axes.transAxes, fontsize=9, color=style.INK)
+    # Below its list: above it a long question would run into it.
+    axes.text(1.008, -0.03, "nearest in the vocabulary", transform=axes.transAxes, va="top", fontsize=9,
+              color=style.INK)
     for spine in [*axes.spines.values(), *near.spines.values()]:
         spine.set_visible(False)
     figure.colorbar(image, ax=axes, fraction=0.015, pad=0.01, label="cosine").outline.set_visible(False)
+
+
+def _token(text: str) -> str:
+    return shown_text.label(text, TOKEN_COLUMNS) or "\N{OPEN BOX}"
 
 
 def _curve(axes: Axes, around: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ recall@k. With no arguments the shipped checkpoint ranks 20 candidates a questio
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.ranking_task import RankingTask
 from scaledown.data.reranking import Reranker, RerankerConfig, score_pairs
 from scaledown.data.retrieval import BM25
-from scaledown.data.trec import Run, write_run
+from scaledown.data.trec import Run, require_ids, write_run
 from scaledown.evaluation.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.report import write_json
@@ -117,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = resolve_device(args.device)
     model = load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
+    if args.run_out:
+        require_ids(itertools.chain(task.queries, *task.candidates.values()))
     print(describe(task, args))
     runs = {"order given": order_given(task), "BM25": bm25(task)}
     if reranker or teacher:
@@ -125,12 +128,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = {name: score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
     print(table(scores))
-    if args.run_out:
-        write_run(args.run_out, runs[SCALEDOWN])
-        print(f"run: {args.run_out}")
     if output_file:
         write_json(output_file, _report(args, device, task, scores))
         print(f"figures: {output_file}")
+    if args.run_out:
+        write_run(args.run_out, runs[SCALEDOWN])
+        print(f"run: {args.run_out}")
     return 0
 
 

@@ -22,8 +22,9 @@ class RankingInput:
 
     data: str | None = setting(
         None, "records (JSON or JSONL), whose documents are ranked, or a BEIR folder [the embedded world]")
-    corpus: str | None = setting(None, "documents: lines of 'id TAB text', or BEIR's JSONL")
-    queries: str | None = setting(None, "queries: lines of 'id TAB text', or BEIR's JSONL")
+    corpus: str | None = setting(
+        None, "documents: lines of 'id TAB text', a TSV or CSV with a heading, or BEIR's JSONL")
+    queries: str | None = setting(None, "queries: lines of 'id TAB text', a TSV or CSV with a heading, or BEIR's JSONL")
     qrels: str | None = setting(
         None, "relevance, TREC or BEIR [qrels/test.tsv of a BEIR folder; of records, the documents that hold a gold "
         "answer]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from scaledown.config import EvaluationConfig, TrainingConfig
+from scaledown.data.whole_files import whole_file
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.latency import Latency
 from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
 from scaledown.evaluation.needle import plot_memory
@@ -38,7 +39,6 @@ class RunResults:
         history: the trainer's ``log_history``.
         run: from :func:`scaledown.evaluation.run_information.run_information`.
         notes: what a reader must know, shown under the heading: where training started, for one.
-        memory: from :func:`scaledown.evaluation.needle.memory_of_one`.
     """
 
     before: SystemResult
@@ -49,7 +49,6 @@ class RunResults:
     history: Sequence[Mapping[str, Any]]
     run: Mapping[str, Any]
     notes: Sequence[str] = ()
-    memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         assert set(self.baselines) == {system.name for system in BASELINES}
@@ -57,18 +56,21 @@ class RunResults:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: under another name first, which then takes its place."""
-    unfinished = path.with_name(path.name + ".tmp")
-    # A lone surrogate in a record cannot be UTF-8; written as its escape it is valid JSON and readable text.
-    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(unfinished, path)
+    """Write a file whole or not at all.
+
+    Raises:
+        ValueError: if the disk cannot take it.
+    """
+    with whole_file(path) as draft:
+        # A lone surrogate in a record cannot be UTF-8; written as its escape it is valid JSON and readable text.
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON whole or not at all.
 
     Raises:
-        ValueError: for NaN and infinities, which are not JSON.
+        ValueError: for NaN and infinities, which are not JSON; if the disk cannot take it.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -115,32 +117,40 @@ def metrics_report(results: RunResults) -> dict[str, Any]:
             "notes": list(results.notes)}
 
 
-def _draw_figures(folder: Path, results: RunResults) -> None:
-    summaries = {name: result.averages for name, result in results.baselines.items()}
-    summaries |= {"before_training": results.before.averages, "scaledown": results.after.averages}
-    plot_before_after(folder / "before_after_comparison.png", {name: summaries[name] for name in BAR_ORDER})
-    plot_training_curves(folder / "training_curves.png", results.history)
-    flops = {name: results.cost[name]["flops"] for name in SPEED_ORDER}
-    plot_speed(folder / "speed_comparison.png", {name: results.latencies[name] for name in SPEED_ORDER}, flops,
-               results.run["device"])
-    if results.memory is not None:
-        plot_memory(folder / "memory.png", results.memory)
-
-
-def write_report(folder: Path | str, results: RunResults) -> dict[str, Any]:
-    """Write everything of the main job but its checkpoint and ``config.json`` into ``folder``.
-
-    Returns:
-        The content of ``metrics_report.json``.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+def write_numbers(folder: Path, results: RunResults) -> dict[str, Any]:
+    """Write every answer and ``metrics_report.json``; returns the content of the latter."""
     report = metrics_report(results)
     write_json(folder / "before_training_results.json", results.before.to_dict())
     write_json(folder / "after_training_results.json", results.after.to_dict())
     write_json(folder / "metrics_report.json", report)
-    _draw_figures(folder, results)
-    page = report_page(report, results.before, results.after, results.baselines["full_text"], results.memory)
-    write_text(folder / "report.md", page)
-    write_text(folder / "report.html", html_page(page, folder))
     return report
+
+
+def write_page(figures: Figures, report: Mapping[str, Any], results: RunResults,
+               memory: Mapping[str, Any] | None = None) -> None:
+    """Draw the figures, and write the page that shows them, as ``report.md`` and as ``report.html``.
+
+    Args:
+        figures: of the folder that gets all of it.
+        report: from :func:`write_numbers`.
+        results: what ``report`` was made of.
+        memory: from :func:`scaledown.evaluation.needle.memory_of_one`.
+    """
+    _draw(figures, results, memory)
+    page = report_page(report, results.before, results.after, results.baselines["full_text"], memory,
+                       figures.left_out)
+    write_text(figures.folder / "report.md", page)
+    write_text(figures.folder / "report.html", html_page(page, figures.folder))
+
+
+def _draw(figures: Figures, results: RunResults, memory: Mapping[str, Any] | None) -> None:
+    summaries = {name: result.averages for name, result in results.baselines.items()}
+    summaries |= {"before_training": results.before.averages, "scaledown": results.after.averages}
+    flops = {name: results.cost[name]["flops"] for name in SPEED_ORDER}
+
+    figures.draw("before_after_comparison.png", plot_before_after, {name: summaries[name] for name in BAR_ORDER})
+    figures.draw("training_curves.png", plot_training_curves, results.history)
+    figures.draw("speed_comparison.png", plot_speed, {name: results.latencies[name] for name in SPEED_ORDER}, flops,
+                 results.run["device"])
+    if memory is not None:
+        figures.draw("memory.png", plot_memory, memory)

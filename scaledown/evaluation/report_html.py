@@ -22,8 +22,9 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 .figure { overflow-x: auto; }
 .figure img { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .9rem; }
+p, li, td { unicode-bidi: plaintext; }
 th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
-th { color: #666; font-weight: 600; }
+th { color: #666; font-weight: 600; overflow-wrap: normal; }
 td:first-child { font-weight: 600; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .75rem; }
 @media (max-width: 48rem) {

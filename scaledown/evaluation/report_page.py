@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.latency import PHASES
 from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.shown_text import one_line, printable
 
 NUM_SAMPLES = 8
 SAMPLE_CHARACTERS = 160
@@ -21,11 +23,14 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&-])")
 
 
 def escape(text: str) -> str:
-    """Text that stands in one table cell as it is: markdown's signs escaped, one line, cut where it is long."""
-    line = " ".join(text.split())
-    if len(line) > SAMPLE_CHARACTERS:
-        line = line[:SAMPLE_CHARACTERS].rstrip() + "…"
-    return _MARKDOWN.sub(r"\\\1", line)
+    """Text that stands in one table cell as it is: markdown's signs escaped, one line."""
+    return _MARKDOWN.sub(r"\\\1", one_line(text))
+
+
+def sample(text: str) -> str:
+    """As :func:`escape`, cut if it is long."""
+    line = one_line(text)
+    return escape(line if len(line) <= SAMPLE_CHARACTERS else line[:SAMPLE_CHARACTERS].rstrip() + "…")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -138,46 +143,61 @@ def _sample_table(before: SystemResult, after: SystemResult, full_text: SystemRe
     """Evenly spaced questions: chosen by place, not by how well they were answered."""
     step = max(1, len(after.questions) // NUM_SAMPLES)
     triples = list(zip(before.questions, after.questions, full_text.questions, strict=True))[::step][:NUM_SAMPLES]
-    rows = [[escape(new.query), escape("; ".join(new.references)),
+    rows = [[sample(new.query), sample("; ".join(new.references)),
              *(_answer(question) for question in (old, new, full))] for old, new, full in triples]
     return table(["question", "accepted answers", "before training", "after training", "full text"], rows)
 
 
 def _answer(question: Any) -> str:
-    return f"{'✓' if question.scores.exact_match else '✗'} {escape(question.prediction) or '(nothing)'}"
+    return f"{'✓' if question.scores.exact_match else '✗'} {sample(question.prediction) or '(nothing)'}"
 
 
 def _run_list(report: Mapping[str, Any]) -> list[str]:
     run = report["run"]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if version)
-    command = " ".join(run["command_line"].split())
+    command = printable(run["command_line"])
+    # A fence that is longer than all in the command is not ended by one of them.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     return [f"- {run['n']} evaluation questions, seed {run['seed']}", f"- {escape(run['device'])}",
-            f"- commit {run['commit'] or 'unknown'}", f"- {versions}", "", "```", command, "```"]
+            f"- commit {run['commit'] or 'unknown'}", f"- {versions}", "", fence, command, fence]
 
 
-def _memory_blocks(memory: Mapping[str, Any] | None) -> list[str]:
-    """One document's memory, as figure and table; nothing where there was none to look at."""
-    if memory is None:
+def _figure(name: str, alternative: str, left_out: Mapping[str, str]) -> str:
+    """A figure's place on the page, or why it is not there."""
+    if name in left_out:
+        return f"The figure {escape(name)} is left out: {escape(left_out[name])}"
+    return f"![{alternative}]({name})"
+
+
+def _memory_blocks(memory: Mapping[str, Any] | None, left_out: Mapping[str, str]) -> list[str]:
+    """One document's memory, as figure and table; nothing if there was none to look at."""
+    if memory is None and "memory.png" not in left_out:
         return []
+    blocks = ["## Inside the memory", _figure("memory.png", "Heat map of one document's memory", left_out)]
+    if memory is None:
+        return blocks
     rows = [[str(number), *(f"{escape(near['token']) or '(space)'} {near['cosine']:.2f}" for near in nearest)]
             for number, nearest in enumerate(memory["nearest"], 1)]
-    return ["## Inside the memory", "![Heat map of one document's memory](memory.png)",
-            f"Question: {escape(memory['query'])} Accepted: {escape(memory['answer'])}. The document is the first one "
-            "that holds its answer word for word, whether it was answered or not.",
+    return [*blocks, f"- Question: {sample(memory['query'])}\n- Accepted: {sample(memory['answer'])}",
+            "The document is the first one that holds its answer word for word, whether it was answered or not.",
             table(["embedding", "nearest word, cosine", "second", "third"], rows)]
 
 
 def report_page(report: Mapping[str, Any], before: SystemResult, after: SystemResult,
-                full_text: SystemResult, memory: Mapping[str, Any] | None = None) -> str:
-    """The page, from the content of ``metrics_report.json``, the answers behind it and one document's memory."""
-    blocks = ["# ScaleDown: before and after training", "\n".join(f"- {note}" for note in report["notes"]),
-              "## Answers", "![The four metrics of every system](before_after_comparison.png)",
+                full_text: SystemResult, memory: Mapping[str, Any] | None = None,
+                left_out: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The page, from the content of ``metrics_report.json``, the answers behind it and one document's memory.
+
+    ``left_out`` says why figures are not there, by their files' names.
+    """
+    blocks = ["# ScaleDown: before and after training", "\n".join(f"- {escape(note)}" for note in report["notes"]),
+              "## Answers", _figure("before_after_comparison.png", "The four metrics of every system", left_out),
               _quality_table(report), _change_table(report), "\n".join(_against_baselines(report)),
               " ".join(_quality_notes(report)), "## Some answers",
               "Evenly spaced over the evaluation questions, not chosen. ✓ is an exact match.",
-              _sample_table(before, after, full_text), *_memory_blocks(memory),
-              "## Speed", "![Time and arithmetic of a query](speed_comparison.png)", _speed_table(report),
-              _speed_notes(report), "## Cost", _cost_table(report), _cost_notes(report),
-              "## Training", "![Losses and learning rates](training_curves.png)",
+              _sample_table(before, after, full_text), *_memory_blocks(memory, left_out),
+              "## Speed", _figure("speed_comparison.png", "Time and arithmetic of a query", left_out),
+              _speed_table(report), _speed_notes(report), "## Cost", _cost_table(report), _cost_notes(report),
+              "## Training", _figure("training_curves.png", "Losses and learning rates", left_out),
               "## Run", "\n".join(_run_list(report))]
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -22,13 +22,14 @@ from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
+from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.needle import look_into_memory, plot_needle
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.robustness_figure import plot_robustness
 from scaledown.evaluation.robustness_sweeps import Case, Setting, cases, settings
 from scaledown.evaluation.run_information import run_information
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import processes, run_folder
+from scaledown.training import inputs, processes, run_folder
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
@@ -50,14 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_cases(args: argparse.Namespace) -> list[Case]:
-    """The questions that are asked at every point, with their documents."""
+def load_records(args: argparse.Namespace) -> Sequence[Record]:
+    """The records that the questions asked at every point are taken from."""
     if args.eval_data is None:
-        records: Sequence[Record] = list(synthetic_records(args.eval_examples + args.eval_examples // 4 + 20,
-                                                           args.seed, split="eval", difficulty=EMBEDDED_WORLD))
-    else:
-        records = read_records(args.eval_data)
-    return cases(records, args.eval_examples, args.seed)
+        return list(synthetic_records(args.eval_examples + args.eval_examples // 4 + 20, args.seed, split="eval",
+                                      difficulty=EMBEDDED_WORLD))
+    return read_records(args.eval_data)
 
 
 def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationConfig, seed: int, path: Path) -> Rows:
@@ -74,10 +73,36 @@ def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationCo
     return rows
 
 
+def draw(folder: Path, model: ScaleDownModel, asked: Sequence[Case], rows: Rows) -> list[str]:
+    """Draw the sweeps, look into the memory and draw that; returns the names of all files of the run."""
+    figures, files = Figures(folder), [RESULTS_FILE]
+    if processes.rank() == 0:
+        figures.draw("robustness.png", plot_robustness, rows)
+    found = figures.attempt("needle.png", look_into_memory, model, asked)
+    if found is not None and processes.rank() == 0:
+        write_json(folder / NEEDLE_FILE, found)
+        files.append(NEEDLE_FILE)
+        figures.draw("needle.png", plot_needle, found)
+    return [*figures.drawn, *files]
+
+
 def table(rows: Rows) -> str:
     """Exact match at every point, for the terminal."""
     return "\n".join(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
                      f"[{row['exact_match_ci95'][0]:.3f}, {row['exact_match_ci95'][1]:.3f}]" for row in rows)
+
+
+def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: EvaluationConfig, args: argparse.Namespace,
+                folder: Path) -> None:
+    """Measure every point, look into the memory, and say where the figures are."""
+    def count_tokens(text: str) -> int:
+        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
+    print(f"{args.checkpoint} on {model.device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
+    rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
+    written = draw(folder, model, asked, rows)
+    print(f"{table(rows)}\n\n{folder}: {', '.join(written)}")
 
 
 @cli.command
@@ -85,27 +110,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, draw, and say where the figures are."""
     args = build_parser().parse_args(argv)
     config, device, folder = cli.config_from(args, EvaluationConfig), resolve_device(args.device), Path(args.output_dir)
-    asked = load_cases(args)
+    records = load_records(args)
+    asked = cases(records, args.eval_examples, args.seed)
     if device.type == "cpu":
         keep_freed_memory()
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=dtype_for(device))
     information = run_information(args.seed, device, sys.argv, vars(args))
-    run_folder.claim(folder, information, args.overwrite, args.resume)
-    if args.overwrite:
-        (folder / RESULTS_FILE).unlink(missing_ok=True)
-
-    def count_tokens(text: str) -> int:
-        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
-
-    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
-    print(f"{args.checkpoint} on {device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
-    rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
-    found = look_into_memory(model, asked)
-    if processes.rank() == 0:
-        write_json(folder / NEEDLE_FILE, found)
-        plot_robustness(folder / "robustness.png", rows)
-        plot_needle(folder / "needle.png", found)
-    print(f"{table(rows)}\n\n{folder}: robustness.png, needle.png, {RESULTS_FILE}, {NEEDLE_FILE}")
+    information[run_folder.INPUTS] = (inputs.of_run(model.config)
+                                      | inputs.of_checkpoint("--checkpoint", args.checkpoint)
+                                      | inputs.of_records("--eval_data", args.eval_data, records))
+    with run_folder.claimed(folder, information, args.overwrite, args.resume):
+        if args.overwrite:
+            (folder / RESULTS_FILE).unlink(missing_ok=True)
+        measure_all(model, asked, config, args, folder)
     return 0
 
 

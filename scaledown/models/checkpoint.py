@@ -5,6 +5,9 @@
     generator.safetensors    LoRA and the separator row
     tokenizer/               the generator's tokenizer and chat template
     compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
+    generator_files.json     what the base's files held, for it fits no other one
+    training.json            steps and scores that it has learnt from
+    README.md                the model card
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, ScaleDownConfig
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
 from scaledown.hub import locate
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.loading import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
@@ -58,16 +61,13 @@ def find(name: str, revision: str | None = None) -> Path:
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision))
 
 
-def save(folder: Path | str, config: ScaleDownConfig, compressor: Compressor, generator: nn.Module,
-         processor: Processor) -> None:
-    """Write a checkpoint; an existing one is replaced whole."""
-    with whole_folder(Path(folder)) as draft:
-        save_weights(compressor, draft / COMPRESSOR_FILE)
-        save_weights(generator, draft / GENERATOR_FILE)
-        processor.save(draft / TOKENIZER_FOLDER, draft / COMPRESSOR_FOLDER)
-        if compressor.model_config is not None:
-            compressor.model_config.save_pretrained(draft / COMPRESSOR_FOLDER)
-        config.save(draft)
+def save(folder: Path, compressor: Compressor, generator: nn.Module, processor: Processor) -> None:
+    """Write the weights and tokenizers of a checkpoint."""
+    save_weights(compressor, folder / COMPRESSOR_FILE)
+    save_weights(generator, folder / GENERATOR_FILE)
+    processor.save(folder / TOKENIZER_FOLDER, folder / COMPRESSOR_FOLDER)
+    if compressor.model_config is not None:
+        compressor.model_config.save_pretrained(folder / COMPRESSOR_FOLDER)
 
 
 def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:

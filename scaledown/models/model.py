@@ -9,6 +9,7 @@ This file is the table of contents: each method says what it does and where that
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import answering, checkpoint, decoder, fixed_shapes, loading, losses, parameters
+from scaledown.models import (
+    answering,
+    checkpoint,
+    decoder,
+    fixed_shapes,
+    generator_files,
+    loading,
+    losses,
+    model_card,
+    parameters,
+)
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.compressors.build import build_compressor, resolve
 from scaledown.models.compressors.causal import CausalCompressor
@@ -33,11 +44,13 @@ from scaledown.models.losses import Losses
 from scaledown.models.memory import Memory
 from scaledown.models.merging import merged
 from scaledown.models.processor import Processor
+from scaledown.models.progress import Progress
 from scaledown.models.selection import Answer, Keep, by_score
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
 
+logger = logging.getLogger(__name__)
 
 class ScaleDownModel(nn.Module):
     """Compresses documents with their question, and answers from what is left of them.
@@ -55,6 +68,8 @@ class ScaleDownModel(nn.Module):
         compressor: documents to memory.
         generator: prompts with memory to answers.
         stop_ids: every token that ends an answer.
+        generator_files: what the files of the generator's base held when they were read; None if they are not known.
+        progress: how far it was trained; the trainer counts.
 
     Raises:
         ValueError: for a generator or compressor that cannot be found, read or used.
@@ -69,7 +84,8 @@ class ScaleDownModel(nn.Module):
         self._one_at_a_time = threading.RLock()
         quantised = loading.quantisation(config, self.dtype, torch.device(device or "cpu"))
         base = loading.load_base(config, self.dtype)
-        self.config = resolve(config, base.config.num_hidden_layers)
+        self.generator_files, self.progress = generator_files.read(config), Progress()
+        self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         if quantised is not None:
             # Only now: what the compressor copies and trains must be whole.
@@ -95,11 +111,18 @@ class ScaleDownModel(nn.Module):
         alone. Both are of the embedded generator, which knows its own made-up world and little else.
 
         Raises:
-            ValueError: if it does not exist, or a file is missing, damaged or of another model.
+            ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is missing
+                or another one than it was trained on.
         """
         folder = checkpoint.find(str(name), revision)
-        model = cls(ScaleDownConfig.load(folder), device, dtype, folder)
+        config = ScaleDownConfig.load(folder)
+        generator_files.check_place(folder, config)
+        # Before anything large is read, if the generator is on this disk already; load_trained checks in any case.
+        generator_files.check(folder, config, generator_files.read(config))
+        model = cls(config, device, dtype, folder)
         model.load_trained(folder)
+        if config.enable_reranking and (warning := model.progress.warning()):
+            logger.warning("%s: %s", folder, warning)
         return model
 
     @property
@@ -272,8 +295,9 @@ class ScaleDownModel(nn.Module):
             folder: also write it there with its tokenizer, as transformers, vLLM and others load it.
 
         Raises:
-            ValueError: if the base cannot be read any more, or the disk cannot take the weights.
+            ValueError: if the base cannot be read any more or has changed, or the disk cannot take the weights.
         """
+        generator_files.check_unchanged(self.config, self.generator_files)
         return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
 
     # Training
@@ -309,6 +333,7 @@ class ScaleDownModel(nn.Module):
     def enable_reranking(self) -> None:
         """Let a model that was trained without it learn to score documents too: its reranking head is new."""
         self.compressor.add_reranking()
+        self.progress = self.progress.with_new_head()
         self._change(enable_reranking=True)
 
     def train_for(self, numbers: Sequence[int]) -> None:
@@ -323,22 +348,32 @@ class ScaleDownModel(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (see :mod:`scaledown.models.checkpoint`); an existing one is replaced whole."""
-        checkpoint.save(folder, self.config, self.compressor, self.generator, self.processor)
+        with checkpoint.whole_folder(Path(folder)) as draft:
+            checkpoint.save(draft, self.compressor, self.generator, self.processor)
+            generator_files.save(self.generator_files, draft)
+            self.progress.save(draft)
+            model_card.save(self.config, self.progress, sum(map(Tensor.numel, parameters.trained(self).values())), draft)
+            self.config.save(draft)
 
     def load_trained(self, folder: Path) -> None:
         """Take what was trained from a checkpoint of the same model.
 
         Raises:
-            ValueError: if a file is missing, damaged or of another model.
+            ValueError: if a file is missing, damaged, of another model or of another generator.
         """
+        generator_files.check(folder, self.config, self.generator_files)
+        progress = Progress.load(folder)
         checkpoint.load(folder, self.compressor, self.generator)
+        self.progress = progress
 
     def push_to_hub(self, repo_id: str) -> None:
-        """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be."""
+        """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be; a model card that it has stays."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "checkpoint")
             HfApi().create_repo(repo_id, exist_ok=True)
-            HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint")
+            # A card that is there already may have been written by hand.
+            left_out = [model_card.FILE] if HfApi().file_exists(repo_id, model_card.FILE) else None
+            HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint", ignore_patterns=left_out)
 
     @contextmanager
     def inference(self) -> Iterator[None]:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from scaledown.config import DEVICES, DTYPES
+from scaledown.precision import dtype_for
 
-BFLOAT16_CAPABILITY = (8, 0)
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _COMPILERS = {"neuron": "neuron"}
@@ -46,15 +46,6 @@ def resolve_device(name: str = "auto") -> torch.device:
     if kind not in found:
         raise ValueError(f"--device {name}: {missing[kind]}. Found here: {', '.join(found)}")
     return torch.device(kind)
-
-
-def dtype_for(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where ``device`` computes in it (CUDA from Ampere on, Trainium), else float32."""
-    if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
-    else:
-        fast = device.type == "neuron"
-    return torch.bfloat16 if fast else torch.float32
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

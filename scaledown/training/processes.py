@@ -69,6 +69,13 @@ def say(text: str) -> None:
         print(text)
 
 
+def warn(*notes: str | None) -> None:
+    """Print what a user should know before trusting a result, once for all processes; None is nothing to know."""
+    for note in notes:
+        if note:
+            say(f"warning: {note}")
+
+
 def once(do: Callable[[], None]) -> None:
     """Let process 0 do what is done once, while the others wait for it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,22 +36,27 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
         seed: of every new weight.
         init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left. Without a
             reranking head it gets a new one where ``config`` asks for it; one that is there stays. Numbers of memory
-            tokens that ``config`` asks to train replace those that it was trained for.
+            tokens that ``config`` asks to train replace those that it was trained for. Its ``keep_threshold`` goes: it
+            was found for scores that training will change.
         dtype: a value of ``--dtype``.
 
     Raises:
-        ValueError: for a device or model that is not there, or a checkpoint of another model.
+        ValueError: for a device or model that is not there, a checkpoint of another model, or a ``keep_threshold``
+            without a reranking head.
     """
     place = resolve_device(device) if isinstance(device, str) else device
     set_seed(seed)
     if place.type == "cpu":
         keep_freed_memory()
     if init_compressor is None:
+        _check_threshold(config, config.enable_reranking)
         return ScaleDownModel(config, device=place, dtype=resolve_dtype(dtype, place))
     model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=resolve_dtype(dtype, place))
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)
+    _check_threshold(config, model.config.enable_reranking)
+    _replace_threshold(model, config.keep_threshold, init_compressor)
     if config.train_memory_tokens is not None:
         model.train_for(config.train_memory_tokens)
     return model
@@ -70,13 +76,17 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
-    # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
-    with interrupt if trainer.args.world_size == 1 else nullcontext():
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    try:
+        # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
+        with interrupt if trainer.args.world_size == 1 else nullcontext():
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    finally:
+        trainer.close_logs()
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt
     sharding.gather(trainer.model)
+    trainer.note_progress()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / FINAL)
     processes.wait()
@@ -116,6 +126,21 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
                 in zip(MEANS, totals, divisors, strict=True) if divisor}
 
     return measure
+
+
+def _check_threshold(config: ScaleDownConfig, has_head: bool) -> None:
+    if config.keep_threshold is not None and not has_head:
+        raise ValueError(f"--keep_threshold {config.keep_threshold} is a score, and this model gives none: train it "
+                         "with --enable_reranking")
+
+
+def _replace_threshold(model: ScaleDownModel, threshold: float | None, name: str) -> None:
+    """Let ``model`` have the threshold that was asked for, if any."""
+    found = model.config.keep_threshold
+    if found not in (None, threshold):
+        processes.say(f"the keep_threshold of {name}, {found:.3f}, is left out: training changes the scores; find it "
+                      "again with python -m scaledown.evaluation.calibration")
+    model.config = model.processor.config = dataclasses.replace(model.config, keep_threshold=threshold)
 
 
 def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:

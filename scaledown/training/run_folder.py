@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from scaledown.training import checkpoints, processes
+from scaledown.training import checkpoints, inputs, processes
 
 RUN_FILE = "config.json"
 SETTINGS = "settings"
+INPUTS = "inputs"
 LOCK_FILE = ".lock"
-_LOCKS: dict[Path, FileLock] = {}
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
@@ -25,28 +26,35 @@ NOT_PART_OF_THE_RUN = {"resume", "overwrite", "output_dir", "device", "logging_s
 """Settings that may differ when a run goes on: they change no result beyond rounding."""
 
 
-def claim(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False, resume: bool = False) -> Path | None:
-    """Take ``folder`` for a run and write ``config.json`` into it; of several processes one does, and all wait for it.
+@contextmanager
+def claimed(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False,
+            resume: bool = False) -> Iterator[Path | None]:
+    """Take ``folder`` for a run while it lasts, and write ``config.json`` into it.
+
+    Of several processes one does, and all wait for it.
 
     Args:
         folder: made if need be.
-        run: what ``config.json`` shall say; ``run["settings"]`` holds every setting by name.
+        run: what ``config.json`` shall say; ``run["settings"]`` holds every setting by name, ``run["inputs"]`` what
+            the run reads (:mod:`scaledown.training.inputs`).
         overwrite: remove what another run left there.
         resume: go on with the run that is there.
 
-    Returns:
+    Yields:
         The last whole checkpoint to go on from, or None for a run that starts anew.
 
     Raises:
         ValueError: where another run is there and neither flag was given, or both were; where there is nothing to
-            resume, or the run to resume had other settings; where the folder cannot be made, or a run is at work in it.
+            resume, or the run to resume had other settings or inputs; where the folder cannot be made, or a run is at
+            work in it.
     """
     folder = Path(folder)
-    processes.once(lambda: _claim(folder, run, overwrite, resume))
-    return checkpoints.last(folder) if resume else None
+    with ExitStack() as held:
+        processes.once(lambda: _claim(folder, run, overwrite, resume, held))
+        yield checkpoints.last(folder) if resume else None
 
 
-def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool) -> None:
+def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, held: ExitStack) -> None:
     if resume and overwrite:
         raise ValueError("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
     if folder.exists() and not folder.is_dir():
@@ -59,7 +67,7 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool) 
         _check_same(folder, run)
     else:
         make(folder)
-    _lock(folder)
+    held.enter_context(_lock(folder))
     if resume:
         return
     if overwrite and is_taken:
@@ -69,11 +77,10 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool) 
     os.replace(draft, folder / RUN_FILE)
 
 
-def _lock(folder: Path) -> None:
-    """Hold ``folder`` until this process ends, however it ends."""
-    lock = _LOCKS.setdefault(folder.resolve(), FileLock(folder / LOCK_FILE))
+def _lock(folder: Path) -> AcquireReturnProxy:
+    """Hold ``folder`` until what is returned is left, or this process ends, however it ends."""
     try:
-        lock.acquire(timeout=0)
+        return FileLock(folder / LOCK_FILE).acquire(timeout=0)
     except Timeout:
         raise ValueError(f"--output_dir {folder}: another run is at work in it; wait for its end, or give another "
                          "folder") from None
@@ -116,14 +123,20 @@ def remove_run(folder: Path) -> None:
 def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
     path = folder / RUN_FILE
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))[SETTINGS]
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        settings, read = earlier[SETTINGS], earlier.get(INPUTS)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"--resume: no run in {folder} (it has no {RUN_FILE})") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
         raise ValueError(f"--resume: {path} is damaged; start again with --overwrite") from None
     now = json.loads(json.dumps(run[SETTINGS]))
-    differing = [f"--{name} was {earlier.get(name)!r}, is {now.get(name)!r}"
-                 for name in sorted(set(earlier) | set(now) - NOT_PART_OF_THE_RUN)
-                 if name not in NOT_PART_OF_THE_RUN and earlier.get(name) != now.get(name)]
-    if differing:
-        raise ValueError(f"--resume: the run in {folder} had other settings: {'; '.join(differing)}")
+    differing = [f"--{name} was {settings.get(name)!r}, is {now.get(name)!r}"
+                 for name in sorted(set(settings) | set(now) - NOT_PART_OF_THE_RUN)
+                 if name not in NOT_PART_OF_THE_RUN and settings.get(name) != now.get(name)]
+    # A run of an older version did not write down what it read.
+    changed = inputs.differences(read, run[INPUTS]) if read is not None and INPUTS in run else []
+    others = [f"other {what}: {'; '.join(faults)}" for what, faults in (("settings", differing), ("inputs", changed))
+              if faults]
+    if others:
+        raise ValueError(f"--resume: the run in {folder} had {'. It had '.join(others)}. Go on with what it had, or "
+                         "start anew in another --output_dir")

@@ -13,6 +13,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
@@ -61,6 +62,7 @@ class ScaleDownTrainer(Trainer):
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, RunningMean(), in_order
         self.losses, self._step_ids = guards.LossGuard(), []
+        self._num_steps, self._num_scores = 0, torch.zeros((), dtype=torch.long)
         model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
         model.readout_loss_weight = config.readout_loss_weight
         if config.gradient_checkpointing:
@@ -136,7 +138,8 @@ class ScaleDownTrainer(Trainer):
         Gradients are averaged over the processes, hence their number; they meet in the last part alone.
         """
         own = torch.stack([counts(part) for part in parts]).to(self.args.device, torch.float32)
-        shares = own * processes.count() / processes.summed(own.sum(0)).clamp(min=1)
+        total = processes.summed(own.sum(0))
+        shares = own * processes.count() / total.clamp(min=1)
         losses = []
         for part, share in zip(parts, shares, strict=True):
             is_last = len(losses) == len(parts) - 1
@@ -145,6 +148,7 @@ class ScaleDownTrainer(Trainer):
         padding_shares = [self.scaledown.padding_share(part).to(self.args.device) for part in parts]
         self.parts.add(padding_share=torch.stack(padding_shares).mean())
         self.parts.end_step()
+        self._num_steps, self._num_scores = self._num_steps + 1, self._num_scores.to(total.device) + total[1].long()
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
@@ -217,9 +221,22 @@ class ScaleDownTrainer(Trainer):
             self.losses.check()
         return norm
 
+    def close_logs(self) -> None:
+        """Close what a training that failed has left open: one that came to its end has closed it by itself."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.on_train_end(self.args, self.state, self.control)
+
+    def note_progress(self) -> None:
+        """Tell the model what it has learnt from since the last call, for its checkpoint to say so."""
+        num_scores = int(self._num_scores) if self.config.reranking_loss_weight else 0
+        self.scaledown.progress = self.scaledown.progress.after(self._num_steps, num_scores)
+        self._num_steps, self._num_scores = 0, torch.zeros_like(self._num_scores)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer does it, but written aside: a checkpoint that has its name is whole."""
         self.losses.check()
+        self.note_progress()
         folder = Path(self.args.output_dir)
         if self.args.should_save:
             shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)

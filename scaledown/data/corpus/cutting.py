@@ -87,18 +87,35 @@ def cut_pages(pages: Iterable[Page], cutter: Cutter) -> Iterator[list[Row]]:
 
 
 def report_of(folder: Path, corpus: Corpus) -> dict[str, Any]:
-    """What was read in all parts: lines, and those that were no page, the first of them in words."""
-    report: dict[str, Any] = {"lines": 0, "faults": 0, "first_faults": []}
+    """Return what was read in all parts: lines, those that were no page, the first of them in words, and blank pages.
+
+    Raises:
+        ValueError: if what was noted of a part is damaged.
+    """
+    report: dict[str, Any] = {"parts": len(corpus.parts), "lines": 0, "blank": 0, "faults": 0, "first_faults": []}
     places: dict[str, int] = {}
     for number, part in enumerate(corpus.parts):
-        notes = PartNotes(**json.loads(part_path(folder, number).with_suffix(".json").read_text(encoding="utf-8")))
+        notes = _notes(part_path(folder, number).with_suffix(".json"))
         before = places.get(part.place, 0)
         report["first_faults"] += [f"{part.place}: line {before + line}: {reason}" for line, reason in notes.faults]
         places[part.place] = before + notes.num_lines
         report["lines"] += notes.num_lines
         report["faults"] += notes.num_faults
+        report["blank"] += notes.num_blank
     del report["first_faults"][SHOWN_FAULTS:]
     return report
+
+
+def damaged(path: Path, fault: object) -> ValueError:
+    """Return what tells that a file of passages is damaged, and what to do: the others go by its numbers."""
+    return ValueError(f"{path}: damaged ({fault}); delete the folder {path.parent}, and run the same command again")
+
+
+def _notes(path: Path) -> PartNotes:
+    try:
+        return PartNotes(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as fault:
+        raise damaged(path, fault) from None
 
 
 def _write_part(part: Part, cutter: Cutter, path: Path) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scaledown.data.values import is_text, shown
+
 ID_NAMES = ("id", "_id", "docid", "doc_id", "wikipedia_id")
 TEXT_NAMES = ("text", "contents")
 TITLE_NAMES = ("title", "wikipedia_title")
 EXPECTED = "an object with id (or _id), text and, if it has one, title"
 SECTION = "Section::::"
 _BULLET = re.compile(r"BULLET::::\s*(?:[-*#:]+\s+|\d+\.\s+)?")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,23 @@ def page_of(values: Any) -> Page:
     if not isinstance(values, Mapping):
         raise ValueError(f"expected {EXPECTED}")
     id, text, title = (_first(values, names) for names in (ID_NAMES, TEXT_NAMES, TITLE_NAMES))
-    if isinstance(id, bool) or not isinstance(id, int | str) or not str(id).strip():
-        raise ValueError(f"it has no id; expected {EXPECTED}")
     if isinstance(text, list) and all(isinstance(line, str) for line in text):
         text = kilt_text(text)
-    if not isinstance(text, str):
-        raise ValueError(f"it has no text; expected {EXPECTED}")
-    page = Page(str(id), title if isinstance(title, str) else "", text)
-    if any(_LONE_SURROGATE.search(part) for part in (page.id, page.title, page.text)):
-        raise ValueError("it holds half a surrogate pair, which is no character")
+    page = Page(_as_text(id), "" if title is None else _as_text(title), text)
+    faults = []
+    for name, value in (("id", page.id), ("title", page.title), ("text", page.text)):
+        if value is None or name == "id" and not str(value).strip():
+            faults.append(f"it has no {name}")
+        elif not is_text(value):
+            faults.append(f"its {name} is {shown(value)}")
+    if faults:
+        raise ValueError(f"{'; '.join(faults)}; expected {EXPECTED}")
     return page
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number, which an id or a title may be, as text; whatever else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def kilt_text(lines: list[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute
 
-from scaledown.data.corpus.cutting import SCHEMA
+from scaledown.data.corpus.cutting import SCHEMA, damaged, part_path
 
 DOCUMENTS_AT_ONCE = 4_096
 
@@ -16,17 +16,26 @@ DOCUMENTS_AT_ONCE = 4_096
 class PassageStore:
     """The passages in ``folder``, numbered from 0 in the order of their parts.
 
+    Args:
+        folder: where they were cut into.
+        num_parts: how many parts that makes; None takes those that are there.
+
     Raises:
-        ValueError: where a file is damaged.
+        ValueError: if a file is damaged or missing: the passages behind it would have other numbers.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_parts: int | None = None) -> None:
         tables = [SCHEMA.empty_table()]
-        for path in sorted(folder.glob("part-*.arrow")):
+        num_parts = len(list(folder.glob("part-*.arrow"))) if num_parts is None else num_parts
+        for number in range(num_parts):
+            path = part_path(folder, number)
             try:
-                tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
-            except pa.ArrowInvalid as fault:
-                raise ValueError(f"{path}: damaged ({fault}); delete it, and run the same command again") from None
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            except (OSError, pa.ArrowInvalid) as fault:
+                raise damaged(path, fault) from None
+            if table.schema != SCHEMA:
+                raise damaged(path, "other columns")
+            tables.append(table)
         self._table = pa.concat_tables(tables)
         self._documents, self._ids, self._titles, self._num_tokens = (
             self._table.column(name) for name in ("document", "id", "title", "num_tokens"))

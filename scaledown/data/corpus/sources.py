@@ -28,12 +28,13 @@ WHAT_WORKS = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --
 
 @dataclass
 class PartNotes:
-    """What reading a part found beside its pages: how far it is, and which lines were no page (its number, why)."""
+    """What reading a part found: how far it is, which lines were no page (the number, why), and blank pages."""
 
     num_lines: int = 0
     size: int = 0
     num_faults: int = 0
     faults: list[tuple[int, str]] = field(default_factory=list)
+    num_blank: int = 0
 
     def read(self, size: int = 1) -> None:
         """Count a line (a file, a row) of so much size, in the corpus's unit."""
@@ -45,6 +46,11 @@ class PartNotes:
         self.num_faults += 1
         if len(self.faults) < SHOWN_FAULTS:
             self.faults.append((self.num_lines, reason))
+
+    def page(self, page: Page) -> Page:
+        """Count a page that has no text, and so no passage."""
+        self.num_blank += not page.text.strip()
+        return page
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def _counted(pages: Sequence[Page]) -> Callable[[PartNotes], Iterator[Page]]:
     def read(notes: PartNotes) -> Iterator[Page]:
         for page in pages:
             notes.read()
-            yield page
+            yield notes.page(page)
 
     return read
 
@@ -165,7 +171,7 @@ def _line_part(file: Path, start: int, end: int) -> Part:
             while lines.tell() < end and (line := lines.readline()):
                 notes.read(len(line))
                 if page := _page_of_line(line, notes):
-                    yield page
+                    yield notes.page(page)
 
     return Part(str(file), end - start, read)
 
@@ -194,10 +200,12 @@ def _of_texts(folder: Path, files: Sequence[Path]) -> Corpus:
                 notes.read()
                 try:
                     text = file.read_text(encoding="utf-8-sig")
-                except (OSError, UnicodeDecodeError) as fault:
+                    name = file.relative_to(root).with_suffix("").as_posix()
+                    page = page_of({"id": name, "title": file.stem, "text": text})
+                except (OSError, ValueError) as fault:
                     notes.fault(f"{file}: cannot be read ({fault})")
                 else:
-                    yield Page(file.relative_to(root).with_suffix("").as_posix(), file.stem, text)
+                    yield notes.page(page)
 
         return read
 
@@ -235,7 +243,7 @@ def _of_rows(description: str, rows: Any, max_pages: int | None, fingerprint: st
                 except ValueError as fault:
                     notes.fault(str(fault))
                 else:
-                    yield page
+                    yield notes.page(page)
 
         return read
 

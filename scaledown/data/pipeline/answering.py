@@ -15,12 +15,14 @@ from scaledown.data.pipeline.found import Found, Questions
 from scaledown.data.queries import Query
 from scaledown.data.records import Record
 from scaledown.data.teacher import TeacherConfig, load_teacher
+from scaledown.data.values import HALF_A_PAIR, is_text
 from scaledown.data.work_folder import Stage
 
 TEACHER_CHUNK = 512
 """Queries that the teacher is given at a time; each answer is kept as it comes."""
 NO_PASSAGE = "no passage was found for them"
 NO_ANSWER = "the teacher had nothing to say"
+NO_TEXT = f"the teacher's answer holds {HALF_A_PAIR}"
 
 
 def ask_teacher(context: Context, queries: Sequence[Query], found: Found) -> AppendLog:
@@ -64,6 +66,9 @@ def records(queries: Sequence[Query], found: Found, answers: AppendLog, left_out
         tokens.update(read=read, said=said)
         if not answer:
             left_out[NO_ANSWER] += 1
+            continue
+        if not is_text(answer):
+            left_out[NO_TEXT] += 1
             continue
         yield Record(
             id=query.id, query=query.text, answer=answer, answers=query.answers, reranking_scores=chosen.scores,

@@ -10,6 +10,7 @@ from scaledown import hub
 from scaledown.data import reranking
 from scaledown.data.corpus import sources
 from scaledown.data.pipeline.config import PipelineConfig
+from scaledown.data.records import eval_path
 from scaledown.data.retrieval import encoders
 
 TEACHER_WORKS = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
@@ -34,6 +35,8 @@ def check_needs(config: PipelineConfig) -> None:
 def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
     if config.queries.queries_file is not None:
         yield partial(_require_file, "--queries_file", config.queries.queries_file)
+    if config.reaches("records") and not config.records.eval_share:
+        yield partial(require_no_half, Path(config.records.output_file))
     if not config.reaches("passages"):
         return
     if (corpus := config.corpus.corpus_path) is not None:
@@ -49,6 +52,17 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
                       what_works=reranking.WHAT_WORKS)
     if config.reaches("teacher") and teacher.teacher_url is None:
         yield partial(hub.locate, teacher.teacher_model, teacher.teacher_revision, what_works=TEACHER_WORKS)
+
+
+def require_no_half(output_file: Path) -> None:
+    """Find out whether records without an evaluation half would lie beside that of other records.
+
+    Raises:
+        ValueError: if they would: whoever trained on the records would evaluate with questions that may be in them.
+    """
+    if (path := eval_path(output_file)).exists():
+        raise ValueError(f"{path}: would be taken for the evaluation half of {output_file}, which gets none this time; "
+                         "move it away, give another --output_file, or a larger --eval_share")
 
 
 def _require_file(flag: str, path: str) -> None:

@@ -8,14 +8,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from scaledown.data import fingerprints, synthetic_corpus
+from scaledown.data import fingerprints, query_rows, synthetic_corpus
 from scaledown.data.corpus import cutting, sources
 from scaledown.data.corpus.passage_store import PassageStore
 from scaledown.data.passages import token_counter
 from scaledown.data.pipeline.config import PipelineConfig
 from scaledown.data.pipeline.context import Context
 from scaledown.data.queries import Query, ReadQueries, chosen_queries, read_ms_marco, read_queries_file
-from scaledown.data.retrieval import encoders, indexing
+from scaledown.data.retrieval import bm25, encoders, indexing
 from scaledown.data.whole_files import WHAT_TO_DO, whole_file
 from scaledown.data.work_folder import Stage
 
@@ -32,7 +32,7 @@ def prepare_queries(context: Context) -> list[Query]:
     config = context.config.queries
     settings = {"max_queries": config.max_queries, "seed": config.seed}
     if config.queries_file is not None:
-        settings["queries_file"] = fingerprints.of_files([Path(config.queries_file)])
+        settings |= {"queries_file": fingerprints.of_files([Path(config.queries_file)]), "reading": query_rows.READING}
     elif config.num_synthetic_queries is not None:
         settings["num_synthetic_queries"] = config.num_synthetic_queries
     else:
@@ -51,14 +51,22 @@ def prepare_queries(context: Context) -> list[Query]:
             else:
                 report = {}
         context.work.finish(stage, report)
-    with path.open(encoding="utf-8") as lines:
-        queries = [Query(**values | {"answers": tuple(values["answers"])}) for values in map(json.loads, lines)]
+    queries = _kept_queries(path)
     report = context.work.report(stage)
     context.say(f"queries: {len(queries):,}, {sum(bool(query.answers) for query in queries):,} with gold answers"
                 + "".join(f"; {count:,} left out: {reason}" for reason, count in report.get("left_out", {}).items()))
     for example in report.get("examples", [])[:SHOWN_EXAMPLES]:
         context.say(f"  left out: {example}")
     return queries
+
+
+def _kept_queries(path: Path) -> list[Query]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return [Query(**values | {"answers": tuple(values["answers"])}) for values in map(json.loads, lines)]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ValueError(f"{path}: damaged ({fault}); delete the folder {path.parent}, and run the same command "
+                         "again") from None
 
 
 def _read_queries(context: Context) -> ReadQueries:
@@ -110,9 +118,12 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
             context.processes.wait()
             report = cutting.report_of(stage.folder, corpus)
         context.work.finish(stage, report)
-    report, store = context.work.report(stage), PassageStore(stage.folder)
+    report = context.work.report(stage)
+    # Work folders of older versions have reports without these two.
+    store, num_blank = PassageStore(stage.folder, report.get("parts")), report.get("blank", 0)
     context.say(f"passages: {len(store):,} of {report['lines']:,} pages, "
-                f"{store.total_tokens() / max(1, len(store)):.0f} tokens on average")
+                f"{store.total_tokens() / max(1, len(store)):.0f} tokens on average"
+                + f"; {num_blank:,} pages hold no text" * bool(num_blank))
     if report["faults"]:
         _tell_faults(report, config.strict, context.say)
     if not len(store):
@@ -130,6 +141,8 @@ def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage
     settings = {"retriever": config.retriever, "faiss_index": config.faiss_index, "index_url": config.index_url,
                 "model": config.model and fingerprints.of_model(config.model, config.retriever_revision,
                                                                 encoders.WHAT_WORKS)}
+    if config.retriever == "bm25":
+        settings["words"] = bm25.WORDS
     stage = context.stage("index", settings, [passages])
     if not context.work.is_finished(stage):
         context.say(f"index: {len(store):,} passages for {config.retriever} into {config.index_url or stage.folder}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scaledown.data.append_log import AppendLog
@@ -15,10 +15,12 @@ from scaledown.data.pipeline.config import MOST_EVAL_QUERIES
 from scaledown.data.pipeline.context import Context
 from scaledown.data.pipeline.finding import rerank, retrieval_key, retrieve
 from scaledown.data.pipeline.found import Documents, Found
+from scaledown.data.pipeline.preflight import require_no_half
 from scaledown.data.pipeline.preparing import build_index, cut_passages, prepare_queries
 from scaledown.data.pipeline.summary import Lengths, tell_recall, tell_times
 from scaledown.data.queries import Query
-from scaledown.data.records import eval_path, write_records
+from scaledown.data.records import Record, eval_path, write_records_together
+from scaledown.data.same_question import question_key
 
 
 def run(context: Context) -> None:
@@ -59,30 +61,52 @@ def _find(context: Context, queries: Sequence[Query]) -> Found | None:
 
 
 def _write(context: Context, queries: Sequence[Query], found: Found, answers: AppendLog) -> None:
-    config = context.config
-    train, evaluation = halves(queries, config.records.eval_share, config.queries.seed)
+    """Write both halves together, and say what is in them."""
+    records_config = context.config.records
+    train, evaluation = halves(queries, records_config.eval_share, context.config.queries.seed)
     if context.processes.is_main:
-        _write_half(context, config.records.output_file, train, found, answers)
-        if evaluation:
-            _write_half(context, eval_path(config.records.output_file), evaluation, found, answers)
+        path = Path(records_config.output_file)
+        if not evaluation:
+            require_no_half(path)
+        parts = [_Part(context, path, train)]
+        parts += [_Part(context, eval_path(path), evaluation)] if evaluation else []
+        write_records_together({part.path: part.records(found, answers) for part in parts})
+        for part in parts:
+            context.say(part.summary())
     context.processes.wait()
 
 
 def halves(queries: Sequence[Query], eval_share: float, seed: int) -> tuple[list[Query], list[Query]]:
-    """The queries to train on, in their order, and those to evaluate with, shuffled."""
-    number = min(MOST_EVAL_QUERIES, int(eval_share * len(queries)))
-    chosen = random.Random(f"evaluation-{seed}").sample(queries, number)
-    names = {query.id for query in chosen}
-    return [query for query in queries if query.id not in names], chosen
+    """Return the queries to train on, in their order, and those to evaluate with, shuffled.
+
+    Queries that are equal but for case, punctuation and spaces stay in one half.
+    """
+    equal: dict[str, list[Query]] = {}
+    for query in queries:
+        equal.setdefault(question_key(query.text), []).append(query)
+    number = min(MOST_EVAL_QUERIES, int(eval_share * len(queries)), len(equal))
+    chosen = random.Random(f"evaluation-{seed}").sample(list(equal), number)
+    evaluation = [query for key in chosen for query in equal.pop(key)]
+    names = {query.id for query in evaluation}
+    return [query for query in queries if query.id not in names], evaluation
 
 
-def _write_half(context: Context, path: Path | str, queries: Sequence[Query], found: Found,
-                answers: AppendLog) -> None:
-    left_out: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    lengths = Lengths(token_counter(context.tokenizer))
-    write_records(path, lengths.of(records(queries, found, answers, left_out, tokens)))
-    context.say("\n".join([
-        f"records: {lengths.num_records:,} in {path}", *lengths.lines(),
-        *(f"  {count:,} left out: {reason}" for reason, count in left_out.items()),
-        f"  {'teacher':<24}read {tokens['read']:,} tokens, said {tokens['said']:,}"]))
+class _Part:
+    """The records of some of the queries, counted while they are written."""
+
+    def __init__(self, context: Context, path: Path, queries: Sequence[Query]) -> None:
+        self.path, self._queries = path, queries
+        self._left_out: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+        self._lengths = Lengths(token_counter(context.tokenizer))
+
+    def records(self, found: Found, answers: AppendLog) -> Iterator[Record]:
+        """The records, each as it is put together."""
+        return self._lengths.of(records(self._queries, found, answers, self._left_out, self._tokens))
+
+    def summary(self) -> str:
+        """What was written, and what was left out and why."""
+        return "\n".join([
+            f"records: {self._lengths.num_records:,} in {self.path}", *self._lengths.lines(),
+            *(f"  {count:,} left out: {reason}" for reason, count in self._left_out.items()),
+            f"  {'teacher':<24}read {self._tokens['read']:,} tokens, said {self._tokens['said']:,}"])

@@ -9,9 +9,14 @@ from html import unescape
 from typing import Any
 
 from scaledown.data.passages import Paragraph
+from scaledown.data.qa.checks import each, fields, label, pairs, plain_text, whole_number
 from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
 from scaledown.data.qa.rows import as_pairs, clean_query, distinct_answers
 from scaledown.data.sentences import Span
+
+FIELDS = fields({"_id|id": label, "question": plain_text, "answer?": plain_text,
+                 "supporting_facts?": pairs("title", plain_text, "sent_id", whole_number),
+                 "context": pairs("title", plain_text, "sentences", each(plain_text))})
 
 
 def question(row: dict[str, Any]) -> Question:
@@ -49,5 +54,5 @@ def _joined(sentences: list[str]) -> tuple[str, list[Span]]:
 
 
 ROWS = Layout("hotpot_qa", "HotpotQA's JSON, a list of {_id, question, answer, supporting_facts, context}",
-              has_keys("question", "context", "supporting_facts"), same_rows, question, questions_a_record=4,
-              buffered_rows=20_000)
+              has_keys("question", "context", "supporting_facts"), FIELDS, same_rows, question,
+              questions_a_record=4, buffered_rows=20_000)

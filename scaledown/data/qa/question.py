@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown.data.passages import Paragraph
+from scaledown.data.qa.checks import Check
 from scaledown.data.sentences import Span
 
 
@@ -37,16 +38,17 @@ class Question:
 class Layout:
     """One way in which a dataset is published.
 
-    ``recognises`` looks at a JSON object: the whole file, or the first of its rows. ``rows`` are the questions of such
-    content (an object, or rows), not yet read, which came from the path or dataset named; ``question`` reads one, and
-    may raise :class:`Unusable`. ``questions_a_record`` is how many questions are looked at for each record wanted: more
-    make a larger pool of hard negatives, and fewer do where each brings a whole article along. ``buffered_rows`` are
-    shuffled together where rows come as a stream.
+    ``recognises`` looks at a JSON object: the whole file, or the first of its rows; ``check`` tells the faults of the
+    file, or of one row. ``rows`` are the questions of such content (an object, or rows), not yet read, which came from
+    the path or dataset named; ``question`` reads one, and may raise :class:`Unusable`. ``questions_a_record`` is how
+    many questions are looked at for each record wanted: more make a larger pool of hard negatives, and fewer do where
+    each brings a whole article along. ``buffered_rows`` are shuffled together where rows come as a stream.
     """
 
     dataset: str
     name: str
     recognises: Callable[[dict[str, Any]], bool]
+    check: Check
     rows: Callable[[Any, str], Iterable[Any]]
     question: Callable[[Any], Question]
     questions_a_record: float

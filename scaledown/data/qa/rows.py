@@ -9,10 +9,11 @@ from scaledown.data.answers import padded
 from scaledown.data.qa.question import Unusable
 
 
-def as_objects(value: Any) -> list[dict[str, Any]]:
-    """A list of objects, from itself or from the lists by key that the Hub's datasets make of it."""
+def as_objects(value: Any, *names: str) -> list[dict[str, Any]]:
+    """Return a list of objects, from itself or from the lists by field, of which those named, that the Hub has."""
     if isinstance(value, dict):
-        return [dict(zip(value, entries, strict=True)) for entries in zip(*value.values(), strict=True)]
+        columns = [value[name] for name in names]
+        return [dict(zip(names, entries, strict=True)) for entries in zip(*columns, strict=True)]
     return list(value)
 
 

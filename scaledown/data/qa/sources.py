@@ -5,18 +5,20 @@ Whatever the files, they become rows, and the layout that reads them.
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import json
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scaledown import hub, json_text
+from scaledown import hub
+from scaledown.data.lines import Faults
 from scaledown.data.qa import hotpotqa, natural_questions, squad, triviaqa
-from scaledown.data.qa.reading import Source, reading
+from scaledown.data.qa.content import Rows, json_content, json_rows, numbered, stream_rows
+from scaledown.data.qa.question import Layout
+from scaledown.data.qa.reading import Source, checked
 
 LAYOUTS = (squad.OFFICIAL, squad.ROWS, hotpotqa.ROWS, triviaqa.OFFICIAL, triviaqa.ROWS, natural_questions.PAGES,
            natural_questions.ROWS, natural_questions.QED, natural_questions.OPEN)
@@ -31,6 +33,10 @@ KILT_KEYS = {"input", "output"}
 SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 
 
+class Unfit(ValueError):
+    """A file that holds no questions of the dataset; others of its folder may."""
+
+
 def open_hub(dataset: str, split: str, seed: int) -> Source:
     """Stream one split of a dataset from the Hub, its files in an order drawn by ``seed``.
 
@@ -40,14 +46,18 @@ def open_hub(dataset: str, split: str, seed: int) -> Source:
     name, config = HUB_DATASETS[dataset]
     hub.locate(name, kind="dataset")
     place = f"{name} ({split}) on the Hub"
-    return _recognise(dataset, stream_rows(place, seed, path=name, name=config, split=split), place)
+    rows = numbered(stream_rows(place, seed, path=name, name=config, split=split))
+    return _of_rows(dataset, rows, Faults(place, "rows"), to_the_end=False)
 
 
 def open_local(dataset: str, split: str, path: Path, rng: random.Random) -> Source:
-    """Open a file, or a folder's files of one split (all but test files, where none is named for the split).
+    """Open a file, or a folder's files of one split (all but test files, if none is named for the split).
+
+    Files of the folder that hold no questions of the dataset are told in the source's ``left_out``.
 
     Raises:
-        ValueError: where there is no such file, or its layout is not one of the dataset's.
+        ValueError: if there is no such file, its layout is not one of the dataset's, or it has faults, which are named
+            together.
     """
     if path.is_file():
         return _open([path], dataset)
@@ -57,113 +67,103 @@ def open_local(dataset: str, split: str, path: Path, rng: random.Random) -> Sour
              if file.name.endswith(SUFFIXES) and "evidence" not in file.relative_to(path).parts]
     named = [file for file in files if _is_named(file.relative_to(path), split)]
     rest = [file for file in files if file not in named and not _is_named(file.relative_to(path), "test")]
-    reasons: list[str] = []
+    left_out: list[str] = []
     for chosen, note in ((named, ""), (rest, f" (no file of split {split} could be used)")):
-        if sources := _open_all(chosen, dataset, reasons):
-            return _merge(sources, note, rng)
+        if sources := _open_all(chosen, dataset, left_out):
+            return _merge(sources, note, rng, left_out)
     raise ValueError("\n  ".join([f"--source {path}: nothing in it is a {split} file of --dataset {dataset}; "
-                                  f"expected {_expected(dataset)}", *reasons]))
+                                  f"expected {_expected(dataset)}", *left_out]))
 
 
 def _is_named(path: Path, split: str) -> bool:
     return re.search(rf"(?<![a-z])(?:{SPLIT_NAMES[split]})(?![a-z])", path.as_posix().lower()) is not None
 
 
-def _open_all(files: list[Path], dataset: str, reasons: list[str]) -> list[Source]:
-    """Open what can be opened, parquet files together; why others cannot goes to ``reasons``."""
+def _open_all(files: list[Path], dataset: str, left_out: list[str]) -> list[Source]:
+    """Open what can be opened, parquet files together; why others cannot goes to ``left_out``."""
     parquet = [file for file in files if file.suffix == ".parquet"]
     sources = []
     for group in [*([parquet] if parquet else []), *([file] for file in files if file not in parquet)]:
         try:
             sources.append(_open(group, dataset))
-        except ValueError as fault:
-            reasons.append(str(fault))
+        except Unfit as reason:
+            left_out.append(str(reason))
     return sources
 
 
-def _merge(sources: list[Source], note: str, rng: random.Random) -> Source:
-    """One source of all files that share the first one's layout."""
+def _merge(sources: list[Source], note: str, rng: random.Random, left_out: list[str]) -> Source:
+    """Return one source of all files that share the first one's layout."""
     layout = sources[0].layout
     same = [source for source in sources if source.layout is layout]
+    others = [f"{source.description}: its layout is {source.layout.name}, not that of {sources[0].description}"
+              for source in sources if source.layout is not layout]
     rng.shuffle(same)
     rows: Iterable[Any] = itertools.chain.from_iterable(source.rows for source in same)
     if all(isinstance(source.rows, list) for source in same):
         rows = list(rows)
-    return Source(layout, rows, ", ".join(sorted(source.description for source in same)) + note)
+    description = ", ".join(sorted(source.description for source in same)) + note
+    return Source(layout, rows, description, (*left_out, *others))
 
 
 def _open(files: list[Path], dataset: str) -> Source:
-    place = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} parquet files)"
-    return _recognise(dataset, _content(files, place), place)
+    path = files[0]
+    if path.suffix == ".parquet":
+        place = str(path) if len(files) == 1 else f"{path.parent} ({len(files)} parquet files)"
+        rows = stream_rows(place, 0, path="parquet", data_files=[str(file) for file in files], split="train")
+        return _of_rows(dataset, numbered(rows), Faults(place, "rows"), to_the_end=True)
+    content = json_content(path) if path.suffix == ".json" else None
+    if content is None:
+        faults = Faults(path, "lines")
+        return _of_rows(dataset, json_rows(path, faults), faults, to_the_end=True)
+    if isinstance(content, dict):
+        return _of_object(dataset, content, Faults(path, "records"))
+    rows = ((f"record {number}", row) for number, row in enumerate(content, start=1))
+    source = _of_rows(dataset, rows, Faults(path, "records"), to_the_end=True)
+    return replace(source, rows=list(source.rows))
 
 
-def _recognise(dataset: str, content: Any, place: str) -> Source:
-    """Find the layout of an object or of rows by looking at the object, or at the first row."""
-    head = content
-    if not isinstance(content, dict):
-        stream = iter(content)
-        if (head := next(stream, None)) is None:
-            raise ValueError(f"{place}: there is nothing in it")
-        content = content if isinstance(content, list) else itertools.chain([head], stream)
-    if isinstance(head, dict) and head.keys() >= KILT_KEYS:
-        raise ValueError(f"{place}: KILT's questions come without passages; retrieve them: python -m "
-                         f"scaledown.data.prepare_dataset --queries_file {place} --corpus_path "
-                         "kilt_knowledgesource.json")
-    fitting = [layout for layout in LAYOUTS if isinstance(head, dict) and layout.recognises(head)]
-    if not fitting:
-        keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"
-        raise ValueError(f"{place}: not a layout that is known ({keys}); expected {_expected(dataset)}")
-    layout = fitting[0]
-    if layout.dataset != dataset:
-        raise ValueError(f"{place}: this is {layout.name}; use --dataset {layout.dataset}")
-    with reading(place, layout):
+def _of_object(dataset: str, content: dict[str, Any], faults: Faults) -> Source:
+    """The questions of a file that is one object."""
+    layout = _layout_of(dataset, content, str(faults.path))
+    faults.what += f", read as {layout.name}"
+    for field, fault in layout.check(content, ""):
+        faults.add(field, fault)
+    faults.raise_any()
+    return _source(layout, content, str(faults.path))
+
+
+def _of_rows(dataset: str, rows: Rows, faults: Faults, to_the_end: bool) -> Source:
+    """The questions of rows, whose layout is seen from the first; each is checked as it is read."""
+    rows, place = iter(rows), str(faults.path)
+    first = next(rows, None)
+    if first is None:
+        faults.raise_any()
+        raise Unfit(f"{place}: there is nothing in it")
+    layout = _layout_of(dataset, first[1], place)
+    faults.what += f", read as {layout.name}"
+    return _source(layout, checked(itertools.chain([first], rows), layout.check, faults, to_the_end), place)
+
+
+def _source(layout: Layout, content: Any, place: str) -> Source:
+    try:
         return Source(layout, layout.rows(content, place), place)
+    except ValueError as reason:
+        raise Unfit(f"{place}: {reason}") from None
+
+
+def _layout_of(dataset: str, head: Any, place: str) -> Layout:
+    """The layout of a file that is the object ``head``, or whose first row that is."""
+    if isinstance(head, dict) and head.keys() >= KILT_KEYS:
+        raise Unfit(f"{place}: KILT's questions come without passages; retrieve them: python -m "
+                    f"scaledown.data.prepare_dataset --queries_file {place} --corpus_path kilt_knowledgesource.json")
+    layout = next((layout for layout in LAYOUTS if isinstance(head, dict) and layout.recognises(head)), None)
+    if layout is None:
+        keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"
+        raise Unfit(f"{place}: not a layout that is known ({keys}); expected {_expected(dataset)}")
+    if layout.dataset != dataset:
+        raise Unfit(f"{place}: this is {layout.name}; use --dataset {layout.dataset}")
+    return layout
 
 
 def _expected(dataset: str) -> str:
     return " or ".join(layout.name for layout in LAYOUTS if layout.dataset == dataset)
-
-
-def _content(files: list[Path], place: str) -> Any:
-    """The object or list of a JSON file, or a stream of the rows of JSONL or parquet files."""
-    path = files[0]
-    if path.suffix == ".parquet":
-        return stream_rows(place, 0, path="parquet", data_files=[str(file) for file in files], split="train")
-    if path.suffix == ".json":
-        try:
-            return json_text.parse(path.read_text(encoding="utf-8-sig"))
-        except json.JSONDecodeError as fault:
-            if fault.msg != "Extra data":
-                raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
-        except UnicodeDecodeError as fault:
-            raise ValueError(f"{path}: not UTF-8 ({fault})") from None
-    return _lines(path)
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    opener = gzip.open if path.name.endswith(".gz") else open
-    number = 1
-    with opener(path, "rt", encoding="utf-8-sig") as file:
-        try:
-            for line in file:
-                if line.strip():
-                    yield json_text.parse(line)
-                number += 1
-        except json.JSONDecodeError as fault:
-            raise ValueError(f"{path}: line {number} is not valid JSON ({fault.msg})") from None
-        except (UnicodeDecodeError, EOFError, OSError) as fault:
-            raise ValueError(f"{path}: cannot be read after line {number - 1} ({fault})") from None
-
-
-def stream_rows(place: str, seed: int, **options: Any) -> Iterator[Any]:
-    """The rows of what ``datasets`` loads, its files in an order drawn by ``seed``."""
-    import datasets
-    from huggingface_hub import errors
-
-    try:
-        stream = datasets.load_dataset(streaming=True, **options)
-        # Shard by shard: IterableDataset.shuffle reads many at a time, far more of the network than is needed here.
-        for index in random.Random(seed).sample(range(stream.num_shards), stream.num_shards):
-            yield from stream.shard(stream.num_shards, index)
-    except (OSError, ValueError, errors.HTTPError) as fault:
-        raise ValueError(f"{place}: cannot be read ({fault})") from fault

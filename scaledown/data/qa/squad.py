@@ -10,8 +10,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from scaledown.data.passages import Paragraph
+from scaledown.data.qa.checks import each, fields, label, objects, plain_text, whole_number
 from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
-from scaledown.data.qa.rows import clean_query, distinct_answers
+from scaledown.data.qa.rows import as_objects, clean_query, distinct_answers
+
+ANSWER = {"text": plain_text, "answer_start": whole_number}
+QUESTION = fields({"id": label, "question": plain_text, "answers": each(fields(ANSWER))})
+PARAGRAPH = fields({"context": plain_text, "qas": each(QUESTION)})
+ARTICLE = fields({"title": plain_text, "paragraphs": each(PARAGRAPH)})
+OFFICIAL_FIELDS = fields({"data": each(ARTICLE)})
+ROW_FIELDS = fields({"id": label, "title": plain_text, "context": plain_text, "question": plain_text,
+                     "answers": objects(ANSWER)})
 
 
 def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
@@ -30,13 +39,13 @@ def question(row: dict[str, Any]) -> Question:
     Raises:
         Unusable: for an impossible question, or an answer that is not where it is said to be.
     """
-    given = list(zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True))
+    given = [(answer["text"], answer["answer_start"]) for answer in as_objects(row["answers"], *ANSWER)]
     if not given:
         raise Unusable("it cannot be answered (SQuAD 2.0)")
     texts = [text for text, _ in given]
     answer, _ = Counter(texts).most_common(1)[0]
     start = given[texts.index(answer)][1]
-    if row["context"][start:start + len(answer)] != answer:
+    if start < 0 or row["context"][start:start + len(answer)] != answer:
         raise Unusable("its answer is not where answer_start says")
     title = unquote(row["title"]).replace("_", " ")
     paragraph = Paragraph(article=f"squad/{title}", title=title, text=row["context"])
@@ -51,7 +60,7 @@ def _is_official(head: dict[str, Any]) -> bool:
 
 
 OFFICIAL = Layout("squad", "SQuAD's JSON ({data: [{title, paragraphs: [{context, qas}]}]})", _is_official,
-                  official_rows, question, questions_a_record=20, buffered_rows=0)
+                  OFFICIAL_FIELDS, official_rows, question, questions_a_record=20, buffered_rows=0)
 ROWS = Layout("squad", "SQuAD's rows on the Hub (id, title, context, question, answers)",
-              has_keys("context", "question", "answers"), same_rows, question, questions_a_record=20,
-              buffered_rows=100_000)
+              has_keys("context", "question", "answers"), ROW_FIELDS, same_rows, question,
+              questions_a_record=20, buffered_rows=100_000)

@@ -13,9 +13,19 @@ from typing import Any
 
 from scaledown.data.answers import answer_spans, holds_answer, padded
 from scaledown.data.passages import Paragraph
+from scaledown.data.qa.checks import each, fields, label, objects, plain_text
 from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
 from scaledown.data.qa.rows import as_objects, clean_query, distinct_answers
 from scaledown.data.retrieval import BM25
+
+PAGES = each(fields({"Title": plain_text, "Filename?": plain_text}))
+ANSWER = fields({"Value?": plain_text, "Aliases?": each(plain_text)})
+OFFICIAL_FIELDS = fields({"Data": each(fields({
+    "QuestionId": label, "Question": plain_text, "Answer?": ANSWER, "EntityPages?": PAGES, "SearchResults?": PAGES}))})
+ROW_FIELDS = fields({
+    "question_id": label, "question": plain_text, "answer": fields({"value?": plain_text, "aliases": each(plain_text)}),
+    "entity_pages": objects({"title": plain_text, "filename": plain_text, "wiki_context": plain_text}),
+    "search_results": objects({"title": plain_text, "filename": plain_text, "search_context": plain_text})})
 
 _LINE = re.compile(r"[^\n]+")
 
@@ -26,15 +36,16 @@ def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: for the test set, which has no answers, or where there is no ``evidence`` folder.
     """
-    if not any("Answer" in row for row in content["Data"]):
+    if not any(row.get("Answer") for row in content["Data"]):
         raise ValueError("it has no answers (TriviaQA's test set); use a train or dev file")
     evidence = _evidence_folder(Path(place))
     return [
         {"question_id": row["QuestionId"], "question": row["Question"],
-         "answer": {"value": row["Answer"]["Value"], "aliases": row["Answer"].get("Aliases", [])},
+         "answer": {"value": (row.get("Answer") or {}).get("Value"),
+                    "aliases": (row.get("Answer") or {}).get("Aliases") or []},
          "evidence": [(folder, page["Title"], page["Filename"], evidence / folder / page["Filename"])
                       for key, folder in (("EntityPages", "wikipedia"), ("SearchResults", "web"))
-                      for page in row.get(key, []) if "Filename" in page]}
+                      for page in row.get(key) or [] if page.get("Filename")]}
         for row in content["Data"]]
 
 
@@ -44,7 +55,7 @@ def question(row: dict[str, Any]) -> Question:
     Raises:
         Unusable: where the evidence is missing, or no line of it holds the answer or an alias.
     """
-    if row["answer"]["value"] in (None, "", "<unk>"):
+    if row["answer"].get("value") in (None, "", "<unk>"):
         raise Unusable("it has no answer (test set)")
     answers = distinct_answers([row["answer"]["value"], *row["answer"]["aliases"]])
     query = clean_query(row["question"])
@@ -73,7 +84,7 @@ def _evidence(row: dict[str, Any]) -> Iterator[Paragraph]:
             yield _page(folder, title, name, path.read_text(encoding="utf-8", errors="replace"))
     for key, folder, text in (("entity_pages", "wikipedia", "wiki_context"), ("search_results", "web",
                                                                               "search_context")):
-        for page in as_objects(row.get(key, ())):
+        for page in as_objects(row.get(key, ()), "title", "filename", text):
             yield _page(folder, page["title"], page["filename"], page[text])
 
 
@@ -91,7 +102,7 @@ def _evidence_folder(path: Path) -> Path:
 
 
 OFFICIAL = Layout("trivia_qa", "TriviaQA's folder with qa/*.json ({Data: [...]}) and evidence/", has_keys("Data"),
-                  official_rows, question, questions_a_record=1.5, buffered_rows=0)
+                  OFFICIAL_FIELDS, official_rows, question, questions_a_record=1.5, buffered_rows=0)
 ROWS = Layout("trivia_qa", "TriviaQA's rows on the Hub (question, answer, entity_pages, search_results)",
-              has_keys("question", "answer", "entity_pages", "search_results"), same_rows, question,
+              has_keys("question", "answer", "entity_pages", "search_results"), ROW_FIELDS, same_rows, question,
               questions_a_record=1.5, buffered_rows=200)

@@ -8,23 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
+from scaledown.data.normal_form import words
 from scaledown.data.retrieval.searcher import Hit
 
 SIZE_FILE = "bm25.json"
+WORDS = "in normal form, of two characters and more"
+"""How texts become words; part of an index's fingerprint, so that one made of other words is not searched."""
+_TOKENS = {"lower": False, "token_pattern": r"\S\S+", "stopwords": "en", "show_progress": False}
 
 
 class BM25:
     """An index of texts, in memory or memory-mapped from a folder, and its best texts for each query.
 
-    Words are what ``\\w\\w+`` matches, in lower case, without the commonest English ones. Nothing is stemmed, so that
-    any language with spaces between its words can be searched.
+    Words are in normal form, those of texts and of queries alike, without single letters and the commonest English
+    words. Nothing is stemmed, so that any language with spaces between its words can be searched.
     """
 
     def __init__(self, texts: Iterable[str], show_progress: bool = False) -> None:
         import bm25s
 
         self._index = None
-        tokens = bm25s.tokenize(texts, stopwords="en", show_progress=False)
+        tokens = bm25s.tokenize(map(_spaced_words, texts), **_TOKENS)
         self.num_texts = len(tokens.ids)
         if set(tokens.vocab) - {""}:
             self._index = bm25s.BM25(method="lucene", backend="numpy")
@@ -64,9 +68,14 @@ class BM25:
 
         if self._index is None:
             return np.zeros(self.num_texts, dtype=np.float32)
-        words = bm25s.tokenize([query], stopwords="en", return_ids=False, show_progress=False)[0]
-        # Where there is no word, bm25s gives one empty word, which would match every text without words.
-        return self._index.get_scores_from_ids(self._index.get_tokens_ids([word for word in words if word]))
+        found = bm25s.tokenize([_spaced_words(query)], return_ids=False, **_TOKENS)[0]
+        # If there is no word, bm25s gives one empty word, which would match every text without words.
+        return self._index.get_scores_from_ids(self._index.get_tokens_ids([word for word in found if word]))
+
+
+def _spaced_words(text: str) -> str:
+    """Return the words of ``text`` with spaces between them, as bm25s is told to find them."""
+    return " ".join(words(text))
 
 
 def _best(scores: np.ndarray, top_k: int) -> list[Hit]:

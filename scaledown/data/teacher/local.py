@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 
 from scaledown import hub
 from scaledown.data.teacher.config import Question, TeacherConfig
+from scaledown.precision import dtype_to_load
 from scaledown.prompt import Prompt
 
 BATCHES_AT_ONCE = 64
@@ -96,7 +97,7 @@ def _load_model(config: TeacherConfig) -> PreTrainedModel:
     name, revision = config.teacher_model, config.teacher_revision
     return AutoModelForCausalLM.from_pretrained(
         hub.locate(name, revision), revision=revision or "main", trust_remote_code=False, **hub.SAFE_WEIGHTS,
-        dtype=torch.float32 if state.device.type == "cpu" else "auto", device_map=place,
+        dtype=dtype_to_load(state.device), device_map=place,
         quantization_config=BitsAndBytesConfig(load_in_8bit=True) if config.teacher_8bit else None).eval()
 
 

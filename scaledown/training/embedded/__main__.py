@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from scaledown import cli
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.hub import EMBEDDED_FOLDER
-from scaledown.training import run_folder
+from scaledown.training import inputs, run_folder
 from scaledown.training.devices import DEVICES, keep_freed_memory, resolve_device
 from scaledown.training.embedded.building import PretrainConfig, build_generator
 from scaledown.training.embedded.course import Course, world_course
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_from(source, model, tokenizer, config.seed)
         course = with_all_layers(course)
     about = {"train_data": " ".join(args.train_data or ()), "init_generator": args.init_generator}
-    pretraining = Pretraining(config, model.to(device), course, work_dir, about)
+    pretraining = Pretraining(config, model.to(device), course, work_dir, about, read_by(args, train, held_out))
     print(f"training a generator of {model.num_parameters():,} weights for {config.steps} steps on {device}"
           f"{told(course, train)}; log and state in {work_dir}")
     pretraining.run()
@@ -101,6 +101,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokenizer.save_pretrained(output_dir)
         print(f"done: {output_dir}")
     return 0
+
+
+def read_by(args: argparse.Namespace, train: Sequence[Record] | None,
+            held_out: Sequence[Record] | None) -> inputs.Inputs:
+    """What the run reads: records and a generator to start from, where they are asked for."""
+    found = {}
+    if args.train_data:
+        path = " ".join(args.train_data)
+        found |= inputs.of_records("--train_data", path, train)
+        found |= inputs.of_records("the evaluation half of --train_data", path, held_out)
+    if args.init_generator:
+        found |= inputs.of_model("--init_generator", args.init_generator, None)
+    return found
 
 
 def join_processes(device: torch.device) -> None:

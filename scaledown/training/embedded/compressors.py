@@ -25,7 +25,7 @@ from scaledown.data.synthetic import synthetic_records
 from scaledown.models.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
 from scaledown.settings import positive, require, setting
-from scaledown.training import run, run_folder
+from scaledown.training import inputs, run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 from scaledown.training.embedded.lessons import AS_FOUND, NEAR, many, mixed, with_kept
@@ -109,10 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {"generator_model": EMBEDDED, "compressor_type": args.compressor_type}
     model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
-    run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    train_all((stage for stage in stages(steps) if stage.name != LESSONS or not args.init_compressor), model, folder)
-    save_small(model, folder / run.FINAL)
-    print(f"done: {folder / run.FINAL}")
+    information = {run_folder.SETTINGS: vars(args),
+                   run_folder.INPUTS: inputs.of_run(model.config, args.init_compressor)}
+    with run_folder.claimed(folder, information, resume=(folder / run_folder.RUN_FILE).exists()):
+        left = (stage for stage in stages(steps) if stage.name != LESSONS or not args.init_compressor)
+        train_all(left, model, folder)
+        save_small(model, folder / run.FINAL)
+        print(f"done: {folder / run.FINAL}")
     return 0
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
+from scaledown.training import inputs
 from scaledown.training.devices import dtype_for
 from scaledown.training.embedded.building import PretrainConfig
 from scaledown.training.embedded.course import Batches, Course
@@ -86,13 +87,15 @@ class Pretraining:
     Args:
         about: flags that say what the run learns from and starts from, beside its settings: a state that was made with
             others is refused.
+        read: what it learns from and starts from, as :mod:`scaledown.training.inputs` has it; refused likewise.
     """
 
     def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, course: Course, folder: Path,
-                 about: Mapping[str, Any] | None = None) -> None:
+                 about: Mapping[str, Any] | None = None, read: inputs.Inputs | None = None) -> None:
         self.config, self.model, self.course, self.folder = config, model, course, folder
         self.settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
         self.settings |= about or {}
+        self.inputs = read or {}
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
         self.optimizers = {
@@ -199,7 +202,7 @@ class Pretraining:
 
     def _save(self) -> None:
         state = {"step": str(self.step), "level": str(self.level), "accuracy": repr(self.accuracy),
-                 "settings": json.dumps(self.settings)}
+                 "settings": json.dumps(self.settings), "inputs": json.dumps(self.inputs)}
         save_file(self._tensors(), self.folder / "state.tmp", metadata=state)
         os.replace(self.folder / "state.tmp", self.folder / STATE_FILE)
 
@@ -218,7 +221,7 @@ class Pretraining:
             tensors = load_file(path)
         except (SafetensorError, OSError) as fault:
             raise ValueError(f"{path}: damaged ({fault}); delete it to start again") from None
-        self._check_settings(path, json.loads(state.get("settings", "{}")))
+        self._check_settings(path, state)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
@@ -233,9 +236,12 @@ class Pretraining:
         self.step, self.level = int(state["step"]), int(state["level"])
         self.accuracy = float(state["accuracy"])
 
-    def _check_settings(self, path: Path, earlier: Mapping[str, Any]) -> None:
+    def _check_settings(self, path: Path, state: Mapping[str, str]) -> None:
+        earlier = json.loads(state.get("settings", "{}"))
         differing = [f"--{name} was {earlier.get(name)!r}, is {value!r}" for name, value in self.settings.items()
                      if earlier.get(name) != value]
+        if "inputs" in state:  # an older version did not write them down
+            differing += inputs.differences(json.loads(state["inputs"]), self.inputs)
         if differing:
             raise ValueError(f"{path} is the state of another run: {'; '.join(differing)}. Give another --work_dir, or "
                              "delete it")

@@ -20,7 +20,7 @@ from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.settings import positive, require, setting
-from scaledown.training import run, run_folder
+from scaledown.training import inputs, run, run_folder
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe
 from scaledown.training.embedded.real_lessons import passages, phrases, sentences
@@ -143,9 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = ScaleDownConfig(generator_model=args.generator_model, compressor_type=args.compressor_type,
                              **settings(args.compressor_type, args.generator_model))
     model = run.build_model(config, args.device, steps.seed)
-    run_folder.claim(folder, {run_folder.SETTINGS: vars(args)}, resume=(folder / run_folder.RUN_FILE).exists())
-    train_all(lessons(records, steps), model, folder)
-    print(f"done: {folder / 'questions' / run.FINAL}")
+    found = inputs.of_run(model.config) | inputs.of_records("--train_data", " ".join(args.train_data), records)
+    information = {run_folder.SETTINGS: vars(args), run_folder.INPUTS: found}
+    with run_folder.claimed(folder, information, resume=(folder / run_folder.RUN_FILE).exists()):
+        train_all(lessons(records, steps), model, folder)
+        print(f"done: {folder / 'questions' / run.FINAL}")
     return 0
 
 

@@ -1,0 +1,77 @@
+"""What stands in a QA dataset's files, whatever their format: one object, or rows with their places."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from scaledown import json_text
+from scaledown.data.lines import Faults
+from scaledown.data.values import kind
+
+ID_NAMES = ("id", "_id", "question_id", "example_id")
+
+Rows = Iterable[tuple[str, Any]]
+"""Rows, each with its place in the file or the stream."""
+
+
+def json_content(path: Path) -> dict[str, Any] | list[Any] | None:
+    """The object or the list in a JSON file; None if it holds more than one value, and so is read by lines."""
+    try:
+        content = json_text.parse(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as fault:
+        if fault.msg != "Extra data":
+            raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+        return None
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"{path}: not UTF-8 ({fault})") from None
+    except OSError as fault:
+        raise ValueError(f"{path}: cannot be read ({fault.strerror})") from None
+    if not isinstance(content, dict | list):
+        raise ValueError(f"{path}: expected an object or a list of objects, got {kind(content)}")
+    return content
+
+
+def json_rows(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
+    """The values of a JSONL file, gzipped or not, with their lines; lines that hold none are added to ``faults``."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    value = json_text.parse(line)
+                except json.JSONDecodeError as fault:
+                    faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
+                else:
+                    yield f"line {number}", value
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as fault:
+        raise ValueError(f"{path}: cannot be read after line {number} ({fault})") from None
+
+
+def numbered(rows: Iterable[Any]) -> Rows:
+    """Rows with their places: their numbers in the order in which they come, and their ids."""
+    for number, row in enumerate(rows, start=1):
+        id_ = next((f", {name} {row[name]}" for name in ID_NAMES if name in row), "")
+        yield f"row {number}{id_}", row
+
+
+def stream_rows(place: str, seed: int, **options: Any) -> Iterator[Any]:
+    """The rows of what ``datasets`` loads, its files in an order drawn by ``seed``."""
+    import datasets
+    from huggingface_hub import errors
+
+    try:
+        stream = datasets.load_dataset(streaming=True, **options)
+        # Shard by shard: IterableDataset.shuffle reads many at a time, far more of the network than is needed here.
+        for index in random.Random(seed).sample(range(stream.num_shards), stream.num_shards):
+            yield from stream.shard(stream.num_shards, index)
+    except (OSError, ValueError, errors.HTTPError) as fault:
+        raise ValueError(f"{place}: cannot be read ({fault})") from fault

@@ -1,0 +1,36 @@
+"""In which number format a model computes: half precision only on hardware that is made for it.
+
+Torch is loaded when it is asked for, so that whoever imports this need not wait for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BFLOAT16_CAPABILITY = (8, 0)
+
+
+def dtype_for(device: torch.device) -> torch.dtype:
+    """Return bfloat16 if ``device`` computes in it (CUDA from Ampere on, Trainium), else float32."""
+    import torch
+
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+    else:
+        fast = device.type == "neuron"
+    return torch.bfloat16 if fast else torch.float32
+
+
+def dtype_to_load(device: torch.device | str) -> torch.dtype | str:
+    """Return the ``dtype`` with which a trained model is loaded onto ``device``, to give scores, vectors or answers.
+
+    Many models are stored in half precision. On hardware made for it they compute as they are stored ("auto").
+    Elsewhere that is slow, and documents of nearly equal scores change places: there they compute in float32.
+    """
+    import torch
+
+    dtype = dtype_for(torch.device(device))
+    return "auto" if dtype == torch.bfloat16 else dtype

@@ -1,0 +1,162 @@
+"""A checkpoint fits the generator that it was trained on: another one in its place is refused, and a missing one named.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from huggingface_hub import constants
+from transformers import AutoModelForCausalLM
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models import generator_files
+from scaledown.models.checkpoint import SHIPPED, SHIPPED_BESIDE
+from scaledown.models.model import ScaleDownModel
+
+SETTINGS = {"num_memory_tokens": 2, "compression_rate": 8, "mlp_width": 64, "lora_rank": 4}
+QUESTION = (["Who?"], [["Ada was born."]])
+
+
+def saved(folder: Path, generator: str, **settings: object) -> Path:
+    ScaleDownModel(ScaleDownConfig(generator, **SETTINGS | settings)).save_pretrained(folder)
+    return folder
+
+
+def replace_weights(folder: Path | str) -> None:
+    """Another generator of the same shape."""
+    torch.manual_seed(7)
+    AutoModelForCausalLM.from_config(tiny.generator().config).save_pretrained(folder)
+
+
+def change_setting(folder: Path | str, **settings: object) -> None:
+    path = Path(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def save_in_another_way(folder: Path | str) -> None:
+    """The same generator in bfloat16, in several files."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    (Path(folder) / generator_files.WEIGHTS_FILE).unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(Path(folder).glob("*.safetensors"))) > 1
+
+
+@pytest.fixture
+def generator(tmp_path: Path) -> str:
+    return tiny.generator_folder(tmp_path / "generator")
+
+
+def test_another_generator_of_the_same_shape_is_refused(generator: str, tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", generator)
+    model = ScaleDownModel.from_pretrained(checkpoint)
+    replace_weights(generator)
+    with pytest.raises(ValueError, match=r"another generator than .*generator is now: its weights differ\. Put the"):
+        ScaleDownModel.from_pretrained(checkpoint)
+    with pytest.raises(ValueError, match="has changed since this model was loaded: its weights differ"):
+        model.merge()
+    with pytest.raises(ValueError, match="another generator"):
+        ScaleDownModel(model.config).load_trained(checkpoint)
+    (checkpoint / generator_files.FILE).unlink()  # as the message says, and as checkpoints were before
+    assert ScaleDownModel.from_pretrained(checkpoint).progress == model.progress
+
+
+def test_a_setting_that_changed_is_named(generator: str, tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", generator)
+    change_setting(generator, rms_norm_eps=0.01, transformers_version="9.9", hidden_act="gelu")
+    with pytest.raises(ValueError, match=r"hidden_act in its config.json was 'silu', is 'gelu'; rms_norm_eps in its "
+                                         r"config.json was 1e-06, is 0.01\. Put"):
+        ScaleDownModel.from_pretrained(checkpoint)
+
+
+def test_one_changed_tensor_in_the_middle_is_found(generator: str, tmp_path: Path) -> None:
+    before = generator_files.read(ScaleDownConfig(generator))
+    model = AutoModelForCausalLM.from_pretrained(generator)
+    with torch.no_grad():
+        model.model.layers[2].mlp.up_proj.weight += 0.01
+    model.save_pretrained(generator)
+    assert generator_files.differences(before, generator_files.read(ScaleDownConfig(generator))) == [
+        "its weights differ"]
+
+
+def test_the_same_generator_saved_or_loaded_in_another_way_is_the_same(generator: str, tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", generator)
+    save_in_another_way(generator)
+    model = ScaleDownModel.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    assert model.generator_files == json.loads((checkpoint / generator_files.FILE).read_text())
+    assert ScaleDownModel.from_pretrained(checkpoint).generator_files == model.generator_files
+
+
+def test_a_checkpoint_keeps_what_its_generator_was_when_it_was_loaded(generator: str, tmp_path: Path) -> None:
+    model = ScaleDownModel(ScaleDownConfig(generator, **SETTINGS))
+    replace_weights(generator)
+    model.save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="another generator"):
+        ScaleDownModel.from_pretrained(tmp_path / "checkpoint")
+
+
+def test_a_folder_in_the_place_of_a_model_of_the_hub_is_compared(generator: str, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(generator, tmp_path / "cache" / "models--me--tiny" / "snapshots" / commit)
+    checkpoint = saved(tmp_path / "checkpoint", "me/tiny", generator_revision=commit)
+    assert ScaleDownModel.from_pretrained(checkpoint).config.generator_revision == commit
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(generator, tmp_path / "me" / "tiny")
+    assert ScaleDownModel.from_pretrained(checkpoint).answer(*QUESTION, max_new_tokens=1)
+    replace_weights(tmp_path / "me" / "tiny")
+    with pytest.raises(ValueError, match="another generator than me/tiny is now"):
+        ScaleDownModel.from_pretrained(checkpoint)
+
+
+def test_a_relative_folder_that_is_not_there_is_explained(generator: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "checkpoint", "generator")
+    assert ScaleDownModel.from_pretrained("checkpoint").config.generator_model == "generator"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"'generator', a relative one, looked for from .*elsewhere\. Write where.*"
+                                         r"checkpoint/config.json, or start from the folder"):
+        ScaleDownModel.from_pretrained("../checkpoint")
+    change_setting(tmp_path / "checkpoint", generator_model=generator)
+    assert ScaleDownModel.from_pretrained("../checkpoint").config.generator_model == generator
+    shutil.move(generator, tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"a local folder that is not there: '.*/generator'\. Write where"):
+        ScaleDownModel.from_pretrained("../checkpoint")
+
+
+@pytest.mark.parametrize(("kind", "make"), [("llm", tiny.generator_folder), ("modernbert", tiny.encoder_folder)])
+def test_the_compressors_model_is_in_the_checkpoint_and_not_looked_for(kind: str, make: object, generator: str,
+                                                                       tmp_path: Path) -> None:
+    own = make(tmp_path / "own")
+    checkpoint = saved(tmp_path / "checkpoint", generator, compressor_type=kind, compressor_model=own)
+    answers = ScaleDownModel.from_pretrained(checkpoint).answer(*QUESTION, max_new_tokens=4)
+    shutil.rmtree(own)
+    model = ScaleDownModel.from_pretrained(checkpoint)
+    assert model.answer(*QUESTION, max_new_tokens=4) == answers and model.config.compressor_model == own
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_file_is_named(text: str, generator: str, tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", generator)
+    (checkpoint / generator_files.FILE).write_text(text)
+    with pytest.raises(ValueError, match=f"{generator_files.FILE}: cannot be read"):
+        ScaleDownModel.from_pretrained(checkpoint)
+
+
+def test_what_is_not_known_is_not_compared(generator: str, tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", generator)
+    (checkpoint / generator_files.FILE).write_text("null")
+    assert ScaleDownModel.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("folder", [SHIPPED, *SHIPPED_BESIDE.values()], ids=lambda folder: folder.name)
+def test_the_checkpoints_that_ship_know_the_generator_that_ships(folder: Path) -> None:
+    kept = json.loads((folder / generator_files.FILE).read_text())
+    assert generator_files.differences(kept, generator_files.read(ScaleDownConfig("embedded"))) == []
