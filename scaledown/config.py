@@ -187,9 +187,6 @@ class TrainingConfig:
         0, "so many steps at first the compressor learns alone, to speak the generator's language before both move")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
-    distill_logits: float = setting(
-        0.0, "weight of also learning the full-text generator's token distribution at the answer's tokens; above 0 "
-        "each step reads the documents in full text too")
     readout_loss_weight: float = setting(
         0.0, "weight, at first, of also reading the answer straight off the memory of each document that states it, "
         "and of the others that they do not: it shows a compressor what to look for long before the generator's "
@@ -215,7 +212,7 @@ class TrainingConfig:
                           "logging_steps", "save_steps")
         faults += [f"--{name} must be at least 0 and finite, got {value}"
                    for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
-                                "reranking_loss_weight", "distill_logits", "readout_loss_weight")
+                                "reranking_loss_weight", "readout_loss_weight")
                    if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
         if self.readout_steps > 0 and not self.readout_loss_weight:
             faults.append(f"--readout_steps {self.readout_steps} learns from the readout loss alone: give it a weight "

@@ -34,9 +34,6 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     if len(choices := model.config.memory_token_choices) > 1:
         raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
                          f"{len(choices)} shapes; train one number of memory tokens")
-    if config.distill_logits:
-        raise ValueError("--pad_to_max: --distill_logits reads full texts, whose lengths are not fixed; give one of "
-                         "the two")
     return True
 
 

@@ -12,7 +12,7 @@ from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data import fingerprints
 from scaledown.data.records import Record
 from scaledown.hub import on_disk
-from scaledown.models import checkpoint, generator_files, parts
+from scaledown.models import checkpoint, generator_files, loading
 
 Inputs = Mapping[str, str | None]
 TEXT_FILES = (".json", ".jinja", ".txt", ".model", ".py")
@@ -75,7 +75,7 @@ def differences(then: Inputs, now: Inputs) -> list[str]:
 
 
 def _of_folder(folder: Path, weights: list[Path]) -> str:
-    places = (folder, folder / parts.TOKENIZER_FOLDER, folder / parts.COMPRESSOR_FOLDER)
+    places = (folder, folder / loading.TOKENIZER_FOLDER, folder / loading.COMPRESSOR_FOLDER)
     texts = [path for place in places for path in sorted(place.glob("*"))
              if path.suffix in TEXT_FILES and path.is_file()]
     values = [generator_files.fingerprint([path for path in weights if path.is_file()]),

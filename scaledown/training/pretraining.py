@@ -121,8 +121,8 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
         raise ValueError("--shard goes with one stage: pretrain without it, and start from that with --init_compressor")
     rate, batch_size = config.pretrain_learning_rate, config.pretrain_batch_size or training.batch_size
     own = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=rate,
-                              learning_rate_compressor=rate, batch_size=batch_size, distill_logits=0.0,
-                              readout_loss_weight=0.0, readout_steps=0, compressor_warmup_steps=0)
+                              learning_rate_compressor=rate, batch_size=batch_size, readout_loss_weight=0.0,
+                              readout_steps=0, compressor_warmup_steps=0)
     folder, source = folder / run_folder.PRETRAINING, config.pretrain_data or DEFAULT_PRETRAINING_TEXTS
     if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
         return Pretraining(own, None, folder, resume, inputs.of_texts("--pretrain_data", source, None))

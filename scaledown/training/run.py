@@ -13,8 +13,8 @@ from transformers import set_seed
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.objective import counts
 from scaledown.training import processes, sharding
 from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
@@ -22,8 +22,6 @@ from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
-MEANS = ("answer_loss", "reranking_loss", "readout_loss")
-"""The losses that are measured on an evaluation set, in the order of what they are means over (``counts``)."""
 
 
 def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
@@ -110,20 +108,19 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     def measure() -> dict[str, float]:
         was_training = model.training
         model.eval()
-        sums, numbers = torch.zeros(len(MEANS), dtype=torch.float64), torch.zeros(len(MEANS), dtype=torch.float64)
+        sums, numbers = torch.zeros(2, len(Losses._fields), dtype=torch.float64)
         with torch.no_grad():
             for start in range(rank * batch_size, len(records), count * batch_size):
                 batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens,
-                                                with_readout=config.readout_loss_weight > 0)
-                batch = batch if shapes is None else shapes.pad(batch, batch_size)
-                losses, number = model({name: tensor.to(model.device) for name, tensor in batch.items()}), counts(batch)
-                parts = (getattr(losses, name) for name in MEANS)
-                sums += number * torch.tensor([0.0 if part is None else part.item() for part in parts])
+                                                with_readout=config.readout_loss_weight > 0, shapes=shapes,
+                                                batch_size=batch_size)
+                number = counts(batch)
+                sums += number * torch.tensor([0.0 if part is None else part.item() for part in model(batch)])
                 numbers += number
         model.train(was_training)
         totals, divisors = processes.summed(torch.stack([sums, numbers]).to(model.device, torch.float32)).tolist()
         return {name: total / divisor for name, total, divisor
-                in zip(MEANS, totals, divisors, strict=True) if divisor}
+                in zip(Losses._fields, totals, divisors, strict=True) if divisor}
 
     return measure
 

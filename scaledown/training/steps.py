@@ -14,7 +14,7 @@ import torch
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
-from scaledown.models.head_loss import IGNORED
+from scaledown.models.losses import IGNORED
 from scaledown.models.processor import Processor
 
 
@@ -50,13 +50,11 @@ class StepCollator:
     def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int) -> dict[str, Any]:
         """Where the records do not suffice for all processes, one stands in of which nothing is learnt."""
         batch = self.processor.collate(records or [stand_in], self.config.answer_tokens, num_memory_tokens,
-                                       with_texts=self.config.distill_logits > 0,
-                                       with_readout=self.config.readout_loss_weight > 0)
+                                       with_readout=self.config.readout_loss_weight > 0, shapes=self.shapes,
+                                       batch_size=self.part_size)
         if not records:
             for name in {"answer_targets", "readout_targets"} & batch.keys():
                 batch[name] = torch.full_like(batch[name], IGNORED)
             if "has_score" in batch:
                 batch["has_score"] = torch.zeros_like(batch["has_score"])
-        if self.shapes is not None:
-            batch = self.shapes.pad(batch, self.part_size)
         return batch | {"record_ids": [record.id for record in records]}

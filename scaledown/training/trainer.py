@@ -17,9 +17,9 @@ from transformers.integrations import TensorBoardCallback
 
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
-from scaledown.models.model import Losses, ScaleDownModel
-from scaledown.models.objective import counts, joined
-from scaledown.training import checkpoints, guards, processes, sharding
+from scaledown.models.losses import Losses, counts
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import checkpoints, guards, objective, processes, sharding
 from scaledown.training.arguments import pads_to_max, training_arguments
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
 from scaledown.training.devices import compiled
@@ -31,8 +31,6 @@ COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
-PROMPTS = ("prompt_ids", "text_ids")
-"""What the generator reads of a batch: without it, it is not run."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -63,8 +61,6 @@ class ScaleDownTrainer(Trainer):
         self.config, self.parts, self.in_order = config, RunningMean(), in_order
         self.losses, self._step_ids = guards.LossGuard(), []
         self._num_steps, self._num_scores = 0, torch.zeros((), dtype=torch.long)
-        model.reranking_loss_weight, model.distill_logits = config.reranking_loss_weight, config.distill_logits
-        model.readout_loss_weight = config.readout_loss_weight
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         arguments = training_arguments(config, model, output_dir)
@@ -145,47 +141,39 @@ class ScaleDownTrainer(Trainer):
             is_last = len(losses) == len(parts) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, part, share))
-        padding_shares = [self.scaledown.padding_share(part).to(self.args.device) for part in parts]
-        self.parts.add(padding_share=torch.stack(padding_shares).mean())
+        padding_share = sum(part["padding_share"] for part in parts) / len(parts)
+        self.parts.add(padding_share=torch.tensor(padding_share, device=self.args.device))
         self.parts.end_step()
         self._num_steps, self._num_scores = self._num_steps + 1, self._num_scores.to(total.device) + total[1].long()
         return torch.stack(losses).sum()
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: Tensor | None = None) -> Tensor:
         """What a part adds to its step's loss: its means times its shares (3,) of what they are means over.
 
         The loss's parts are summed on the device until they are logged.
         """
-        record_ids = inputs.pop("record_ids")
+        step, record_ids = self.state.global_step, inputs.pop("record_ids")
         self._step_ids += record_ids
-        of_tokens, of_scores, of_read = num_items_in_batch
-        if self.state.global_step < self.config.readout_steps:
-            inputs = {name: tensor for name, tensor in inputs.items() if name not in PROMPTS}
-        means: Losses = model(inputs)
-        losses = joined(_times(means.answer_loss, of_tokens),
-                        (_times(means.reranking_loss, of_scores), self.config.reranking_loss_weight),
-                        (_times(means.distillation_loss, of_tokens), self.config.distill_logits),
-                        (_times(means.readout_loss, of_read), self._readout_weight()))
-        self.losses.add(self.state.global_step + 1, record_ids, losses.loss)
-        if losses.loss.device.type == "cpu":
-            self.losses.check()
-        self.parts.add(answer_loss=losses.answer_loss, reranking_loss=losses.reranking_loss,
-                       distillation_loss=losses.distillation_loss, readout_loss=losses.readout_loss)
-        return losses.loss
+        if step < self.config.readout_steps:
+            # Without prompts the generator is not run.
+            del inputs["prompts"]
+        losses = objective.times(model(inputs), num_items_in_batch)
+        loss = objective.weighted(losses, objective.weights(self.config, step, self.state.max_steps))
 
-    def _readout_weight(self) -> float:
-        """Falling to 0: what shows the way at first would later hold the memory to words of one document."""
-        alone = self.config.readout_steps
-        share = max(0, self.state.global_step - alone) / max(1, self.state.max_steps - alone)
-        return self.config.readout_loss_weight * (1 - share)
+        self.losses.add(step + 1, record_ids, loss)
+        if loss.device.type == "cpu":
+            self.losses.check()
+        self.parts.add(**losses._asdict())
+        return loss
 
     def _advice_on_memory(self) -> str:
+        weights = objective.weights(self.config, self.state.global_step, self.state.max_steps)
+
         def step(records: Sequence[Any]) -> None:
             batch = self.scaledown.processor.collate(records, self.config.answer_tokens,
-                                                     with_texts=self.config.distill_logits > 0,
                                                      with_readout=self.config.readout_loss_weight > 0)
-            self.scaledown({name: tensor.to(self.args.device) for name, tensor in batch.items()}).loss.backward()
+            objective.weighted(self.scaledown(batch), weights).backward()
 
         examples = self.data_collator.part_size
         if self.is_shared_out:
@@ -273,10 +261,6 @@ class ScaleDownTrainer(Trainer):
         self.scaledown.load_trained(Path(resume_from_checkpoint))
 
 
-def _times(loss: Tensor | None, share: Tensor) -> Tensor | None:
-    return None if loss is None else loss * share
-
-
 class _Trainable(nn.Module):
     """The model without its ``config``, which the Trainer would take for one of transformers' own and write to."""
 
@@ -285,5 +269,5 @@ class _Trainable(nn.Module):
         self.scaledown = scaledown
         self._losses = compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
-    def forward(self, batch: dict[str, Tensor]) -> Losses:
+    def forward(self, batch: dict[str, Any]) -> Losses:
         return self._losses(batch)

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerB
 
 from scaledown.config import ScaleDownConfig
 from scaledown.hub import load_config, load_tokenizer
-from scaledown.models.parts import load_base
+from scaledown.models.loading import load_base
 from scaledown.training.embedded.building import PretrainConfig, layers_config
 from scaledown.training.embedded.course import Course
 
