@@ -79,7 +79,7 @@ def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 
 def checkpoint_activations(body: PreTrainedModel) -> None:
     """Compute the layers' activations twice in training, to keep few; the last layer's are few and stay."""
-    body.gradient_checkpointing_enable({"use_reentrant": False})
+    body.activation_checkpointing_enable({"use_reentrant": False})
     body.layers[-1].gradient_checkpointing = False
 
 
