@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
 from transformers import (
+    GenerationConfig,
     LlamaConfig,
     MistralConfig,
     ModernBertConfig,
@@ -20,6 +22,8 @@ from transformers import (
 )
 from transformers.models.auto import AutoModelForCausalLM
 
+from scaledown.models.generator import Generator, Prompts
+from scaledown.models.losses import Losses
 from scaledown.prompt import SYSTEM
 
 FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
@@ -100,3 +104,23 @@ def cross_encoder_folder(folder: Path, num_labels: int = 1) -> str:
     model.save_pretrained(folder)
     own.save_pretrained(folder)
     return str(folder)
+
+
+def move_adapter(model: nn.Module) -> None:
+    """Move the adapter off its start, where it does nothing."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+
+
+def total(losses: Losses) -> Tensor:
+    """The sum of a batch's losses, whichever it has: something to learn from where no weights matter."""
+    return sum(part for part in losses if part is not None)
+
+
+def first_logits(generator: Generator, prompts: Prompts) -> Tensor:
+    """The logits (B, V) of the first token of each answer."""
+    config = GenerationConfig(max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True,
+                              pad_token_id=0)
+    return generator.generate(prompts, config).logits[0]

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transformers import GenerationConfig, PreTrainedModel
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
 
 from scaledown.models.generator import Prompts
 from scaledown.models.inputs import Documents, check_number, check_texts
@@ -57,8 +59,7 @@ class Asked:
         check_texts(self.questions, [[] for _ in self.questions] if self.documents is None else self.documents)
         if self.memory is not None and len(self.memory) != len(self.questions):
             raise ValueError(f"{len(self.questions)} questions, but memory for {len(self.memory)}")
-        if self.options.get("num_return_sequences", 1) != 1:
-            raise ValueError("num_return_sequences must be 1: every question gets one answer; ask it several times")
+        _generation_config(model, self.max_new_tokens, self.options)
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,15 @@ def answers(model: ScaleDownModel, asked: Asked) -> list[Answer]:
 
 def stream(model: ScaleDownModel, asked: Asked) -> Iterator[streaming.Piece]:
     """Yield the answers as they grow, piece by piece."""
+    own_criteria = asked.options.get("stopping_criteria") or []
+
+    def run(prompts: Prompts, streamer: BaseStreamer, stopping_criteria: list[StoppingCriteria]) -> None:
+        options = asked.options | {"streamer": streamer, "stopping_criteria": [*own_criteria, *stopping_criteria]}
+        _generate_ids(model, prompts, asked.max_new_tokens, **options)
+
     for batch in _batches(model, asked):
-        run = partial(_generate_ids, model, batch.prompts, asked.max_new_tokens, **asked.options)
-        yield from streaming.pieces(streaming.steps(run), batch.questions, model.stop_ids, partial(to_text, model))
+        tokens = streaming.steps(partial(run, batch.prompts))
+        yield from streaming.pieces(tokens, batch.questions, model.stop_ids, partial(to_text, model))
 
 
 def generate(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **options: Any) -> list[str]:
@@ -96,24 +103,40 @@ def generate(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **opt
     return [to_text(model, row) for row in rows]
 
 
-def _generate_ids(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int,
-                  generation_config: GenerationConfig | None = None, **options: Any) -> Any:
-    """Greedy, unless ``options`` or a ``generation_config`` say otherwise; what the model's own config says is left."""
+def _generate_ids(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **options: Any) -> Tensor:
+    config, others = _generation_config(model, max_new_tokens, options)
     limit = model.processor.position_limit
     if limit is not None:
         # An answer that passes the limit would change how its neighbours in the batch are read.
-        longest = max([0, *prompts.num_prompt_tokens]) + max_new_tokens
-        limit.check(longest, f"the longest prompt with an answer of {max_new_tokens} tokens",
+        longest = max([0, *prompts.num_prompt_tokens]) + config.max_new_tokens
+        limit.check(longest, f"the longest prompt with an answer of {config.max_new_tokens} tokens",
                     f"{SHORTER_PROMPT}, or lower --max_new_tokens")
-    config = GenerationConfig(do_sample=False) if generation_config is None else copy.deepcopy(generation_config)
+    with model.inference():
+        return model.generator.generate(prompts, config, **others)
+
+
+def _generation_config(model: ScaleDownModel, max_new_tokens: int,
+                       options: dict[str, Any]) -> tuple[GenerationConfig, dict[str, Any]]:
+    """Return what ``generate`` is to do, greedy unless ``options`` say otherwise, and those that no config has.
+
+    Raises:
+        ValueError: if they ask for several answers to a question.
+    """
+    given = options.get("generation_config")
+    config = GenerationConfig(do_sample=False) if given is None else copy.deepcopy(given)
+    others = config.update(**{name: value for name, value in options.items() if name != "generation_config"})
+    if (config.num_return_sequences or 1) != 1:
+        raise ValueError("num_return_sequences must be 1: every question gets one answer; ask it several times")
+
+    # An answer is its text.
+    config.return_dict_in_generate = False
     if config.max_new_tokens is None:
         config.max_new_tokens = max_new_tokens
     if config.eos_token_id is None:
         config.eos_token_id = model.stop_ids
     if config.pad_token_id is None:
         config.pad_token_id = model.stop_ids[0]
-    with model.inference():
-        return model.generator.generate(prompts, config, **options)
+    return config, others
 
 
 def stop_ids(processor: Processor, base: PreTrainedModel) -> list[int]:

@@ -136,10 +136,17 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def _makes_the_same_logits(self, head: Head) -> bool:
-        """Ask the model itself, with one token: some families scale or squeeze their logits."""
-        one = self.embed(torch.zeros(1, 1, dtype=torch.long, device=self.separator_row.device))
-        wanted = self.base(inputs_embeds=one, use_cache=False).logits[0].float()
-        found = head.logits(self.base.base_model(inputs_embeds=one, use_cache=False).last_hidden_state[0])
+        """Ask the model itself, with one embedding: some families scale or squeeze their logits."""
+        # Not a token's: that of padding may be all zeros, and so would be its logits, however they are made.
+        one = self.separator_row[None].to(self.base.get_input_embeddings().weight.dtype)
+        was_training = self.training
+        # Dropout would make two passes differ, and draw from the random numbers of training.
+        self.eval()
+        try:
+            wanted = self.base(inputs_embeds=one, use_cache=False).logits[0].float()
+            found = head.logits(self.base.base_model(inputs_embeds=one, use_cache=False).last_hidden_state[0])
+        finally:
+            self.train(was_training)
         return torch.allclose(found, wanted, rtol=0.02, atol=0.02 * wanted.abs().max().item())
 
     def prompts(self, prompts: Sequence[Sequence[int]], memory: Tensor | None, with_adapter: bool = True) -> Prompts:
@@ -166,11 +173,14 @@ class Generator(nn.Module):
 
     def generate(self, prompts: Prompts, config: GenerationConfig, **options: Any) -> Tensor:
         """Return the new tokens (B, S) of every answer, by transformers' ``generate`` and its ``options``."""
-        if rounds_shapes(self.separator_row.device):
-            options.setdefault("cache_implementation", "static")
+        if rounds_shapes(self.separator_row.device) and config.cache_implementation is None:
+            config.cache_implementation = "static"
         if prompts.cache is not None:
             # Writing an answer adds to the cache, so it serves one answer.
-            options["cache"], prompts.cache = prompts.cache, None
+            cache, prompts.cache = prompts.cache, None
+            # Beams are copies of a prompt, of which generate does not copy the cache: they read the prompt anew.
+            if (config.num_beams or 1) == 1:
+                options["cache"] = cache
         with self.adapter(prompts.with_adapter):
             return self.base.generate(inputs_embeds=prompts.embeddings, attention_mask=prompts.mask,
                                       generation_config=config, **options)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models import (
@@ -97,6 +97,8 @@ class ScaleDownModel(nn.Module):
         self.processor = Processor(tokenizer, self.config, compressor_tokenizer)
         self.processor.limit_positions(base, self.compressor.position_limit)
         self.stop_ids = answering.stop_ids(self.processor, base)
+        # generate would take from here what a call leaves open: the base's own penalties, temperatures and beams.
+        base.generation_config = GenerationConfig()
         if self.config.memory_init == "reply":
             self._start_memory_as_reply()
         self.to(device or "cpu")
@@ -152,6 +154,8 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: if both are given, they do not go together with the questions, or the model cannot choose.
         """
+        if stream and "streamer" in options:
+            raise ValueError("give stream or a streamer of your own, not both")
         asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
                                 keep_documents, cache, options)
         asked.check(self)
