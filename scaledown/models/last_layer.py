@@ -50,7 +50,7 @@ class LastLayer(nn.Module):
         try:
             self.layer(*arguments, stop_at_keys=True, **settings)
         except HaveKeysValues as found:
-            return found.keys_values
+            return found.args
         raise AssertionError("the last layer's attention does not go through transformers' AttentionInterface")
 
 
