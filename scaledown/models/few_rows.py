@@ -24,7 +24,7 @@ class FewRowsLinear(nn.Linear):
         if not is_few or input.device.type != "cpu" or input.dtype != self.weight.dtype:
             return F.linear(input, self.weight, self.bias)
         product = (self.weight @ input.reshape(num_rows, -1).T).T         # (rows, E)
-        product = product if self.bias is None else product + self.bias
+        product = product if self.bias is None else product + self.bias.to(product.dtype)
         return product.reshape(*input.shape[:-1], -1)
 
 
