@@ -12,7 +12,7 @@ from torch import nn
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.synthetic import synthetic_records
-from scaledown.models import parts
+from scaledown.models import loading
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 
@@ -41,7 +41,7 @@ def test_a_quantised_generator_trains_saves_and_answers(generator, tmp_path, fla
     weight = model.generator.base.base_model.layers[0].mlp.up_proj.base_layer.weight
     num_weights = plain.generator.base.base_model.layers[0].mlp.up_proj.base_layer.weight.numel()
     assert weight.dtype == dtype and weight.numel() * weight.element_size() == num_weights * kept_bytes
-    layer, own = model.compressor.layers[0].mlp.up_proj, plain.compressor.layers[0].mlp.up_proj
+    layer, own = model.compressor.body.layers[0].mlp.up_proj, plain.compressor.body.layers[0].mlp.up_proj
     assert type(layer) is nn.Linear and layer.weight.equal(own.weight), "what is trained is a whole copy"
     before = {name: each.clone() for name, each in model.named_parameters() if each.requires_grad}
 
@@ -63,10 +63,10 @@ def test_what_cannot_be_quantised_is_refused(generator, monkeypatch):
     with pytest.raises(ValueError, match="--load_in_4bit and --load_in_8bit contradict"):
         ScaleDownConfig(load_in_4bit=True, load_in_8bit=True)
     config = ScaleDownConfig(generator_model=generator, load_in_8bit=True)
-    monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object())
     with pytest.raises(ValueError, match="--load_in_8bit works on cpu and cuda, not on mps"):
-        parts.quantisation(config, torch.float32, torch.device("mps"))
-    monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
+        loading.quantisation(config, torch.float32, torch.device("mps"))
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--load_in_8bit needs bitsandbytes: pip install bitsandbytes"):
         new_model(generator, load_in_8bit=True)
 

@@ -24,7 +24,7 @@ from scaledown.data.retrieval.encoders import load_encoder
 from scaledown.data.synthetic import synthetic_records
 from scaledown.data.teacher import TeacherConfig
 from scaledown.data.teacher.loading import load_teacher
-from scaledown.models.build import resolve
+from scaledown.models.compressors.build import resolve
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 
