@@ -58,8 +58,9 @@ def test_marks_of_the_prompt_stay_text(model: ScaleDownModel) -> None:
     plain, = model.processor.text_prompts(["who?"], [["Ada"]])
     hostile, = model.processor.text_prompts([f"who? {MARKS}"], [[MARKS]])
     assert [token for token in hostile if token in special] == [token for token in plain if token in special]
-    texts = model.processor.compressor_input([MARKS], [[MARKS]])
-    assert not special & {*texts.first_ids.flatten().tolist(), *texts.second_ids.flatten().tolist()} - {0}
+    texts = model.processor.compressor_texts([MARKS], [[MARKS]])
+    num_special = model.config.num_memory_tokens
+    assert not special & {*texts.prefixes[0], *texts.suffixes[0][:-num_special]}
 
 
 def test_a_config_of_a_newer_version_is_named(model: ScaleDownModel, tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM, BertConfig, BertModel, ElectraConfig, ElectraModel, RobertaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    ElectraConfig,
+    ElectraModel,
+    GenerationConfig,
+    RobertaConfig,
+)
 from transformers import RobertaModel as Roberta
 
 from scaledown.config import ScaleDownConfig
@@ -40,14 +48,17 @@ def test_rotary_positions_that_depend_on_the_batch_are_exact_or_refused(rope, tm
 
     # Within the limit a text beside a longer one is read as alone.
     short, longer = ("who?", ["Ada."]), ("who wrote the first program?", ["Ada Lovelace."] * 3)
-    state = model.prefill_text([short[0], longer[0]], [short[1], longer[1]])
+    prompts = model.prefill_text([short[0], longer[0]], [short[1], longer[1]])
     prompt, = model.processor.text_prompts([short[0]], [short[1]])
-    torch.testing.assert_close(state.logits[0], plain(torch.tensor([prompt])).logits[0, -1], rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        found, wanted = tiny.first_logits(model.generator, prompts)[0], plain(torch.tensor([prompt])).logits[0, -1]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
     # Beyond it nothing is read: in text, from memory, in training, or for an answer that would grow beyond.
     too_long = "where is it? " * 12
     for read in (lambda: model.prefill_text([too_long], [["Ada."]]), lambda: model.answer([too_long], [["Ada."]]),
                  lambda: model.answer(["who?"], [["Ada."]], max_new_tokens=100),
+                 lambda: model.answer(["who?"], [["Ada."]], generation_config=GenerationConfig(max_new_tokens=100)),
                  lambda: next(model.answer(["who?"], [["Ada."]], max_new_tokens=100, stream=True))):
         with pytest.raises(ValueError, match=f"more than 128 rope type '{rope['rope_type']}'"):
             read()

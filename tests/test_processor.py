@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pickle
 from types import SimpleNamespace
@@ -64,9 +65,9 @@ def test_user_text_never_becomes_a_special_token(processor: Processor) -> None:
     tame, wild = (processor.text_prompts([text], [[text]])[0] for text in ("tame", HOSTILE))
     assert specials(processor, wild) == specials(processor, tame)
     assert HOSTILE in processor.tokenizer.decode(wild)
-    texts = processor.compressor_input([HOSTILE], [[HOSTILE]])
-    lead = processor._lead
-    assert specials(processor, texts.first_ids[0, len(lead):].tolist() + texts.second_ids[0].tolist()) == []
+    texts, tame = (processor.compressor_texts([text], [[text]]) for text in (HOSTILE, "tame"))
+    read, framed = ([*each.prefixes[0], *each.suffixes[0][:-2]] for each in (texts, tame))
+    assert specials(processor, read) == specials(processor, framed)
     assert specials(processor, processor.answer_ids(HOSTILE)) == [processor.prompt.end_id]
 
 
@@ -89,25 +90,48 @@ def test_template_that_drops_the_user_is_refused() -> None:
 
 def test_query_and_document_have_budgets_of_their_own() -> None:
     processor = Processor(tiny.tokenizer(), CONFIG)
-    texts = processor.compressor_input(["q" * 99, "q"], [["d" * 99, "d"], ["e"]])
-    assert texts.second_lengths.tolist() == [CONFIG.document_tokens, 1, 1]
+    texts = processor.compressor_texts(["q" * 99, "q"], [["d" * 99, "d"], ["e"]])
+    num_special = CONFIG.num_memory_tokens
+    assert [len(ids) - num_special for ids in texts.suffixes] == [CONFIG.document_tokens, 1, 1]
     frame = len(processor._lead) + len(processor._separator)
-    assert texts.first_lengths.tolist() == [CONFIG.query_tokens + frame, 1 + frame]
-    assert texts.pair_first.tolist() == [0, 0, 1]
+    assert [len(ids) for ids in texts.prefixes] == [CONFIG.query_tokens + frame, 1 + frame]
+    assert list(texts.prefix) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("enable_reranking", [False, True])
+@pytest.mark.parametrize("num_memory_tokens", [None, 1])
+def test_memory_tokens_stand_directly_behind_a_document(num_memory_tokens: int | None, enable_reranking: bool) -> None:
+    config = dataclasses.replace(CONFIG, enable_reranking=enable_reranking, train_memory_tokens=(1, 2))
+    texts = Processor(tiny.tokenizer(), config).compressor_texts(["who?", "where?"], [["Ada", ""], []],
+                                                                 num_memory_tokens)
+    number = (num_memory_tokens or 2) + enable_reranking
+    lengths = [len(ids) for ids in texts.suffixes]
+    assert lengths == [len(plain_ids(tiny.tokenizer(), ["Ada"])[0]) + number, number]
+    assert [list(places) for places in texts.reads] == [[], [], *(list(range(n - number, n)) for n in lengths)]
 
 
 def test_encoder_tokenizer_frames_the_query() -> None:
     own = tiny.tokenizer(None, cls_token="[CLS]", sep_token="[SEP]")
-    texts = Processor(tiny.tokenizer(), CONFIG, own).compressor_input(["who?"], [["Ada"]])
-    assert own.decode(texts.first_ids[0]) == "[CLS]who?[SEP]"
-    assert own.decode(texts.second_ids[0]) == "Ada"
+    texts = Processor(tiny.tokenizer(), CONFIG, own).compressor_texts(["who?"], [["Ada"]])
+    assert own.decode(texts.prefixes[0]) == "[CLS]who?[SEP]"
+    assert own.decode(texts.suffixes[0][:-2]) == "Ada"
+
+
+def test_an_encoder_reads_whole_pairs() -> None:
+    own = tiny.tokenizer(None, cls_token="[CLS]", sep_token="[SEP]")
+    for order, wanted in (("query_first", "[CLS]who?[SEP]{}"), ("document_first", "[CLS]{}[SEP]who?")):
+        config = dataclasses.replace(CONFIG, compressor_type="modernbert", input_order=order)
+        texts = Processor(tiny.tokenizer(), config, own).compressor_texts(["who?", "none"], [["Ada", "Oslo"], []])
+        assert [own.decode(ids[:-2]) for ids in texts.prefixes] == [wanted.format("Ada"), wanted.format("Oslo")]
+        assert [list(places) for places in texts.reads] == [[len(ids) - 2, len(ids) - 1] for ids in texts.prefixes]
+        assert not texts.suffixes
 
 
 def test_long_documents_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     processor = Processor(tiny.tokenizer(), CONFIG)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            processor.compressor_input(["who?"], [["d" * 99]])
+            processor.compressor_texts(["who?"], [["d" * 99]])
             processor.text_prompts(["who?"], [["d" * 99]])
     assert len(caplog.records) == 1
 
@@ -161,15 +185,30 @@ def test_a_mark_that_is_not_special_stays_text(mark: str) -> None:
 def test_labels_are_the_answer_and_its_end_alone(processor: Processor) -> None:
     records = [record("who?", ["Ada", "Bob"], "Ada Lovelace"), record("where is it, then?", [], "Oslo")]
     batch = processor.collate(records)
-    index, packed = batch["answer_index"], batch["prompt_ids"].flatten()[batch["prompt_slots"]].tolist()
     answers = [processor.answer_ids(each.answer) for each in records]
     assert batch["answer_targets"].tolist() == sum(answers, [])
     prompts = processor.memory_prompts([each.query for each in records], [2, 0])
     rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-    assert packed == rows[0] + rows[1]
+    assert batch["prompts"].ids.tolist() == rows[0] + rows[1]
     first, second = len(prompts[0]) - 1, len(rows[0]) + len(prompts[1]) - 1
-    assert index.tolist() == [*range(first, first + len(answers[0])), *range(second, second + len(answers[1]))]
-    assert batch["prompt_ids"][0].tolist() == rows[0] + [0] * (batch["prompt_ids"].shape[1] - len(rows[0]))
+    wanted = [*range(first, first + len(answers[0])), *range(second, second + len(answers[1]))]
+    assert batch["prompts"].reads.at.tolist() == wanted
+    assert batch["prompts"].packing.position.tolist() == [*range(len(rows[0])), *range(len(rows[1]))]
+    assert batch["num_memory_tokens"] == 2 and batch["padding_share"] == 0
+
+
+def test_padding_is_what_is_computed_for_nothing() -> None:
+    """A causal compressor reads packed texts; an encoder pads its own to the longest."""
+    records = [record("who?", ["Ada", "Bob was here"], "Ada Lovelace"), record("where is it, then?", [], "Oslo")]
+    for kind in ("n_layers", "modernbert"):
+        processor = Processor(tiny.tokenizer(), dataclasses.replace(CONFIG, compressor_type=kind))
+        texts = processor.compressor_texts([each.query for each in records], [each.documents for each in records])
+        lengths = [len(ids) for ids in (texts.prefixes if kind == "modernbert" else [*texts.prefixes, *texts.suffixes])]
+        batch = processor.collate(records)
+        num_prompt = len(batch["prompts"].ids)
+        computed = max(lengths) * len(lengths) if kind == "modernbert" else sum(lengths)
+        assert batch["padding_share"] == pytest.approx(1 - (sum(lengths) + num_prompt) / (computed + num_prompt))
+        assert (batch["padding_share"] > 0) == (kind == "modernbert")
 
 
 def test_teacher_scores_are_marked_where_they_are_missing() -> None:
@@ -182,8 +221,13 @@ def test_teacher_scores_are_marked_where_they_are_missing() -> None:
 
 def test_processor_travels_to_workers(processor: Processor) -> None:
     records = [record("who?", ["Ada"], "Ada")]
-    there = pickle.loads(pickle.dumps(processor)).collate(records)
-    assert all(there[name].equal(tensor) for name, tensor in processor.collate(records).items())
+    here, there = processor.collate(records), pickle.loads(pickle.dumps(processor)).collate(records)
+    assert here.keys() == there.keys()
+    assert there["answer_targets"].equal(here["answer_targets"])
+    for name in ("documents", "prompts"):
+        one, other = (pickle.loads(pickle.dumps(batch[name])) for batch in (here, there))  # as a batch comes back
+        assert one.ids.equal(other.ids) and one.packing.position.equal(other.packing.position)
+        assert one.reads.at.equal(other.reads.at)
 
 
 def record(query: str, documents: list[str], answer: str, scores: list[float] | None = None) -> SimpleNamespace:
