@@ -12,14 +12,16 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from scaledown.config import EvaluationConfig, ScaleDownConfig
 from scaledown.data.records import Record
 
 EVALUATION = EvaluationConfig(eval_examples=20, eval_batch_size=3, max_new_tokens=5, timed_queries=4,
                               bootstrap_resamples=50)
-LLAMA = {"num_hidden_layers": 3, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "vocab_size": 50}
+LLAMA = LlamaConfig(num_hidden_layers=3, hidden_size=16, intermediate_size=24, num_attention_heads=4,
+                    num_key_value_heads=2, vocab_size=50)
+FIRST_LAYERS = LlamaConfig(**LLAMA.to_dict() | {"num_hidden_layers": 2})
 
 
 def make_records(num_records: int) -> list[Record]:
@@ -37,16 +39,37 @@ class FakeState:
     num_new_tokens: list[int] = field(default_factory=list)
 
 
+class FakeCompressor(nn.Sequential):
+    """Has the shapes of two layers, and few weights of its own."""
+
+    @property
+    def body(self) -> LlamaModel:
+        with torch.device("meta"):
+            return LlamaModel(FIRST_LAYERS)
+
+
+class FakeGenerator(nn.Module):
+    """Has the shapes of three layers, and 20 weights of its own."""
+
+    config = LLAMA
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+
+    @property
+    def base(self) -> LlamaForCausalLM:
+        with torch.device("meta"):
+            return LlamaForCausalLM(LLAMA)
+
+
 class FakeModel(nn.Module):
     """Keeps a list of its calls; a phase named in ``slow_phase`` sleeps 20 ms."""
 
     def __init__(self, is_trained: bool = True, slow_phase: str = "") -> None:
         super().__init__()
         self.config = ScaleDownConfig(num_layers=2, num_memory_tokens=8, lora_rank=4)
-        self.compressor = nn.Sequential(nn.Linear(4, 4), nn.Dropout())
-        self.generator = nn.Module()
-        self.generator.embedding = nn.Embedding(5, 4)
-        self.generator.config = SimpleNamespace(**LLAMA)
+        self.compressor, self.generator = FakeCompressor(nn.Linear(4, 4), nn.Dropout()), FakeGenerator()
         self.is_trained, self.slow_phase = is_trained, slow_phase
         self.calls: list[tuple] = []
 

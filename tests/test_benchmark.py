@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation import benchmark
+from scaledown.evaluation import benchmark, benchmark_measures
+from scaledown.evaluation.benchmark_measures import answer_job, question_flops
 from scaledown.evaluation.benchmark_systems import Bench, Texts, preset
+from scaledown.evaluation.shapes import decoder_shape
 from scaledown.evaluation.stopwatch import in_turns
 
 FAST = ["--preset", "tiny", "--rounds", "2", "--query_tokens", "8", "--document_tokens", "16", "--answer_tokens", "4",
@@ -44,6 +46,42 @@ def test_truncated_text_has_the_length_of_memory(bench: Bench) -> None:
     memory, cut = (bench.prompts(texts(), from_memory, 8) for from_memory in (True, False))
     # Our prompts have one separator more between two documents.
     assert [len(ids) for ids in cut] == [len(memory[0]) - 1, len(memory[1])]
+
+
+@torch.no_grad()
+def test_answers_have_exactly_the_length_asked_for(bench: Bench) -> None:
+    """Whatever ends an answer by the family's own config."""
+    assert bench.shape.config.eos_token_id is not None
+    first, second = bench.prefill(texts(), bench.compress(texts())), bench.prefill(texts(), None)
+    assert bench.decode(first, 5).shape == (2, 5)
+    bench.shape.config.eos_token_id = bench.decode(second, 1).flatten().tolist()
+    again = Bench(bench.shape, bench.config, torch.float32, bench.device).eval()
+    assert again.decode(again.prefill(texts(), None), 5).shape == (2, 5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("system", benchmark.SYSTEMS)
+def test_the_first_token_is_prefill_and_one_step(bench: Bench, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every system alike; the whole answer is begun anew."""
+    calls: list[object] = []
+    prefill, decode = bench.prefill, bench.decode
+    monkeypatch.setattr(bench, "prefill", lambda *given: calls.append("prefill") or prefill(*given))
+    monkeypatch.setattr(bench, "decode", lambda prompts, number: calls.append(number) or decode(prompts, number))
+    # Time goes by a second at each phase.
+    monkeypatch.setattr(benchmark_measures, "seconds", lambda job, device: [1.0, job()][0])
+    times = answer_job(bench, texts(), system, 3)()
+    compress = float(system in ("scaledown", "naive_compressor"))
+    assert calls == ["prefill", 1, "prefill", 3]
+    assert times == {"compress": compress, "prefill": 1.0, "decode": 1.0, "first_token": compress + 2,
+                     "total": compress + 2}
+
+
+def test_flops_promise_the_first_token_as_it_is_measured(bench: Bench) -> None:
+    whole, first = (question_flops(bench, texts(), "full_text", number) for number in (3, 1))
+    # One step of decoding, behind prompts of 38 and 22 tokens: weights of all layers and the head, and 30 keys.
+    shape = decoder_shape(bench.generator.base)
+    assert first.decode == 2 * (shape.body_weights + shape.head_weights) + shape.score_flops(30)
+    assert first.prefill == whole.prefill and first.total < whole.total
 
 
 def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.records import Record, write_records
 from scaledown.evaluation import pipelines as command
-from scaledown.evaluation.flops import DecoderShape, EncoderShape, TokenCounts
+from scaledown.evaluation.flops import TokenCounts
 from scaledown.evaluation.pipeline_cost import reranker_shape, reranking_flops
 from scaledown.evaluation.pipelines import pipelines
+from scaledown.evaluation.shapes import DecoderShape, EncoderShape
 
 RECORDS = [Record("a", "who?", ("Ada", "Bob", "Eve"), "Ada", document_ids=("x", "y", "z")),
            Record("b", "where?", ("Oslo",), "Oslo")]
 RUNS = {"BM25": {"a": {"x": 1.0, "y": 1.0, "z": 2.0}, "b": {"0": 0.0}},
         "cross-encoder": {"a": {"x": -5.0, "y": 9.0, "z": -4.0}, "b": {"0": 0.0}}}
-DECODER = DecoderShape(num_layers=2, hidden_size=8, intermediate_size=12, num_attention_heads=2,
-                       num_key_value_heads=1, head_size=4, vocab_size=50)
+DECODER = DecoderShape.gated(num_layers=2, hidden_size=8, intermediate_size=12, num_attention_heads=2,
+                             num_key_value_heads=1, head_size=4, vocab_size=50)
 
 
 def test_each_system_gets_the_documents_that_its_reranker_chose():
@@ -55,8 +56,17 @@ def test_shapes_of_cross_encoders(tmp_path):
     assert (shape.num_layers, shape.hidden_size, shape.mlp_weights) == (4, 24, 0)
     # Each layer: queries, keys and values, their output, a gated feed-forward part; a dense map and the score's head.
     assert shape.body_weights == 4 * (24 * 72 + 24 * 24 + 24 * 64 + 32 * 24) + 24 * 24 + 24
-    decoder = SimpleNamespace(config=tiny.generator().config)
-    assert reranker_shape(decoder) == DecoderShape.from_config(decoder.config)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "olmo2"])
+def test_a_decoder_of_any_family_reads_causally(family):
+    config = AutoConfig.for_model(family, vocab_size=50, hidden_size=8, intermediate_size=12, num_hidden_layers=2,
+                                  num_attention_heads=2, num_key_value_heads=1, head_dim=4, pad_token_id=0,
+                                  num_labels=1)
+    # What sentence-transformers makes of one: a module around the model, with its config.
+    cross_encoder = torch.nn.Sequential(AutoModelForSequenceClassification.from_config(config))
+    cross_encoder.config = config
+    assert reranker_shape(cross_encoder) == DECODER
 
 
 @pytest.fixture(scope="module")

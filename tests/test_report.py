@@ -48,7 +48,6 @@ def results() -> RunResults:
     records = make_records(12)
     before = evaluate_system(FakeModel(is_trained=False), SCALEDOWN, records, EVALUATION, seed=3, progress=False)
     model = FakeModel()
-    model.compressor = torch.nn.Linear(100, 100)
     after, *baselines = (evaluate_system(model, system, records, EVALUATION, seed=3, progress=False)
                          for system in (SCALEDOWN, *BASELINES))
     text_tokens = mean_text_tokens(records, lambda text: len(text.split()), model.config)

@@ -22,7 +22,7 @@ from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.known_shapes import config_of
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
-from scaledown.models.n_layers import resolve_num_layers
+from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device

@@ -14,7 +14,15 @@ from tqdm import tqdm
 from scaledown.config import EMBEDDED
 from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark_systems import Bench, Texts
-from scaledown.evaluation.flops import DecoderShape, Flops, TokenCounts, full_flops, naive_flops, reading_flops
+from scaledown.evaluation.flops import (
+    Flops,
+    TokenCounts,
+    full_flops,
+    naive_flops,
+    plain_training_flops,
+    training_flops,
+)
+from scaledown.evaluation.shapes import decoder_shape
 from scaledown.evaluation.stopwatch import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
 from scaledown.training.devices import keep_freed_memory
@@ -50,16 +58,19 @@ def from_records(args: argparse.Namespace, vocab_size: int) -> list[Texts]:
             for start in range(0, len(lengths), args.batch_size)]
 
 
-def question_flops(bench: Bench, texts: Texts, system: str) -> Flops:
-    """FLOPs of one mean question, as :mod:`scaledown.evaluation.flops` counts them, LoRA merged."""
-    generator = DecoderShape.from_config(bench.shape.config)
-    compressor = DecoderShape.from_config(bench.shape.config, bench.shape.num_layers)
+def question_flops(bench: Bench, texts: Texts, system: str, answer_tokens: int | None = None) -> Flops:
+    """Return the FLOPs of one mean question, as :mod:`scaledown.evaluation.flops` counts them, LoRA merged.
+
+    Args:
+        answer_tokens: the answer's length [as in ``texts``].
+    """
+    generator, compressor = decoder_shape(bench.generator.base), decoder_shape(bench.compressor.body)
     num_documents = statistics.fmean(map(len, texts.documents))
     each = [len(ids) for documents in texts.documents for ids in documents]
     tokens = TokenCounts(
         statistics.fmean(map(len, texts.queries)), statistics.fmean(each), num_documents, MEMORY_TOKENS,
         statistics.fmean(map(len, bench.prompts(texts, system in FROM_MEMORY, _kept(system)))),
-        statistics.fmean(map(len, texts.answers)))
+        answer_tokens or statistics.fmean(map(len, texts.answers)))
     counted = full_flops(generator, compressor if system == "scaledown" else None, tokens)
     if system == "naive_compressor":
         padded = dataclasses.replace(tokens, query_tokens=bench.config.query_tokens,
@@ -70,13 +81,13 @@ def question_flops(bench: Bench, texts: Texts, system: str) -> Flops:
 
 def step_flops(bench: Bench, texts: Texts, system: str) -> float:
     """FLOPs of training on one mean question: each weight forward, backward, and for its own gradient if trained."""
-    generator = DecoderShape.from_config(bench.shape.config)
+    generator = decoder_shape(bench.generator.base)
     answer = statistics.fmean(map(len, texts.answers))
     prompt = statistics.fmean(map(len, bench.prompts(texts, system in FROM_MEMORY, _kept(system))))
     read = prompt + answer - 1
-    used = read if system == "naive_compressor" else answer
-    return (TRAINED_STEP * question_flops(bench, texts, system).compress
-            + FROZEN_STEP * reading_flops(generator, read, used))
+    is_plain = system == "naive_compressor"
+    forward = plain_training_flops(generator, read) if is_plain else training_flops(generator, read, answer)
+    return TRAINED_STEP * question_flops(bench, texts, system).compress + FROZEN_STEP * forward
 
 
 def _kept(system: str) -> int | None:
@@ -84,7 +95,11 @@ def _kept(system: str) -> int | None:
 
 
 def answer_job(bench: Bench, texts: Texts, system: str, answer_tokens: int) -> Callable[[], dict[str, float]]:
-    """A call that answers the batch and tells its seconds by phase."""
+    """Return a call that answers the batch and tells its seconds by phase.
+
+    The first token is prefill and one step of decoding, which reads the prompt's last token. The whole answer is begun
+    anew: prompts that were read once serve one answer.
+    """
     compress = {"scaledown": bench.compress, "naive_compressor": bench.compress_naively}.get(system)
 
     @torch.no_grad()
@@ -93,11 +108,18 @@ def answer_job(bench: Bench, texts: Texts, system: str, answer_tokens: int) -> C
         times = {"compress": 0.0}
         if compress:
             times["compress"] = seconds(lambda: found.update(memory=compress(texts)), bench.device)
-        times["prefill"] = seconds(
-            lambda: found.update(state=bench.prefill(texts, found["memory"], _kept(system))), bench.device)
-        times["decode"] = seconds(lambda: bench.decode(found["state"], answer_tokens), bench.device)
-        times["first_token"] = times["compress"] + times["prefill"]
-        times["total"] = times["first_token"] + times["decode"]
+
+        def prefill() -> None:
+            found["prompts"] = bench.prefill(texts, found["memory"], _kept(system))
+
+        def decode(num_tokens: int) -> None:
+            bench.decode(found["prompts"], num_tokens)
+
+        times["first_token"] = (times["compress"] + seconds(prefill, bench.device)
+                                + seconds(lambda: decode(1), bench.device))
+        times["prefill"] = seconds(prefill, bench.device)
+        times["decode"] = seconds(lambda: decode(answer_tokens), bench.device)
+        times["total"] = times["compress"] + times["prefill"] + times["decode"]
         return times
 
     return job
@@ -154,7 +176,8 @@ def measure_inference(args: argparse.Namespace, bench: Bench) -> list[dict[str, 
 
 def _row(args: argparse.Namespace, bench: Bench, texts: Texts, system: str, num_documents: int,
          times: Mapping[str, list[float]], peak: int | None, machine: float) -> dict[str, Any]:
-    flops = question_flops(bench, texts, system).to_dict()
+    flops = {**question_flops(bench, texts, system).to_dict(),
+             "first_token": question_flops(bench, texts, system, answer_tokens=1).total}
     spreads = {phase: Spread.of(values) for phase, values in times.items()}
     shares = {phase: flops[phase] * args.batch_size / spreads[phase].median / machine
               for phase in ("compress", "prefill", "decode") if flops[phase]}

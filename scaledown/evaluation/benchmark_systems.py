@@ -73,6 +73,8 @@ class Bench(nn.Module):
         with torch.device(device):
             base = AutoModelForCausalLM.from_config(shape.config, dtype=dtype)
             base.requires_grad_(False)
+            # What a family's own config says ends an answer must not end those whose length is given.
+            base.generation_config = GenerationConfig()
             self.compressor = NLayersCompressor(config, base.base_model, shape.num_layers).to(device)
             self.generator = Generator(config, base).to(device)
         self.shape, self.config, self.device, self.dtype = shape, config, device, dtype
@@ -97,7 +99,8 @@ class Bench(nn.Module):
         rows = rows.expand(len(pairs), -1, -1)
         seen = torch.cat([query_mask, mask, torch.ones(rows.shape[:2], device=mask.device, dtype=mask.dtype)], dim=1)
         # Without a packing the compressor's decoder is transformers' own.
-        hidden = self.compressor.body(inputs_embeds=torch.cat([tokens, rows], dim=1), attention_mask=seen, use_cache=False)
+        whole = torch.cat([tokens, rows], dim=1)
+        hidden = self.compressor.body(inputs_embeds=whole, attention_mask=seen, use_cache=False)
         return hidden.last_hidden_state[:, -rows.shape[1]:]
 
     def prefill(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Prompts:
@@ -106,10 +109,10 @@ class Bench(nn.Module):
         self.generator.prefill(prompts)
         return prompts
 
-    def decode(self, prompts: Prompts, answer_tokens: int) -> None:
-        """Write answers of exactly this number of tokens."""
+    def decode(self, prompts: Prompts, answer_tokens: int) -> Tensor:
+        """Return answers of exactly this number of tokens: (B, S)."""
         settings = GenerationConfig(do_sample=False, max_new_tokens=answer_tokens, eos_token_id=None, pad_token_id=0)
-        self.generator.generate(prompts, settings)
+        return self.generator.generate(prompts, settings)
 
     def prompts(self, texts: Texts, from_memory: bool, document_tokens: int | None = None) -> list[list[int]]:
         """Documents, one after the other, then the query."""

@@ -17,8 +17,6 @@ from typing import Any
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, DEFAULT_LLM, ScaleDownConfig
 from scaledown.evaluation.flops import (
-    Compressor,
-    DecoderShape,
     Flops,
     TokenCounts,
     causal_flops,
@@ -27,10 +25,18 @@ from scaledown.evaluation.flops import (
     paper_flops,
 )
 from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
-from scaledown.evaluation.measured_flops import measured_flops, model_without_values
-from scaledown.evaluation.model_cost import encoder_shape, llm_shape
+from scaledown.evaluation.measured_flops import measured_flops
 from scaledown.evaluation.report import write_json
-from scaledown.models.n_layers import resolve_num_layers
+from scaledown.evaluation.shapes import (
+    Compressor,
+    DecoderShape,
+    compressor_without_values,
+    decoder_shape,
+    encoder_shape,
+    generator_without_values,
+    llm_shape,
+)
+from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
 
@@ -99,27 +105,32 @@ def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
     return memory, text
 
 
-def compressor_shape(args: argparse.Namespace, generator: Any) -> Compressor:
-    """The compressor's shape, of the generator's first layers or of a model of its own."""
+def generator_shape(args: argparse.Namespace) -> DecoderShape:
+    """Return the shape of ``--generator_model``."""
+    return decoder_shape(generator_without_values(config_of(args.generator_model)))
+
+
+def compressor_shape(args: argparse.Namespace, generator: DecoderShape) -> Compressor:
+    """Return the compressor's shape, of the generator's first layers or of a model of its own."""
     if args.compressor_type == "n_layers":
-        return DecoderShape.from_config(generator, resolve_num_layers(args.num_layers, generator.num_hidden_layers))
+        return dataclasses.replace(generator, num_layers=resolve_num_layers(args.num_layers, generator.num_layers))
     if args.num_layers is not None:
         raise ValueError(f"--num_layers belongs to --compressor_type n_layers, not {args.compressor_type}")
-    model = model_without_values(args.compressor_type, args.compressor_model)
+    model = compressor_without_values(args.compressor_type, args.compressor_model)
     if args.compressor_type == "llm":
-        return llm_shape(model.config, ScaleDownConfig.mlp_width, generator.hidden_size)
+        return llm_shape(model, ScaleDownConfig.mlp_width, generator.hidden_size)
     return encoder_shape(model, ScaleDownConfig.mlp_width, generator.hidden_size)
 
 
 def costs(args: argparse.Namespace) -> list[Cost]:
     """Full text, ScaleDown and, for a causal compressor, other ways to run it."""
-    config = config_of(args.generator_model)
-    generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
+    generator = generator_shape(args)
+    compressor = compressor_shape(args, generator)
     memory, text = token_counts(args)
 
     def cost(name: str, tokens: TokenCounts, reads: Compressor) -> Cost:
         rank = args.lora_rank if reads else 0
-        measured = measured_flops(config, args, tokens, reads is not None) if args.measure_flops else None
+        measured = measured_flops(args, tokens, reads is not None) if args.measure_flops else None
         return Cost(name, full_flops(generator, reads, tokens, rank), paper_flops(generator, reads, tokens),
                     tokens.prompt_tokens,
                     generator.key_value_bytes(tokens.prompt_tokens + tokens.new_tokens, BYTES_PER_VALUE), measured)
@@ -171,9 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the costs."""
     args = build_parser().parse_args(argv)
     found = costs(args)
-    config = config_of(args.generator_model)
     output_file = run_folder.output_file(args.output_file)
-    generator, compressor = DecoderShape.from_config(config), compressor_shape(args, config)
+    generator = generator_shape(args)
+    compressor = compressor_shape(args, generator)
     print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
           f"{_short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "
           f"{compressor.num_layers} layers, {_short(compressor.body_weights)}\n"
@@ -181,8 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
           f"{args.num_memory_tokens} embeddings each, answer {args.answer_tokens}; one question, keys and values in "
           f"{BYTES_PER_VALUE} bytes\n\n{table(found)}")
     if output_file:
-        report = {"settings": vars(args), "generator_weights": generator.body_weights,
-                  "compressor_weights": compressor.body_weights, **{each.name: each.to_dict() for each in found}}
+        report = {"settings": vars(args), "generator_weights": round(generator.body_weights),
+                  "compressor_weights": round(compressor.body_weights), **{each.name: each.to_dict() for each in found}}
         write_json(output_file, report)
         print(f"\nwritten: {output_file}")
     return 0

@@ -6,77 +6,70 @@ import argparse
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.flops import Flops, TokenCounts
 from scaledown.evaluation.known_shapes import config_of
-from scaledown.models.compressor import Compressor, CompressorInput
-from scaledown.models.encoder import EncoderCompressor
-from scaledown.models.generator import Generator
-from scaledown.models.llm import LLMCompressor
-from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
-from scaledown.models.parts import DEFAULT_MODELS
+from scaledown.evaluation.shapes import compressor_without_values, generator_without_values
+from scaledown.models.compressors.base import Compressor
+from scaledown.models.compressors.encoder import EncoderCompressor
+from scaledown.models.compressors.llm import LLMCompressor
+from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.packing import TextLists
 
 
-def measured_flops(config: PretrainedConfig, args: argparse.Namespace, tokens: TokenCounts, compresses: bool) -> Flops:
+def measured_flops(args: argparse.Namespace, tokens: TokenCounts, compresses: bool) -> Flops:
     """Run compressor and generator on tensors without values, and count.
 
     PyTorch counts an attention's whole square, also where a causal kernel leaves half of it out, so this is a little
     above the analytic count.
     """
+    base = generator_without_values(config_of(args.generator_model))
     with torch.device("meta"), torch.no_grad():
-        base = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
         compress = 0
         if compresses:
-            compressor = _compressor(config, args, base)
+            compressor, texts = _compressor(args, base), _texts(args, tokens).packed()
             with FlopCounterMode(display=False) as counter:
-                compressor(_texts(tokens), base.get_input_embeddings())
+                compressor(texts, base.get_input_embeddings())
             compress = counter.get_total_flops()
-        decode = _decode(base, int(tokens.prompt_tokens), int(tokens.new_tokens))
-        prefill = _prefill(base, int(tokens.prompt_tokens))
+        prefill, decode = _generator_flops(base, int(tokens.prompt_tokens), int(tokens.new_tokens))
     return Flops(compress, prefill, decode)
 
 
-def _compressor(config: PretrainedConfig, args: argparse.Namespace, base: torch.nn.Module) -> Compressor:
+def _compressor(args: argparse.Namespace, base: PreTrainedModel) -> Compressor:
     settings = ScaleDownConfig(compressor_type=args.compressor_type, num_memory_tokens=args.num_memory_tokens)
     if args.compressor_type == "n_layers":
         return NLayersCompressor(settings, base.base_model,
-                                 resolve_num_layers(args.num_layers, config.num_hidden_layers))
+                                 resolve_num_layers(args.num_layers, base.config.num_hidden_layers))
     kind = LLMCompressor if args.compressor_type == "llm" else EncoderCompressor
-    return kind(settings, model_without_values(args.compressor_type, args.compressor_model),
+    return kind(settings, compressor_without_values(args.compressor_type, args.compressor_model),
                 base.get_input_embeddings().weight)
 
 
-def model_without_values(compressor_type: str, name: str | None) -> PreTrainedModel:
-    """The compressor's own model ``name`` [the type's default] as shapes alone."""
-    with torch.device("meta"):
-        return AutoModel.from_config(config_of(name or DEFAULT_MODELS[compressor_type]), attn_implementation="sdpa")
+def _texts(args: argparse.Namespace, tokens: TokenCounts) -> TextLists:
+    """Return one question's texts: the query once for all its documents, but with each for an encoder."""
+    query, document = [0] * int(tokens.query_tokens), [0] * int(tokens.document_tokens + tokens.memory_tokens)
+    num_documents = int(tokens.num_documents)
+    if args.compressor_type == "modernbert":
+        size = len(query) + len(document)
+        reads = range(size - args.num_memory_tokens, size)
+        return TextLists([[*query, *document]] * num_documents, [], [], [reads] * num_documents)
+    reads = range(len(document) - args.num_memory_tokens, len(document))
+    return TextLists([query], [document] * num_documents, [0] * num_documents, [range(0), *[reads] * num_documents])
 
 
-def _texts(tokens: TokenCounts) -> CompressorInput:
-    query_tokens, document_tokens, documents = (
-        int(count) for count in (tokens.query_tokens, tokens.document_tokens, tokens.num_documents))
+def _generator_flops(base: PreTrainedModel, prompt_tokens: int, new_tokens: int) -> tuple[int, int]:
+    """Count reading a prompt but for its last token, and the steps from there.
 
-    def whole(*shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=torch.long)
-
-    return CompressorInput(whole(1, query_tokens), whole(1), whole(documents, document_tokens), whole(documents),
-                           whole(documents), whole(query_tokens), whole(documents * document_tokens))
-
-
-def _prefill(base: PreTrainedModel, prompt_tokens: int) -> int:
-    generator = Generator(ScaleDownConfig(), base).eval()
-    with FlopCounterMode(display=False) as counter:
-        generator.prefill([[0] * prompt_tokens], None, with_adapter=False)
-    return counter.get_total_flops()
-
-
-def _decode(base: PreTrainedModel, prompt_tokens: int, new_tokens: int) -> int:
-    """By transformers' own forward pass: ours looks at each new token, and here tokens have no values."""
-    cache = DynamicCache()
-    base(torch.zeros(1, prompt_tokens, dtype=torch.long), cache=cache, logits_to_keep=1)
-    with FlopCounterMode(display=False) as counter:
-        for _ in range(new_tokens - 1):
-            base(torch.zeros(1, 1, dtype=torch.long), cache=cache)
-    return counter.get_total_flops()
+    As :class:`scaledown.models.generator.Generator` does, by transformers' own forward pass; that class looks at its
+    prompts' padding and at each new token, and here tokens have no values.
+    """
+    cache = DynamicCache(config=base.config)
+    with FlopCounterMode(display=False) as prefill:
+        if prompt_tokens > 1:
+            base.base_model(torch.zeros(1, prompt_tokens - 1, dtype=torch.long), cache=cache, use_cache=True)
+    with FlopCounterMode(display=False) as decode:
+        for _ in range(new_tokens):
+            base(torch.zeros(1, 1, dtype=torch.long), cache=cache, use_cache=True)
+    return prefill.get_total_flops(), decode.get_total_flops()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.flops import Compressor, DecoderShape, EncoderShape, TokenCounts, full_flops, paper_flops
+from scaledown.evaluation.flops import TokenCounts, full_flops, paper_flops
+from scaledown.evaluation.shapes import Compressor, decoder_shape, encoder_shape, llm_shape
 from scaledown.evaluation.systems import SCALEDOWN
 
 
@@ -21,33 +20,14 @@ def num_parameters(module: torch.nn.Module, trainable: bool = False) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
 
 
-def linear_weights(module: torch.nn.Module) -> int:
-    """Weights of a module's linear maps."""
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, torch.nn.Linear))
-
-
 def compressor_shape(model: Any) -> Compressor:
-    """Read the compressor's shape from its linear maps, or from its own model's config."""
-    if model.config.compressor_type == "llm":
-        return llm_shape(model.compressor.model_config, model.config.mlp_width, model.generator.config.hidden_size)
-    if model.config.compressor_type == "n_layers":
-        generator = DecoderShape.from_config(model.generator.config)
-        num_layers = linear_weights(model.compressor) // generator.layer_weights
-        return DecoderShape.from_config(model.generator.config, num_layers)
-    encoder = next(part for part in model.compressor.modules() if isinstance(part, PreTrainedModel))
-    return encoder_shape(encoder, model.config.mlp_width, model.generator.config.hidden_size)
-
-
-def llm_shape(config: PretrainedConfig, mlp_width: int, generator_size: int) -> DecoderShape:
-    """The shape of an llm compressor that is made from a causal LM with this Hugging Face ``config``."""
-    shape = DecoderShape.from_config(config)
-    return dataclasses.replace(shape, map_weights=mlp_width * (shape.hidden_size + generator_size))
-
-
-def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int) -> EncoderShape:
-    """The shape of an encoder compressor; the encoder may be one without values (meta)."""
-    return EncoderShape(linear_weights(encoder), encoder.config.num_hidden_layers, encoder.config.hidden_size,
-                        mlp_width, generator_size)
+    """Return the shape of a ScaleDownModel's compressor."""
+    config, width = model.config, model.generator.config.hidden_size
+    if config.compressor_type == "n_layers":
+        return decoder_shape(model.compressor.body)
+    if config.compressor_type == "llm":
+        return llm_shape(model.compressor.body, config.mlp_width, width)
+    return encoder_shape(model.compressor.encoder, config.mlp_width, width)
 
 
 def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int],
@@ -84,7 +64,7 @@ def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping
         For each system: ``flops`` (full count) and ``flops_paper_convention`` by phase, and ``key_value_bytes`` of the
         generator's cache at the end of an answer; the token counts behind them; the parameters of each part.
     """
-    config, generator = model.config, DecoderShape.from_config(model.generator.config)
+    config, generator = model.config, decoder_shape(model.generator.base)
     # The largest parameter is one of the base's: LoRA and the special rows may be kept in another type than it.
     bytes_per_value = max(model.generator.parameters(), key=torch.numel).element_size()
     systems = {}

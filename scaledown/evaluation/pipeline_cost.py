@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from scaledown.data.records import Record
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.flops import DecoderShape, EncoderShape, TokenCounts, encoder_flops, full_flops, naive_flops
-from scaledown.evaluation.model_cost import compressor_shape, linear_weights, mean_text_tokens
+from scaledown.evaluation.flops import TokenCounts, encoder_flops, full_flops, naive_flops
+from scaledown.evaluation.model_cost import compressor_shape, mean_text_tokens
+from scaledown.evaluation.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
 from scaledown.evaluation.systems import FULL_TEXT
-from scaledown.models.parts import FAMILIES
+from scaledown.models.loading import CAUSAL_LMS, MASKED_LMS
 
 PAIR_TOKENS = 2.0
 """Special tokens that a cross-encoder reads beside query and document."""
@@ -32,10 +35,11 @@ class PipelineFlops:
 
 
 def reranker_shape(cross_encoder: Any) -> DecoderShape | EncoderShape:
-    """The shape of a cross-encoder of sentence-transformers, a decoder with a score head or an encoder."""
+    """Return the shape of a cross-encoder of sentence-transformers, a decoder with a score head or an encoder."""
     config = cross_encoder.config
-    if config.model_type in FAMILIES:
-        return DecoderShape.from_config(config)
+    # Many encoders, BERT for one, can be built as causal LMs as well.
+    if config.model_type in CAUSAL_LMS and config.model_type not in MASKED_LMS:
+        return decoder_shape(next(part for part in cross_encoder.modules() if isinstance(part, PreTrainedModel)))
     return EncoderShape(linear_weights(cross_encoder), config.num_hidden_layers, config.hidden_size, 0, 0)
 
 
@@ -66,7 +70,7 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
                            prompt_tokens=result.mean_prompt_tokens, new_tokens=result.mean_new_tokens)
 
     is_text = result.system == FULL_TEXT.name
-    flops = full_flops(DecoderShape.from_config(model.generator.config), None if is_text else compressor_shape(model),
+    flops = full_flops(decoder_shape(model.generator.base), None if is_text else compressor_shape(model),
                        counts(given), 0 if is_text else model.config.lora_rank, model.config.input_order)
     return PipelineFlops(reranking_flops(reranker, counts(candidates)) if reranker else 0.0, flops.compress,
                          flops.prefill + flops.decode)
