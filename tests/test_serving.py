@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.synthetic import synthetic_records
+from scaledown.models import attention
 from scaledown.models.merge import main
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.cache import MemoryCache
@@ -40,10 +41,12 @@ def answered_by(plain, tokenizer, embeddings: list[torch.Tensor], max_new_tokens
 
 
 def test_the_merged_generator_answers_the_same_under_plain_transformers(model: ScaleDownModel, tmp_path: Path) -> None:
-    model.merge(tmp_path / "merged")
+    merged = model.merge(tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert not [name for name, _ in plain.named_parameters() if "lora" in name]
+    assert [type(part) for part in merged.modules()] == [type(part) for part in plain.modules()]
+    assert merged.config._attn_implementation == plain.config._attn_implementation != attention.NAME
     embeddings = model.prompt_embeds(QUESTIONS, DOCUMENTS)
     assert [each.shape[1] for each in embeddings] == [tiny.WIDTH] * 3
     assert plain.generation_config.eos_token_id == model.stop_ids

@@ -49,6 +49,15 @@ class Prompts:
     cache: Cache | None = None
 
 
+def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
+    """Return ``base`` frozen, with new LoRA on all its linear layers."""
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
+                      target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
+        return get_peft_model(base, lora)
+
+
 class Generator(nn.Module):
     """``base`` frozen, with LoRA on all its linear layers and a trainable row that separates documents."""
 
@@ -59,12 +68,8 @@ class Generator(nn.Module):
         self.packs = decoder.packing_fault(base.base_model) is None
         if self.packs:
             decoder.register(base)
-        use_few_rows(base)
-        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
-                          target_modules="all-linear", task_type="CAUSAL_LM")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
-            self.language_model: PeftModel = get_peft_model(base, lora)
+        use_few_rows(base.get_output_embeddings())
+        self.language_model = with_adapter(config, base)
         self._has_known_head: bool | None = None
 
     @property
