@@ -24,7 +24,9 @@ NEEDS_BITSANDBYTES = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes")
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
-    return tiny.generator_folder(tmp_path_factory.mktemp("generator"), layers=3)
+    """Of sizes that bitsandbytes computes with 4 bits on every CPU: multiples of 32 rows and of 64 columns."""
+    return tiny.generator_folder(tmp_path_factory.mktemp("generator"), layers=3, hidden_size=64, intermediate_size=64,
+                                 head_dim=16)
 
 
 def new_model(generator, **settings):

@@ -61,10 +61,10 @@ def tokenizer(chat_template: str | None = CHATML, **special: str) -> PreTrainedT
 
 def generator(family: str = "llama", layers: int = 4, **settings: Any) -> PreTrainedModel:
     """A causal LM of 32 wide layers with grouped keys, its weights spread enough for texts to differ."""
-    config = FAMILIES[family](
-        vocab_size=len(tokenizer()), hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=1024,
-        initializer_range=0.2, bos_token_id=0, eos_token_id=1, pad_token_id=None, **settings)
+    config = FAMILIES[family](**{
+        "vocab_size": len(tokenizer()), "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": layers,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024,
+        "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None} | settings)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     # Unit states of 32 numbers cannot point at one of 400 tokens with any certainty; longer ones can.
