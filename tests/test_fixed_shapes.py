@@ -28,9 +28,9 @@ def generator(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records():
-    """Of 0 to 3 documents, some with scores, the last batch short."""
+    """Of 0 to 3 documents, some with scores; the last batch is short and has no document."""
     made = synthetic_records(22, seed=5)
-    counts = [number % 4 for number in range(22)]
+    counts = [number % 4 if number < 20 else 0 for number in range(22)]
     return [dataclasses.replace(record, documents=record.documents[:count], document_ids=None, titles=None,
                                 reranking_scores=[0.5, -1.0, 2.0][:count] if count == 2 else None)
             for record, count in zip(made, counts, strict=True)]
@@ -78,7 +78,10 @@ def test_padding_changes_no_loss_and_no_gradient(generator, records, compressor_
         found_losses, found = gradients(model, fixed)
         for one, other in zip(found_losses, losses, strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
-        assert found.keys() == wanted.keys()
+        # Without documents a ragged batch leaves the compressor out; a fixed one has it read dummies, for nothing.
+        has_documents = len(ragged["documents"].reads.at) > 0
+        assert found.keys() == wanted.keys() or not has_documents
+        assert not any(found[name].any() for name in found.keys() - wanted.keys())
         # Float32 rounds sums over more slots otherwise: 2e-5 of a tensor's largest was seen, 1e-14 in float64.
         for name, gradient in wanted.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-4 * gradient.abs().max().item(), rtol=0)

@@ -32,13 +32,17 @@ SMALLEST_TEXT = 32
 
 @dataclass(frozen=True)
 class Shapes:
-    """The longest of everything in some records, in tokens, and the most documents that one of them has."""
+    """The longest of everything in some records, in tokens, and the most documents that one of them has.
+
+    Of each document as many tokens are wanted, its memory and rerank tokens; a batch may have no document to tell it.
+    """
 
     prefix_tokens: int = 1
     suffix_tokens: int = 1
     prompt_tokens: int = 1
     answer_tokens: int = 1
     num_documents: int = 0
+    document_reads: int = 0
     reads_documents_first: bool = False
     reads_whole_pairs: bool = False
 
@@ -47,16 +51,17 @@ class Shapes:
         """Measure ``records`` of a model with one number of memory tokens; all of them are tokenised once."""
         config = processor.config
         kind = (config.input_order == "document_first", config.compressor_type == "modernbert")
-        shapes = cls(1, 1, 1, 1, 0, *kind)
+        shapes = cls(1, 1, 1, 1, 0, 0, *kind)
         starts = range(0, len(records), MEASURED_TOGETHER)
         for start in tqdm(starts, "measuring the records", disable=len(starts) == 1):
             some = [records[number] for number in range(start, min(start + MEASURED_TOGETHER, len(records)))]
             batch = processor.collate(some, answer_tokens)
-            packing = batch["documents"].packing
+            packing, reads = batch["documents"].packing, batch["documents"].reads
             found = cls(packing.prefixes.positions.shape[1], packing.suffixes.positions.shape[1],
                         batch["prompts"].packing.prefixes.positions.shape[1],
                         max(len(processor.answer_ids(record.answer, answer_tokens)) for record in some),
-                        max(len(record.documents) for record in some), *kind)
+                        max(len(record.documents) for record in some),
+                        max(reads.prefixes.positions.shape[1], reads.suffixes.positions.shape[1]), *kind)
             shapes = cls(*map(max, astuple(shapes), astuple(found)))
         return shapes
 
@@ -65,12 +70,12 @@ class Shapes:
         """Return a batch of at most ``batch_size`` records in its one shape: texts, prompts, answers and the rest."""
         assert len(answers) <= batch_size, "a batch of more records than its shape has room for"
         num_documents = batch_size * self.num_documents
-        num_special = max(map(len, texts.reads), default=0)
         if self.reads_whole_pairs:
-            texts = filled(texts, num_documents, self.prefix_tokens, num_reads=num_special)
+            texts = filled(texts, num_documents, self.prefix_tokens, num_reads=self.document_reads)
         else:
             num_prefixes = num_documents if self.reads_documents_first else batch_size
-            texts = filled(texts, num_prefixes, self.prefix_tokens, num_documents, self.suffix_tokens, num_special)
+            texts = filled(texts, num_prefixes, self.prefix_tokens, num_documents, self.suffix_tokens,
+                           self.document_reads)
         prompts = filled(prompts, batch_size, self.prompt_tokens, num_reads=self.answer_tokens)
         answers = [_grown(answer, self.answer_tokens, IGNORED) for answer in _extended(answers, batch_size)]
 
