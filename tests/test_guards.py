@@ -89,7 +89,7 @@ def test_out_of_memory_tells_what_fits(generator, records, tmp_path, monkeypatch
     forward = ScaleDownModel.forward
 
     def narrow(self, batch):
-        if len(batch["second_ids"]) > 5:
+        if len(batch["documents"].packing.suffixes.positions) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, batch)
 

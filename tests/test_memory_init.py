@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.models.compressor import memory_mlp, start_mlp_as_identity
+from scaledown.models.compressors.base import memory_mlp, start_mlp_as_identity
 from scaledown.models.model import ScaleDownModel
 
 NARROW = 24

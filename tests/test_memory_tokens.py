@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
-from test_compressor import COMPRESSORS, texts
 
 import train
-from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import COMPRESSOR_TYPES, EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.synthetic import synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
@@ -41,17 +40,21 @@ def record(query, documents, answer):
     return SimpleNamespace(id=query, query=query, documents=documents, answer=answer, reranking_scores=None)
 
 
-@pytest.mark.parametrize("kind", COMPRESSORS)
-def test_fewer_are_the_first_ones(kind):
+@pytest.mark.parametrize("kind", COMPRESSOR_TYPES)
+def test_fewer_are_the_first_ones(kind, generator, tmp_path):
     """Of a causal compressor the first embeddings are the same however many follow; an encoder sees them all."""
-    compressor = COMPRESSORS[kind](tiny.generator())
-    embed = tiny.generator().get_input_embeddings()
-    whole, fewer = compressor(texts(), embed), compressor(texts(), embed, 2)
-    assert fewer.embeddings.shape == (6, 2, tiny.WIDTH) and fewer.scores.shape == (6,)
-    same = torch.allclose(fewer.embeddings, whole.embeddings[:, :2], rtol=1e-4, atol=1e-5)
-    assert same == (kind in ("n_layers", "llm"))
-    assert compressor(texts([[5]], [[]]), embed, 2).embeddings.shape == (0, 2, tiny.WIDTH)
-    assert compressor.num_tokens(texts())[1] - compressor.num_tokens(texts(), 2)[1] == 6
+    made_of = {"n_layers": None, "llm": generator, "modernbert": tiny.encoder_folder(tmp_path)}[kind]
+    torch.manual_seed(0)
+    model = ScaleDownModel(ScaleDownConfig(generator_model=generator, compressor_type=kind, compressor_model=made_of,
+                                           num_memory_tokens=4, train_memory_tokens=(2, 4), enable_reranking=True,
+                                           mlp_width=16))
+    whole, fewer = (model.compress(QUESTIONS, DOCUMENTS, num_memory_tokens=number) for number in (4, 2))
+    assert fewer.pairs().shape == (5, 2, tiny.WIDTH) and fewer.scores.shape == (3, 3)
+    assert torch.allclose(fewer.pairs(), whole.pairs()[:, :2], rtol=1e-4, atol=1e-5) == (kind != "modernbert")
+    assert model.compress(["who?"], [[]], num_memory_tokens=2).pairs().shape == (0, 2, tiny.WIDTH)
+
+    read = [model.processor.compressor_texts(QUESTIONS, DOCUMENTS, number).num_tokens for number in (4, 2)]
+    assert read[0] - read[1] == 2 * 5
 
 
 def test_any_number_that_was_trained_can_be_asked_for(model):
@@ -91,11 +94,11 @@ def test_training_batches_draw_each_number_and_again_the_same(model):
     collate, drawn = StepCollator(model.processor, TrainingConfig(batch_size=1)), []
     for records in batches:
         (made,), (again,) = collate(records), collate(records)
-        drawn.append(len(made["memory_index"]))
-        assert (made["prompt_ids"] == MEMORY).sum() == 2 * drawn[-1]
-        assert made["prompt_ids"].equal(again["prompt_ids"])
+        drawn.append(made["num_memory_tokens"])
+        assert (made["prompts"].ids == MEMORY).sum() == 2 * drawn[-1]
+        assert made["prompts"].ids.equal(again["prompts"].ids)
     assert set(drawn) == {1, 2, 4} and min(map(drawn.count, (1, 2, 4))) >= 5
-    assert len(model.processor.collate(batches[0])["memory_index"]) == 4
+    assert model.processor.collate(batches[0])["num_memory_tokens"] == 4
 
 
 def test_all_numbers_learn_together(model):
@@ -106,7 +109,7 @@ def test_all_numbers_learn_together(model):
     optimizer = torch.optim.AdamW(model.train().parameter_groups(5e-3, 5e-3, 0.0))
     for step in range(75):
         optimizer.zero_grad()
-        model(batches[step % 3]).loss.backward()
+        model(batches[step % 3]).answer_loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     for number in (1, 2, 4):

@@ -13,12 +13,11 @@ from transformers import TrainerCallback
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.models.fixed_shapes import Shapes
-from scaledown.models.generator import READOUT_SHARPNESS
-from scaledown.models.head_loss import IGNORED
+from scaledown.models.losses import IGNORED, READOUT_SHARPNESS, Losses
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.objective import trained
+from scaledown.models.parameters import trained
 from scaledown.models.processor import UNSTATED
-from scaledown.training import pretraining, run, trainer
+from scaledown.training import objective, pretraining, run, trainer
 from scaledown.training.callbacks import RunningMean
 
 NUM_MEMORY_TOKENS = 3
@@ -61,7 +60,6 @@ def test_the_memory_is_to_say_what_its_document_states_and_no_more(generator: st
 def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> None:
     model = build(generator)
     batch = model.processor.collate(RECORDS, with_readout=True)
-    model.readout_loss_weight = 0.5
     found = model(batch)
     memory = torch.cat([model.compress([record.query], [record.documents]).pairs() for record in RECORDS])
     table = model.generator.base.get_input_embeddings().weight
@@ -71,10 +69,21 @@ def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> 
             logits = READOUT_SHARPNESS * embedding / embedding.norm() @ table.T / table.norm(dim=-1).mean()
             expected += [] if target == IGNORED else [F.cross_entropy(logits, target)]
     torch.testing.assert_close(found.readout_loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.loss, found.answer_loss + 0.5 * found.readout_loss)
     del batch["readout_targets"]
     without = model(batch)
-    assert without.readout_loss is None and without.loss is without.answer_loss
+    assert without.readout_loss is None and without.answer_loss.equal(found.answer_loss)
+
+
+def test_the_loss_is_its_parts_each_times_its_weight() -> None:
+    """The answers' counts whole, and that of the readout falls to 0; what a batch has nothing of adds nothing."""
+    config = TrainingConfig(reranking_loss_weight=0.1, readout_loss_weight=0.5, readout_steps=2)
+    found = [objective.weights(config, step, 6) for step in range(7)]
+    assert found[0] == (1.0, 0.1, 0.5)
+    assert [readout for _, _, readout in found] == pytest.approx([0.5, 0.5, 0.5, 0.375, 0.25, 0.125, 0.0])
+    parts = Losses(*map(torch.tensor, (4.0, 3.0, 2.0)))
+    assert objective.weighted(parts, found[0]).item() == pytest.approx(4.0 + 0.1 * 3.0 + 0.5 * 2.0)
+    assert objective.weighted(parts._replace(answer_loss=None, reranking_loss=None), found[0]).item() == 1.0
+    assert objective.times(parts, (2, 1, 0)) == (8.0, 3.0, 0.0)
 
 
 def test_the_compressor_alone_learns_from_it(generator: str) -> None:
@@ -87,7 +96,8 @@ def test_the_compressor_alone_learns_from_it(generator: str) -> None:
 def test_a_batch_in_one_shape_has_the_same_loss(generator: str) -> None:
     model = build(generator)
     batch = model.processor.collate(RECORDS[:2], with_readout=True)
-    padded = Shapes.of_records(RECORDS, model.processor).pad(batch, 4)
+    shapes = Shapes.of_records(RECORDS, model.processor)
+    padded = model.processor.collate(RECORDS[:2], with_readout=True, shapes=shapes, batch_size=4)
     assert len(padded["readout_targets"]) == 4 * 3
     torch.testing.assert_close(model(padded).readout_loss, model(batch).readout_loss)
 
@@ -109,17 +119,17 @@ def test_at_first_the_compressor_learns_from_it_alone(generator: str, tmp_path, 
     """The generator is not run and does not change; then the weight falls from there, as it does without."""
     model = build(generator)
     weights: list[list[torch.Tensor]] = []
-    run_at, answer_states = [], model.generator.answer_states
+    run_at, states = [], model.generator.states
 
     def counted(*args: object) -> torch.Tensor:
         run_at.append(len(weights))
-        return answer_states(*args)
+        return states(*args)
 
     class Watch(TrainerCallback):
         def on_step_end(self, *args: object, **kwargs: object) -> None:
             weights.append([each.detach().clone() for each in trained(model.generator).values()])
 
-    monkeypatch.setattr(model.generator, "answer_states", counted)
+    monkeypatch.setattr(model.generator, "states", counted)
     monkeypatch.setattr(trainer, "CompressorFirst", lambda *args: Watch())
     before = [each.detach().clone() for each in trained(model.generator).values()]
     config = TrainingConfig(batch_size=2, max_steps=4, logging_steps=1, readout_loss_weight=0.5, readout_steps=2)
@@ -169,7 +179,9 @@ def test_the_reply_leads_from_a_query_behind_its_document_to_the_memory(generato
     model = ScaleDownModel(ScaleDownConfig(generator_model=generator, num_memory_tokens=NUM_MEMORY_TOKENS,
                                            input_order="document_first", memory_init="reply"))
     reply = model.processor.prompt.reply
-    texts = model.processor.compressor_input(["Who?"], [["Ada"]])
-    assert len(reply) > 1 and texts.second_ids[0].tolist()[-len(reply) + 1:] == reply[:-1]
+    texts = model.processor.compressor_texts(["Who?"], [["Ada"]])
+    behind = [*reply[:-1], *[0] * NUM_MEMORY_TOKENS]
+    assert len(reply) > 1 and texts.suffixes[0][-len(behind):] == behind
+    assert list(texts.reads[-1]) == list(range(len(texts.suffixes[0])))[-NUM_MEMORY_TOKENS:]
     last = model.generator.embed(torch.tensor(reply[-1:]))
     assert torch.equal(model.compressor.memory_rows, last.expand(NUM_MEMORY_TOKENS, -1))

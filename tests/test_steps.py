@@ -11,7 +11,7 @@ import torch
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.synthetic import synthetic_records
 from scaledown.models.fixed_shapes import Shapes
-from scaledown.models.objective import counts
+from scaledown.models.losses import counts
 from scaledown.training import run
 from scaledown.training.steps import StepCollator
 

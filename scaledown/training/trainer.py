@@ -69,6 +69,8 @@ class ScaleDownTrainer(Trainer):
             shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
         self.is_shared_out = config.shard and processes.count() > 1
+        # A generator that cannot be trained is refused now; what is compiled or shared out cannot be asked.
+        model.generator.head()
         super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
                          data_collator=collate)
         # Otherwise the Trainer would take the batch for keyword arguments, and normalise the loss by itself.
@@ -155,6 +157,8 @@ class ScaleDownTrainer(Trainer):
         """
         step, record_ids = self.state.global_step, inputs.pop("record_ids")
         self._step_ids += record_ids
+        # What differs from batch to batch, beside tensors, would be compiled anew each time.
+        del inputs["padding_share"]
         if step < self.config.readout_steps:
             # Without prompts the generator is not run.
             del inputs["prompts"]
