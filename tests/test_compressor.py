@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import pytest
@@ -12,13 +11,15 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.causal import CausalCompressor
-from scaledown.models.compressor import Compressed, Compressor, CompressorInput
-from scaledown.models.embedded_encoder import embedded_encoder_config
-from scaledown.models.encoder import EncoderCompressor
-from scaledown.models.llm import LLMCompressor
-from scaledown.models.n_layers import NLayersCompressor, resolve_num_layers
-from scaledown.models.ragged import filled
+from scaledown.models import decoder
+from scaledown.models.compressors.base import Compressed, Compressor, Embed
+from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.compressors.embedded_encoder import embedded_encoder_config
+from scaledown.models.compressors.encoder import EncoderCompressor
+from scaledown.models.compressors.llm import LLMCompressor
+from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.fixed_shapes import filled
+from scaledown.models.packing import TextLists
 
 QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
 DOCUMENTS = [[list(range(10, 31)), [44, 45]], [list(range(60, 73))], [], [[], list(range(90, 97)), [3]]]
@@ -27,16 +28,34 @@ LAYOUTS = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3
            "qwen2, window": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}}
 
 
-def texts(queries: list[list[int]] = QUERIES, documents: list[list[list[int]]] = DOCUMENTS,
-          padding: int = 0) -> CompressorInput:
-    """The input of a compressor; ``padding`` more slots than the longest query and document need."""
-    flat = [document for each in documents for document in each]
-    made = CompressorInput.of_ids(queries, flat, [number for number, each in enumerate(documents) for _ in each])
-    first_ids, second_ids = (nn.functional.pad(ids, (0, padding), value=99)
-                               for ids in (made.first_ids, made.second_ids))
-    return made._replace(first_ids=first_ids, second_ids=second_ids,
-                         first_slots=filled([len(ids) for ids in queries], first_ids.shape[1]),
-                         second_slots=filled([len(ids) for ids in flat], second_ids.shape[1]))
+def lists(compressor: Compressor, queries: list[list[int]] = QUERIES,
+          documents: list[list[list[int]]] = DOCUMENTS) -> TextLists:
+    """What the compressor reads: each query is shared by its documents, but an encoder gets whole pairs."""
+    special = [0] * len(compressor._special_rows(None))
+    suffixes = [[*document, *special] for each in documents for document in each]
+    prefix = [number for number, each in enumerate(documents) for _ in each]
+    if isinstance(compressor, EncoderCompressor):
+        wholes = [[*queries[number], *ids] for number, ids in zip(prefix, suffixes, strict=True)]
+        return TextLists(wholes, [], [], [_last(ids, len(special)) for ids in wholes])
+    return TextLists(queries, suffixes, prefix, [range(0)] * len(queries) + [_last(ids, len(special))
+                                                                              for ids in suffixes])
+
+
+def _last(ids: list[int], number: int) -> range:
+    return range(len(ids) - number, len(ids))
+
+
+def read(compressor: Compressor, embed: Embed, *given: list, padding: int = 0) -> Compressed:
+    """Compress ``given`` queries and documents; with ``padding`` in texts so much longer, among dummy ones."""
+    texts = lists(compressor, *given)
+    num_documents = sum(map(len, given[1] if given else DOCUMENTS))
+    if padding:
+        longest = [max(map(len, each), default=0) for each in (texts.prefixes, texts.suffixes)]
+        sizes = [len(texts.prefixes) + padding, longest[0] + padding]
+        sizes += [len(texts.suffixes) + padding, longest[1] + padding] if texts.suffixes else []
+        texts = filled(texts, *sizes, num_reads=max(map(len, texts.reads)))
+    found = compressor(texts.packed(), embed)
+    return Compressed(*(each[:num_documents] for each in found))
 
 
 def config(**settings: object) -> ScaleDownConfig:
@@ -90,17 +109,17 @@ def embed() -> nn.Module:
 
 
 def naive(compressor: CausalCompressor, base: PreTrainedModel) -> Tensor:
-    """[query][document][MEM][RR] read anew for each document, alone, through transformers' own model."""
-    body = copy.deepcopy(base.base_model)
-    body.layers, body.norm = compressor.layers, getattr(compressor, "norm", nn.Identity())
-    body.config.num_hidden_layers = len(compressor.layers)
-    tokens = getattr(compressor, "tokens", base.get_input_embeddings())
+    """[query][document][MEM][RR] read anew for each document, alone, by transformers' own attention."""
+    own = isinstance(compressor, LLMCompressor)
+    embed = compressor.body.get_input_embeddings() if own else base.get_input_embeddings()
     rows = torch.cat([compressor.memory_rows, compressor.rerank_row])
+    compressor.body.set_attn_implementation("eager")
     states = []
     for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
         for document in documents:
-            embeddings = torch.cat([tokens(torch.tensor(query + document)), rows])[None]
-            states.append(body(inputs_embeds=embeddings).last_hidden_state[0, -len(rows):])
+            embeddings = torch.cat([embed(torch.tensor(query + document)), rows])[None]
+            states.append(compressor.body(inputs_embeds=embeddings, use_cache=False).last_hidden_state[0, -len(rows):])
+    decoder.register(compressor.body)
     return torch.stack(states)
 
 
@@ -111,7 +130,7 @@ def test_shared_query_equals_the_naive_computation(layout: str, kind: str) -> No
     base = tiny.generator(family, **LAYOUTS[layout])
     compressor = CAUSAL[kind](base, family, LAYOUTS[layout])
     wanted = naive(compressor, base)
-    found = compressor(texts(padding=4), base.get_input_embeddings())
+    found = read(compressor, base.get_input_embeddings(), padding=4)
     memory = getattr(compressor, "mlp", nn.Identity())(wanted[:, :3])
     torch.testing.assert_close(found.embeddings, memory, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.scores, compressor.rerank_head(wanted[:, 3]).squeeze(-1), rtol=1e-5, atol=1e-5)
@@ -127,7 +146,7 @@ def test_shared_query_has_the_naive_gradients(layout: str, kind: str) -> None:
     mlp = getattr(compressor, "mlp", nn.Identity())
     gradients = []
     for embeddings in (mlp(naive(compressor, base)[:, :3]),
-                       compressor(texts(), base.get_input_embeddings()).embeddings):
+                       read(compressor, base.get_input_embeddings()).embeddings):
         compressor.zero_grad()
         (embeddings * weight).sum().backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in compressor.named_parameters()
@@ -139,10 +158,24 @@ def test_shared_query_has_the_naive_gradients(layout: str, kind: str) -> None:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=float(1e-4 * scale))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_copied_layers_compute_what_the_generators_first_ones_do(layout: str) -> None:
+    """Up to where the next layer goes on: no final norm."""
+    base = tiny.generator(layout.split(",")[0], **LAYOUTS[layout])
+    compressor = n_layers(base)
+    compressor.rerank_row = None
+    compressor.memory_rows = nn.Parameter(base.get_input_embeddings()(torch.tensor([7, 8, 9])))
+    base.base_model.set_attn_implementation("eager")
+    wanted = base.base_model(torch.tensor([[*QUERIES[0], *DOCUMENTS[0][0], 7, 8, 9]]), output_hidden_states=True)
+    found = compressor(lists(compressor).packed(), base.get_input_embeddings()).embeddings[0]
+    torch.testing.assert_close(found, wanted.hidden_states[3][0, -3:], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("build", [encoder, windowed])
 def test_encoder_equals_one_unpadded_text_after_the_other(build: Callable[..., EncoderCompressor]) -> None:
     compressor = build(tiny.generator())
-    found = compressor(texts(padding=4), lambda ids: ids).embeddings
+    found = read(compressor, lambda ids: ids, padding=4).embeddings
     wanted = []
     for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
         for document in documents:
@@ -154,7 +187,7 @@ def test_encoder_equals_one_unpadded_text_after_the_other(build: Callable[..., E
 
 def test_windows_are_shorter_than_the_texts() -> None:
     wide, narrow = (tiny.generator("mistral", sliding_window=window) for window in (None, 6))
-    outputs = [n_layers(base)(texts(), base.get_input_embeddings()).embeddings for base in (wide, narrow)]
+    outputs = [read(n_layers(base), base.get_input_embeddings()).embeddings for base in (wide, narrow)]
     assert (outputs[0] - outputs[1]).abs().max() > 0.01
 
 
@@ -168,38 +201,38 @@ def test_no_weight_is_shared_with_the_generator() -> None:
 
 
 def test_padding_changes_nothing(compressor: Compressor, embed: nn.Module) -> None:
-    assert_same(compressor(texts(padding=7), embed), compressor(texts(), embed))
+    assert_same(read(compressor, embed, padding=7), read(compressor, embed))
 
 
 def test_neighbours_change_nothing(compressor: Compressor, embed: nn.Module) -> None:
-    together = compressor(texts(), embed)
+    together = read(compressor, embed)
     start = 0
     for query, documents in zip(QUERIES, DOCUMENTS, strict=True):
-        alone = compressor(texts([query], [documents]), embed)
+        alone = read(compressor, embed, [query], [documents])
         stop = start + len(documents)
         assert_same(alone, Compressed(together.embeddings[start:stop], together.scores[start:stop]))
         start = stop
 
 
 def test_the_order_of_documents_only_orders_their_memory(compressor: Compressor, embed: nn.Module) -> None:
-    one, other = (compressor(texts(QUERIES[:1], [each]), embed) for each in (DOCUMENTS[3], DOCUMENTS[3][::-1]))
+    one, other = (read(compressor, embed, QUERIES[:1], [each]) for each in (DOCUMENTS[3], DOCUMENTS[3][::-1]))
     assert_same(one, Compressed(other.embeddings.flip(0), other.scores.flip(0)))
 
 
 def test_memory_depends_on_query_and_document(compressor: Compressor, embed: nn.Module) -> None:
     document = [[50, 51, 52]]
-    found = compressor(texts([[5], [6], [5]], [document, document, [[50, 51, 53]]]), embed).embeddings
+    found = read(compressor, embed, [[5], [6], [5]], [document, document, [[50, 51, 53]]]).embeddings
     assert (found[0] - found[1]).abs().max() > 1e-3 and (found[0] - found[2]).abs().max() > 1e-3
 
 
 def test_no_documents_at_all(compressor: Compressor, embed: nn.Module) -> None:
-    found = compressor(texts(QUERIES[:1], [[]]), embed)
+    found = read(compressor, embed, QUERIES[:1], [[]])
     assert found.embeddings.shape == (0, 3, tiny.WIDTH) and found.scores.shape == (0,)
 
 
 def test_memory_norm_brings_memory_to_the_embeddings_scale(embed: nn.Module) -> None:
     for build in COMPRESSORS.values():
-        memory = build(tiny.generator(), memory_norm=True)(texts(), embed).embeddings
+        memory = read(build(tiny.generator(), memory_norm=True), embed).embeddings
         root = embed.weight.pow(2).mean().sqrt()
         torch.testing.assert_close(memory.pow(2).mean(-1).sqrt(), root.expand(memory.shape[:2]), rtol=1e-3, atol=1e-4)
 
@@ -210,10 +243,10 @@ def test_special_rows_start_at_the_embeddings_scale(embed: nn.Module) -> None:
 
 
 def test_gradient_checkpointing_changes_no_gradient(compressor: Compressor, embed: nn.Module) -> None:
-    gradients = []
+    gradients, weight = [], torch.randn(6, 3, tiny.WIDTH)
     for _ in range(2):
         compressor.train().zero_grad()
-        compressor(texts(), embed).embeddings.square().sum().backward()
+        (read(compressor, embed).embeddings * weight).sum().backward()
         gradients.append([parameter.grad for parameter in compressor.parameters() if parameter.grad is not None])
         compressor.gradient_checkpointing_enable()
     for before, after in zip(*gradients, strict=True):

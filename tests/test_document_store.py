@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.causal import CausalCompressor
-from scaledown.models.compressor import CompressorInput
+from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.packing import PackedTexts, TextLists
 from scaledown.models.processor import Processor
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?", "</s><s>?"]
@@ -38,18 +38,21 @@ def build(folders: dict[str, str], kind: str = "n_layers", **settings: object) -
     model = ScaleDownModel(ScaleDownConfig(
         generator_model=folders["llama"], compressor_type=kind, num_memory_tokens=3,
         **{"enable_reranking": True, "input_order": "document_first"} | settings))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+    tiny.move_adapter(model)
     return model
 
 
-def pairs() -> CompressorInput:
-    """Each document of the compressor's tests first, then its query, with padding."""
+def pairs() -> TextLists:
+    """Each document of the compressor's tests first, then its query; the last two queries share their document."""
     documents = [document for each in reading.DOCUMENTS for document in each]
     queries = [query for query, each in zip(reading.QUERIES, reading.DOCUMENTS, strict=True) for _ in each]
-    return CompressorInput.of_ids(documents, queries, list(range(len(documents))))
+    suffixes = [[*query, 0, 0, 0, 0] for query in [*queries, reading.QUERIES[0]]]
+    reads = [range(0)] * len(documents) + [range(len(ids) - 4, len(ids)) for ids in suffixes]
+    return TextLists(documents, suffixes, [*range(len(documents)), len(documents) - 1], reads)
+
+
+def alone(documents: list[list[int]]) -> PackedTexts:
+    return TextLists(documents, [], [], [range(0)] * len(documents)).packed()
 
 
 @pytest.mark.parametrize("kind", reading.CAUSAL)
@@ -59,17 +62,21 @@ def test_documents_read_ahead_give_what_reading_all_gives(layout: str, kind: str
     family = layout.split(",")[0]
     base = tiny.generator(family, **reading.LAYOUTS[layout])
     compressor, embed = reading.CAUSAL[kind](base, family, reading.LAYOUTS[layout]), base.get_input_embeddings()
-    whole = compressor(pairs(), embed)
-    ahead = compressor.follow(pairs(), compressor.read_first(pairs(), embed), embed)
-    assert torch.equal(ahead.embeddings, whole.embeddings) and torch.equal(ahead.scores, whole.scores)
-    # One after the other and unpadded, through transformers' own layers.
-    body, rows = base.base_model, torch.cat([compressor.memory_rows, compressor.rerank_row])
-    body.layers, body.norm = compressor.layers, getattr(compressor, "norm", nn.Identity())
-    body.config.num_hidden_layers = len(compressor.layers)
-    tokens, texts = getattr(compressor, "tokens", embed), pairs()
-    for number, (first, second) in enumerate(zip(texts.first_lengths, texts.second_lengths, strict=True)):
-        ids = torch.cat([texts.first_ids[number, :first], texts.second_ids[number, :second]])
-        states = body(inputs_embeds=torch.cat([tokens(ids), rows])[None]).last_hidden_state[0, -len(rows):]
+    texts = pairs()
+    whole = compressor(texts.packed(), embed)
+    stored = compressor.read_prefixes(alone(texts.prefixes), embed)
+    ahead = compressor(texts.packed().behind(stored), embed)
+    torch.testing.assert_close(ahead.embeddings, whole.embeddings, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ahead.scores, whole.scores, rtol=1e-5, atol=1e-5)
+
+    # One after the other and unpadded, by transformers' own attention.
+    rows = torch.cat([compressor.memory_rows, compressor.rerank_row])
+    tokens = compressor.body.get_input_embeddings() if kind == "llm" else embed
+    compressor.body.set_attn_implementation("eager")
+    for number, (suffix, prefix) in enumerate(zip(texts.suffixes, texts.prefix, strict=True)):
+        ids = torch.tensor([*texts.prefixes[prefix], *suffix[:-4]])
+        states = compressor.body(inputs_embeds=torch.cat([tokens(ids), rows])[None],
+                                 use_cache=False).last_hidden_state[0, -4:]
         wanted = getattr(compressor, "mlp", nn.Identity())(states[:3])
         torch.testing.assert_close(whole.embeddings[number], wanted, rtol=1e-4, atol=1e-5)
 
@@ -80,14 +87,20 @@ def test_a_store_serves_any_question(folders: dict[str, str], kind: str, monkeyp
     wanted = model.compress(QUESTIONS, DOCUMENTS)
     store = model.read_documents([document for each in DOCUMENTS for document in each])
     assert len(store) == 6 and store.num_bytes > 0
-    monkeypatch.setattr(CausalCompressor, "read_first", lambda *_: pytest.fail("read again"))
-    monkeypatch.setattr(CausalCompressor, "_read", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(CausalCompressor, "read_prefixes", lambda *_: pytest.fail("read again"))
+    counted: list[int] = []
+    model.compressor.body.register_forward_pre_hook(
+        lambda module, given, settings: counted.append(settings["inputs_embeds"].shape[1]), with_kwargs=True)
     for batch_size in (1, 3, 8):
         found = model.compress(QUESTIONS, DOCUMENTS, batch_size, store=store)
         torch.testing.assert_close(found.embeddings, wanted.embeddings, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.scores, wanted.scores, rtol=1e-4, atol=1e-5)
     assert model.answer(QUESTIONS, memory=found, max_new_tokens=6) == model.answer(QUESTIONS, memory=wanted,
                                                                                    max_new_tokens=6)
+    # Nothing but queries and memory tokens went through the decoder.
+    queries = [len(ids) for ids in model.processor._queries_behind(QUESTIONS)]
+    wanted_tokens = sum((length + 4) * len(each) for length, each in zip(queries, DOCUMENTS, strict=True))
+    assert sum(counted) == 3 * wanted_tokens
     other = model.compress(["Another question?"], [DOCUMENTS[2]], store=store)
     assert (other.embeddings[0] - wanted.embeddings[2]).abs().max() > 1e-3
 
@@ -129,25 +142,26 @@ def test_it_trains_without_waiting_for_the_device(folders: dict[str, str], kind:
     records = [SimpleNamespace(query=query, documents=documents, answer="no")
                for query, documents in zip(QUESTIONS, DOCUMENTS, strict=True)]
     batch = model.processor.collate(records)
-    model(batch).loss.backward()
+    tiny.total(model(batch)).backward()
     assert all(each.grad.isfinite().all() for each in model.parameters() if each.grad is not None)
-    model.to("meta")({name: tensor.to("meta") for name, tensor in batch.items()}).loss.backward()
+    tiny.total(model.to("meta")(batch)).backward()
 
 
 def test_the_query_follows_as_the_prompt_puts_it() -> None:
     config = ScaleDownConfig(num_memory_tokens=2, compression_rate=8, query_tokens=4, input_order="document_first")
     own = Processor(tiny.tokenizer(), config)
-    texts = own.compressor_input(["who is it?", "q" * 99], [["Paris.", "d" * 99], ["Oslo."]])
-    first, second = (own.tokenizer.batch_decode([ids[:length] for ids, length in zip(*each, strict=True)])
-                     for each in (texts[:2], texts[2:4]))
+    texts = own.compressor_texts(["who is it?", "q" * 99], [["Paris.", "d" * 99], ["Oslo."]])
+    first = own.tokenizer.batch_decode(texts.prefixes)
+    second = own.tokenizer.batch_decode([ids[:-2] for ids in texts.suffixes])
     assert first == ["<s>Paris."[len("<s>") if not own._lead else 0:], *first[1:]] and first[2].endswith("Oslo.")
     assert second[0] == second[1] and second[0].startswith("\n\nQuestion: who") and "q" * 2 in second[2]
-    assert texts.first_lengths.tolist()[1] == len(own._lead) + config.document_tokens
-    assert texts.second_lengths[2] == texts.second_lengths.max() <= 4 + len(own.tokenizer("\n\nQuestion: ").input_ids)
-    assert texts.pair_first.tolist() == [0, 1, 2]
+    assert len(texts.prefixes[1]) == len(own._lead) + config.document_tokens
+    longest = max(map(len, texts.suffixes))
+    assert len(texts.suffixes[2]) == longest <= 2 + 4 + len(own.tokenizer("\n\nQuestion: ").input_ids)
+    assert list(texts.prefix) == [0, 1, 2]
     encoder = Processor(tiny.tokenizer(), config, tiny.tokenizer(None, cls_token="[CLS]", sep_token="[SEP]"))
-    texts = encoder.compressor_input(["who?"], [["Ada"]])
-    assert encoder.compressor_tokenizer.decode([*texts.first_ids[0], *texts.second_ids[0]]) == "[CLS]Ada[SEP]who?"
+    texts = encoder.compressor_texts(["who?"], [["Ada"]])
+    assert encoder.compressor_tokenizer.decode([*texts.prefixes[0], *texts.suffixes[0][:-2]]) == "[CLS]Ada[SEP]who?"
 
 
 def test_mistakes_are_told(folders: dict[str, str]) -> None:
@@ -170,18 +184,15 @@ def test_mistakes_are_told(folders: dict[str, str]) -> None:
 def test_a_document_of_several_questions_is_read_once(folders: dict[str, str], kind: str) -> None:
     """With the values and gradients of reading it for each."""
     model = build(folders, kind)
-    shared = model.processor.compressor_input(QUESTIONS, DOCUMENTS)
-    assert shared.pair_first.tolist() == [0, 1, 2, 3, 4, 1, 5] and len(shared.first_ids) == 6
-    texts = [document for each in DOCUMENTS for document in each]
-    apart = CompressorInput.of_ids(
-        model.processor.document_keys(texts),
-        [ids[:length] for ids, length in zip(shared.second_ids.tolist(), shared.second_lengths, strict=True)],
-        list(range(len(texts))))
-    found = []
-    for read in (shared, apart):
+    shared = model.processor.compressor_texts(QUESTIONS, DOCUMENTS)
+    assert list(shared.prefix) == [0, 1, 2, 3, 4, 1, 5] and len(shared.prefixes) == 6
+    apart = TextLists([shared.prefixes[number] for number in shared.prefix], shared.suffixes,
+                      list(range(len(shared.suffixes))), [range(0), *shared.reads])
+    weight, found = torch.randn(7, 3, tiny.WIDTH), []
+    for texts in (shared, apart):
         model.zero_grad()
-        compressed = model.compressor(read, model.generator.embed)
-        (compressed.embeddings.square().sum() + compressed.scores.sum()).backward()
-        found.append([*compressed, *(each.grad for each in model.compressor.parameters())])
+        compressed = model.compressor(texts.packed(), model.generator.embed)
+        ((compressed.embeddings * weight).sum() + compressed.scores.sum()).backward()
+        found.append([*compressed, *(each.grad for each in model.compressor.parameters() if each.grad is not None)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
