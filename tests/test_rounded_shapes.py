@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.synthetic import synthetic_records
-from scaledown.models.fixed_shapes import COMPILED_BY_SHAPE, rounded, rounded_texts
+from scaledown.models import fixed_shapes
+from scaledown.models.fixed_shapes import COMPILED_BY_SHAPE, rounded, rounded_texts, rounds_shapes
 from scaledown.models.model import ScaleDownModel
 
 RECORDS = list(synthetic_records(12, seed=3))
@@ -35,13 +37,20 @@ def model(generator: str, request: pytest.FixtureRequest) -> ScaleDownModel:
                                           input_order=input_order, **own))
 
 
-@contextmanager
-def rounding(model: ScaleDownModel) -> Iterator[None]:
-    model.generator.rounded_on_any_device = True
-    try:
-        yield
-    finally:
-        model.generator.rounded_on_any_device = False
+@pytest.fixture
+def rounding(monkeypatch: pytest.MonkeyPatch) -> Rounding:
+    """Within it a CPU rounds shapes as a device does that compiles by shape."""
+
+    @contextmanager
+    def on() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(fixed_shapes, "COMPILED_BY_SHAPE", ("cpu",))
+            yield
+
+    return on
+
+
+Rounding = Callable[[], AbstractContextManager]
 
 
 class Shapes(TorchDispatchMode):
@@ -66,7 +75,7 @@ def test_sizes_are_powers_of_two() -> None:
     assert [rounded(number, 32) for number in (0, 1, 32, 33)] == [32, 32, 32, 64]
 
 
-def test_answers_and_scores_are_the_ragged_ones(model: ScaleDownModel) -> None:
+def test_answers_and_scores_are_the_ragged_ones(model: ScaleDownModel, rounding: Rounding) -> None:
     for questions, documents in ((QUESTIONS[:5], DOCUMENTS[:5]), (QUESTIONS[:1], [DOCUMENTS[0][:1]]),
                                  (QUESTIONS[:2], [[], DOCUMENTS[1]])):
         plain = model.compress(questions, documents)
@@ -74,7 +83,7 @@ def test_answers_and_scores_are_the_ragged_ones(model: ScaleDownModel) -> None:
                    model.answer(questions, documents, max_new_tokens=6, keep_documents=2),
                    list(model.answer(questions, documents, max_new_tokens=6, stream=True))]
         texts = model.decode(model.prefill_text(questions, documents), 6)
-        with rounding(model):
+        with rounding():
             found = model.compress(questions, documents)
             torch.testing.assert_close(found.embeddings, plain.embeddings, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(found.scores, plain.scores, rtol=1e-4, atol=1e-5)
@@ -84,44 +93,48 @@ def test_answers_and_scores_are_the_ragged_ones(model: ScaleDownModel) -> None:
             assert model.decode(model.prefill_text(questions, documents), 6) == texts
 
 
-def test_a_prompt_can_be_answered_again_at_another_length(model: ScaleDownModel) -> None:
+def test_a_prompt_can_be_answered_again_at_another_length(model: ScaleDownModel, rounding: Rounding) -> None:
     memory = model.compress(QUESTIONS[:3], DOCUMENTS[:3])
     expected = [model.decode(model.prefill(QUESTIONS[:3], memory), length) for length in (8, 3, 8)]
-    with rounding(model):
-        state = model.prefill(QUESTIONS[:3], memory)
-        assert [model.decode(state, length) for length in (8, 3, 8)] == expected
+    with rounding():
+        prompts = model.prefill(QUESTIONS[:3], memory)
+        assert [model.decode(prompts, length) for length in (8, 3, 8)] == expected
 
 
-def test_dummies_do_not_keep_an_answer_going(model: ScaleDownModel) -> None:
-    with rounding(model):
-        state = model.prefill(QUESTIONS[:3], model.compress(QUESTIONS[:3], DOCUMENTS[:3]))
-        first = state.logits[:3].argmax(-1).tolist()
-        state.logits[3:] = -state.logits[:1]  # a dummy that begins otherwise
-        assert len(list(model.generator.steps(state, 6, first))) == 1
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
+def test_dummies_do_not_keep_an_answer_going(model: ScaleDownModel, rounding: Rounding,
+                                             options: dict[str, int]) -> None:
+    """An answer of one token, the one that ends it, and a dummy that would go on."""
+    with rounding():
+        prompts = model.prefill(QUESTIONS[:3], model.compress(QUESTIONS[:3], DOCUMENTS[:3]))
+        first = tiny.first_logits(model.generator, prompts).argmax(-1).tolist()
+        ends = [token for token in range(400) if token != first[3]]
+        config = GenerationConfig(max_new_tokens=6, eos_token_id=ends, pad_token_id=0)
+        assert len(prompts.embeddings) == 4 and model.generator.generate(prompts, config, **options).shape == (4, 1)
 
 
-def test_a_device_that_compiles_by_shape_rounds_by_itself(model: ScaleDownModel,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    assert COMPILED_BY_SHAPE == ("neuron",) and not model.generator.rounds_shapes
-    monkeypatch.setattr("scaledown.models.generator.COMPILED_BY_SHAPE", ("cpu",))
-    assert model.generator.rounds_shapes
+def test_a_device_that_compiles_by_shape_rounds_by_itself(rounding: Rounding) -> None:
+    assert COMPILED_BY_SHAPE == ("neuron",) and not rounds_shapes(torch.device("cpu"))
+    with rounding():
+        assert rounds_shapes(torch.device("cpu"))
 
 
-def test_logits_are_the_ragged_ones(model: ScaleDownModel) -> None:
+def test_logits_are_the_ragged_ones(model: ScaleDownModel, rounding: Rounding) -> None:
     memory = model.compress(QUESTIONS[:3], DOCUMENTS[:3])
     plain = model.prefill(QUESTIONS[:3], memory)
-    with rounding(model):
-        found = model.prefill(QUESTIONS[:3], memory)
-    torch.testing.assert_close(found.logits[:3], plain.logits, rtol=1e-4, atol=1e-4)
-    assert len(found.logits) == 4 and found.num_prompt_tokens == plain.num_prompt_tokens
+    wanted = tiny.first_logits(model.generator, plain)
+    with rounding():
+        prompts = model.prefill(QUESTIONS[:3], memory)
+        found = tiny.first_logits(model.generator, prompts)
+    torch.testing.assert_close(found[:3], wanted, rtol=1e-4, atol=1e-4)
+    assert len(found) == 4 and prompts.num_prompt_tokens == plain.num_prompt_tokens
 
 
 @pytest.mark.parametrize("rounds", [True, False])
-def test_soon_no_shape_is_new(model: ScaleDownModel, rounds: bool) -> None:
-    model.generator.rounded_on_any_device = rounds
+def test_soon_no_shape_is_new(model: ScaleDownModel, rounding: Rounding, rounds: bool) -> None:
     first, more = Shapes(), Shapes()
     for shapes, part in ((first, slice(0, 6)), (more, slice(6, 12))):
-        with shapes:
+        with rounding() if rounds else nullcontext(), shapes:
             for question, documents in zip(QUESTIONS[part], DOCUMENTS[part], strict=True):
                 model.answer([question], [documents], max_new_tokens=5)
     new = more.seen - first.seen
@@ -129,11 +142,20 @@ def test_soon_no_shape_is_new(model: ScaleDownModel, rounds: bool) -> None:
 
 
 def test_dummies_stand_behind_what_is_real(model: ScaleDownModel) -> None:
-    texts = model.processor.compressor_input(QUESTIONS[:3], DOCUMENTS[:3])
+    texts = model.processor.compressor_texts(QUESTIONS[:3], DOCUMENTS[:3])
     found = rounded_texts(texts)
-    num_first, num_second = texts.first_ids.shape[0], texts.second_ids.shape[0]
-    assert found.second_ids.shape[0] == rounded(num_second) > num_second
-    assert torch.equal(found.second_lengths[:num_second], texts.second_lengths)
-    assert not found.second_lengths[num_second:].any() and not found.first_lengths[num_first:].any()
-    assert (found.pair_first[num_second:] == len(found.first_ids) - 1).all()
-    assert len(found.second_slots) == found.second_ids.numel()
+    for made, real in ((found.prefixes, texts.prefixes), (found.suffixes, texts.suffixes)):
+        assert len(made) == (rounded(len(real)) if real else 0) and len(set(map(len, made))) <= 1
+        assert all(list(one[:len(other)]) == list(other) for one, other in zip(made, real, strict=False))
+    num_prefixes, num_suffixes = len(texts.prefixes), len(texts.suffixes)
+    assert list(found.prefix[:num_suffixes]) == list(texts.prefix)
+    assert set(found.prefix[num_suffixes:]) <= {len(found.prefixes) - 1}
+    assert list(found.prefix_lengths) == [*map(len, texts.prefixes), *[0] * (len(found.prefixes) - num_prefixes)]
+
+    # The wanted tokens of what is real come first, at their places; dummies have as many.
+    packed, plain = found.packed(), texts.packed()
+    num_documents = sum(map(len, DOCUMENTS[:3]))
+    at = packed.reads.at[:len(plain.reads.at)]
+    assert torch.equal(packed.ids[at], plain.ids[plain.reads.at])
+    assert torch.equal(packed.packing.position[at], plain.packing.position[plain.reads.at])
+    assert len(packed.reads.at) == rounded(num_documents) * len(plain.reads.at) // num_documents > len(at)

@@ -2,8 +2,8 @@
 
 Training knows all its records, so its batches have one shape: every text is filled up to the longest of the data, and
 the batch with dummy texts. The model's code is the same, and so are the losses: causality hides filler behind a text,
-no placeholder asks for a dummy document's memory, and a target of ``losses.IGNORED`` is not learned. Questions to answer
-come one after the other, so their texts are filled up to rounded sizes, of which a handful covers everything.
+no placeholder asks for a dummy document's memory, and a target of ``losses.IGNORED`` is not learned. Questions to
+answer come one after the other, so their texts are filled up to rounded sizes, of which a handful covers everything.
 
 Here stands all that decides shapes: :func:`rounds_shapes` for answering, :class:`Shapes` for training.
 """
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from tqdm import tqdm
+from transformers import StoppingCriteria
 
 from scaledown.models.losses import IGNORED
 from scaledown.models.packing import Ids, TextLists
@@ -113,6 +115,18 @@ def rounded_texts(texts: TextLists) -> TextLists:
     if texts.suffixes:
         sizes += [rounded(len(texts.suffixes)), rounded(max(map(len, texts.suffixes)), SMALLEST_TEXT)]
     return filled(texts, *sizes, num_reads=max(map(len, texts.reads), default=0))
+
+
+class DummiesEnd(StoppingCriteria):
+    """Ends at once the answers to dummies, which stand behind the first ``num_real`` of ``num_prompts``."""
+
+    def __init__(self, num_real: int, num_prompts: int) -> None:
+        self.num_real, self.num_prompts = num_real, num_prompts
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **settings: Any) -> Tensor:
+        """Return whether each row (B,) is done; a prompt has as many rows as there are beams."""
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        return rows >= self.num_real * (len(input_ids) // self.num_prompts)
 
 
 def rounds_shapes(device: torch.device) -> bool:

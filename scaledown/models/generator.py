@@ -22,7 +22,7 @@ from transformers import Cache, DynamicCache, GenerationConfig, PretrainedConfig
 from scaledown.config import ScaleDownConfig
 from scaledown.models import decoder
 from scaledown.models.few_rows import use_few_rows
-from scaledown.models.fixed_shapes import SMALLEST_TEXT, rounded, rounds_shapes
+from scaledown.models.fixed_shapes import SMALLEST_TEXT, DummiesEnd, rounded, rounds_shapes
 from scaledown.models.losses import Head, head_cross_entropy
 from scaledown.models.packing import NEVER, PackedTexts
 from scaledown.models.processor import MEMORY
@@ -178,8 +178,10 @@ class Generator(nn.Module):
 
     def generate(self, prompts: Prompts, config: GenerationConfig, **options: Any) -> Tensor:
         """Return the new tokens (B, S) of every answer, by transformers' ``generate`` and its ``options``."""
-        if rounds_shapes(self.separator_row.device) and config.cache_implementation is None:
-            config.cache_implementation = "static"
+        if rounds_shapes(self.separator_row.device):
+            config.cache_implementation = config.cache_implementation or "static"
+            dummies_end = DummiesEnd(len(prompts.num_prompt_tokens), len(prompts.embeddings))
+            options["stopping_criteria"] = [*(options.get("stopping_criteria") or ()), dummies_end]
         if prompts.cache is not None:
             # Writing an answer adds to the cache, so it serves one answer.
             cache, prompts.cache = prompts.cache, None

@@ -91,14 +91,14 @@ def pieces(tokens: Iterator[Tensor], numbers: Sequence[int], stop_ids: Sequence[
     """Yield text as its tokens come; the pieces of a question, joined, are its whole answer.
 
     Args:
-        tokens: the next token (B,) of each answer, step by step.
-        numbers: of the B questions.
+        tokens: the next token of each answer, step by step; those of dummies come behind.
+        numbers: of the questions.
         stop_ids: tokens that end an answer.
         to_text: an answer's ids to its text, without spaces around it.
     """
     growing = [_Growing(number) for number in numbers]
     for step in tokens:
-        for answer, token in zip(growing, step.tolist(), strict=True):
+        for answer, token in zip(growing, step.tolist()[:len(growing)], strict=True):
             if token in stop_ids:
                 answer.has_ended = True
             elif not answer.has_ended:
