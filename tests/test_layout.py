@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
+MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
 BASE = {"config", "hub", "cli", "precision", "prompt", "json_text", "settings"}
 MAY_IMPORT = {
@@ -66,6 +67,55 @@ def test_imports_run_one_way(path):
     assert room in MAY_IMPORT, f"{name_of(path)}: a room that the layout does not know"
     wrong = imported_rooms(path) - MAY_IMPORT[room] - {room}
     assert not wrong, f"{name_of(path)} imports {sorted(wrong)}; {room} may import {sorted(MAY_IMPORT[room])}"
+
+
+def modules_needed(path: Path) -> set[str]:
+    """Return the modules of this package that a file needs when it is imported, not only for its annotations."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    known = {module_of(each) for each in PACKAGE}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scaledown"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & known) or {node.module}
+    return found
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_the_engine_is_built_from_below():
+    """Packing knows nobody, attention knows packing, and so on up to the model: no module needs one that needs it."""
+    needs = {module_of(path): modules_needed(path) for path in MODELS}
+    order = []
+    while needs:
+        ready = sorted(name for name, needed in needs.items() if not needed & needs.keys())
+        assert ready, f"these need one another: {sorted(needs)}"
+        order += ready
+        needs = {name: needed for name, needed in needs.items() if name not in ready}
+    places = [order.index(f"scaledown.models.{name}") for name in (
+        "packing", "attention", "last_layer", "decoder", "compressors.causal", "model")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=name_of)
+def test_files_and_functions_of_the_engine_stay_small(path):
+    """Counted without docstrings, comments and blank lines."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    # A docstring is a line of code that is a text and nothing else.
+    told = {number for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            for number in range(node.lineno, node.end_lineno + 1)}
+    is_code = {number for number, line in enumerate(text.splitlines(), 1)
+               if number not in told and line.strip() and not line.strip().startswith("#")}
+    assert len(is_code) <= 250
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    sizes = {node.name: len(is_code & set(range(node.lineno, node.end_lineno + 1))) for node in functions}
+    assert all(size <= 40 for size in sizes.values()), sizes
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS], ids=name_of)
