@@ -12,6 +12,7 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.synthetic import synthetic_records
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import counts
+from scaledown.models.packing import moved
 from scaledown.training import run
 from scaledown.training.steps import StepCollator
 
@@ -65,3 +66,22 @@ def test_parts_weighed_by_their_tokens_and_scores_have_the_losses_of_the_whole(m
     for place, name in enumerate(("answer_loss", "reranking_loss")):
         mean = sum(getattr(losses, name) * number[place] for losses, number in zip(found, numbers, strict=True))
         torch.testing.assert_close(mean / numbers[:, place].sum(), getattr(wanted, name), atol=1e-5, rtol=1e-5)
+
+
+def devices(value):
+    """The kinds of devices on which the tensors of a batch are, in all its parts."""
+    if isinstance(value, torch.Tensor):
+        return {value.device.type}
+    parts = value.values() if isinstance(value, dict) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return set().union(*map(devices, parts))
+
+
+def test_a_batch_is_moved_and_pinned_whole(model, records, monkeypatch):
+    """Pinning takes a GPU, so it puts tensors elsewhere here; a loader pins what has such a method by calling it."""
+    part, = StepCollator(model.processor, TrainingConfig(batch_size=16))(records)
+    assert devices(moved(part, "meta")) == {"meta"} and devices(part) == {"cpu"}
+    assert moved(part, "meta")["record_ids"] == [record.id for record in records]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.to("meta"))
+    pinned = part["documents"].pin_memory()
+    assert devices(pinned) == {"meta"} and type(pinned) is type(part["documents"])
+    assert pinned.reads.are_last == part["documents"].reads.are_last

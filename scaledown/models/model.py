@@ -33,6 +33,7 @@ from scaledown.models import (
     loading,
     losses,
     model_card,
+    packing,
     parameters,
 )
 from scaledown.models.compressors.base import Compressed
@@ -312,7 +313,7 @@ class ScaleDownModel(nn.Module):
         A batch with readout targets also says what each memory by itself is to say. If it has no prompts, the
         generator is not run.
         """
-        batch = {name: value.to(self.device) if hasattr(value, "to") else value for name, value in batch.items()}
+        batch = packing.moved(batch, self.device)
         with self._autocast():
             memory, scores = self.compressor(batch["documents"], self.generator.embed, batch["num_memory_tokens"])
             answer_loss, readout_loss = None, None

@@ -10,8 +10,8 @@ suffix. Prompts of the generator are prefixes that nothing continues.
     position        0 1 2 | 0 1 | 3 4 5 6 7 | 3 4 5 6 | 2 3 4      counted on from the end of the prefix
     prefix                      |     0     |    0    |   1
 
-Linear maps, norms and experts run on the packed tokens as they are; attention alone needs to know which token belongs to
-which text, and pads (:mod:`scaledown.models.attention`). All indices are made on the CPU from the texts' lengths, so
+Linear maps, norms and experts run on the packed tokens as they are; attention alone needs to know which token belongs
+to which text, and pads (:mod:`scaledown.models.attention`). All indices are made on the CPU from the texts' lengths, so
 that no step ever waits for a device to tell it a number.
 """
 
@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,8 +33,29 @@ Ids = Sequence[int]
 KeysValues = tuple[Tensor, Tensor]
 
 
+class Movable:
+    """A dataclass whose tensors, and those of its parts, are moved together; what else it holds stays."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same on ``device``."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """Return the same in memory that a GPU copies from without anybody waiting; a ``DataLoader`` asks for it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                changed[name] = change(value)
+            elif isinstance(value, Movable):
+                changed[name] = value._each(change)
+        return dataclasses.replace(self, **changed)
+
+
 @dataclass(frozen=True)
-class Rows:
+class Rows(Movable):
     """Where packed tokens stand when each text gets a padded row of its own: R rows of T slots.
 
     Attributes:
@@ -63,10 +85,6 @@ class Rows:
         """The number of packed tokens n."""
         return self.positions.numel() if self.slots is None else len(self.slots)
 
-    def to(self, device: torch.device | str) -> Rows:
-        """Return the same rows on ``device``."""
-        return Rows(None if self.slots is None else _moved(self.slots, device), _moved(self.positions, device))
-
     def pad(self, heads: Tensor) -> Tensor:
         """Put packed heads (n, H, W) into their rows: (R, H, T, W), zeros in empty slots."""
         num_rows, size = self.positions.shape
@@ -82,7 +100,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Reads:
+class Reads(Movable):
     """The packed tokens whose final states are wanted: the last layer is computed for them alone.
 
     Attributes:
@@ -97,13 +115,9 @@ class Reads:
     suffixes: Rows
     are_last: bool
 
-    def to(self, device: torch.device | str) -> Reads:
-        """Return the same on ``device``."""
-        return Reads(_moved(self.at, device), self.prefixes.to(device), self.suffixes.to(device), self.are_last)
-
 
 @dataclass(frozen=True)
-class Packing:
+class Packing(Movable):
     """Which packed token belongs to which text, what text stands before it, and its position.
 
     The tokens of all R prefixes come first, then those of all P suffixes.
@@ -127,24 +141,17 @@ class Packing:
     keys_at: Tensor
     has_filler: bool = False
     stored: Sequence[KeysValues] | None = None
-    _masks: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _masks: dict[object, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_prefix_tokens(self) -> int:
         """The number of tokens of prefixes that are packed; 0 if their keys and values are stored."""
         return 0 if self.stored is not None else self.prefixes.num_tokens
 
-    def to(self, device: torch.device | str) -> Packing:
-        """Return the same packing on ``device``."""
-        return dataclasses.replace(
-            self, position=_moved(self.position, device), prefixes=self.prefixes.to(device),
-            suffixes=self.suffixes.to(device), prefix=_moved(self.prefix, device),
-            keys_at=_moved(self.keys_at, device), _masks={})
-
     def behind(self, stored: Sequence[KeysValues]) -> Packing:
         """Return the packing of the suffixes alone, behind prefixes whose keys and values are at hand."""
         position = self.position[self.prefixes.num_tokens:]
-        return dataclasses.replace(self, position=position, stored=stored, _masks={})
+        return dataclasses.replace(self, position=position, stored=stored)
 
     def prefix_mask(self, rows: Rows, window: int | None, dtype: torch.dtype | None, repeats: int = 1) -> Tensor:
         """Return what the tokens of prefixes in ``rows`` see of their prefix: (R, 1, repeats * T, T1).
@@ -225,7 +232,7 @@ class TextLists:
 
 
 @dataclass(frozen=True)
-class PackedTexts:
+class PackedTexts(Movable):
     """Packed token ids and what of them is wanted: what a compressor or a generator reads.
 
     Attributes:
@@ -244,9 +251,10 @@ class PackedTexts:
         reads = dataclasses.replace(self.reads, at=self.reads.at - number)
         return PackedTexts(self.ids[number:], self.packing.behind(stored), reads)
 
-    def to(self, device: torch.device | str) -> PackedTexts:
-        """Return the same texts on ``device``."""
-        return PackedTexts(_moved(self.ids, device), self.packing.to(device), self.reads.to(device))
+
+def moved(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """Return a batch on ``device``: its tensors and packed texts; numbers stay what they are."""
+    return {name: value.to(device) if isinstance(value, Tensor | Movable) else value for name, value in batch.items()}
 
 
 def _reads(reads: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], own: Sequence[Sequence[int]],
@@ -265,7 +273,3 @@ def _long(numbers: Sequence[int]) -> Tensor:
 
 def _flat(texts: Sequence[Sequence[int]]) -> Tensor:
     return _long(list(itertools.chain.from_iterable(texts)))
-
-
-def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    return tensor.to(device, non_blocking=True)

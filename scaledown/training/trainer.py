@@ -19,6 +19,7 @@ from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.packing import moved
 from scaledown.training import checkpoints, guards, objective, processes, sharding
 from scaledown.training.arguments import pads_to_max, training_arguments
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
@@ -274,4 +275,5 @@ class _Trainable(nn.Module):
         self._losses = compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Any]) -> Losses:
-        return self._losses(batch)
+        # Before what is compiled, which then finds everything where it computes.
+        return self._losses(moved(batch, self.scaledown.device))
