@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaledown.hub import EMBEDDED_FOLDER
-from scaledown.models.embedded_encoder import EMBEDDED_LAYERS, embedded_encoder
+from scaledown.models.compressors.embedded_encoder import EMBEDDED_LAYERS, embedded_encoder
 
 
 def causal(length: int) -> dict[str, torch.Tensor]:
