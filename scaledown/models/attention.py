@@ -77,7 +77,7 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     query, = _packed(query)                                               # (N, H, W)
     key, value = _packed(*(keys_values or (key, value)))                  # (N, G, W)
     score = {"scaling": scaling, "dropout": dropout, "softcap": softcap, "sinks": s_aux}
-    if varlen.suits(query, packing, reads, **score):
+    if varlen.suits(query, value, packing, reads, **score):
         return varlen.attend(query, key, value, packing, reads, module.layer_idx, scaling, sliding_window)[None], None
 
     of_prefixes = _of_prefixes(packing, key, value, module.layer_idx)     # (R, G, T1, W)

@@ -15,12 +15,20 @@ from scaledown.models.packing import NEVER, Packing, Reads, Rows
 
 DTYPES = (torch.float16, torch.bfloat16)
 """What flash attention computes in."""
+WIDEST_HEAD, HEAD_STEP = 256, 8
+"""It knows heads of up to so many numbers, in such steps."""
+FIRST_CAPABILITY = (8, 0)
+"""GPUs before Ampere have no flash attention."""
 
 
-def suits(query: Tensor, packing: Packing, reads: Reads | None, scaling: float | None, dropout: float,
+def suits(query: Tensor, value: Tensor, packing: Packing, reads: Reads | None, scaling: float | None, dropout: float,
           softcap: float | None, sinks: Tensor | None) -> bool:
     """Whether ``varlen_attn`` can attend so: on CUDA in half precision, without what it does not know."""
-    return (query.device.type == "cuda" and query.dtype in DTYPES and not dropout and softcap is None and sinks is None
+    if query.device.type != "cuda" or torch.cuda.get_device_capability(query.device) < FIRST_CAPABILITY:
+        return False
+    width = query.shape[-1]
+    has_known_heads = width <= WIDEST_HEAD and width % HEAD_STEP == 0 and value.shape[-1] == width
+    return (query.dtype in DTYPES and has_known_heads and not dropout and softcap is None and sinks is None
             and not packing.has_filler and (reads is None or reads.are_last))
 
 
