@@ -44,17 +44,27 @@ def test_the_query_counted_sharing_it_pays(tmp_path: Path) -> None:
     assert five == pytest.approx(2.7245e12, rel=0.001)
 
 
-@pytest.mark.parametrize("flags", [
-    (), ("--compressor_type", "modernbert"), ("--compressor_type", "llm", "--compressor_model", "embedded")])
-def test_pytorch_counts_about_the_same(tmp_path: Path, flags: tuple[str, ...]) -> None:
+def check_counts(tmp_path: Path, generator: dict, *flags: str) -> None:
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(SMALL))
+    config.write_text(json.dumps(generator))
     found = report(tmp_path, "--generator_model", str(config), "--measure_flops", "--document_tokens", "16",
                    "--query_tokens", "8", "--num_memory_tokens", "2", "--answer_tokens", "4", *flags)
     for system in ("full_text", "scaledown"):
         for phase, counted in found[system]["flops_measured"].items():
             # Above ours by the half of an attention square that a causal mask hides, which at this size is much.
             assert found[system]["flops"][phase] * 0.999 <= counted <= found[system]["flops"][phase] * 1.4
+
+
+@pytest.mark.parametrize("flags", [
+    (), ("--compressor_type", "modernbert"), ("--compressor_type", "llm", "--compressor_model", "embedded")])
+def test_pytorch_counts_about_the_same(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    check_counts(tmp_path, SMALL, *flags)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt_neox", "starcoder2", "phi3"])
+def test_any_family_has_a_cost(tmp_path: Path, family: str) -> None:
+    heads = {"num_key_value_heads": 4} if family == "gpt_neox" else {"head_dim": 16}
+    check_counts(tmp_path, SMALL | {"model_type": family, "pad_token_id": 0} | heads)
 
 
 def test_known_shapes_are_whole() -> None:

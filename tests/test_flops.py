@@ -124,8 +124,8 @@ def test_the_count_of_an_answer_is_what_torch_counts_of_the_engine(family: str) 
     assert flops.decode == decode.get_total_flops()
 
 
-@pytest.mark.parametrize(("family", "router"), [("mixtral", 0), ("qwen3_moe", 0)])
-def test_of_experts_those_count_that_read_a_token(family: str, router: int) -> None:
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "granitemoe", "gpt_oss"])
+def test_of_experts_those_count_that_read_a_token(family: str) -> None:
     config = tiny_config(family, num_local_experts=6, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24)
     shape = decoder_shape(generator_without_values(config))
     # Two experts of three maps each, and the router that chooses them.

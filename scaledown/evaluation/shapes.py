@@ -150,10 +150,10 @@ def _linear_maps(body: nn.Module, experts_per_token: int | None) -> tuple[float,
             width, height = part.weight.shape if isinstance(part, Conv1D) else (part.in_features, part.out_features)
             weights, sides = weights + width * height, sides + width + height
             continue
-        for parameter in part.parameters(recurse=False):
-            # Routers are matrices, experts a stack of them.
+        for own_name, parameter in part.named_parameters(recurse=False):
+            # Routers are matrices, experts a stack of them; the biases of experts are a matrix, too.
             is_stack = parameter.ndim == 3 and experts_per_token is not None
-            if parameter.ndim > 1:
+            if parameter.ndim > 1 and not own_name.endswith("bias"):
                 weights += parameter.numel() * (experts_per_token / len(parameter) if is_stack else 1)
     return weights, sides
 
@@ -178,10 +178,10 @@ def linear_weights(module: nn.Module) -> int:
 def generator_without_values(config: PretrainedConfig) -> PreTrainedModel:
     """Return the causal LM of ``config`` as shapes alone (on the meta device)."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(text_config(config), attn_implementation="sdpa")
+        return AutoModelForCausalLM.from_config(text_config(config))
 
 
 def compressor_without_values(compressor_type: str, name: str | None) -> PreTrainedModel:
     """Return the compressor's own model ``name`` [the type's default] as shapes alone."""
     with torch.device("meta"):
-        return AutoModel.from_config(config_of(name or DEFAULT_MODELS[compressor_type]), attn_implementation="sdpa")
+        return AutoModel.from_config(config_of(name or DEFAULT_MODELS[compressor_type]))
