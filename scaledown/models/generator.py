@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
+from scaledown.models import decoder, last_layer
 from scaledown.models.few_rows import use_few_rows
 from scaledown.models.fixed_shapes import SMALLEST_TEXT, DummiesEnd, rounded, rounds_shapes
 from scaledown.models.losses import Head, head_cross_entropy
@@ -55,6 +55,8 @@ def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
                       target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
+        # Of mixtures of experts peft knows how their fused weights could be trained, too: linear maps alone are.
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
         return get_peft_model(base, lora)
 
 
@@ -172,7 +174,8 @@ class Generator(nn.Module):
             return
         prompts.cache = DynamicCache(config=self.config)
         positions = (prompts.mask.cumsum(1) - 1).clamp(min=0)
-        with self.adapter(prompts.with_adapter):
+        # Of the last layer only the keys and values are wanted.
+        with self.adapter(prompts.with_adapter), last_layer.only(self.base.base_model.layers, None):
             self.base.base_model(inputs_embeds=prompts.embeddings[:, :-1], attention_mask=prompts.mask[:, :-1],
                                  position_ids=positions[:, :-1], cache=prompts.cache, use_cache=True)
 
