@@ -27,7 +27,7 @@ def generator(tmp_path_factory):
 def test_a_compiled_run_has_the_losses_of_one_that_is_not(generator, tmp_path, monkeypatch):
     monkeypatch.setitem(devices._COMPILERS, "cpu", COMPILER)
     torch._dynamo.reset()
-    logs = []
+    logs, others = [], torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for is_compiled in (False, True):
         config = ScaleDownConfig(generator_model=generator, num_memory_tokens=2, lora_dropout=0.0,
                                  enable_reranking=True)
@@ -39,7 +39,7 @@ def test_a_compiled_run_has_the_losses_of_one_that_is_not(generator, tmp_path, m
     assert len(logs[0]) == 3
     for row, other in zip(*logs, strict=True):
         assert other == pytest.approx(row, rel=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - others == 1
 
 
 @pytest.mark.parametrize(("flags", "has_compiler", "message"), [

@@ -96,7 +96,8 @@ def test_the_share_of_padding_is_counted(generator, records):
     assert fixed["padding_share"] == pytest.approx(0.75)
 
 
-def test_the_step_is_one_graph_that_serves_every_batch(generator, records):
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_the_step_is_one_graph_that_serves_every_batch(generator, records, gradient_checkpointing):
     """Forward and loss with ``fullgraph``; a second compilation, for another shape or length, would be an error."""
     graphs = []
 
@@ -106,6 +107,8 @@ def test_the_step_is_one_graph_that_serves_every_batch(generator, records):
 
     torch._dynamo.reset()
     model = new_model(generator)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     step = torch.compile(model.forward, backend=counting, fullgraph=True, dynamic=False)
     batches = [{name: value for name, value in fixed.items() if name != "padding_share"}
                for _, fixed in ragged_and_fixed(model, records)]

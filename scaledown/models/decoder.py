@@ -80,6 +80,8 @@ def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 def checkpoint_activations(body: PreTrainedModel) -> None:
     """Compute the layers' activations twice in training, to keep few; the last layer's are few and stay."""
     body.activation_checkpointing_enable({"use_reentrant": False})
+    # It lets frozen embeddings ask for a gradient, which only the reentrant way needs and a compiled step cannot have.
+    body.disable_input_require_grads()
     body.layers[-1].gradient_checkpointing = False
 
 

@@ -175,14 +175,19 @@ class Packing(Movable):
               repeats: int) -> Tensor:
         # Made once for all layers of a kind: only the last one reads other tokens than the others do.
         name = (kind, window, dtype, repeats)
-        if name not in self._masks:
-            distance = rows.positions[:, None, :, None] - keys[:, None, None, :]    # (R, 1, T, S)
-            seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-            if dtype is not None:
-                hidden = torch.finfo(dtype).min
-                seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, hidden)
-            self._masks[name] = seen.repeat(1, 1, repeats, 1)
-        return self._masks[name]
+        if name in self._masks:
+            return self._masks[name]
+
+        distance = rows.positions[:, None, :, None] - keys[:, None, None, :]        # (R, 1, T, S)
+        seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        if dtype is not None:
+            hidden = torch.finfo(dtype).min
+            seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, hidden)
+        mask = seen.repeat(1, 1, repeats, 1)
+        if not torch.compiler.is_compiling():
+            # A compiler merges what is computed twice by itself, and lets checkpointed layers keep nothing.
+            self._masks[name] = mask
+        return mask
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class EncoderCompressor(Compressor):
     def gradient_checkpointing_enable(self) -> None:
         """Compute the encoder's activations twice in training."""
         self.encoder.activation_checkpointing_enable({"use_reentrant": False})
+        self.encoder.disable_input_require_grads()
 
     def _read(self, texts: PackedTexts, embed: Embed, special: Tensor) -> Tensor:
         tokens = self.encoder.get_input_embeddings()(texts.ids)               # (N, width of embeddings)
