@@ -26,8 +26,8 @@ def join(device: torch.device) -> torch.device:
             is asked for.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise ValueError("accelerate's own FSDP shares out whole layers, which are never called as such here: launch "
-                         "as for DDP, and give --shard (docs/PLATFORMS.md)")
+        raise ValueError("accelerate's own FSDP shares out whole layers, and the last one is left half way here: "
+                         "launch as for DDP, and give --shard (docs/PLATFORMS.md)")
     if count() == 1:
         if "WORLD_SIZE" not in os.environ and os.environ.keys() >= FELL_BACK:
             raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "

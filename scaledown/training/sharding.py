@@ -1,9 +1,9 @@
 """A model shared out among processes: each holds its part of weights, gradients and optimizer state (FSDP2).
 
 Every linear map, with its adapter, is a unit: its weights are gathered when it is called, in the forward and in the
-backward pass, and let go again. Larger units would not do: a decoder layer is read part by part
-(:mod:`scaledown.models.decoder_layer`), so it is never called itself. What is no linear map (embeddings, the output
-head, norms, special rows) is one more unit, gathered for the whole step.
+backward pass, and let go again. Decoder layers would be larger units, but the last one is left as soon as its keys and
+values are there, and called again (:mod:`scaledown.models.last_layer`); FSDP2 waits for the end of every call. What is
+no linear map (embeddings, output head, norms, special rows) is one more unit, gathered for the whole step.
 
 All processes must call the same units in the same order, hence batches of one shape: without documents a compressor
 would not be called at all.
