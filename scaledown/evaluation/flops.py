@@ -106,7 +106,8 @@ def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCou
                input_order: str = "query_first") -> Flops:
     """FLOPs with attention, the query and the adapter.
 
-    Prefill reads the prompt but for its last token, which is decoding's first: it gives the first new token.
+    Prefill reads the prompt but for its last token, which is decoding's first: it gives the first new token. Of the last
+    layer it computes keys and values alone.
     """
     compress = 0.0
     if isinstance(compressor, DecoderShape):
@@ -116,7 +117,8 @@ def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCou
 
     read, steps = max(0.0, tokens.prompt_tokens - 1), tokens.new_tokens
     weights = generator.body_weights + generator.lora_weights(lora_rank)
-    prefill = FLOPS_PER_WEIGHT * weights * read + generator.score_flops(_causal_pairs(0, read))
+    prefill = (FLOPS_PER_WEIGHT * generator.weighed(read, 0, lora_rank)
+               + generator.score_flops(_causal_pairs(0, read), generator.num_layers - 1))
     decode = (FLOPS_PER_WEIGHT * (weights + generator.head_weights) * steps
               + generator.score_flops(_causal_pairs(read, steps)))
     return Flops(compress, prefill, decode)

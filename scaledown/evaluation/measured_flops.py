@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,6 +13,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.flops import Flops, TokenCounts
 from scaledown.evaluation.known_shapes import config_of
 from scaledown.evaluation.shapes import compressor_without_values, generator_without_values
+from scaledown.models import decoder, last_layer
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.encoder import EncoderCompressor
 from scaledown.models.compressors.llm import LLMCompressor
@@ -65,10 +67,14 @@ def _generator_flops(base: PreTrainedModel, prompt_tokens: int, new_tokens: int)
     As :class:`scaledown.models.generator.Generator` does, by transformers' own forward pass; that class looks at its
     prompts' padding and at each new token, and here tokens have no values.
     """
-    cache = DynamicCache(config=base.config)
-    with FlopCounterMode(display=False) as prefill:
+    cache, body = DynamicCache(config=base.config), base.base_model
+    last = nullcontext()
+    if decoder.packing_fault(body) is None:
+        decoder.register(base)
+        last = last_layer.only(body.layers, None)    # of which prefill computes keys and values alone
+    with FlopCounterMode(display=False) as prefill, last:
         if prompt_tokens > 1:
-            base.base_model(torch.zeros(1, prompt_tokens - 1, dtype=torch.long), cache=cache, use_cache=True)
+            body(torch.zeros(1, prompt_tokens - 1, dtype=torch.long), cache=cache, use_cache=True)
     with FlopCounterMode(display=False) as decode:
         for _ in range(new_tokens):
             base(torch.zeros(1, 1, dtype=torch.long), cache=cache, use_cache=True)

@@ -56,23 +56,13 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     Returns:
         (1, N, H, W), and None in the place of the weights.
     """
-    if packing is None:
-        if query.shape[2] == 1 and attention_mask is not None and s_aux is None and softcap is None:
-            # One token of each answer: transformers would repeat every key for the heads that share it, which takes
-            # three times as long on a CPU (160 against 49 microseconds; 4 answers of 240 tokens, 8 heads, 2 key heads).
-            group = query.shape[1] // key.shape[1]
-            read = _attend(query, key, value, attention_mask.expand(-1, -1, group, -1), scaling, dropout, None, None)
-            return read.transpose(1, 2).contiguous(), None
-        if softcap is None and s_aux is None:
-            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
-                                          sliding_window=sliding_window, **settings)
-        read = _weigh(query, key, value, attention_mask, scaling, dropout, softcap, s_aux)
-        return read.transpose(1, 2).contiguous(), None
-
-    if keep is not None:
+    if keep is not None and packing is not None:
         keep[module.layer_idx] = _of_prefixes(packing, *_packed(key, value), module.layer_idx)
     if stop_at_keys:
         raise HaveKeysValues(key, value)
+    if packing is None:
+        return _attend_batch(module, query, key, value, attention_mask, scaling, dropout, softcap, s_aux,
+                             sliding_window=sliding_window, **settings), None
 
     query, = _packed(query)                                               # (N, H, W)
     key, value = _packed(*(keys_values or (key, value)))                  # (N, G, W)
@@ -83,6 +73,23 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     of_prefixes = _of_prefixes(packing, key, value, module.layer_idx)     # (R, G, T1, W)
     of_suffixes = (key[packing.num_prefix_tokens:], value[packing.num_prefix_tokens:])
     return _attend_in_rows(query, of_prefixes, of_suffixes, packing, reads, sliding_window, score)[None], None
+
+
+def _attend_batch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+                  scaling: float | None, dropout: float, softcap: float | None, sinks: Tensor | None,
+                  **settings: Any) -> Tensor:
+    """Attend in a batch of transformers' own, as ``generate`` has it: (B, H, T, W) queries to (B, T, H, W)."""
+    if softcap is not None or sinks is not None:
+        return _weigh(query, key, value, mask, scaling, dropout, softcap, sinks).transpose(1, 2).contiguous()
+    if query.shape[2] > 1 or mask is None:
+        read, _ = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **settings)
+        return read
+
+    # One token of each answer: transformers would repeat every key for the heads that share it, which takes three times
+    # as long on a CPU (160 against 49 microseconds for 4 answers of 240 tokens, 8 heads of 2 key heads).
+    group = query.shape[1] // key.shape[1]
+    read = _attend(query, key, value, mask.expand(-1, -1, group, -1), scaling, dropout, None, None)
+    return read.transpose(1, 2).contiguous()
 
 
 def _packed(*heads: Tensor) -> list[Tensor]:
