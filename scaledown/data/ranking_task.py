@@ -152,7 +152,7 @@ def _of_json(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
         fields = {"_id": name, "text": text, "title": title}
         if wrong := [field for field in fields if not is_text(fields[field])]:
             for field in wrong:
-                faults.add(f"line {number}", f"{field} must be a string, got {shown(fields[field])}")
+                faults.add(f"line {number}", f"{field} must be text, got {shown(fields[field])}")
             continue
         yield number, name, _titled(title, text)
 
