@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from scaledown.config import ScaleDownConfig
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
 
 __all__ = ["ScaleDownConfig", "ScaleDownModel"]
+
+SPINS = "3000"
+"""How often a thread of torch's builds for Linux looks for its next work before it sleeps: briefly.
+
+GNU OpenMP's own 300,000 are milliseconds. If other processes want the cores, threads then spin all their time away,
+while the one that they wait for has no core (docs/EXPERIMENTS.md). It is read once, when torch is imported.
+"""
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def __getattr__(name: str) -> Any:

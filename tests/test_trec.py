@@ -132,7 +132,7 @@ def test_columns_that_nobody_names_are_not_guessed(tmp_path, lines, message):
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path):
     lines = '{"_id": "1", "text": "\\ud83d"}\n{"_id": "2", "text": "\\ud83d\\ude00"}\n'
-    with pytest.raises(ValueError, match="1 fault.*\n  line 1: it holds half a surrogate"):
+    with pytest.raises(ValueError, match="1 fault.*\n  line 1: text must be text, got text with half a surrogate"):
         read_texts(written(tmp_path, lines, "corpus.jsonl"))
 
 
