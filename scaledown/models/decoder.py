@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -26,11 +27,43 @@ def packing_fault(body: PreTrainedModel) -> str | None:
         return "it is an encoder-decoder"
     if others := sorted(kinds - set(PACKED_LAYERS)):
         return f"it keeps a state beside attention, or attends otherwise ({', '.join(others)})"
+    if fault := _looks_up_tokens(config):
+        return fault
     if not getattr(body, "_supports_attention_backend", False):
         return "its attention does not go through transformers' AttentionInterface"
     if not isinstance(getattr(body, "layers", None), nn.ModuleList) or _final_norm(body) is None:
         return "it has no list of layers with a norm behind it"
+    if not _hands_settings_on(body):
+        return "its layers do not hand on to their attention what it is told of the texts"
     return None
+
+
+def embedding_fault(model: PreTrainedModel) -> str | None:
+    """Return why ``model`` (a causal LM) cannot answer from embeddings, or None if it can."""
+    if "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters:
+        return "transformers lets it answer from token ids alone, not from embeddings"
+    return _looks_up_tokens(model.config)
+
+
+def _looks_up_tokens(config: PretrainedConfig) -> str | None:
+    if getattr(config, "hidden_size_per_layer_input", None):
+        return "its layers look up each token by its id, which memory embeddings have not"
+    return None
+
+
+@torch.no_grad()
+def _hands_settings_on(body: PreTrainedModel) -> bool:
+    """Ask the first layer, which is told to stop at its keys: nothing more is computed."""
+    register(body)
+    table = body.get_input_embeddings().weight
+    one = table.new_zeros(1, 1, table.shape[1])
+    try:
+        body(inputs_embeds=one, attention_mask=one.new_zeros(1, 1, 1, 1), use_cache=False, stop_at_keys=True)
+    except attention.HaveKeysValues:
+        return True
+    except TypeError:  # a model whose code takes no further settings
+        return False
+    return False
 
 
 def register(model: PreTrainedModel) -> None:

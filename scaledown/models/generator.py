@@ -52,7 +52,8 @@ class Prompts:
 def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
     """Return ``base`` frozen, with new LoRA on all its linear layers."""
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
-                      target_modules="all-linear", task_type="CAUSAL_LM")
+                      target_modules="all-linear", exclude_modules=_not_plainly_linear(base) or None,
+                      task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
         # Of mixtures of experts peft knows how their fused weights could be trained, too: linear maps alone are.
@@ -60,11 +61,32 @@ def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
         return get_peft_model(base, lora)
 
 
+def _not_plainly_linear(base: PreTrainedModel) -> list[str]:
+    """Return the names of linear layers that an adapter cannot be added to: what they give is more than their product,
+    or their weights are read past it."""
+    names = []
+    for name, module in base.named_modules():
+        # Routers of some mixtures of experts also choose.
+        if isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models."):
+            names.append(name)
+        # State-space layers (A_log is how fast their state fades) give all weights but the first to their kernels.
+        if hasattr(module, "A_log"):
+            names += [f"{name}.{own}" for own, child in module.named_children()
+                      if isinstance(child, nn.Linear) and not own.startswith("in_proj")]
+    return names
+
+
 class Generator(nn.Module):
-    """``base`` frozen, with LoRA on all its linear layers and a trainable row that separates documents."""
+    """``base`` frozen, with LoRA on all its linear layers and a trainable row that separates documents.
+
+    Raises:
+        ValueError: if such a base cannot answer from embeddings.
+    """
 
     def __init__(self, config: ScaleDownConfig, base: PreTrainedModel) -> None:
         super().__init__()
+        if fault := decoder.embedding_fault(base):
+            raise ValueError(f"--generator_model: a {base.config.model_type} model cannot read memory: {fault}")
         self.separator_row = decoder.rows_like(base.get_input_embeddings().weight, 1)
         # Packed texts need layers that see by position alone; any other causal LM trains on padded prompts.
         self.packs = decoder.packing_fault(base.base_model) is None
@@ -86,7 +108,10 @@ class Generator(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the layers' activations twice in training, to keep few of them."""
-        decoder.checkpoint_activations(self.base.base_model)
+        if self.packs:
+            decoder.checkpoint_activations(self.base.base_model)
+        else:
+            self.base.base_model.activation_checkpointing_enable({"use_reentrant": False})
 
     @contextmanager
     def adapter(self, is_on: bool) -> Iterator[None]:
