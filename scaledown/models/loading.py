@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -27,10 +28,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
+from scaledown.models.decoder import text_config
 
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
 QUANTISED_DEVICES = ("cpu", "cuda")
+INNER_NAMES = {r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
+               r"^(model\.)?language_model\.lm_head": "lm_head"}
+"""How multimodal models name the weights of the language model inside, and how it does by itself."""
 DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
 
 
@@ -47,13 +52,30 @@ def load_base(config: ScaleDownConfig, dtype: torch.dtype, quantised: dict[str, 
     """
     name, revision, trust = config.generator_model, config.generator_revision, config.trust_remote_code
     hf_config = load_config(name, revision, trust)
+    family = hf_config.model_type
     if hf_config.is_encoder_decoder:
-        raise ValueError(f"--generator_model {name}: is an encoder-decoder ({hf_config.model_type}); a causal LM is needed")
-    # A multimodal model has its language model inside, and that is all that is loaded.
-    hf_config = hf_config.get_text_config(decoder=True)
-    model, found = _read(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), config=hf_config,
-                         revision=revision, trust_remote_code=trust, dtype=dtype, output_loading_info=True,
-                         **SAFE_WEIGHTS, **(quantised or {}))
+        raise ValueError(f"--generator_model {name}: a causal LM is needed, this is an encoder-decoder ({family})")
+    of_text = _of_text(hf_config)
+    if type(of_text["config"]) not in MODEL_FOR_CAUSAL_LM_MAPPING and not trust:
+        raise ValueError(f"--generator_model {name}: a causal LM is needed, and transformers has none of the family "
+                         f"{family} (or none that stands by itself)")
+    return _whole(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
+                  trust_remote_code=trust, dtype=dtype, **of_text, **SAFE_WEIGHTS, **(quantised or {}))
+
+
+def _of_text(hf_config: PretrainedConfig) -> dict[str, Any]:
+    """Return how transformers is to read a model's text: of a multimodal one only the language model inside is."""
+    text = text_config(hf_config)
+    return {"config": text} | ({} if text is hf_config else {"key_mapping": INNER_NAMES})
+
+
+def _whole(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> PreTrainedModel:
+    """Load a model all of whose weights are there: transformers would draw the others at random.
+
+    Raises:
+        ValueError: if some are missing, or it cannot be read.
+    """
+    model, found = _read(name, load, *arguments, output_loading_info=True, **settings)
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"{name}: {len(missing)} of its weights are missing, such as {missing[0]}")
@@ -132,9 +154,12 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     if is_embedded_encoder:
         return embedded_encoder(body), None
     revision = config.compressor_revision
-    _check_kind(config.compressor_type, name, load_config(name, revision, config.trust_remote_code))
-    model = _read(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
-                  **trust, **SAFE_WEIGHTS)
+    hf_config = load_config(name, revision, config.trust_remote_code)
+    # An encoder may lack what is not read of it, such as a pooler.
+    load, of_text = (_whole, _of_text(hf_config)) if config.compressor_type == "llm" else (_read, {})
+    _check_kind(config.compressor_type, name, of_text.get("config", hf_config))
+    model = load(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
+                 **of_text, **trust, **SAFE_WEIGHTS)
     return model, load_tokenizer(name, revision, config.trust_remote_code)
 
 
