@@ -29,6 +29,20 @@ PACKED: dict[str, dict[str, Any]] = {
 }
 """Decoders of attention alone: they read packed texts, as generator and as compressor."""
 
+STATES = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+MIXED = {"layer_types": ["conv", "full_attention"] * 2}
+PADDED: dict[str, dict[str, Any]] = {
+    "Qwen3Next": HEADS | EXPERTS | STATES | {"num_experts": 4, "moe_intermediate_size": 32,
+                                             "shared_expert_intermediate_size": 32},
+    "Lfm2": MIXED, "Mamba": {"state_size": 8}, "Mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 8,
+                                                        "n_groups": 1, "chunk_size": 16},
+    "Jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
+              "num_experts": 2, "num_experts_per_tok": 1, "mamba_d_state": 8, "use_mamba_kernels": False},
+    "GPT2": {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}, "Bloom": {"n_head": 4, "n_layer": 4},
+    "Nemotron": {},
+}
+"""Decoders that keep a state or attend in ways of their own: generators, beside compressors of other kinds."""
+
 
 def generator(family: str, **settings: Any) -> PreTrainedModel:
     """A causal LM of random weights, spread enough for texts to differ."""
@@ -36,11 +50,13 @@ def generator(family: str, **settings: Any) -> PreTrainedModel:
     config_name = "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config"
     config = getattr(transformers, config_name)(**SMALL | settings)
     torch.manual_seed(0)
-    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    # GPT-2's causal LM has its name from before the others'.
+    made = getattr(transformers, f"{name}ForCausalLM", None) or getattr(transformers, f"{name}LMHeadModel")
+    return made(config).eval()
 
 
-def generator_folder(folder: Path, family: str) -> str:
-    """One of the packed ones with a tokenizer on disk, to be named as ``generator_model``."""
-    generator(family, **PACKED[family]).save_pretrained(folder)
+def generator_folder(folder: Path, family: str, **settings: Any) -> str:
+    """A tiny model with a tokenizer on disk, to be named as ``generator_model``."""
+    generator(family, **(PACKED | PADDED).get(family, {}) | settings).save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     return str(folder)

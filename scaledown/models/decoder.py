@@ -42,6 +42,8 @@ def embedding_fault(model: PreTrainedModel) -> str | None:
     """Return why ``model`` (a causal LM) cannot answer from embeddings, or None if it can."""
     if "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters:
         return "transformers lets it answer from token ids alone, not from embeddings"
+    if model.base_model is model:
+        return "transformers does not name the part of it that is the decoder"
     return _looks_up_tokens(model.config)
 
 
@@ -120,7 +122,13 @@ def checkpoint_activations(body: PreTrainedModel) -> None:
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the config of the language model inside a multimodal one, or ``config`` itself."""
-    return config.get_text_config(decoder=True)
+    text = config.get_text_config(decoder=True)
+    if text is config:
+        return config
+    text = copy.deepcopy(text)
+    # The whole model says whether its logits are made of its token embeddings.
+    text.tie_word_embeddings = config.tie_word_embeddings
+    return text
 
 
 def _final_norm(body: nn.Module) -> str | None:

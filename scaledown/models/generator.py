@@ -58,6 +58,8 @@ def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
         # Of mixtures of experts peft knows how their fused weights could be trained, too: linear maps alone are.
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+        # GPT-2 holds its weights the other way round, which peft sees and heeds.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         return get_peft_model(base, lora)
 
 
