@@ -74,6 +74,13 @@ def pairs(model: ScaleDownModel) -> list[Tensor]:
     return found
 
 
+def test_special_rows_are_as_large_as_the_tokens_that_layers_get(model: ScaleDownModel) -> None:
+    """Some families scale their embeddings: rows of the bare table's size would be lost among them."""
+    size = model.generator.embed(torch.arange(400)).std()
+    rows = torch.cat([model.compressor.memory_rows, model.compressor.rerank_row, model.generator.separator_row])
+    assert 0.6 < rows.std() / size < 1.6
+
+
 def naive(model: ScaleDownModel) -> Tensor:
     """Final states (P, L + 1, D) of all special rows, each pair read apart by the compressor's own layers."""
     body = model.compressor.body

@@ -145,6 +145,15 @@ def is_quantised(model: Any) -> bool:
     return getattr(model, "quantization_method", None) is not None
 
 
+@torch.no_grad()
+def token_embeddings(model: PreTrainedModel) -> Tensor:
+    """Return the embeddings (V, D) of all tokens as the layers of ``model`` get them: Gemma 3, for one, scales them."""
+    embedding = model.get_input_embeddings()
+    if type(embedding) is nn.Embedding:
+        return embedding.weight.detach()
+    return embedding(torch.arange(len(embedding.weight), device=embedding.weight.device))
+
+
 def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
     """Return new rows (num_rows, D) drawn with the mean and spread of a table of token embeddings (V, D).
 

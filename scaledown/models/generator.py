@@ -89,7 +89,7 @@ class Generator(nn.Module):
         super().__init__()
         if fault := decoder.embedding_fault(base):
             raise ValueError(f"--generator_model: a {base.config.model_type} model cannot read memory: {fault}")
-        self.separator_row = decoder.rows_like(base.get_input_embeddings().weight, 1)
+        self.separator_row = decoder.rows_like(decoder.token_embeddings(base), 1)
         # Packed texts need layers that see by position alone; any other causal LM trains on padded prompts.
         self.packs = decoder.packing_fault(base.base_model) is None
         if self.packs:

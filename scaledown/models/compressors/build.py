@@ -14,6 +14,7 @@ from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.encoder import EncoderCompressor
 from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.decoder import token_embeddings
 
 
 def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
@@ -27,7 +28,7 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
     body = base.base_model
     if config.compressor_type == "n_layers":
         return NLayersCompressor(config, body, config.num_layers), None
-    table = body.get_input_embeddings().weight
+    table = token_embeddings(body)
     model, tokenizer = loading.load_compressor_model(config, body, checkpoint)
     kind = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
     return kind(config, model, table), tokenizer

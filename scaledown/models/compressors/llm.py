@@ -27,7 +27,7 @@ class LLMCompressor(CausalCompressor):
         if fault := decoder.packing_fault(body):
             raise ValueError(f"--compressor_model: a {body.config.model_type} model cannot be an llm compressor: {fault}; "
                              "choose a decoder with plain attention, or an encoder (--compressor_type modernbert)")
-        table = body.get_input_embeddings().weight
+        table = decoder.token_embeddings(body)
         super().__init__(config, body, table, generator_table)
         self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])
         self.model_config = body.config

@@ -40,5 +40,5 @@ class NLayersCompressor(CausalCompressor):
         if fault := decoder.packing_fault(body):
             raise ValueError(f"--compressor_type n_layers cannot copy layers of a {body.config.model_type} model: {fault}; "
                              "--compressor_type modernbert and llm read with a model of their own")
-        table = body.get_input_embeddings().weight
+        table = decoder.token_embeddings(body)
         super().__init__(config, decoder.first_layers(body, num_layers), table, table)
