@@ -126,7 +126,7 @@ class Generator(nn.Module):
         return self.base.get_input_embeddings()(ids)
 
     def splice(self, ids: Tensor, memory: Tensor | None) -> Tensor:
-        """Return embeddings (..., T, D) of prompt ids (..., T), placeholders filled from ``memory`` (P, L, D) in order."""
+        """Return embeddings (..., T, D) of ids (..., T), whose placeholders ``memory`` (P, L, D) fills in order."""
         tokens = self.embed(ids.clamp(min=0))
         if memory is None:
             return tokens
@@ -137,7 +137,7 @@ class Generator(nn.Module):
         return torch.where((ids < 0)[..., None], F.embedding(row, rows).to(tokens.dtype), tokens)
 
     def states(self, texts: PackedTexts, memory: Tensor | None) -> Tensor:
-        """Return the final states (A, D) of the tokens that ``texts`` wants, with ``memory`` (P, L, D) in its places."""
+        """Return the final states (A, D) of the tokens that are wanted, with ``memory`` (P, L, D) in its places."""
         embeddings = self.splice(texts.ids, memory)
         if self.packs:
             return decoder.read(self.base.base_model, embeddings, texts.packing, texts.reads)
@@ -164,8 +164,8 @@ class Generator(nn.Module):
         if self._has_known_head is None:
             self._has_known_head = self._makes_the_same_logits(head)
         if not self._has_known_head:
-            raise ValueError(f"--generator_model: a model of the family {config.model_type!r} makes its logits in a way "
-                             "that cannot be trained here")
+            raise ValueError(f"--generator_model: a model of the family {config.model_type!r} makes its logits in a "
+                             "way that cannot be trained here")
         return head
 
     @torch.no_grad()

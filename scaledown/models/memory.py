@@ -64,5 +64,5 @@ class Memory:
 
 
 def _is_document(counts: Tensor, size: int) -> Tensor:
-    """Whether each of ``size`` places (B, K) holds one of a question's documents, of which there are ``counts`` (B,)."""
+    """Whether each of ``size`` places (B, K) holds a document; each question has ``counts`` (B,) of them."""
     return torch.arange(size, device=counts.device) < counts[:, None]

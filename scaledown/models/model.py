@@ -57,8 +57,8 @@ class ScaleDownModel(nn.Module):
     """Compresses documents with their question, and answers from what is left of them.
 
     Args:
-        config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are drawn
-            from torch's global random state (seed it for a repeatable model).
+        config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are
+            drawn from torch's global random state (seed it for a repeatable model).
         device: where to put the model [cpu].
         dtype: of the generator's base and of the arithmetic [float32]; what is trained is held in float32.
         folder: a checkpoint's folder, whose tokenizers are used; :meth:`from_pretrained` is the way to load one.
@@ -114,8 +114,8 @@ class ScaleDownModel(nn.Module):
         alone. Both are of the embedded generator, which knows its own made-up world and little else.
 
         Raises:
-            ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is missing
-                or another one than it was trained on.
+            ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is
+                missing or another one than it was trained on.
         """
         folder = checkpoint.find(str(name), revision)
         config = ScaleDownConfig.load(folder)
@@ -357,7 +357,8 @@ class ScaleDownModel(nn.Module):
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, draft)
             self.progress.save(draft)
-            model_card.save(self.config, self.progress, sum(map(Tensor.numel, parameters.trained(self).values())), draft)
+            num_trained = sum(map(Tensor.numel, parameters.trained(self).values()))
+            model_card.save(self.config, self.progress, num_trained, draft)
             self.config.save(draft)
 
     def load_trained(self, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Causal compressors: decoders whose prefixes are read once for all that follows (paper, section 3.1).
 
 Query first, the query is the prefix of all its documents. Document first, a document's keys and values can be kept
-(:class:`scaledown.models.serving.store.DocumentStore`) and serve any query. Either way it is exact: the same outputs and
-gradients as reading every query with every document.
+(:class:`scaledown.models.serving.store.DocumentStore`) and serve any query. Either way it is exact: the same outputs
+and gradients as reading every query with every document.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ class LLMCompressor(CausalCompressor):
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
         if fault := decoder.packing_fault(body):
-            raise ValueError(f"--compressor_model: a {body.config.model_type} model cannot be an llm compressor: {fault}; "
-                             "choose a decoder with plain attention, or an encoder (--compressor_type modernbert)")
+            raise ValueError(f"--compressor_model: a {body.config.model_type} model cannot be an llm compressor: "
+                             f"{fault}; choose a decoder with plain attention, or an encoder "
+                             "(--compressor_type modernbert)")
         table = decoder.token_embeddings(body)
         super().__init__(config, body, table, generator_table)
         self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])

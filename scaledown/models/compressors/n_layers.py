@@ -38,7 +38,7 @@ class NLayersCompressor(CausalCompressor):
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, num_layers: int) -> None:
         if fault := decoder.packing_fault(body):
-            raise ValueError(f"--compressor_type n_layers cannot copy layers of a {body.config.model_type} model: {fault}; "
-                             "--compressor_type modernbert and llm read with a model of their own")
+            raise ValueError(f"--compressor_type n_layers cannot copy layers of a {body.config.model_type} model: "
+                             f"{fault}; --compressor_type modernbert and llm read with a model of their own")
         table = decoder.token_embeddings(body)
         super().__init__(config, decoder.first_layers(body, num_layers), table, table)
