@@ -104,6 +104,7 @@ def test_memory_is_what_the_generators_first_layers_make_of_each_pair(model: Sca
 
 
 def test_gradients_are_those_of_each_pair_apart(model: ScaleDownModel) -> None:
+    torch.manual_seed(1)
     compressor, weight = model.compressor, torch.randn(5, MEMORY + 1, families.WIDTH)
     texts = model.processor.compressor_texts(QUESTIONS, DOCUMENTS).packed()
     found = []
