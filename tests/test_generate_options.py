@@ -76,7 +76,7 @@ def said_by(plain: PreTrainedModel, model: ScaleDownModel, number: int, **option
     {"suppress_tokens": list(range(40, 300))}, {"min_new_tokens": NEW}, {"stopping_criteria": [StopAfter(3)]},
     {"generation_config": GenerationConfig(repetition_penalty=2.5)},
     {"generation_config": GenerationConfig(do_sample=True, temperature=3.0), "top_k": 5},
-], ids=str)
+], ids=", ".join)
 @pytest.mark.filterwarnings("ignore:Passing .* with `inputs_embeds`")
 def test_options_do_what_they_do_in_transformers(options: dict, model: ScaleDownModel, plain: PreTrainedModel) -> None:
     greedy = model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=NEW)
