@@ -39,7 +39,7 @@ PADDED: dict[str, dict[str, Any]] = {
     "Jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
               "num_experts": 2, "num_experts_per_tok": 1, "mamba_d_state": 8, "use_mamba_kernels": False},
     "GPT2": {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}, "Bloom": {"n_head": 4, "n_layer": 4},
-    "Nemotron": {},
+    "Falcon": {}, "Nemotron": {},
 }
 """Decoders that keep a state or attend in ways of their own: generators, beside compressors of other kinds."""
 

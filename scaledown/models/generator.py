@@ -63,13 +63,15 @@ def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
         return get_peft_model(base, lora)
 
 
+@torch.no_grad()
 def _not_plainly_linear(base: PreTrainedModel) -> list[str]:
     """Return the names of linear layers that an adapter cannot be added to: what they give is more than their product,
     or their weights are read past it."""
     names = []
     for name, module in base.named_modules():
         # Routers of some mixtures of experts also choose.
-        if isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models."):
+        is_own_kind = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+        if is_own_kind and not isinstance(module(module.weight[:1]), Tensor):
             names.append(name)
         # State-space layers (A_log is how fast their state fades) give all weights but the first to their kernels.
         if hasattr(module, "A_log"):
