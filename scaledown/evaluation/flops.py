@@ -106,8 +106,8 @@ def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCou
                input_order: str = "query_first") -> Flops:
     """FLOPs with attention, the query and the adapter.
 
-    Prefill reads the prompt but for its last token, which is decoding's first: it gives the first new token. It computes
-    of the last layer keys and values alone.
+    Prefill reads the prompt but for its last token, which is decoding's first: it gives the first new token. Of the
+    last layer it computes keys and values alone.
     """
     compress = 0.0
     if isinstance(compressor, DecoderShape):
