@@ -177,8 +177,9 @@ def test_no_process_is_a_fork_of_one_that_has_threads(path):
 
 
 def code_files() -> list[Path]:
-    tools = [ROOT / name for name in ("setup_env.sh", "requirements.txt", "requirements-trainium.txt",
-                                      "pyproject.toml", ".ci/run", ".ci/newest", "ScaleDown_Colab.ipynb")]
+    tools = [ROOT / name for name in ("setup_env.sh", "Makefile", "requirements.txt", "requirements-trainium.txt",
+                                      "requirements.lock", "pyproject.toml", ".ci/run", ".ci/lock", ".ci/newest",
+                                      "ScaleDown_Colab.ipynb")]
     return [*PACKAGE, *SCRIPTS, *sorted((ROOT / "tests").rglob("*.py")), *filter(Path.is_file, tools)]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "setup_env.sh"
+SETTINGS = {"PYTHON", "TORCH_BUILD", "VENV_FOLDER", "VERSIONS"}
+"""Of the script, which whoever runs the tests may have set for himself."""
 PIP = """
 import os, pathlib, sys
 pathlib.Path(os.environ["PIP_LOG"]).open("a").write(" ".join(sys.argv[1:]) + "\\n")
@@ -50,7 +52,8 @@ class Tree:
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess:
         settings = {"TORCH_BUILD": "cpu", "PIP_LOG": str(self.log)} | environment
-        return subprocess.run(["bash", str(self.root / SCRIPT.name), *command], env=os.environ | settings,
+        others = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        return subprocess.run(["bash", str(self.root / SCRIPT.name), *command], env=others | settings,
                               cwd=self.root.parent, capture_output=True, text=True, check=False)
 
     def asked_of_pip(self) -> list[str]:
