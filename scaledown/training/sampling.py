@@ -1,6 +1,6 @@
 """The order in which records are learnt: random, but with records of like length in a batch.
 
-Prompts are padded to the longest of their batch; drawn without regard to length, a sixth or more of what the generator
+Attention pads prompts to the longest of their batch; drawn without regard to length, a sixth or more of what it
 computes on real questions is padding.
 """
 
