@@ -25,6 +25,11 @@ pytestmark = pytest.mark.skipif(not PROC.is_dir(), reason="this system has no /p
 
 def open_files(below: Path) -> Counter[str]:
     """The files below a folder that this process holds open, and its pipes and sockets, each with their number."""
+    # A queue to a worker is closed by a thread of its own, which may still be about to when the run has ended.
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":
+            thread.join(timeout=60)
+
     held: Counter[str] = Counter()
     for link in PROC.iterdir():
         try:
