@@ -130,11 +130,11 @@ class Prompt:
 
     def of_memory(self, question: str, num_documents: int, memory: Sequence[int], separator: int) -> list[int]:
         """Prompt ids with the placeholders ``memory`` for each document and ``separator`` between two."""
-        return self._assemble(question, [memory] * num_documents, [separator])
+        return self._trunk([memory] * num_documents, [separator]) + self.branch(question)
 
     def of_texts(self, question: str, documents: Sequence[Sequence[int]]) -> list[int]:
         """The same prompt with the documents' own token ids, a line break between two."""
-        return self._assemble(question, documents, self._between_texts)
+        return self._trunk(documents, self._between_texts) + self.branch(question)
 
     def as_chat(self, question: str, documents: Sequence[str]) -> list[int]:
         """The prompt in full text, tokenised in one piece: what a chat server makes of :func:`chat_messages`.
@@ -153,9 +153,6 @@ class Prompt:
     def _reads_marks(self, text: str) -> bool:
         """Whether the tokenizer makes a mark of something that is written in ``text``."""
         return self._template_ids(text) != self._plain(text)
-
-    def _assemble(self, question: str, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
-        return self._trunk(documents, separator) + self.branch(question)
 
     def trunk(self, documents: Sequence[Sequence[int]]) -> list[int]:
         """The prompt up to its question: what all questions about the same documents share."""

@@ -66,6 +66,17 @@ def test_only_the_wanted_tokens_are_computed() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reads", ["some", "none"])
+def test_queries_are_computed_of_the_wanted_tokens_alone(reads: str) -> None:
+    made, packed, sizes = body(), texts(), []
+    attention = made.layers[-1].self_attn
+    project = attention.q_proj
+    project.register_forward_pre_hook(lambda module, given: sizes.append(given[0].shape[1]))
+    decoder.read(made, embeddings(made, packed), packed.packing, packed.reads if reads == "some" else None)
+    assert sizes == ([5] if reads == "some" else []) and attention.q_proj is project
+
+
+@torch.no_grad()
 def test_for_keys_and_values_alone_the_last_layer_stops_there() -> None:
     made, packed = body(), texts([[]] * 5)
     for part in (made.layers[-1].mlp, made.layers[-1].self_attn.o_proj):

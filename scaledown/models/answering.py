@@ -52,7 +52,8 @@ class Asked:
             raise ValueError("give documents or memory, not both")
         check_number("max_new_tokens", self.max_new_tokens)
         check_number("batch_size", self.batch_size)
-        check(self.keep_documents, model.config.enable_reranking, model.config.keep_threshold)
+        if self.keep_documents is not None:
+            check(self.keep_documents, model.config.enable_reranking, model.config.keep_threshold)
         if self.memory is not None and self.num_memory_tokens is not None:
             raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
         model.config.checked_memory_tokens(self.num_memory_tokens)
@@ -171,8 +172,10 @@ def _batches(model: ScaleDownModel, asked: Asked) -> Iterator[_Batch]:
         else:
             memory = asked.memory.select(numbers)
 
-        sources = kept(memory, asked.keep_documents, model.config.keep_threshold)
-        if asked.keep_documents is not None:
+        if asked.keep_documents is None:
+            sources = [list(range(count)) for count in memory.num_documents.tolist()]
+        else:
+            sources = kept(memory, asked.keep_documents, model.config.keep_threshold)
             memory = memory.keep(sources)
         scores: list[Any] = [None] * len(numbers)
         if memory.scores is not None:

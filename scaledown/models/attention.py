@@ -57,15 +57,17 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
         (1, N, H, W), and None in the place of the weights.
     """
     if keep is not None and packing is not None:
-        keep[module.layer_idx] = _of_prefixes(packing, *_packed(key, value), module.layer_idx)
+        own = (key[0].transpose(0, 1), value[0].transpose(0, 1))              # (N, G, W)
+        keep[module.layer_idx] = _of_prefixes(packing, *own, module.layer_idx)
     if stop_at_keys:
         raise HaveKeysValues(key, value)
     if packing is None:
         return _attend_batch(module, query, key, value, attention_mask, scaling, dropout, softcap, s_aux,
                              sliding_window=sliding_window, **settings), None
 
-    query, = _packed(query)                                               # (N, H, W)
-    key, value = _packed(*(keys_values or (key, value)))                  # (N, G, W)
+    # transformers has heads first, a packing tokens first.
+    key, value = keys_values or (key, value)
+    query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)    # (N, H or G, W)
     score = {"scaling": scaling, "dropout": dropout, "softcap": softcap, "sinks": s_aux}
     if varlen.suits(query, value, packing, reads, **score):
         return varlen.attend(query, key, value, packing, reads, module.layer_idx, scaling, sliding_window)[None], None
@@ -90,11 +92,6 @@ def _attend_batch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, 
     group = query.shape[1] // key.shape[1]
     read = _attend(query, key, value, mask.expand(-1, -1, group, -1), scaling, dropout, None, None)
     return read.transpose(1, 2).contiguous()
-
-
-def _packed(*heads: Tensor) -> list[Tensor]:
-    """Heads as transformers has them (1, H, N, W), tokens first: (N, H, W)."""
-    return [each[0].transpose(0, 1) for each in heads]
 
 
 def _of_prefixes(packing: Packing, key: Tensor, value: Tensor, layer: int) -> KeysValues:

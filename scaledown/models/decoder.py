@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,11 +137,6 @@ def _final_norm(body: nn.Module) -> str | None:
 def weights_version(module: nn.Module) -> int:
     """Return a number that changes whenever one of the module's weights does."""
     return hash(tuple((id(weight), weight._version) for weight in module.parameters()))
-
-
-def is_quantised(model: Any) -> bool:
-    """Whether a model of transformers holds its weights in few bits."""
-    return getattr(model, "quantization_method", None) is not None
 
 
 @torch.no_grad()

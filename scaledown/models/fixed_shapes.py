@@ -5,7 +5,7 @@ the batch with dummy texts. The model's code is the same, and so are the losses:
 no placeholder asks for a dummy document's memory, and a target of ``losses.IGNORED`` is not learned. Questions to
 answer come one after the other, so their texts are filled up to rounded sizes, of which a handful covers everything.
 
-Here stands all that decides shapes: :func:`rounds_shapes` for answering, :class:`Shapes` for training.
+Here stands all that decides shapes: :data:`COMPILED_BY_SHAPE` for answering, :class:`Shapes` for training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scaledown.models.processor import Processor
 
 COMPILED_BY_SHAPE = ("neuron",)
-"""Kinds of devices on which answering has rounded shapes by itself."""
+"""Kinds of devices that compile a program for each shape, so answering rounds its shapes there."""
 MEASURED_TOGETHER = 64
 SMALLEST_TEXT = 32
 
@@ -127,11 +127,6 @@ class DummiesEnd(StoppingCriteria):
         """Return whether each row (B,) is done; a prompt has as many rows as there are beams."""
         rows = torch.arange(len(input_ids), device=input_ids.device)
         return rows >= self.num_real * (len(input_ids) // self.num_prompts)
-
-
-def rounds_shapes(device: torch.device) -> bool:
-    """Whether answering keeps to few shapes: on devices that compile a program for each."""
-    return device.type in COMPILED_BY_SHAPE
 
 
 def rounded(number: int, smallest: int = 1) -> int:

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder, last_layer
+from scaledown.models import decoder, fixed_shapes, last_layer
 from scaledown.models.few_rows import use_few_rows
-from scaledown.models.fixed_shapes import SMALLEST_TEXT, DummiesEnd, rounded, rounds_shapes
 from scaledown.models.losses import Head, head_cross_entropy
 from scaledown.models.packing import NEVER, PackedTexts
 from scaledown.models.processor import MEMORY
@@ -189,8 +188,8 @@ class Generator(nn.Module):
         """Put prompts (ids with placeholders) together with the memory (P, L, D) that fills them; None for text."""
         lengths, num_rows, size = [len(ids) for ids in prompts], len(prompts), max(map(len, prompts), default=0)
         device = self.separator_row.device
-        if rounds_shapes(device):
-            num_rows, size = rounded(num_rows), rounded(size, SMALLEST_TEXT)
+        if device.type in fixed_shapes.COMPILED_BY_SHAPE:
+            num_rows, size = fixed_shapes.rounded(num_rows), fixed_shapes.rounded(size, fixed_shapes.SMALLEST_TEXT)
         # Padded on the left, as generate wants it; a dummy is a prompt of one token.
         rows = [*prompts, *[[0]] * (num_rows - len(prompts))]
         ids = torch.tensor([[0] * (size - len(row)) + list(row) for row in rows], device=device)
@@ -199,8 +198,10 @@ class Generator(nn.Module):
 
     def prefill(self, prompts: Prompts) -> None:
         """Read all tokens of the prompts but the last, which :meth:`generate` goes on from."""
-        if not self.packs or prompts.mask.shape[1] < 2 or rounds_shapes(self.separator_row.device):
+        compiles_by_shape = self.separator_row.device.type in fixed_shapes.COMPILED_BY_SHAPE
+        if not self.packs or prompts.mask.shape[1] < 2 or compiles_by_shape:
             return
+
         prompts.cache = DynamicCache(config=self.config)
         positions = (prompts.mask.cumsum(1) - 1).clamp(min=0)
         # Of the last layer only the keys and values are wanted.
@@ -210,9 +211,9 @@ class Generator(nn.Module):
 
     def generate(self, prompts: Prompts, config: GenerationConfig, **options: Any) -> Tensor:
         """Return the new tokens (B, S) of every answer, by transformers' ``generate`` and its ``options``."""
-        if rounds_shapes(self.separator_row.device):
+        if self.separator_row.device.type in fixed_shapes.COMPILED_BY_SHAPE:
             config.cache_implementation = config.cache_implementation or "static"
-            dummies_end = DummiesEnd(len(prompts.num_prompt_tokens), len(prompts.embeddings))
+            dummies_end = fixed_shapes.DummiesEnd(len(prompts.num_prompt_tokens), len(prompts.embeddings))
             options["stopping_criteria"] = [*(options.get("stopping_criteria") or ()), dummies_end]
         if prompts.cache is not None:
             # Writing an answer adds to the cache, so it serves one answer.

@@ -406,7 +406,7 @@ class ScaleDownModel(nn.Module):
                   store: DocumentStore | None = None) -> Compressed:
         lists = self.processor.compressor_texts(questions, documents, num_memory)
         num_documents = sum(map(len, documents))
-        if num_documents and fixed_shapes.rounds_shapes(self.device):
+        if num_documents and self.device.type in fixed_shapes.COMPILED_BY_SHAPE:
             lists = fixed_shapes.rounded_texts(lists)
         texts = lists.packed()
         if num_documents and store is not None:

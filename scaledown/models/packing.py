@@ -74,11 +74,11 @@ class Rows(Movable):
         table = torch.full((len(positions), size), NEVER, dtype=torch.long)
         slots: list[int] = []
         for row, of_text in enumerate(positions):
-            table[row, :len(of_text)] = _long(of_text)
+            table[row, :len(of_text)] = torch.tensor(list(of_text), dtype=torch.long)
             slots.extend(range(row * size, row * size + len(of_text)))
 
         is_full = len(slots) == len(positions) * size
-        return cls(None if is_full else _long(slots), table)
+        return cls(None if is_full else torch.tensor(slots, dtype=torch.long), table)
 
     @property
     def num_tokens(self) -> int:
@@ -231,8 +231,10 @@ class TextLists:
         for prefix, of_suffix in zip(self.prefix, own[number:], strict=True):
             seen.append([*own[prefix], *of_suffix])
 
-        packing = Packing(_flat(positions), Rows.of(of_prefixes), Rows.of(positions[number:]), _long(self.prefix),
-                          _flat(seen), has_filler=any(NEVER in of_text for of_text in of_prefixes))
+        prefix = torch.tensor(self.prefix, dtype=torch.long)
+        has_filler = any(NEVER in of_text for of_text in of_prefixes)
+        packing = Packing(_flat(positions), Rows.of(of_prefixes), Rows.of(positions[number:]), prefix, _flat(seen),
+                          has_filler)
         return PackedTexts(_flat(texts), packing, _reads(self.reads, positions, own, number))
 
 
@@ -272,9 +274,5 @@ def _reads(reads: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], o
     return Reads(_flat(at), Rows.of(wanted[:num_prefixes]), Rows.of(wanted[num_prefixes:]), are_last)
 
 
-def _long(numbers: Sequence[int]) -> Tensor:
-    return torch.tensor(list(numbers), dtype=torch.long)
-
-
 def _flat(texts: Sequence[Sequence[int]]) -> Tensor:
-    return _long(list(itertools.chain.from_iterable(texts)))
+    return torch.tensor(list(itertools.chain.from_iterable(texts)), dtype=torch.long)
