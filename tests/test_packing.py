@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scaledown.models.fixed_shapes import filled
-from scaledown.models.packing import NEVER, Packing, Rows, TextLists
+from scaledown.models.packing import NEVER, Packing, Padding, TextLists
 
 
 def example() -> TextLists:
@@ -34,10 +34,10 @@ def seen(packing: Packing, window: int | None = None) -> set[tuple[int, int]]:
     return {(token, other) for token, other in pairs if token < len(packing.position)}
 
 
-def _tokens_of_slots(rows: Rows) -> list[list[int]]:
+def _tokens_of_slots(rows: Padding) -> list[list[int]]:
     """For each slot the number of the token in it; of empty ones a number beyond all."""
     size = rows.positions.numel()
-    slots = range(size) if rows.slots is None else rows.slots.tolist()
+    slots = range(size) if rows.index is None else rows.index.tolist()
     tokens = [10**6] * size
     for token, slot in enumerate(slots):
         tokens[slot] = token
@@ -52,16 +52,16 @@ def test_every_index_of_the_example() -> None:
     assert packing.prefix.tolist() == [0, 0, 1] and packing.num_prefix_tokens == 5
 
     assert packing.prefixes.positions.tolist() == [[0, 1, 2], [0, 1, NEVER]]
-    assert packing.prefixes.slots.tolist() == [0, 1, 2, 3, 4]
+    assert packing.prefixes.index.tolist() == [0, 1, 2, 3, 4]
     assert packing.suffixes.positions.tolist() == [[3, 4, 5, 6], [3, 4, 5, NEVER], [2, 3, 4, NEVER]]
-    assert packing.suffixes.slots.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]
+    assert packing.suffixes.index.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]
     assert packing.keys_at.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7, 8, 0, 1, 2, 9, 10, 11, 3, 4, 12, 13, 14]
     assert not packing.has_filler
 
     assert texts.reads.at.tolist() == [4, 7, 8, 10, 11, 13, 14] and texts.reads.are_last
     assert texts.reads.prefixes.positions.tolist() == [[NEVER], [1]]
-    assert texts.reads.prefixes.slots.tolist() == [1]
-    assert texts.reads.suffixes.positions.tolist() == [[5, 6], [4, 5], [3, 4]] and texts.reads.suffixes.slots is None
+    assert texts.reads.prefixes.index.tolist() == [1]
+    assert texts.reads.suffixes.positions.tolist() == [[5, 6], [4, 5], [3, 4]] and texts.reads.suffixes.index is None
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 4])
@@ -96,15 +96,15 @@ def test_masks_in_numbers_hide_by_the_lowest_and_repeat_for_heads() -> None:
 
 
 def test_rows_pad_and_pack() -> None:
-    rows = Rows.of([[0, 1, 2], [], [5]])
+    rows = Padding.of([[0, 1, 2], [], [5]])
     heads = torch.arange(4 * 2 * 3.0).view(4, 2, 3)
     padded = rows.pad(heads)
     assert padded.shape == (3, 2, 3, 3) and rows.num_tokens == 4
     assert padded[0, 1].equal(heads[:3, 1]) and padded[2, :, 0].equal(heads[3]) and not padded[1].any()
     assert rows.pack(padded).equal(heads)
-    full = Rows.of([[0, 1], [3, 4]])
-    assert full.slots is None and full.pack(full.pad(heads)).equal(heads)
-    assert Rows.of([]).num_tokens == 0 and Rows.of([[], []]).num_tokens == 0
+    full = Padding.of([[0, 1], [3, 4]])
+    assert full.index is None and full.pack(full.pad(heads)).equal(heads)
+    assert Padding.of([]).num_tokens == 0 and Padding.of([[], []]).num_tokens == 0
 
 
 def test_stored_prefixes_leave_the_suffixes_alone() -> None:
@@ -155,7 +155,7 @@ def test_no_texts_at_all() -> None:
 def test_packed_texts_travel_to_a_device_and_to_other_processes() -> None:
     texts = example().packed()
     moved = texts.to("meta")
-    assert {moved.ids.device.type, moved.packing.keys_at.device.type, moved.packing.suffixes.slots.device.type,
+    assert {moved.ids.device.type, moved.packing.keys_at.device.type, moved.packing.suffixes.index.device.type,
             moved.reads.at.device.type, moved.reads.suffixes.positions.device.type} == {"meta"}
     texts.packing.prefix_mask(texts.packing.prefixes, None, None)
     back = pickle.loads(pickle.dumps(texts))

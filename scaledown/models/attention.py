@@ -1,11 +1,11 @@
 """One attention function for every decoder: packed texts that share prefixes, or transformers' own batches.
 
-It is registered with transformers (``AttentionInterface``) under the name :data:`NAME`, so that a model's own layers,
-norms, rotary embeddings and experts run as they are. Called with a :class:`Packing` it reads packed texts; called
-without, as ``generate`` does, it is transformers' own SDPA. Extra arguments of ``model(...)`` reach it through the
-layers: ``packing``, ``keep``, and what :mod:`scaledown.models.last_layer` adds.
+It is registered with transformers (``AttentionInterface``) under the name :data:`NAME`, so a model's own layers, norms,
+rotary embeddings and experts run unchanged. Called with a :class:`Packing` it reads packed texts; called without, as
+``generate`` does, it is transformers' own SDPA. Extra arguments of ``model(...)`` reach it through the layers:
+``packing``, ``keep``, and those that :mod:`scaledown.models.last_layer` adds.
 
-Shapes: H heads, G key heads (each serves H / G heads), W width of a head, N packed tokens; R rows of T slots, padded.
+Shapes: H heads, G key heads (each serves H / G heads), W width of a head, N packed tokens; R padded texts of T tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = "scaledown"
 
 
 class HaveKeysValues(Exception):
-    """Raised with a layer's keys and values as soon as they are there, if they are all that is wanted of it."""
+    """Raised with a layer's keys and values as soon as they are computed, if nothing else of it is wanted."""
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
@@ -45,110 +45,117 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
         scaling: factor of the scores [1 / sqrt(W)].
         dropout: share of the weights that are dropped.
         sliding_window: how many positions back a token sees, itself included [all].
-        softcap: scores are squeezed into plus and minus this (Gemma 2).
+        softcap: bounds the scores to plus and minus this (Gemma 2).
         s_aux: (H,) sinks, which take their share of each token's weights (gpt-oss).
         packing: which of the N tokens belong together.
         reads: the tokens that ``query`` is of [all N].
         keys_values: of all N tokens, if ``query`` is of ``reads`` alone.
-        stop_at_keys: only the keys and values are wanted; :class:`HaveKeysValues` hands them over.
+        stop_at_keys: only the keys and values are wanted; :class:`HaveKeysValues` returns them.
         keep: gets the keys and values (R, G, T, W) of the prefixes, by layer.
 
     Returns:
-        (1, N, H, W), and None in the place of the weights.
+        (1, N, H, W), and None instead of the weights.
     """
     if keep is not None and packing is not None:
-        own = (key[0].transpose(0, 1), value[0].transpose(0, 1))              # (N, G, W)
-        keep[module.layer_idx] = _of_prefixes(packing, *own, module.layer_idx)
+        own = (key[0].transpose(0, 1), value[0].transpose(0, 1))          # (N, G, W)
+        keep[module.layer_idx] = _prefix_keys_values(packing, *own, module.layer_idx)
     if stop_at_keys:
         raise HaveKeysValues(key, value)
     if packing is None:
         return _attend_batch(module, query, key, value, attention_mask, scaling, dropout, softcap, s_aux,
                              sliding_window=sliding_window, **settings), None
 
-    # transformers has heads first, a packing tokens first.
+    # transformers has heads before tokens, a packing tokens before heads.
     key, value = keys_values or (key, value)
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)    # (N, H or G, W)
+
     score = {"scaling": scaling, "dropout": dropout, "softcap": softcap, "sinks": s_aux}
     if varlen.suits(query, value, packing, reads, **score):
         return varlen.attend(query, key, value, packing, reads, module.layer_idx, scaling, sliding_window)[None], None
 
-    of_prefixes = _of_prefixes(packing, key, value, module.layer_idx)     # (R, G, T1, W)
+    of_prefixes = _prefix_keys_values(packing, key, value, module.layer_idx)                          # (R, G, T1, W)
     of_suffixes = (key[packing.num_prefix_tokens:], value[packing.num_prefix_tokens:])
-    return _attend_in_rows(query, of_prefixes, of_suffixes, packing, reads, sliding_window, score)[None], None
+    return _attend_padded(query, of_prefixes, of_suffixes, packing, reads, sliding_window, score)[None], None
 
 
 def _attend_batch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
                   scaling: float | None, dropout: float, softcap: float | None, sinks: Tensor | None,
                   **settings: Any) -> Tensor:
-    """Attend in a batch of transformers' own, as ``generate`` has it: (B, H, T, W) queries to (B, T, H, W)."""
-    if softcap is not None or sinks is not None:
-        return _weigh(query, key, value, mask, scaling, dropout, softcap, sinks).transpose(1, 2).contiguous()
-    if query.shape[2] > 1 or mask is None:
-        read, _ = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **settings)
-        return read
+    """Attend in a padded batch, as ``generate`` has it: (B, H, T, W) queries to (B, T, H, W)."""
+    uses_sdpa = softcap is None and sinks is None
+    if uses_sdpa and (query.shape[2] > 1 or mask is None):
+        states, _ = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling,
+                                           **settings)
+        return states
 
-    # One token of each answer: transformers would repeat every key for the heads that share it, which takes three times
-    # as long on a CPU (160 against 49 microseconds for 4 answers of 240 tokens, 8 heads of 2 key heads).
-    group = query.shape[1] // key.shape[1]
-    read = _attend(query, key, value, mask.expand(-1, -1, group, -1), scaling, dropout, None, None)
-    return read.transpose(1, 2).contiguous()
+    if uses_sdpa:
+        # A step of decoding. transformers would repeat every key for the heads that share it, which takes three times
+        # as long on a CPU (160 against 49 microseconds for 4 answers of 240 tokens, 8 heads of 2 key heads).
+        mask = mask.expand(-1, -1, query.shape[1] // key.shape[1], -1)
+    states = _attend(query, key, value, mask, scaling, dropout, softcap, sinks)           # (B, H, T, W)
+    return states.transpose(1, 2).contiguous()
 
 
-def _of_prefixes(packing: Packing, key: Tensor, value: Tensor, layer: int) -> KeysValues:
-    """Keys and values (R, G, T1, W) of the prefixes: just computed, or read before."""
+def _prefix_keys_values(packing: Packing, key: Tensor, value: Tensor, layer: int) -> KeysValues:
+    """Return the keys and values (R, G, T1, W) of the prefixes: of this pass, or those that are stored."""
     if packing.stored is not None:
         return packing.stored[layer]
-    number = packing.num_prefix_tokens
-    return packing.prefixes.pad(key[:number]), packing.prefixes.pad(value[:number])
+    num_tokens = packing.num_prefix_tokens
+    return packing.prefixes.pad(key[:num_tokens]), packing.prefixes.pad(value[:num_tokens])
 
 
-def _attend_in_rows(query: Tensor, of_prefixes: KeysValues, of_suffixes: KeysValues, packing: Packing,
-                    reads: Reads | None, window: int | None, score: dict[str, Any]) -> Tensor:
-    """Attend in padded rows: first the prefixes, each to itself, then the suffixes, each to its prefix and itself.
+def _attend_padded(query: Tensor, of_prefixes: KeysValues, of_suffixes: KeysValues, packing: Packing,
+                   reads: Reads | None, window: int | None, score: dict[str, Any]) -> Tensor:
+    """Attend in two padded batches: each prefix to itself, then each suffix to its prefix and itself.
 
     There never is a mask of all N x N tokens. Returns (N, H, W), for ``reads`` (M, H, W).
     """
     prefixes, suffixes = (packing.prefixes, packing.suffixes) if reads is None else (reads.prefixes, reads.suffixes)
     num_prefix_queries = prefixes.num_tokens if packing.stored is None else 0
-    is_exact = score["softcap"] is None and score["sinks"] is None
-    dtype, repeats = (query.dtype, query.shape[1] // of_prefixes[0].shape[1]) if is_exact else (None, 1)
-    results = [query.new_zeros(0, query.shape[1], of_prefixes[1].shape[-1])]
+
+    # SDPA takes a mask of numbers for stacked heads (see _attend); the formula takes True and False.
+    uses_sdpa = score["softcap"] is None and score["sinks"] is None
+    dtype, repeats = (query.dtype, query.shape[1] // of_prefixes[0].shape[1]) if uses_sdpa else (None, 1)
+    states = [query.new_zeros(0, query.shape[1], of_prefixes[1].shape[-1])]
 
     if num_prefix_queries:
-        # Padding is on the right, behind all tokens: plain causality hides it, and the fastest attention applies.
-        is_causal = reads is None and (window is None or packing.prefixes.positions.shape[1] <= window)
-        mask = None if is_causal else packing.prefix_mask(prefixes, window, dtype, repeats)
-        read = _attend(prefixes.pad(query[:num_prefix_queries]), *of_prefixes, mask, **score)
-        results.append(prefixes.pack(read))
+        # Padding is on the right, behind all tokens: plain causality hides it, and the fastest kernel applies.
+        is_plainly_causal = reads is None and (window is None or packing.prefixes.positions.shape[1] <= window)
+        mask = None if is_plainly_causal else packing.prefix_mask(prefixes, window, dtype, repeats)
+        padded = _attend(prefixes.pad(query[:num_prefix_queries]), *of_prefixes, mask, **score)       # (R, H, T, W)
+        states.append(prefixes.pack(padded))
 
     if suffixes.num_tokens:
-        key, value = (torch.cat([before.index_select(0, packing.prefix), packing.suffixes.pad(own)], dim=2)
-                      for before, own in zip(of_prefixes, of_suffixes, strict=True))    # (P, G, T1 + T2, W)
+        # A suffix's keys: those of its prefix, then its own.
+        keys_values = []
+        for before, own in zip(of_prefixes, of_suffixes, strict=True):
+            keys_values.append(torch.cat([before.index_select(0, packing.prefix), packing.suffixes.pad(own)], dim=2))
         mask = packing.suffix_mask(suffixes, window, dtype, repeats)
-        read = _attend(suffixes.pad(query[num_prefix_queries:]), key, value, mask, **score)
-        results.append(suffixes.pack(read))
-    return torch.cat(results)
+        padded = _attend(suffixes.pad(query[num_prefix_queries:]), *keys_values, mask, **score)       # (P, H, T, W)
+        states.append(suffixes.pack(padded))
+    return torch.cat(states)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, dropout: float,
             softcap: float | None, sinks: Tensor | None) -> Tensor:
-    """Rows of queries (R, H, T, W) over keys and values (R, G, S, W): (R, H, T, W); without a mask plainly causal."""
+    """Attend from queries (R, H, T, W) to keys and values (R, G, S, W): (R, H, T, W); causal if there is no mask."""
     if softcap is not None or sinks is not None:
-        return _weigh(query, key, value, mask, scaling, dropout, softcap, sinks)
+        return _attend_by_formula(query, key, value, mask, scaling, dropout, softcap, sinks)
+
     settings = {"scale": scaling, "dropout_p": dropout}
     if mask is None:
-        has_groups = query.shape[1] > key.shape[1]
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=has_groups, **settings)
+        shares_keys = query.shape[1] > key.shape[1]
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shares_keys, **settings)
 
-    # The H / G heads that share a key head stand below one another as one long text, so that no key is repeated.
-    below = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)          # (R, G, H / G * T, W)
-    read = F.scaled_dot_product_attention(below, key, value, attn_mask=mask, **settings)
-    return read.unflatten(2, (-1, query.shape[2])).flatten(1, 2)          # (R, H, T, W)
+    # The H / G heads that share a key head are stacked as one long text, so that no key is repeated.
+    stacked = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)        # (R, G, H / G * T, W)
+    states = F.scaled_dot_product_attention(stacked, key, value, attn_mask=mask, **settings)
+    return states.unflatten(2, (-1, query.shape[2])).flatten(1, 2)        # (R, H, T, W)
 
 
-def _weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, dropout: float,
-           softcap: float | None, sinks: Tensor | None) -> Tensor:
-    """The formula itself, for what SDPA does not know: softcaps and sinks. (R, H, T, W) to (R, H, T, W)."""
+def _attend_by_formula(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None,
+                       dropout: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
+    """Attend as :func:`_attend`, with softcaps and sinks, which SDPA does not know."""
     num_groups = query.shape[1] // key.shape[1]
     scores = query.unflatten(1, (-1, num_groups)) @ key[:, :, None].transpose(-1, -2)    # (R, G, H / G, T, S)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -158,17 +165,18 @@ def _weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
     if mask is None:
         # The queries are the last of as many or more tokens.
         num_queries, num_keys = scores.shape[-2:]
-        seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_queries)
+        is_seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_queries)
     else:
-        seen = mask[:, :, None]                                           # (R, 1, 1, T, S)
-    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+        is_seen = mask[:, :, None]                                        # (R, 1, 1, T, S)
+    scores = scores.masked_fill(~is_seen, torch.finfo(scores.dtype).min)
 
     if sinks is not None:
-        # One more score for every token: its share is taken from all others, and dropped.
+        # A sink is one more score for every token: it takes its share of the weights, and is dropped.
         sink = sinks.to(scores.dtype).reshape(1, -1, num_groups, 1, 1).expand(*scores.shape[:-1], 1)
-        scores = torch.cat([scores, sink], dim=-1)
+        scores = torch.cat([scores, sink], dim=-1)                        # (R, G, H / G, T, S + 1)
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    weights = weights if sinks is None else weights[..., :-1]
+    if sinks is not None:
+        weights = weights[..., :-1]
     return (F.dropout(weights, dropout) @ value[:, :, None]).flatten(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""A decoder of transformers as ScaleDown uses it: any family, asked what it can rather than known by name."""
+"""A decoder of transformers as ScaleDown uses it: any family, tested for what it can do instead of known by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from scaledown.models import attention, last_layer
 from scaledown.models.packing import KeysValues, Packing, Reads
 
 PACKED_LAYERS = ("full_attention", "sliding_attention")
-"""Kinds of layers, as transformers names them, that see by position alone: all tokens before, or a window of them."""
+"""Kinds of layers, as transformers names them, whose attention depends on positions alone."""
 FINAL_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
-"""What families call the norm behind their last layer."""
+"""Names that families have for the norm after their last layer."""
 
 
 def packing_fault(body: PreTrainedModel) -> str | None:
     """Return why packed texts cannot be read by ``body`` (a decoder without its head), or None if they can."""
+    # First what the config tells.
     config = body.config
     kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
     if config.is_encoder_decoder:
@@ -28,12 +29,14 @@ def packing_fault(body: PreTrainedModel) -> str | None:
         return f"it keeps a state beside attention, or attends otherwise ({', '.join(others)})"
     if fault := _looks_up_tokens(config):
         return fault
+
+    # Then what only the model itself tells.
     if not getattr(body, "_supports_attention_backend", False):
         return "its attention does not go through transformers' AttentionInterface"
     if not isinstance(getattr(body, "layers", None), nn.ModuleList) or _final_norm(body) is None:
-        return "it has no list of layers with a norm behind it"
-    if not _hands_settings_on(body):
-        return "its layers do not hand on to their attention what it is told of the texts"
+        return "it has no list of layers with a norm after it"
+    if not _passes_settings_on(body):
+        return "its layers do not pass extra arguments on to their attention"
     return None
 
 
@@ -53,16 +56,17 @@ def _looks_up_tokens(config: PretrainedConfig) -> str | None:
 
 
 @torch.no_grad()
-def _hands_settings_on(body: PreTrainedModel) -> bool:
-    """Ask the first layer, which is told to stop at its keys: nothing more is computed."""
+def _passes_settings_on(body: PreTrainedModel) -> bool:
+    """Return whether an extra argument reaches the attention: one that stops the first layer at its keys."""
     register(body)
     table = body.get_input_embeddings().weight
-    one = table.new_zeros(1, 1, table.shape[1])
+    embedding = table.new_zeros(1, 1, table.shape[1])                     # (1, 1, D)
+    no_mask = table.new_zeros(1, 1, 1, 1)
     try:
-        body(inputs_embeds=one, attention_mask=one.new_zeros(1, 1, 1, 1), use_cache=False, stop_at_keys=True)
+        body(inputs_embeds=embedding, attention_mask=no_mask, use_cache=False, stop_at_keys=True)
     except attention.HaveKeysValues:
         return True
-    except TypeError:  # a model whose code takes no further settings
+    except TypeError:  # a model whose layers take no extra arguments
         return False
     return False
 
@@ -74,36 +78,39 @@ def register(model: PreTrainedModel) -> None:
 
 def read(body: PreTrainedModel, embeddings: Tensor, packing: Packing, reads: Reads | None,
          keep: dict[int, KeysValues] | None = None) -> Tensor:
-    """Return the final states (M, D) of the packed tokens ``reads``, after all layers have read all tokens.
+    """Run all layers over packed tokens and return the final states (M, D) of those that ``reads`` names.
 
     Args:
         body: a decoder without its head.
         embeddings: (N, D) of the packed tokens.
         packing: which of them belong together.
-        reads: for None nothing is returned that means anything: only ``keep`` is wanted.
+        reads: the wanted tokens; if None, the result means nothing and only ``keep`` is wanted.
         keep: gets the keys and values (R, G, T, W) of the prefixes, by layer.
     """
-    # transformers takes a mask of four dimensions as it is; for None it would make one of N x N tokens, which our
-    # attention never looks at.
+    # transformers takes a mask of four dimensions as it is. For None it would build one of N x N tokens, which our
+    # attention ignores.
     no_mask = embeddings.new_zeros(1, 1, 1, 1)
     settings = {} if keep is None else {"keep": keep}
     with last_layer.only(body.layers, reads):
-        found = body(inputs_embeds=embeddings[None], position_ids=packing.position[None], attention_mask=no_mask,
-                     packing=packing, use_cache=False, **settings)
-    return found.last_hidden_state[0]
+        # The packed tokens are one text to the model: (1, N, D).
+        output = body(inputs_embeds=embeddings[None], position_ids=packing.position[None], attention_mask=no_mask,
+                      packing=packing, use_cache=False, **settings)
+    return output.last_hidden_state[0]                                    # (M, D)
 
 
 def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     """Return a copy of a decoder's first ``num_layers`` layers, as a decoder without embeddings and final norm.
 
-    Nothing else is copied, however large the model is.
+    The other weights are never copied, however large the model is.
     """
-    # deepcopy takes what stands in its memo for copied already.
-    norm, left_out = _final_norm(body), nn.Identity()
+    # deepcopy takes objects in its memo for copied already: all that is left out becomes one Identity.
+    left_out = nn.Identity()
     memo = {id(layer): left_out for layer in body.layers[num_layers:]}
-    memo |= {id(body.get_input_embeddings()): left_out, id(getattr(body, norm)): left_out}
+    memo[id(body.get_input_embeddings())] = left_out
+    memo[id(getattr(body, _final_norm(body)))] = left_out
     cut = copy.deepcopy(body, memo)
 
+    # Its config must name the layers that it has.
     cut.layers = cut.layers[:num_layers]
     cut.config.num_hidden_layers = num_layers
     if getattr(cut.config, "layer_types", None) is not None:
@@ -112,9 +119,10 @@ def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 
 
 def checkpoint_activations(body: PreTrainedModel) -> None:
-    """Compute the layers' activations twice in training, to keep few; the last layer's are few and stay."""
+    """Compute the layers' activations twice in training, to keep few; the last layer has few and keeps them."""
     body.activation_checkpointing_enable({"use_reentrant": False})
-    # It lets frozen embeddings ask for a gradient, which only the reentrant way needs and a compiled step cannot have.
+    # It also asks a gradient of the frozen embeddings. Only reentrant checkpointing needs that, and a compiled step
+    # cannot have it.
     body.disable_input_require_grads()
     body.layers[-1].gradient_checkpointing = False
 
@@ -125,7 +133,7 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     if text is config:
         return config
     text = copy.deepcopy(text)
-    # The whole model says whether its logits are made of its token embeddings.
+    # Whether output head and token embeddings are tied is a setting of the whole model.
     text.tie_word_embeddings = config.tie_word_embeddings
     return text
 
@@ -141,7 +149,7 @@ def weights_version(module: nn.Module) -> int:
 
 @torch.no_grad()
 def token_embeddings(model: PreTrainedModel) -> Tensor:
-    """Return the embeddings (V, D) of all tokens as the layers of ``model`` get them: Gemma 3, for one, scales them."""
+    """Return the embeddings (V, D) of all tokens as the layers of ``model`` get them; Gemma 3, for one, scales them."""
     embedding = model.get_input_embeddings()
     if type(embedding) is nn.Embedding:
         return embedding.weight.detach()
@@ -149,11 +157,12 @@ def token_embeddings(model: PreTrainedModel) -> Tensor:
 
 
 def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
-    """Return new rows (num_rows, D) drawn with the mean and spread of a table of token embeddings (V, D).
+    """Return new embeddings (num_rows, D) drawn with the mean and spread of token embeddings ``table`` (V, D).
 
-    A row of another scale than the tokens' would be noise to layers that have only ever read tokens.
+    At another scale they would be noise to layers that have only ever read tokens.
     """
     table = table.detach().float()
-    std, mean = torch.std_mean(table, dim=0)
+    std, mean = torch.std_mean(table, dim=0)                              # (D,), (D,)
+    # Drawn on the CPU, so that a seed gives the same on every device.
     noise = torch.randn(num_rows, table.shape[1]).to(table.device)
     return nn.Parameter(mean + std * noise)

@@ -1,4 +1,4 @@
-"""Texts of different lengths packed into one sequence, without padding, where many texts may continue one prefix.
+"""Texts of different lengths packed into one sequence, without padding; many texts may continue one prefix.
 
 A compressor reads ``[query][document][MEM x L]`` for each of K documents. In a causal model the query's states do not
 depend on what follows, so the query is read once, as a *prefix*, and the K documents are *suffixes* that continue it:
@@ -10,9 +10,9 @@ suffix. Prompts of the generator are prefixes that nothing continues.
     position        0 1 2 | 0 1 | 3 4 5 6 7 | 3 4 5 6 | 2 3 4      counted on from the end of the prefix
     prefix                      |     0     |    0    |   1
 
-Linear maps, norms and experts run on the packed tokens as they are; attention alone needs to know which token belongs
-to which text, and pads (:mod:`scaledown.models.attention`). All indices are made on the CPU from the texts' lengths, so
-that no step ever waits for a device to tell it a number.
+Linear maps, norms and experts run on the packed tokens as they are. Attention alone needs to know which token belongs
+to which text, and pads (:mod:`scaledown.models.attention`). All indices are computed on the CPU from the lengths of the
+texts, so that no step ever waits for a device to report a number.
 """
 
 from __future__ import annotations
@@ -34,109 +34,110 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class Movable:
-    """A dataclass whose tensors, and those of its parts, are moved together; what else it holds stays."""
+    """A dataclass whose tensors, and those of its fields, move to a device together; other values stay."""
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same on ``device``."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        """Return the same in memory that a GPU copies from without anybody waiting; a ``DataLoader`` asks for it."""
-        return self._each(Tensor.pin_memory)
+        """Return the same in pinned memory, from which a GPU copies asynchronously; a ``DataLoader`` calls this."""
+        return self._map(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         changed = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 changed[name] = change(value)
             elif isinstance(value, Movable):
-                changed[name] = value._each(change)
+                changed[name] = value._map(change)
         return dataclasses.replace(self, **changed)
 
 
 @dataclass(frozen=True)
-class Rows(Movable):
-    """Where packed tokens stand when each text gets a padded row of its own: R rows of T slots.
+class Padding(Movable):
+    """The padded form of some packed tokens: R texts, each padded to the longest, T.
 
     Attributes:
-        slots: (n,) the slot of each token in the flattened rows (R * T); None if the tokens fill all slots in order, so
-            that nothing has to be moved.
-        positions: (R, T) the position of each slot in its text; ``NEVER`` if nothing stands there.
+        index: (n,) the place of each token in the flattened padded texts (R * T); None if the texts are equally long,
+            so that nothing has to be moved.
+        positions: (R, T) the position of each padded token in its text; ``NEVER`` for padding.
     """
 
-    slots: Tensor | None
+    index: Tensor | None
     positions: Tensor
 
     @classmethod
-    def of(cls, positions: Sequence[Sequence[int]]) -> Rows:
-        """Make a row for each text from the positions of its tokens."""
-        size = max(map(len, positions), default=0)
-        table = torch.full((len(positions), size), NEVER, dtype=torch.long)
-        slots: list[int] = []
-        for row, of_text in enumerate(positions):
-            table[row, :len(of_text)] = torch.tensor(list(of_text), dtype=torch.long)
-            slots.extend(range(row * size, row * size + len(of_text)))
+    def of(cls, positions: Sequence[Sequence[int]]) -> Padding:
+        """Pad texts, each given by the positions of its tokens."""
+        longest = max(map(len, positions), default=0)
+        table = torch.full((len(positions), longest), NEVER, dtype=torch.long)            # (R, T)
+        index: list[int] = []
+        for text, of_text in enumerate(positions):
+            table[text, :len(of_text)] = torch.tensor(list(of_text), dtype=torch.long)
+            # Text r begins at r * T of the flattened padded texts.
+            index.extend(range(text * longest, text * longest + len(of_text)))
 
-        is_full = len(slots) == len(positions) * size
-        return cls(None if is_full else torch.tensor(slots, dtype=torch.long), table)
+        has_padding = len(index) < len(positions) * longest
+        return cls(torch.tensor(index, dtype=torch.long) if has_padding else None, table)
 
     @property
     def num_tokens(self) -> int:
         """The number of packed tokens n."""
-        return self.positions.numel() if self.slots is None else len(self.slots)
+        return self.positions.numel() if self.index is None else len(self.index)
 
     def pad(self, heads: Tensor) -> Tensor:
-        """Put packed heads (n, H, W) into their rows: (R, H, T, W), zeros in empty slots."""
-        num_rows, size = self.positions.shape
-        if self.slots is not None:
-            padded = heads.new_zeros(num_rows * size, *heads.shape[1:])
-            heads = padded.index_copy(0, self.slots, heads)           # (R * T, H, W)
-        return heads.unflatten(0, (num_rows, size)).transpose(1, 2)   # (R, H, T, W)
+        """Pad packed heads: (n, H, W) to (R, H, T, W), zeros for padding."""
+        num_texts, longest = self.positions.shape
+        if self.index is not None:
+            padded = heads.new_zeros(num_texts * longest, *heads.shape[1:])
+            heads = padded.index_copy(0, self.index, heads)               # (R * T, H, W)
+        return heads.unflatten(0, (num_texts, longest)).transpose(1, 2)   # (R, H, T, W)
 
     def pack(self, padded: Tensor) -> Tensor:
-        """Take the tokens out of their rows again: (R, H, T, W) to (n, H, W)."""
-        heads = padded.transpose(1, 2).flatten(0, 1)                  # (R * T, H, W)
-        return heads if self.slots is None else heads.index_select(0, self.slots)
+        """Drop the padding again: (R, H, T, W) to (n, H, W)."""
+        heads = padded.transpose(1, 2).flatten(0, 1)                      # (R * T, H, W)
+        return heads if self.index is None else heads.index_select(0, self.index)
 
 
 @dataclass(frozen=True)
 class Reads(Movable):
-    """The packed tokens whose final states are wanted: the last layer is computed for them alone.
+    """The packed tokens whose final states are wanted: the last layer is computed for these alone.
 
     Attributes:
         at: (M,) their places in the packing, those of prefixes before those of suffixes.
-        prefixes: where those of prefixes stand, a row for each prefix.
-        suffixes: where those of suffixes stand, a row for each suffix.
+        prefixes: the padded form of those in prefixes.
+        suffixes: the padded form of those in suffixes.
         are_last: whether they are the last tokens of their texts.
     """
 
     at: Tensor
-    prefixes: Rows
-    suffixes: Rows
+    prefixes: Padding
+    suffixes: Padding
     are_last: bool
 
 
 @dataclass(frozen=True)
 class Packing(Movable):
-    """Which packed token belongs to which text, what text stands before it, and its position.
+    """Which packed token belongs to which text, what text precedes it, and its position.
 
     The tokens of all R prefixes come first, then those of all P suffixes.
 
     Attributes:
         position: (N,) of each token, counted from the start of its prefix.
-        prefixes: where the prefixes' tokens stand.
-        suffixes: where the suffixes' tokens stand.
+        prefixes: the padded form of the prefixes' tokens.
+        suffixes: the padded form of the suffixes' tokens.
         prefix: (P,) for each suffix the number of the prefix that it continues.
         keys_at: (K,) the packed tokens that each text sees, one text after the other: a prefix its own, a suffix those
             of its prefix and then its own.
-        has_filler: whether prefixes have tokens behind them that nothing may see.
-        stored: keys and values (R, G, T, W) of the prefixes by layer, if they were read before; then suffixes alone are
+        has_filler: whether prefixes end in tokens that nothing may see (batches of a fixed shape).
+        stored: keys and values (R, G, T, W) of the prefixes by layer, if they were read before; then only suffixes are
             packed.
     """
 
     position: Tensor
-    prefixes: Rows
-    suffixes: Rows
+    prefixes: Padding
+    suffixes: Padding
     prefix: Tensor
     keys_at: Tensor
     has_filler: bool = False
@@ -149,43 +150,49 @@ class Packing(Movable):
         return 0 if self.stored is not None else self.prefixes.num_tokens
 
     def behind(self, stored: Sequence[KeysValues]) -> Packing:
-        """Return the packing of the suffixes alone, behind prefixes whose keys and values are at hand."""
+        """Return the packing of the suffixes alone, for prefixes whose keys and values are stored."""
         position = self.position[self.prefixes.num_tokens:]
         return dataclasses.replace(self, position=position, stored=stored)
 
-    def prefix_mask(self, rows: Rows, window: int | None, dtype: torch.dtype | None, repeats: int = 1) -> Tensor:
-        """Return what the tokens of prefixes in ``rows`` see of their prefix: (R, 1, repeats * T, T1).
+    def prefix_mask(self, queries: Padding, window: int | None, dtype: torch.dtype | None, repeats: int = 1) -> Tensor:
+        """Return what tokens of prefixes see of their prefix: (R, 1, repeats * T, T1).
 
         Args:
-            rows: all tokens of the prefixes, or some.
+            queries: all tokens of the prefixes, or some.
             window: how many positions back a token sees, itself included [all].
             dtype: 0 if a token sees another, else the lowest number; None gives True and False.
-            repeats: how often the rows stand below one another, for heads that share their keys.
+            repeats: how often the queries are stacked, for heads that share their keys.
         """
-        kind = ("prefixes", rows is self.prefixes)
-        return self._mask(kind, rows, self.prefixes.positions, window, dtype, repeats)
+        kind = ("prefixes", queries is self.prefixes)
+        return self._mask(kind, queries, self.prefixes.positions, window, dtype, repeats)
 
-    def suffix_mask(self, rows: Rows, window: int | None, dtype: torch.dtype | None, repeats: int = 1) -> Tensor:
+    def suffix_mask(self, queries: Padding, window: int | None, dtype: torch.dtype | None, repeats: int = 1) -> Tensor:
         """As :meth:`prefix_mask` for suffixes, of their prefix and themselves: (P, 1, repeats * T, T1 + T2)."""
-        before = self.prefixes.positions.index_select(0, self.prefix)
-        keys = torch.cat([before, self.suffixes.positions], dim=1)
-        return self._mask(("suffixes", rows is self.suffixes), rows, keys, window, dtype, repeats)
+        before = self.prefixes.positions.index_select(0, self.prefix)                     # (P, T1)
+        keys = torch.cat([before, self.suffixes.positions], dim=1)                        # (P, T1 + T2)
+        return self._mask(("suffixes", queries is self.suffixes), queries, keys, window, dtype, repeats)
 
-    def _mask(self, kind: object, rows: Rows, keys: Tensor, window: int | None, dtype: torch.dtype | None,
+    def _mask(self, kind: object, queries: Padding, keys: Tensor, window: int | None, dtype: torch.dtype | None,
               repeats: int) -> Tensor:
-        # Made once for all layers of a kind: only the last one reads other tokens than the others do.
+        # Built once for all layers of a kind: only the last one has other queries than the layers before it.
         name = (kind, window, dtype, repeats)
         if name in self._masks:
             return self._masks[name]
 
-        distance = rows.positions[:, None, :, None] - keys[:, None, None, :]        # (R, 1, T, S)
-        seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        # Causal and within the window. NEVER is so far ahead that no token sees padding.
+        distance = queries.positions[:, None, :, None] - keys[:, None, None, :]           # (R, 1, T, S)
+        is_seen = distance >= 0
+        if window is not None:
+            is_seen &= distance < window
+
+        mask = is_seen
         if dtype is not None:
-            hidden = torch.finfo(dtype).min
-            seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, hidden)
-        mask = seen.repeat(1, 1, repeats, 1)
+            mask = torch.zeros(is_seen.shape, dtype=dtype, device=is_seen.device)
+            mask.masked_fill_(~is_seen, torch.finfo(dtype).min)
+        mask = mask.repeat(1, 1, repeats, 1)
+
         if not torch.compiler.is_compiling():
-            # A compiler merges what is computed twice by itself, and lets checkpointed layers keep nothing.
+            # A compiler merges equal computations by itself, and keeps nothing for checkpointed layers.
             self._masks[name] = mask
         return mask
 
@@ -199,7 +206,7 @@ class TextLists:
         suffixes: the ids of P texts, each of which continues one of them.
         prefix: for each suffix the number of its prefix.
         reads: for each text, prefixes before suffixes, the places of its wanted tokens.
-        prefix_lengths: the length of each prefix; what its ids have behind that is filler that nothing sees [all].
+        prefix_lengths: the length of each prefix; ids beyond it are filler that nothing sees [all].
     """
 
     prefixes: Sequence[Ids]
@@ -215,35 +222,52 @@ class TextLists:
 
     def packed(self) -> PackedTexts:
         """Return the texts as tensors."""
-        texts, number = [*self.prefixes, *self.suffixes], len(self.prefixes)
+        texts, num_prefixes = [*self.prefixes, *self.suffixes], len(self.prefixes)
         lengths = [len(ids) for ids in self.prefixes] if self.prefix_lengths is None else self.prefix_lengths
 
-        # A suffix's positions go on from the length of its prefix.
-        starts = [0] * number + [lengths[prefix] for prefix in self.prefix]
+        # The positions of a suffix continue those of its prefix.
+        starts = [0] * num_prefixes + [lengths[prefix] for prefix in self.prefix]
         positions = [range(start, start + len(ids)) for start, ids in zip(starts, texts, strict=True)]
-        of_prefixes = [[*range(length), *[NEVER] * (len(ids) - length)]
-                       for ids, length in zip(self.prefixes, lengths, strict=True)]
 
-        # A token's place in the packing is its place in its text, counted on from the end of all texts before it.
+        # Filler gets a position behind every token, as padding does.
+        prefix_positions = []
+        for ids, length in zip(self.prefixes, lengths, strict=True):
+            prefix_positions.append([*range(length), *[NEVER] * (len(ids) - length)])
+        has_filler = any(NEVER in of_text for of_text in prefix_positions)
+
+        # A token's place in the packing is its place in its text plus the lengths of all texts before it.
         offsets = [0, *itertools.accumulate(map(len, texts))][:-1]
-        own = [range(offset, offset + len(ids)) for offset, ids in zip(offsets, texts, strict=True)]
-        seen = [*own[:number]]
-        for prefix, of_suffix in zip(self.prefix, own[number:], strict=True):
-            seen.append([*own[prefix], *of_suffix])
+        places = [range(offset, offset + len(ids)) for offset, ids in zip(offsets, texts, strict=True)]
 
-        prefix = torch.tensor(self.prefix, dtype=torch.long)
-        has_filler = any(NEVER in of_text for of_text in of_prefixes)
-        packing = Packing(_flat(positions), Rows.of(of_prefixes), Rows.of(positions[number:]), prefix, _flat(seen),
-                          has_filler)
-        return PackedTexts(_flat(texts), packing, _reads(self.reads, positions, own, number))
+        # A prefix sees itself; a suffix sees its prefix and itself.
+        keys_at = [*places[:num_prefixes]]
+        for prefix, of_suffix in zip(self.prefix, places[num_prefixes:], strict=True):
+            keys_at.append([*places[prefix], *of_suffix])
+
+        suffix_padding = Padding.of(positions[num_prefixes:])
+        prefix_of_suffix = torch.tensor(self.prefix, dtype=torch.long)
+        packing = Packing(_flat(positions), Padding.of(prefix_positions), suffix_padding, prefix_of_suffix,
+                          _flat(keys_at), has_filler)
+        return PackedTexts(_flat(texts), packing, self._wanted(positions, places))
+
+    def _wanted(self, positions: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Reads:
+        at, wanted_positions, are_last = [], [], True
+        for wanted, of_text, in_packing in zip(self.reads, positions, places, strict=True):
+            at.append([in_packing[place] for place in wanted])
+            wanted_positions.append([of_text[place] for place in wanted])
+            are_last = are_last and list(wanted) == list(range(len(of_text) - len(wanted), len(of_text)))
+
+        num_prefixes = len(self.prefixes)
+        of_prefixes, of_suffixes = wanted_positions[:num_prefixes], wanted_positions[num_prefixes:]
+        return Reads(_flat(at), Padding.of(of_prefixes), Padding.of(of_suffixes), are_last)
 
 
 @dataclass(frozen=True)
 class PackedTexts(Movable):
-    """Packed token ids and what of them is wanted: what a compressor or a generator reads.
+    """Packed token ids and which of their states are wanted: the input of a compressor or a generator.
 
     Attributes:
-        ids: (N,) token ids; below 0 are placeholders, whose embeddings come from elsewhere.
+        ids: (N,) token ids; those below 0 are placeholders, whose embeddings come from elsewhere.
         packing: which of them belong together.
         reads: the tokens whose final states are wanted.
     """
@@ -253,10 +277,10 @@ class PackedTexts(Movable):
     reads: Reads
 
     def behind(self, stored: Sequence[KeysValues]) -> PackedTexts:
-        """Return the suffixes alone, behind prefixes whose keys and values are at hand; only suffixes may be wanted."""
-        number = self.packing.prefixes.num_tokens
-        reads = dataclasses.replace(self.reads, at=self.reads.at - number)
-        return PackedTexts(self.ids[number:], self.packing.behind(stored), reads)
+        """Return the suffixes alone, for prefixes whose keys and values are stored; only suffixes may be wanted."""
+        num_prefix_tokens = self.packing.prefixes.num_tokens
+        reads = dataclasses.replace(self.reads, at=self.reads.at - num_prefix_tokens)
+        return PackedTexts(self.ids[num_prefix_tokens:], self.packing.behind(stored), reads)
 
 
 def moved(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
@@ -264,15 +288,6 @@ def moved(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any
     return {name: value.to(device) if isinstance(value, Tensor | Movable) else value for name, value in batch.items()}
 
 
-def _reads(reads: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], own: Sequence[Sequence[int]],
-           num_prefixes: int) -> Reads:
-    at, wanted, are_last = [], [], True
-    for places, of_text, in_packing in zip(reads, positions, own, strict=True):
-        at.append([in_packing[place] for place in places])
-        wanted.append([of_text[place] for place in places])
-        are_last = are_last and list(places) == list(range(len(of_text) - len(places), len(of_text)))
-    return Reads(_flat(at), Rows.of(wanted[:num_prefixes]), Rows.of(wanted[num_prefixes:]), are_last)
-
-
 def _flat(texts: Sequence[Sequence[int]]) -> Tensor:
+    """Return the numbers of all texts, one text after the other: (N,)."""
     return torch.tensor(list(itertools.chain.from_iterable(texts)), dtype=torch.long)
