@@ -186,5 +186,5 @@ def test_logits_that_are_made_otherwise_are_refused() -> None:
         made.base.get_input_embeddings().weight[0] = 0
     made.base.lm_head.register_forward_hook(lambda module, given, logits: logits * 1.5)
     states = made.states(packed(PROMPTS, [1] * 4), memory())
-    with pytest.raises(ValueError, match="--generator_model: .*'llama' makes its logits in a way that cannot be"):
+    with pytest.raises(ValueError, match="--generator_model: .*'llama' computes its logits in a way that cannot be"):
         made.answer_loss(states, torch.tensor([5, 6, 7, 8]))

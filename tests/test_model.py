@@ -144,7 +144,7 @@ def test_a_training_step_never_waits_for_the_device(folders: dict[str, str], kin
     """A tensor on the meta device has no values: whatever asks for one, as a synchronisation does, fails."""
     model = build(folders, kind).train()
     batch = model.processor.collate(records(), with_readout=True)
-    model(batch)  # the first step alone asks the generator how it makes its logits
+    model(batch)  # the first step alone asks the generator how it computes its logits
     losses = model.to("meta")(batch)
     assert None not in losses
     tiny.total(losses).backward()

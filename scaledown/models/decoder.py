@@ -62,6 +62,7 @@ def _passes_settings_on(body: PreTrainedModel) -> bool:
     table = body.get_input_embeddings().weight
     embedding = table.new_zeros(1, 1, table.shape[1])                     # (1, 1, D)
     no_mask = table.new_zeros(1, 1, 1, 1)
+
     try:
         body(inputs_embeds=embedding, attention_mask=no_mask, use_cache=False, stop_at_keys=True)
     except attention.HaveKeysValues:
@@ -91,6 +92,7 @@ def read(body: PreTrainedModel, embeddings: Tensor, packing: Packing, reads: Rea
     # attention ignores.
     no_mask = embeddings.new_zeros(1, 1, 1, 1)
     settings = {} if keep is None else {"keep": keep}
+
     with last_layer.only(body.layers, reads):
         # The packed tokens are one text to the model: (1, N, D).
         output = body(inputs_embeds=embeddings[None], position_ids=packing.position[None], attention_mask=no_mask,
@@ -132,6 +134,7 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     text = config.get_text_config(decoder=True)
     if text is config:
         return config
+
     text = copy.deepcopy(text)
     # Whether output head and token embeddings are tied is a setting of the whole model.
     text.tie_word_embeddings = config.tie_word_embeddings
@@ -153,6 +156,8 @@ def token_embeddings(model: PreTrainedModel) -> Tensor:
     embedding = model.get_input_embeddings()
     if type(embedding) is nn.Embedding:
         return embedding.weight.detach()
+
+    # An embedding of the family's own kind is applied to all ids.
     return embedding(torch.arange(len(embedding.weight), device=embedding.weight.device))
 
 
@@ -163,6 +168,7 @@ def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
     """
     table = table.detach().float()
     std, mean = torch.std_mean(table, dim=0)                              # (D,), (D,)
+
     # Drawn on the CPU, so that a seed gives the same on every device.
     noise = torch.randn(num_rows, table.shape[1]).to(table.device)
     return nn.Parameter(mean + std * noise)

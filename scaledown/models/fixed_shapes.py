@@ -1,11 +1,11 @@
-"""Batches of one shape, or of few, for devices that compile a program for each shape that they meet (Trainium).
+"""Batches of one shape, or of few, for devices that compile a program for each new shape (Trainium).
 
 Training knows all its records, so its batches have one shape: every text is filled up to the longest of the data, and
-the batch with dummy texts. The model's code is the same, and so are the losses: causality hides filler behind a text,
-no placeholder asks for a dummy document's memory, and a target of ``losses.IGNORED`` is not learned. Questions to
-answer come one after the other, so their texts are filled up to rounded sizes, of which a handful covers everything.
+the batch with dummy texts. The model's code is the same, and so are the losses: causality hides filler at the end of a
+text, no placeholder takes a dummy document's memory, and a target of ``losses.IGNORED`` does not count. When answering,
+questions are not known ahead, so their texts are filled up to rounded lengths, of which a handful covers everything.
 
-Here stands all that decides shapes: :data:`COMPILED_BY_SHAPE` for answering, :class:`Shapes` for training.
+This file alone decides shapes: :data:`COMPILED_BY_SHAPE` for answering, :class:`Shapes` for training.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ SMALLEST_TEXT = 32
 
 @dataclass(frozen=True)
 class Shapes:
-    """The longest of everything in some records, in tokens, and the most documents that one of them has.
+    """The largest lengths in some records, in tokens, and the largest number of documents of one of them.
 
-    Of each document as many tokens are wanted, its memory and rerank tokens; a batch may have no document to tell it.
+    Attributes:
+        document_reads: the number of wanted tokens of a document: memory and rerank tokens. A batch without documents
+            could not tell.
     """
 
     prefix_tokens: int = 1
@@ -53,34 +55,45 @@ class Shapes:
         """Measure ``records`` of a model with one number of memory tokens; all of them are tokenised once."""
         config = processor.config
         kind = (config.input_order == "document_first", config.compressor_type == "modernbert")
-        shapes = cls(1, 1, 1, 1, 0, 0, *kind)
+        largest = cls(1, 1, 1, 1, 0, 0, *kind)
+
         starts = range(0, len(records), MEASURED_TOGETHER)
         for start in tqdm(starts, "measuring the records", disable=len(starts) == 1):
-            some = [records[number] for number in range(start, min(start + MEASURED_TOGETHER, len(records)))]
-            batch = processor.collate(some, answer_tokens)
+            # By number: records may come from a dataset, which has no slices.
+            numbers = range(start, min(start + MEASURED_TOGETHER, len(records)))
+            chunk = [records[number] for number in numbers]
+            batch = processor.collate(chunk, answer_tokens)
+
+            # The padded form of a batch is as long as its longest text.
             packing, reads = batch["documents"].packing, batch["documents"].reads
-            found = cls(packing.prefixes.positions.shape[1], packing.suffixes.positions.shape[1],
-                        batch["prompts"].packing.prefixes.positions.shape[1],
-                        max(len(processor.answer_ids(record.answer, answer_tokens)) for record in some),
-                        max(len(record.documents) for record in some),
-                        max(reads.prefixes.positions.shape[1], reads.suffixes.positions.shape[1]), *kind)
-            shapes = cls(*map(max, astuple(shapes), astuple(found)))
-        return shapes
+            of_chunk = cls(
+                packing.prefixes.positions.shape[1], packing.suffixes.positions.shape[1],
+                batch["prompts"].packing.prefixes.positions.shape[1],
+                max(len(processor.answer_ids(record.answer, answer_tokens)) for record in chunk),
+                max(len(record.documents) for record in chunk),
+                max(reads.prefixes.positions.shape[1], reads.suffixes.positions.shape[1]), *kind)
+            largest = cls(*map(max, astuple(largest), astuple(of_chunk)))
+        return largest
 
     def fill(self, texts: TextLists, prompts: TextLists, answers: Sequence[Ids], batch: dict[str, Any],
              batch_size: int) -> tuple[TextLists, TextLists, list[Ids], dict[str, Any]]:
         """Return a batch of at most ``batch_size`` records in its one shape: texts, prompts, answers and the rest."""
-        assert len(answers) <= batch_size, "a batch of more records than its shape has room for"
+        assert len(answers) <= batch_size, "more records than the batch's shape holds"
         num_documents = batch_size * self.num_documents
+
+        # Texts of the compressor: whole pairs, or prefixes (queries, or documents if these come first) and suffixes.
         if self.reads_whole_pairs:
             texts = filled(texts, num_documents, self.prefix_tokens, num_reads=self.document_reads)
         else:
             num_prefixes = num_documents if self.reads_documents_first else batch_size
             texts = filled(texts, num_prefixes, self.prefix_tokens, num_documents, self.suffix_tokens,
                            self.document_reads)
+
+        # The generator's.
         prompts = filled(prompts, batch_size, self.prompt_tokens, num_reads=self.answer_tokens)
         answers = [_grown(answer, self.answer_tokens, IGNORED) for answer in _extended(answers, batch_size)]
 
+        # Targets that do not count, for dummy documents.
         fills = {"teacher_scores": 0.0, "has_score": False, "readout_targets": IGNORED}
         for name in fills.keys() & batch.keys():
             missing = num_documents - len(batch[name])
@@ -95,13 +108,17 @@ def filled(texts: TextLists, num_prefixes: int, prefix_tokens: int, num_suffixes
     """Return the same texts, each filled up to a size, and dummy texts behind them.
 
     Args:
-        num_reads: wanted tokens of each text that may have any: of suffixes, or of prefixes that nothing continues.
-            What a text lacks of these is made up by its first token.
+        num_reads: the number of wanted tokens of each suffix, or of each prefix if there are no suffixes. A text with
+            fewer repeats its first token.
     """
-    number = len(texts.prefixes)
-    of_prefixes, of_suffixes = (0, num_reads) if num_suffixes else (num_reads, 0)
-    reads = [_grown(each, of_prefixes) for each in _extended(texts.reads[:number], num_prefixes)]
-    reads += [_grown(each, of_suffixes) for each in _extended(texts.reads[number:], num_suffixes)]
+    num_real_prefixes = len(texts.prefixes)
+    reads_of_prefix, reads_of_suffix = (0, num_reads) if num_suffixes else (num_reads, 0)
+    of_prefixes = _extended(texts.reads[:num_real_prefixes], num_prefixes)
+    of_suffixes = _extended(texts.reads[num_real_prefixes:], num_suffixes)
+    reads = [_grown(wanted, reads_of_prefix) for wanted in of_prefixes]
+    reads += [_grown(wanted, reads_of_suffix) for wanted in of_suffixes]
+
+    # Dummy suffixes continue the last prefix; filler beyond a prefix's own length is seen by nobody.
     return TextLists(
         [_grown(ids, prefix_tokens) for ids in _extended(texts.prefixes, num_prefixes)],
         [_grown(ids, suffix_tokens) for ids in _extended(texts.suffixes, num_suffixes)],
@@ -110,7 +127,7 @@ def filled(texts: TextLists, num_prefixes: int, prefix_tokens: int, num_suffixes
 
 
 def rounded_texts(texts: TextLists) -> TextLists:
-    """Return the same texts in a rounded shape; the states of dummies come behind those of real texts."""
+    """Return the same texts in a rounded shape; the states of dummies come after those of real texts."""
     sizes = [rounded(len(texts.prefixes)), rounded(max(map(len, texts.prefixes), default=1), SMALLEST_TEXT)]
     if texts.suffixes:
         sizes += [rounded(len(texts.suffixes)), rounded(max(map(len, texts.suffixes)), SMALLEST_TEXT)]
@@ -118,19 +135,20 @@ def rounded_texts(texts: TextLists) -> TextLists:
 
 
 class DummiesEnd(StoppingCriteria):
-    """Ends at once the answers to dummies, which stand behind the first ``num_real`` of ``num_prompts``."""
+    """Ends the answers to dummies at once: the prompts after the first ``num_real`` of ``num_prompts``."""
 
     def __init__(self, num_real: int, num_prompts: int) -> None:
         self.num_real, self.num_prompts = num_real, num_prompts
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **settings: Any) -> Tensor:
-        """Return whether each row (B,) is done; a prompt has as many rows as there are beams."""
-        rows = torch.arange(len(input_ids), device=input_ids.device)
-        return rows >= self.num_real * (len(input_ids) // self.num_prompts)
+        """Return which sequences (B * beams,) are done."""
+        num_beams = len(input_ids) // self.num_prompts
+        sequence = torch.arange(len(input_ids), device=input_ids.device)
+        return sequence >= self.num_real * num_beams
 
 
 def rounded(number: int, smallest: int = 1) -> int:
-    """Return the next power of two, or ``smallest``: sizes that soon repeat, at most twice as large as they need be."""
+    """Return the next power of two, or ``smallest``: few different sizes, at most twice as large as needed."""
     return max(smallest, 1 << max(0, number - 1).bit_length())
 
 
@@ -139,5 +157,5 @@ def _grown(values: Sequence[int], size: int, fill: int = 0) -> list[int]:
 
 
 def _extended(texts: Sequence[Ids], number: int) -> list[Ids]:
-    assert len(texts) <= number, "a batch of more texts than its shape has room for"
+    assert len(texts) <= number, "more texts than the batch's shape holds"
     return [*texts, *[()] * (number - len(texts))]

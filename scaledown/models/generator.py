@@ -1,7 +1,7 @@
 """The generator: a frozen causal LM with a LoRA adapter, reading memory embeddings among its tokens.
 
-Its layers, caches and ``generate`` are transformers' own, its adapter is peft's. In training prompts are packed, and
-the last layer and the logits are computed for the answers' tokens alone; answering pads the prompts on the left, as
+Its layers, caches and ``generate`` are transformers', its adapter is peft's. In training, prompts are packed, and the
+last layer and the logits are computed for the answers' tokens alone. For answering, prompts are padded on the left, as
 ``generate`` wants them.
 """
 
@@ -29,15 +29,15 @@ from scaledown.models.processor import MEMORY
 
 @dataclass
 class Prompts:
-    """Prompts as embeddings, to be answered.
+    """Prompts as embeddings, ready to be answered.
 
     Attributes:
         embeddings: (B, T, D), padded on the left.
         mask: (B, T), 1 for tokens and memory embeddings, 0 for padding.
         with_adapter: whether LoRA is on for the prompt and the answer.
         num_prompt_tokens: prompt lengths in generator positions (tokens and memory embeddings).
-        num_new_tokens: answer lengths with the token that ends them; filled in by answering.
-        cache: keys and values of the first T - 1 tokens, if these were read already.
+        num_new_tokens: answer lengths, with the token that ends them; answering sets them.
+        cache: keys and values of the first T - 1 tokens, if :meth:`Generator.prefill` has read them.
     """
 
     embeddings: Tensor
@@ -54,44 +54,48 @@ def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
                       target_modules="all-linear", exclude_modules=_not_plainly_linear(base) or None,
                       task_type="CAUSAL_LM")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
-        # Of mixtures of experts peft knows how their fused weights could be trained, too: linear maps alone are.
+        # peft uses a deprecated name of transformers.
+        warnings.simplefilter("ignore", FutureWarning)
+        # peft could also train the fused weights of experts; here only linear maps are trained.
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
-        # GPT-2 holds its weights the other way round, which peft sees and heeds.
+        # GPT-2 stores its weights transposed, which peft notices and handles.
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         return get_peft_model(base, lora)
 
 
 @torch.no_grad()
 def _not_plainly_linear(base: PreTrainedModel) -> list[str]:
-    """Return the names of linear layers that an adapter cannot be added to: what they give is more than their product,
-    or their weights are read past it."""
+    """Return the names of linear layers that cannot have an adapter: they return more than a product, or their weights
+    are read elsewhere."""
     names = []
     for name, module in base.named_modules():
-        # Routers of some mixtures of experts also choose.
-        is_own_kind = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
-        if is_own_kind and not isinstance(module(module.weight[:1]), Tensor):
+        # Routers of some mixtures of experts are linear layers that also choose experts.
+        is_family_own = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+        if is_family_own and not isinstance(module(module.weight[:1]), Tensor):
             names.append(name)
-        # State-space layers (A_log is how fast their state fades) give all weights but the first to their kernels.
+
+        # State-space layers (A_log is how fast their state decays) pass all weights but the first map's to kernels.
         if hasattr(module, "A_log"):
-            names += [f"{name}.{own}" for own, child in module.named_children()
-                      if isinstance(child, nn.Linear) and not own.startswith("in_proj")]
+            for child_name, child in module.named_children():
+                if isinstance(child, nn.Linear) and not child_name.startswith("in_proj"):
+                    names.append(f"{name}.{child_name}")
     return names
 
 
 class Generator(nn.Module):
-    """``base`` frozen, with LoRA on all its linear layers and a trainable row that separates documents.
+    """``base`` frozen, with LoRA on all its linear layers and a trained embedding that separates documents.
 
     Raises:
-        ValueError: if such a base cannot answer from embeddings.
+        ValueError: if ``base`` cannot answer from embeddings.
     """
 
     def __init__(self, config: ScaleDownConfig, base: PreTrainedModel) -> None:
         super().__init__()
         if fault := decoder.embedding_fault(base):
             raise ValueError(f"--generator_model: a {base.config.model_type} model cannot read memory: {fault}")
-        self.separator_row = decoder.rows_like(decoder.token_embeddings(base), 1)
-        # Packed texts need layers that see by position alone; any other causal LM trains on padded prompts.
+        self.separator_row = decoder.rows_like(decoder.token_embeddings(base), 1)         # (1, D)
+
+        # Packing needs layers whose attention depends on positions alone; other causal LMs train on padded prompts.
         self.packs = decoder.packing_fault(base.base_model) is None
         if self.packs:
             decoder.register(base)
@@ -118,7 +122,7 @@ class Generator(nn.Module):
 
     @contextmanager
     def adapter(self, is_on: bool) -> Iterator[None]:
-        """Within it LoRA is on or off; off, the model is its base alone, as text baselines are measured."""
+        """Switch LoRA on or off within this context; off, the model is its base alone, as in text baselines."""
         with nullcontext() if is_on else self.language_model.disable_adapter():
             yield
 
@@ -127,100 +131,118 @@ class Generator(nn.Module):
         return self.base.get_input_embeddings()(ids)
 
     def splice(self, ids: Tensor, memory: Tensor | None) -> Tensor:
-        """Return embeddings (..., T, D) of ids (..., T), whose placeholders ``memory`` (P, L, D) fills in order."""
-        tokens = self.embed(ids.clamp(min=0))
+        """Return embeddings (..., T, D) of ids (..., T), with ``memory`` (P, L, D) at the placeholders, in order."""
+        tokens = self.embed(ids.clamp(min=0))                                             # (..., T, D)
         if memory is None:
             return tokens
-        # Row 0 is the separator; the n-th MEMORY placeholder is filled from row n.
-        rows = torch.cat([self.separator_row, memory.flatten(0, 1).to(self.separator_row.dtype)])
+
+        # Embedding 0 is the separator's; the n-th MEMORY placeholder takes embedding n of the flat memory.
+        flat_memory = memory.flatten(0, 1).to(self.separator_row.dtype)                   # (P * L, D)
+        embeddings = torch.cat([self.separator_row, flat_memory])
         is_memory = ids == MEMORY
-        row = is_memory.flatten().cumsum(0).view_as(ids) * is_memory
-        return torch.where((ids < 0)[..., None], F.embedding(row, rows).to(tokens.dtype), tokens)
+        number = is_memory.flatten().cumsum(0).view_as(ids) * is_memory                   # (..., T)
+
+        is_placeholder = (ids < 0)[..., None]
+        return torch.where(is_placeholder, F.embedding(number, embeddings).to(tokens.dtype), tokens)
 
     def states(self, texts: PackedTexts, memory: Tensor | None) -> Tensor:
-        """Return the final states (A, D) of the tokens that are wanted, with ``memory`` (P, L, D) in its places."""
-        embeddings = self.splice(texts.ids, memory)
+        """Return the final states (A, D) of the wanted tokens, with ``memory`` (P, L, D) at its placeholders."""
+        embeddings = self.splice(texts.ids, memory)                                       # (N, D)
         if self.packs:
             return decoder.read(self.base.base_model, embeddings, texts.packing, texts.reads)
 
-        rows = texts.packing.prefixes
-        padded = rows.pad(embeddings[:, None])[:, 0]                          # (B, T, D)
-        is_token = (rows.positions != NEVER).long()
-        found = self.base.base_model(inputs_embeds=padded, attention_mask=is_token, use_cache=False)
-        return rows.pack(found.last_hidden_state[:, None])[:, 0].index_select(0, texts.reads.at)
+        # Prompts are prefixes that nothing continues: pad them, run the model, drop the padding again. Padding moves
+        # heads, so the embeddings pose as one head.
+        padding = texts.packing.prefixes
+        padded = padding.pad(embeddings[:, None])[:, 0]                                   # (B, T, D)
+        is_token = (padding.positions != NEVER).long()                                    # (B, T)
+        output = self.base.base_model(inputs_embeds=padded, attention_mask=is_token, use_cache=False)
+        states = padding.pack(output.last_hidden_state[:, None])[:, 0]                    # (N, D)
+        return states.index_select(0, texts.reads.at)
 
     def answer_loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy of the answers' tokens ``targets`` (A,), predicted from final states (A, D)."""
         return head_cross_entropy(states, self.head(), targets)
 
     def head(self) -> Head:
-        """Return how the base makes logits of its final states.
+        """Return how the base computes logits from its final states.
 
         Raises:
             ValueError: if it does so in a way that this project does not know.
         """
         layer, config = self.base.get_output_embeddings(), self.config
+        # Cohere multiplies by logit_scale, Granite divides by logits_scaling, Gemma bounds the logits.
         scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
         head = Head(layer.weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+
+        # Tested once with the model itself.
         if self._has_known_head is None:
             self._has_known_head = self._makes_the_same_logits(head)
         if not self._has_known_head:
-            raise ValueError(f"--generator_model: a model of the family {config.model_type!r} makes its logits in a "
-                             "way that cannot be trained here")
+            raise ValueError(f"--generator_model: a model of the family {config.model_type!r} computes its logits in "
+                             "a way that cannot be trained here")
         return head
 
     @torch.no_grad()
     def _makes_the_same_logits(self, head: Head) -> bool:
-        """Ask the model itself, with one embedding: some families scale or squeeze their logits."""
-        # Not a token's: that of padding may be all zeros, and so would be its logits, however they are made.
-        one = self.separator_row[None].to(self.base.get_input_embeddings().weight.dtype)
+        """Return whether ``head`` gives the model's own logits of one embedding; families scale or bound theirs."""
+        # Not a token's embedding: that of padding may be all zeros, and any head gives it logits of zero.
+        embedding = self.separator_row[None].to(self.base.get_input_embeddings().weight.dtype)    # (1, 1, D)
+
+        # Dropout would make the two passes differ, and change the random state of training.
         was_training = self.training
-        # Dropout would make two passes differ, and draw from the random numbers of training.
         self.eval()
         try:
-            wanted = self.base(inputs_embeds=one, use_cache=False).logits[0].float()
-            found = head.logits(self.base.base_model(inputs_embeds=one, use_cache=False).last_hidden_state[0])
+            expected = self.base(inputs_embeds=embedding, use_cache=False).logits[0].float()      # (1, V)
+            states = self.base.base_model(inputs_embeds=embedding, use_cache=False).last_hidden_state[0]
         finally:
             self.train(was_training)
-        return torch.allclose(found, wanted, rtol=0.02, atol=0.02 * wanted.abs().max().item())
+        return torch.allclose(head.logits(states), expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
 
     def prompts(self, prompts: Sequence[Sequence[int]], memory: Tensor | None, with_adapter: bool = True) -> Prompts:
-        """Put prompts (ids with placeholders) together with the memory (P, L, D) that fills them; None for text."""
-        lengths, num_rows, size = [len(ids) for ids in prompts], len(prompts), max(map(len, prompts), default=0)
-        device = self.separator_row.device
+        """Return prompts (ids with placeholders) as embeddings, with ``memory`` (P, L, D) in them; None for text."""
+        lengths, device = [len(ids) for ids in prompts], self.separator_row.device
+        num_prompts, longest = len(prompts), max(lengths, default=0)
         if device.type in fixed_shapes.COMPILED_BY_SHAPE:
-            num_rows, size = fixed_shapes.rounded(num_rows), fixed_shapes.rounded(size, fixed_shapes.SMALLEST_TEXT)
-        # Padded on the left, as generate wants it; a dummy is a prompt of one token.
-        rows = [*prompts, *[[0]] * (num_rows - len(prompts))]
-        ids = torch.tensor([[0] * (size - len(row)) + list(row) for row in rows], device=device)
-        mask = torch.tensor([[0] * (size - len(row)) + [1] * len(row) for row in rows], device=device)
+            num_prompts = fixed_shapes.rounded(num_prompts)
+            longest = fixed_shapes.rounded(longest, fixed_shapes.SMALLEST_TEXT)
+            # A dummy is a prompt of one token.
+            prompts = [*prompts, *[[0]] * (num_prompts - len(prompts))]
+
+        # Padded on the left, as generate wants it.
+        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
         return Prompts(self.splice(ids, memory), mask, with_adapter, lengths)
 
     def prefill(self, prompts: Prompts) -> None:
-        """Read all tokens of the prompts but the last, which :meth:`generate` goes on from."""
+        """Read all tokens of the prompts but the last, with which :meth:`generate` continues."""
         compiles_by_shape = self.separator_row.device.type in fixed_shapes.COMPILED_BY_SHAPE
         if not self.packs or prompts.mask.shape[1] < 2 or compiles_by_shape:
             return
 
         prompts.cache = DynamicCache(config=self.config)
-        positions = (prompts.mask.cumsum(1) - 1).clamp(min=0)
+        # Counted without the padding on the left.
+        positions = (prompts.mask.cumsum(1) - 1).clamp(min=0)                             # (B, T)
+
         # Of the last layer only the keys and values are wanted.
         with self.adapter(prompts.with_adapter), last_layer.only(self.base.base_model.layers, None):
             self.base.base_model(inputs_embeds=prompts.embeddings[:, :-1], attention_mask=prompts.mask[:, :-1],
                                  position_ids=positions[:, :-1], cache=prompts.cache, use_cache=True)
 
     def generate(self, prompts: Prompts, config: GenerationConfig, **options: Any) -> Tensor:
-        """Return the new tokens (B, S) of every answer, by transformers' ``generate`` and its ``options``."""
+        """Return the new tokens (B, S) of each answer, by transformers' ``generate`` and its ``options``."""
         if self.separator_row.device.type in fixed_shapes.COMPILED_BY_SHAPE:
             config.cache_implementation = config.cache_implementation or "static"
             dummies_end = fixed_shapes.DummiesEnd(len(prompts.num_prompt_tokens), len(prompts.embeddings))
             options["stopping_criteria"] = [*(options.get("stopping_criteria") or ()), dummies_end]
+
         if prompts.cache is not None:
-            # Writing an answer adds to the cache, so it serves one answer.
+            # An answer is appended to the cache, so it serves one answer.
             cache, prompts.cache = prompts.cache, None
-            # Beams are copies of a prompt, of which generate does not copy the cache: they read the prompt anew.
+            # generate does not copy a cache for the beams of a prompt: with beams the prompt is read again.
             if (config.num_beams or 1) == 1:
                 options["cache"] = cache
+
         with self.adapter(prompts.with_adapter):
             return self.base.generate(inputs_embeds=prompts.embeddings, attention_mask=prompts.mask,
                                       generation_config=config, **options)

@@ -1,7 +1,7 @@
-"""The losses (paper, equation 3): of the answer's tokens, of documents' scores, of what memory says by itself.
+"""The losses (paper, equation 3): of the answer's tokens, of the documents' scores, of reading the memory by itself.
 
-With 150,000 tokens in a vocabulary the logits of one batch's answers take gigabytes, and their gradient as many again.
-So cross-entropy is computed for a few tokens at a time, and what they send back to the hidden states on the spot.
+With 150,000 tokens in a vocabulary the logits of one batch's answers take gigabytes, and their gradient as much again.
+So cross-entropy is computed for a few tokens at a time, together with their gradient of the hidden states.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 CHUNK_LOGITS = 2**25
 """Logits that exist at one time: 128 MiB in float32."""
 IGNORED = -1
-"""A target that is not learned: it fills up batches of a fixed shape."""
+"""A target that does not count: it fills batches of a fixed shape."""
 READOUT_SHARPNESS = 20.0
-"""Logit of a memory embedding that points the way of a token's own: enough to be sure among 100,000 tokens."""
+"""Logit of a memory embedding that has the direction of a token's: enough for certainty among 100,000 tokens."""
 
 
 class Losses(NamedTuple):
-    """The parts of the loss, each a mean; None if a batch has nothing to learn it from. The trainer weighs them."""
+    """The parts of the loss, each a mean; None if a batch has no targets for it. The trainer weighs them."""
 
     answer_loss: Tensor | None
     reranking_loss: Tensor | None = None
@@ -30,13 +30,13 @@ class Losses(NamedTuple):
 
 
 class Head(NamedTuple):
-    """How final states (A, D) become logits (A, V): ``softcap(scale * (states @ weight.T + bias))``.
+    """The map from final states (A, D) to logits (A, V): ``softcap(scale * (states @ weight.T + bias))``.
 
     Attributes:
         weight: (V, D), frozen.
         bias: (V,), if there is one.
         scale: factor of the logits (Granite, Cohere).
-        softcap: logits are squeezed into plus and minus this (Gemma).
+        softcap: bounds the logits to plus and minus this (Gemma).
     """
 
     weight: Tensor
@@ -72,20 +72,22 @@ def head_cross_entropy(states: Tensor, head: Head, targets: Tensor, chunk_logits
 class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
-        counts = targets != IGNORED
+        counts = targets != IGNORED                                       # (A,)
         number = counts.sum().clamp(min=1)
         total = torch.zeros((), device=states.device)
         gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
 
         for start in range(0, len(states), chunk):
             part = slice(start, start + chunk)
-            logits = head.logits(states[part])                            # (a, V)
-            norm = logits.logsumexp(-1, keepdim=True)
-            right = targets[part, None].clamp(min=0)
-            total += ((norm - logits.gather(-1, right)) * counts[part, None]).sum()
+            logits = head.logits(states[part])                            # (a, V), a = chunk
+            log_normaliser = logits.logsumexp(-1, keepdim=True)           # (a, 1)
+            target = targets[part, None].clamp(min=0)                     # (a, 1)
+            total += ((log_normaliser - logits.gather(-1, target)) * counts[part, None]).sum()
+
             if gradient is not None:
-                # Of cross-entropy by logits: the probabilities, less 1 at the target.
-                of_logits = (logits - norm).exp_().scatter_add_(-1, right, -torch.ones_like(norm))
+                # The gradient of cross-entropy by logits: the probabilities, minus 1 at the target.
+                probabilities = (logits - log_normaliser).exp_()
+                of_logits = probabilities.scatter_add_(-1, target, -torch.ones_like(log_normaliser))
                 gradient[part] = head.backward(logits, of_logits * counts[part, None]).to(states.dtype)
 
         if gradient is not None:
@@ -101,9 +103,10 @@ class _HeadCrossEntropy(torch.autograd.Function):
 def readout_loss(memory: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy of ``targets`` (P, L), each predicted by the embedding of ``memory`` (P, L, D).
 
-    How near an embedding is to the tokens' own ``table`` (V, D), by their angle, is all that predicts: nothing is
-    trained for it.
+    The logit of a token is the cosine between the memory embedding and the token's in ``table`` (V, D), scaled: nothing
+    is trained for it.
     """
+    # Divided by the mean length of the tokens' embeddings, the logit of a perfect match is about READOUT_SHARPNESS.
     scale = READOUT_SHARPNESS / table.norm(dim=-1, dtype=torch.float32).mean()
     states = F.normalize(memory.float(), dim=-1).flatten(0, 1) * scale    # (P * L, D)
     return head_cross_entropy(states, Head(table), targets.flatten())
@@ -119,9 +122,10 @@ def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | 
 
 
 def counts(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return what a batch's losses are means over (3,): tokens of answers, documents with a score, tokens read out."""
+    """Return over how many items a batch's losses are means (3,): answer tokens, scored documents, readout tokens."""
     num_tokens = (batch["answer_targets"] != IGNORED).sum()
     num_scores, num_read = torch.zeros_like(num_tokens), torch.zeros_like(num_tokens)
+
     if "has_score" in batch:
         num_scores = batch["has_score"].sum()
     if "readout_targets" in batch:

@@ -3,12 +3,13 @@
     question, documents -> processor -> compressor -> memory (B, K, L, D), scores (B, K)
     question, memory    -> processor -> generator  -> answer
 
-This file is the table of contents: each method says what it does and where that is done.
+This file is the table of contents: each method says what it does, and calls the module that does it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import tempfile
 import threading
@@ -53,24 +54,25 @@ from scaledown.models.serving.streaming import Piece
 
 logger = logging.getLogger(__name__)
 
+
 class ScaleDownModel(nn.Module):
-    """Compresses documents with their question, and answers from what is left of them.
+    """Compresses documents with their question, and answers from the compressed documents.
 
     Args:
         config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are
             drawn from torch's global random state (seed it for a repeatable model).
-        device: where to put the model [cpu].
-        dtype: of the generator's base and of the arithmetic [float32]; what is trained is held in float32.
-        folder: a checkpoint's folder, whose tokenizers are used; :meth:`from_pretrained` is the way to load one.
+        device: of the model [cpu].
+        dtype: of the generator's base and of the arithmetic [float32]; trained weights are float32.
+        folder: a checkpoint's folder, for its tokenizers; call :meth:`from_pretrained` to load a checkpoint.
 
     Attributes:
-        config: the settings, with the number of layers and the revisions that were really used.
+        config: the settings, with the number of layers and the revisions in use.
         processor: texts to token ids.
         compressor: documents to memory.
         generator: prompts with memory to answers.
         stop_ids: every token that ends an answer.
-        generator_files: what the files of the generator's base held when they were read; None if they are not known.
-        progress: how far it was trained; the trainer counts.
+        generator_files: fingerprints of the files of the generator's base; None if they are not known.
+        progress: the number of steps and scores that it was trained on; the trainer counts.
 
     Raises:
         ValueError: for a generator or compressor that cannot be found, read or used.
@@ -83,22 +85,24 @@ class ScaleDownModel(nn.Module):
         super().__init__()
         self.dtype = dtype or torch.float32
         self._one_at_a_time = threading.RLock()
+
+        # The compressor first: its layers are a copy of the generator's, before LoRA and quantisation.
         quantised = loading.quantisation(config, self.dtype, torch.device(device or "cpu"))
         base = loading.load_base(config, self.dtype)
         self.generator_files, self.progress = generator_files.read(config), Progress()
         self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         if quantised is not None:
-            # Only now: what the compressor copies and trains must be whole.
             base = loading.load_base(config, self.dtype, quantised)
         self.generator = Generator(self.config, base)
 
+        # The tokenizers, and the texts that both models can read.
         tokenizer = loading.load_generator_tokenizer(self.config, folder)
         loading.check_vocabulary(tokenizer, base, folder or self.config.generator_model)
         self.processor = Processor(tokenizer, self.config, compressor_tokenizer)
         self.processor.limit_positions(base, self.compressor.position_limit)
         self.stop_ids = answering.stop_ids(self.processor, base)
-        # generate would take from here what a call leaves open: the base's own penalties, temperatures and beams.
+        # generate would take the base's own penalties, temperatures and beams from here.
         base.generation_config = GenerationConfig()
         if self.config.memory_init == "reply":
             self._start_memory_as_reply()
@@ -110,17 +114,17 @@ class ScaleDownModel(nn.Module):
                         dtype: torch.dtype | None = None, revision: str | None = None) -> ScaleDownModel:
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
-        Two ship: "embedded" answers and scores documents, "embedded_modernbert" compresses with an encoder and answers
-        alone. Both are of the embedded generator, which knows its own made-up world and little else.
+        Two checkpoints ship: "embedded" answers and scores documents; "embedded_modernbert" compresses with an encoder
+        and only answers. Both use the embedded generator, which knows its own made-up world and little else.
 
         Raises:
             ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is
-                missing or another one than it was trained on.
+                missing or is not the one that it was trained on.
         """
         folder = checkpoint.find(str(name), revision)
         config = ScaleDownConfig.load(folder)
         generator_files.check_place(folder, config)
-        # Before anything large is read, if the generator is on this disk already; load_trained checks in any case.
+        # Before anything large is read, if the generator is on this disk already; load_trained checks again.
         generator_files.check(folder, config, generator_files.read(config))
         model = cls(config, device, dtype, folder)
         model.load_trained(folder)
@@ -130,7 +134,7 @@ class ScaleDownModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.generator.separator_row.device
 
     # Answering
@@ -141,22 +145,24 @@ class ScaleDownModel(nn.Module):
                **options: Any) -> list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave.
 
-        Any number of documents a question, none included; questions of like length are answered together, and the
-        answers come back in the order of the questions. Greedy, unless ``options`` say otherwise.
+        A question may have any number of documents, even none. Questions of similar length are answered together; the
+        answers have the order of the questions. Decoding is greedy unless ``options`` say otherwise.
 
         Args:
-            keep_documents: give the generator this number of a question's best documents, or with "auto" those that
+            keep_documents: the generator reads this number of a question's best documents, or with "auto" those that
                 score above the calibrated threshold [all, in the order given].
-            cache: compress only documents that it does not know with their question.
-            stream: hand on the answers as they grow, piece by piece, each with the number of its question.
+            cache: only documents that it does not hold for their question are compressed.
+            stream: yield the answers piece by piece as they grow, each piece with the number of its question.
             options: of transformers' ``generate``, such as ``do_sample``, ``temperature``, ``num_beams``,
                 ``stopping_criteria`` or ``generation_config``.
 
         Raises:
-            ValueError: if both are given, they do not go together with the questions, or the model cannot choose.
+            ValueError: if documents and memory are both given, do not fit the questions, or the model cannot choose.
         """
         if stream and "streamer" in options:
             raise ValueError("give stream or a streamer of your own, not both")
+
+        # Refused, if at all, before anything is computed; a stream would fail only when it is read.
         asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
                                 keep_documents, cache, options)
         asked.check(self)
@@ -168,7 +174,7 @@ class ScaleDownModel(nn.Module):
                             memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
                             cache: MemoryCache | None = None, **options: Any) -> list[Answer]:
-        """As :meth:`answer`, each answer with the documents that it was given, their order and their scores."""
+        """As :meth:`answer`; an answer also has its documents, in the order in which they were read, and scores."""
         asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
                                 keep_documents, cache, options)
         asked.check(self)
@@ -181,19 +187,20 @@ class ScaleDownModel(nn.Module):
 
         Args:
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
-            cache: compress only documents that it does not know with their question.
-            store: documents that :meth:`read_documents` has read; those that are missing are read now, and kept.
+            cache: only documents that it does not hold for their question are compressed.
+            store: documents that :meth:`read_documents` has read; missing ones are read now and added to it.
 
         Returns:
             embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,).
 
         Raises:
-            ValueError: if questions and documents do not go together, for an L that is not trained, or a store that is
-                another model's.
+            ValueError: if questions and documents do not fit, L is not trained, or the store is another model's.
         """
         check_texts(questions, documents)
         check_number("batch_size", batch_size)
         num_memory = self.config.checked_memory_tokens(num_memory_tokens)
+
+        # A cache calls the same function, for the documents that it does not hold.
         compress = partial(self._compress, num_memory=num_memory, store=store)
         if cache is not None:
             version = decoder.weights_version(self.compressor)
@@ -202,12 +209,12 @@ class ScaleDownModel(nn.Module):
         batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
         with self.inference():
             if store is not None:
-                self.read_documents([document for each in documents for document in each], store)
+                self.read_documents(list(itertools.chain.from_iterable(documents)), store)
             compressed = [compress(questions[batch], documents[batch]) for batch in batches]
         return Memory.of_pairs(compressed, [len(each) for each in documents])
 
     def rerank(self, question: str, documents: Sequence[str]) -> tuple[list[int], list[float]]:
-        """Return documents by relevance, best first: their numbers, and each one's score in the order given.
+        """Return the numbers of the documents by relevance, best first, and their scores in the order given.
 
         Raises:
             ValueError: for a model without a reranking head.
@@ -219,14 +226,14 @@ class ScaleDownModel(nn.Module):
 
     def read_documents(self, documents: Sequence[str], store: DocumentStore | None = None,
                        batch_size: int = 32) -> DocumentStore:
-        """Read documents ahead of all questions, for :meth:`compress` to go on from; exactly the same comes out.
+        """Read documents ahead of all questions; :meth:`compress` continues from the store, with exactly equal results.
 
         Args:
-            documents: one is read once, however often it is named.
-            store: gets them, if it does not have them yet [a new one].
+            documents: repeated ones are read once.
+            store: gets those that it does not have yet [a new store].
 
         Raises:
-            ValueError: for a model that reads the query first, an encoder, or a store that is another model's.
+            ValueError: if the model reads the query first or with an encoder, or the store is another model's.
         """
         if self.config.input_order != "document_first" or not isinstance(self.compressor, CausalCompressor):
             raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
@@ -238,10 +245,10 @@ class ScaleDownModel(nn.Module):
             store.read(self.processor.document_keys(documents), self.compressor, self.generator.embed, batch_size)
         return store
 
-    # Answering, step by step: what is measured, and what other engines go on from
+    # Answering step by step: for measurements, and for other engines
 
     def prompts(self, questions: Sequence[str], memory: Memory) -> Prompts:
-        """Put the prompts of ``questions`` together with their documents' memory."""
+        """Return the prompts of ``questions`` as embeddings, with their documents' memory."""
         if len(questions) != len(memory):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
         with self.inference():
@@ -249,7 +256,7 @@ class ScaleDownModel(nn.Module):
             return self.generator.prompts(ids, memory.pairs())
 
     def prefill(self, questions: Sequence[str], memory: Memory) -> Prompts:
-        """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` goes on from there."""
+        """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` continues from the result."""
         return self._read(self.prompts(questions, memory))
 
     def prefill_text(self, questions: Sequence[str], documents: Documents,
@@ -257,7 +264,7 @@ class ScaleDownModel(nn.Module):
         """Read the same prompts in full text with LoRA off: the generator as it was, for comparison.
 
         Args:
-            document_tokens: each document is cut there [``config.document_tokens``, what the compressor reads].
+            document_tokens: each document is cut to this length [``config.document_tokens``, as for the compressor].
         """
         check_texts(questions, documents)
         with self.inference():
@@ -268,17 +275,17 @@ class ScaleDownModel(nn.Module):
         """Return the answers to ``prompts``; sets ``prompts.num_new_tokens``.
 
         Raises:
-            ValueError: if a prompt with an answer of ``max_new_tokens`` goes beyond what the generator reads exactly.
+            ValueError: if a prompt with an answer of ``max_new_tokens`` is longer than the generator reads exactly.
         """
         check_number("max_new_tokens", max_new_tokens)
         return answering.generate(self, prompts, max_new_tokens, **options)
 
     def prompt_embeds(self, questions: Sequence[str], documents: Documents | None = None,
                       memory: Memory | None = None) -> list[Tensor]:
-        """Return what the generator reads, one (T, D) for each question: the prompt with its documents' memory.
+        """Return the input of the generator for each question, (T, D): the prompt with its documents' memory.
 
-        This is what vLLM's ``prompt_embeds`` and transformers' ``generate(inputs_embeds=...)`` take, for the generator
-        that :meth:`merge` makes.
+        vLLM's ``prompt_embeds`` and transformers' ``generate(inputs_embeds=...)`` take it, for the generator that
+        :meth:`merge` returns.
 
         Raises:
             ValueError: as :meth:`answer`.
@@ -287,20 +294,22 @@ class ScaleDownModel(nn.Module):
         if memory is None:
             memory = self.compress(questions, [[] for _ in questions] if documents is None else documents)
         prompts = self.prompts(questions, memory)
-        rows = zip(prompts.embeddings.to(self.dtype), prompts.num_prompt_tokens, strict=False)
-        return [row[len(row) - length:] for row, length in rows]
+
+        # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
+        padded = zip(prompts.embeddings.to(self.dtype), prompts.num_prompt_tokens, strict=False)
+        return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
 
     def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
         """Return the generator with its adapter folded in, as a plain model of transformers on the CPU.
 
-        It answers from :meth:`prompt_embeds` what this model answers (rounding apart, if this one holds its base in 4
-        or 8 bits). The base is read anew, so this model stays as it is and no device has to hold both.
+        From :meth:`prompt_embeds` it gives this model's answers (up to rounding, if this one holds its base in 4 or 8
+        bits). The base is loaded again, so this model does not change and no device has to hold both.
 
         Args:
-            folder: also write it there with its tokenizer, as transformers, vLLM and others load it.
+            folder: also write it there with its tokenizer, for transformers, vLLM and others.
 
         Raises:
-            ValueError: if the base cannot be read any more or has changed, or the disk cannot take the weights.
+            ValueError: if the base cannot be read any more or has changed, or the disk is full.
         """
         generator_files.check_unchanged(self.config, self.generator_files)
         return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
@@ -310,16 +319,18 @@ class ScaleDownModel(nn.Module):
     def forward(self, batch: dict[str, Any]) -> Losses:
         """Return the losses of a batch that :meth:`Processor.collate` made (paper, equation 3).
 
-        A batch with readout targets also says what each memory by itself is to say. If it has no prompts, the
-        generator is not run.
+        With readout targets, each memory is also read by itself. Without prompts the generator is not run.
         """
         batch = packing.moved(batch, self.device)
+
         with self._autocast():
             memory, scores = self.compressor(batch["documents"], self.generator.embed, batch["num_memory_tokens"])
-            answer_loss, readout_loss = None, None
+            answer_loss, readout_loss = None, None                            # memory (P, L, D), scores (P,)
+
             if "prompts" in batch:
-                states = self.generator.states(batch["prompts"], memory)
+                states = self.generator.states(batch["prompts"], memory)      # (A, D)
                 answer_loss = self.generator.answer_loss(states, batch["answer_targets"])
+
             if "readout_targets" in batch:
                 table = self.generator.base.get_input_embeddings().weight
                 readout_loss = losses.readout_loss(memory, table, batch["readout_targets"])
@@ -331,18 +342,18 @@ class ScaleDownModel(nn.Module):
                 + parameters.groups("compressor", self.compressor, lr_compressor, weight_decay))
 
     def gradient_checkpointing_enable(self) -> None:
-        """Keep few activations in training and compute the others twice."""
+        """Keep few activations in training, and compute the others twice."""
         self.compressor.gradient_checkpointing_enable()
         self.generator.gradient_checkpointing_enable()
 
     def enable_reranking(self) -> None:
-        """Let a model that was trained without it learn to score documents too: its reranking head is new."""
+        """Add a new reranking head to a model that was trained without one."""
         self.compressor.add_reranking()
         self.progress = self.progress.with_new_head()
         self._change(enable_reranking=True)
 
     def train_for(self, numbers: Sequence[int]) -> None:
-        """Let a model learn to serve these numbers of memory tokens, each with the first of those that it has.
+        """Prepare training with these numbers of memory tokens; a smaller number uses the first embeddings.
 
         Raises:
             ValueError: if the largest is not ``config.num_memory_tokens``.
@@ -352,7 +363,7 @@ class ScaleDownModel(nn.Module):
     # Saving
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write a checkpoint (see :mod:`scaledown.models.checkpoint`); an existing one is replaced whole."""
+        """Write a checkpoint (see :mod:`scaledown.models.checkpoint`); an existing one is replaced as a whole."""
         with checkpoint.whole_folder(Path(folder)) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, draft)
@@ -362,7 +373,7 @@ class ScaleDownModel(nn.Module):
             self.config.save(draft)
 
     def load_trained(self, folder: Path) -> None:
-        """Take what was trained from a checkpoint of the same model.
+        """Load the trained weights of a checkpoint of the same model.
 
         Raises:
             ValueError: if a file is missing, damaged, of another model or of another generator.
@@ -373,19 +384,20 @@ class ScaleDownModel(nn.Module):
         self.progress = progress
 
     def push_to_hub(self, repo_id: str) -> None:
-        """Upload a checkpoint to the Hub as ``repo_id``, which is made if need be; a model card that it has stays."""
+        """Upload a checkpoint to the Hub as ``repo_id``, created if needed; a model card that is there stays."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "checkpoint")
             HfApi().create_repo(repo_id, exist_ok=True)
-            # A card that is there already may have been written by hand.
+
+            # A card that is there may have been written by hand.
             left_out = [model_card.FILE] if HfApi().file_exists(repo_id, model_card.FILE) else None
             HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint", ignore_patterns=left_out)
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """No gradients and no dropout, whatever mode training has the model in; one thread at a time.
+        """Disable gradients and dropout within this context, also during training; one thread at a time.
 
-        The adapters and the mode are switched in the model itself, and tokenizers are set anew for each text, so a
+        Adapters and the mode are switched in the model itself, and tokenizers hold settings of their last call, so a
         second thread waits here until the first has left.
         """
         with self._one_at_a_time:
@@ -406,14 +418,16 @@ class ScaleDownModel(nn.Module):
                   store: DocumentStore | None = None) -> Compressed:
         lists = self.processor.compressor_texts(questions, documents, num_memory)
         num_documents = sum(map(len, documents))
+
         if num_documents and self.device.type in fixed_shapes.COMPILED_BY_SHAPE:
             lists = fixed_shapes.rounded_texts(lists)
         texts = lists.packed()
         if num_documents and store is not None:
             texts = texts.behind(store.gather(lists.prefixes))
-        found = self.compressor(texts.to(self.device), self.generator.embed, num_memory)
-        return Compressed(found.embeddings[:num_documents], None if found.scores is None else
-                          found.scores[:num_documents])
+
+        # A rounded shape has dummy documents at the end.
+        embeddings, scores = self.compressor(texts.to(self.device), self.generator.embed, num_memory)
+        return Compressed(embeddings[:num_documents], None if scores is None else scores[:num_documents])
 
     def _read(self, prompts: Prompts) -> Prompts:
         with self.inference():
@@ -421,24 +435,26 @@ class ScaleDownModel(nn.Module):
         return prompts
 
     def _start_memory_as_reply(self) -> None:
-        """Let memory tokens start as the tokens after which the generator answers, the last of them repeated.
+        """Initialise the memory tokens as the tokens after which the generator answers, the last of them repeated.
 
-        A copy of its layers then does there from the start what they do before an answer: look the question up in the
-        document. What stands behind the layers hands it on as it is. A query behind its document leads to the last of
-        them already (:meth:`Processor.compressor_texts`), so there they are that one alone.
+        There a copy of its layers does from the start what they do before an answer: look the question up in the
+        document. With the document first, the query already leads to the last of these tokens
+        (:meth:`Processor.compressor_texts`), so all memory tokens are that one.
         """
-        reply, rows = self.processor.prompt.reply, self.compressor.memory_rows
+        reply, memory_tokens = self.processor.prompt.reply, self.compressor.memory_rows    # (L, width)
         lead = [] if self.config.input_order == "document_first" else reply
-        ids = (lead + reply[-1:] * len(rows))[:len(rows)]
+        ids = (lead + reply[-1:] * len(memory_tokens))[:len(memory_tokens)]
         with torch.no_grad():
-            rows.copy_(self.generator.embed(torch.tensor(ids, device=rows.device)))
+            memory_tokens.copy_(self.generator.embed(torch.tensor(ids, device=memory_tokens.device)))
+
+        # An MLP after the layers must not change their states initially.
         self.compressor.start_as_identity()
 
     def _change(self, **settings: Any) -> None:
         self.config = self.processor.config = dataclasses.replace(self.config, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A lock can be neither copied nor sent to another process: a copy gets its own."""
+        """Leave the lock out, which can be neither copied nor pickled: a copy gets its own."""
         return {name: value for name, value in super().__getstate__().items() if name != "_one_at_a_time"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
