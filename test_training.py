@@ -16,7 +16,7 @@ from pathlib import Path
 from scaledown import ScaleDownConfig, ScaleDownModel, cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, TrainingConfig
 from scaledown.data.records import Record
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import run
 from scaledown.training.devices import DEVICES
 from scaledown.training.embedded import recipe

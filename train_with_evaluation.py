@@ -24,7 +24,7 @@ from scaledown.config import (
 )
 from scaledown.data.overlap import overlap
 from scaledown.data.records import Record, eval_path, read_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation import job
 from scaledown.evaluation.run_information import run_information
 from scaledown.training import inputs, presets, processes, run, run_folder, scores

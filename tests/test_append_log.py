@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from scaledown.data import append_log
-from scaledown.data.append_log import AppendLog, key_of
+from scaledown.data.storage import append_log
+from scaledown.data.storage.append_log import AppendLog, key_of
 
 
 def test_what_is_kept_is_there_again(tmp_path):

@@ -11,7 +11,7 @@ import torch
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import devices, run
 
 LONG = os.environ.get("RELIABILITY") == "full"

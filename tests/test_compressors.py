@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from scaledown.data.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
-from scaledown.data.synthetic_lengths import of_many_lengths
-from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.data.world.candidates import ranking_records
+from scaledown.data.world.lengths import of_many_lengths
+from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.parameters import trained
 from scaledown.models.selection import by_score

@@ -11,9 +11,9 @@ import pytest
 import tiny
 
 from scaledown import hub
-from scaledown.data.corpus import cutting, sources
-from scaledown.data.corpus.pages import Page, kilt_text, page_of
-from scaledown.data.corpus.passage_store import PassageStore, cut_to_tokens
+from scaledown.data.pipeline.corpus import corpus_files, cutting
+from scaledown.data.pipeline.corpus.pages import Page, kilt_text, page_of
+from scaledown.data.pipeline.corpus.passage_store import PassageStore, cut_to_tokens
 from scaledown.data.processes import Processes
 
 ALONE = (Processes(),)
@@ -33,7 +33,7 @@ def write_lines(path, rows, end="\n"):
 
 
 def read_all(corpus):
-    notes = sources.PartNotes()
+    notes = corpus_files.PartNotes()
     return [page for part in corpus.parts for page in part.pages(notes)], notes
 
 
@@ -73,19 +73,19 @@ def test_what_is_no_page(values, message):
 @pytest.mark.parametrize("part_bytes", [1, 7, 64, 100, 1000, 10**6])
 @pytest.mark.parametrize("end", ["\n", ""])
 def test_every_line_is_in_one_part_whatever_the_parts(tmp_path, monkeypatch, part_bytes, end):
-    monkeypatch.setattr(sources, "PART_BYTES", part_bytes)
-    corpus = sources.open_corpus(str(write_lines(tmp_path / "c.jsonl", rows(30), end)), None)
+    monkeypatch.setattr(corpus_files, "PART_BYTES", part_bytes)
+    corpus = corpus_files.open_corpus(str(write_lines(tmp_path / "c.jsonl", rows(30), end)), None)
     pages, notes = read_all(corpus)
     assert [page.id for page in pages] == [f"p{number}" for number in range(30)]
     assert corpus.size == (tmp_path / "c.jsonl").stat().st_size == notes.size
 
 
 def test_a_corpus_of_so_many_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PART_BYTES", 50)
+    monkeypatch.setattr(corpus_files, "PART_BYTES", 50)
     for name in ("a", "b"):
         write_lines(tmp_path / f"{name}.jsonl", rows(5))
     for max_pages in (1, 5, 7, 10, 99):
-        corpus = sources.open_corpus(str(tmp_path), max_pages)
+        corpus = corpus_files.open_corpus(str(tmp_path), max_pages)
         assert len(read_all(corpus)[0]) == min(max_pages, 10)
 
 
@@ -94,18 +94,18 @@ def test_folders_of_every_kind(tmp_path):
     beir.mkdir()
     write_lines(beir / "corpus.jsonl", [{"_id": "d1", "title": "T", "text": "x"}])
     write_lines(beir / "queries.jsonl", [{"_id": "q1", "text": "no page"}])
-    assert [page.id for page in read_all(sources.open_corpus(str(beir), None))[0]] == ["d1"]
+    assert [page.id for page in read_all(corpus_files.open_corpus(str(beir), None))[0]] == ["d1"]
     texts = tmp_path / "texts"
     (texts / "sub").mkdir(parents=True)
     (texts / "sub" / "one.txt").write_text("first", encoding="utf-8")
     (texts / "two.txt").write_bytes(b"\xff")
-    pages, notes = read_all(sources.open_corpus(str(texts), None))
+    pages, notes = read_all(corpus_files.open_corpus(str(texts), None))
     assert pages == [Page("sub/one", "one", "first")]
     assert notes.num_faults == 1 and "two.txt: cannot be read" in notes.faults[0][1]
     parquet = tmp_path / "parquet"
     parquet.mkdir()
     pa.parquet.write_table(pa.Table.from_pylist(rows(3)), parquet / "x.parquet")
-    assert [page.id for page in read_all(sources.open_corpus(str(parquet), 2))[0]] == ["p0", "p1"]
+    assert [page.id for page in read_all(corpus_files.open_corpus(str(parquet), 2))[0]] == ["p0", "p1"]
 
 
 def test_a_dataset_on_the_hub(monkeypatch):
@@ -113,7 +113,7 @@ def test_a_dataset_on_the_hub(monkeypatch):
     asked = []
     monkeypatch.setattr(datasets, "load_dataset",
                         lambda **options: asked.append(options) or datasets.Dataset.from_list([*rows(3), {"id": "x"}]))
-    pages, notes = read_all(sources.open_corpus("org/wiki", None, "20231101.en", "train"))
+    pages, notes = read_all(corpus_files.open_corpus("org/wiki", None, "20231101.en", "train"))
     assert [page.id for page in pages] == ["p0", "p1", "p2"] and notes.num_faults == 1
     assert asked == [{"path": "org/wiki", "name": "20231101.en", "split": "train"}]
 
@@ -126,16 +126,16 @@ def test_a_corpus_that_is_none(tmp_path, monkeypatch, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.csv").write_text("a,b")
     with pytest.raises(ValueError, match=message):
-        sources.open_corpus(name, None)
+        corpus_files.open_corpus(name, None)
 
 
 def test_damaged_lines_are_counted_and_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PART_BYTES", 60)
+    monkeypatch.setattr(corpus_files, "PART_BYTES", 60)
     lines = [json.dumps(row) for row in rows(8)]
     lines[2], lines[5] = '{"id": "x", "text', '{"id": "y"}'
     path = write_lines(tmp_path / "c.jsonl", [*lines, "", '{"id": "cut o'], end="")
     path.write_bytes(path.read_bytes().replace(b"p7", b"\xff7"))
-    corpus = sources.open_corpus(str(path), None)
+    corpus = corpus_files.open_corpus(str(path), None)
     store = cut(corpus, tmp_path / "out")
     report = cutting.report_of(tmp_path / "out", corpus)
     assert report["lines"] == 10 and report["faults"] == 4
@@ -146,8 +146,8 @@ def test_damaged_lines_are_counted_and_named(tmp_path, monkeypatch):
 
 
 def test_processes_and_interruptions_give_the_same_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PART_BYTES", 200)
-    corpus = sources.open_corpus(str(write_lines(tmp_path / "c.jsonl", rows(60))), None)
+    monkeypatch.setattr(corpus_files, "PART_BYTES", 200)
+    corpus = corpus_files.open_corpus(str(write_lines(tmp_path / "c.jsonl", rows(60))), None)
     assert len(corpus.parts) > 5
     cut(corpus, tmp_path / "one")
     cut(corpus, tmp_path / "three", processes=[Processes(rank, 3) for rank in (1, 2, 0)])
@@ -166,7 +166,7 @@ def test_processes_and_interruptions_give_the_same_files(tmp_path, monkeypatch):
 def test_passages_have_ids_and_titles_and_fit(tmp_path):
     pages = [Page("long", "The  Title", "One two three four. " * 9), Page("short", "", "just this"),
              Page("none", "T", " ")]
-    store = cut(sources.of_pages("pages", pages, "f"), tmp_path)
+    store = cut(corpus_files.of_pages("pages", pages, "f"), tmp_path)
     assert [store.id(number) for number in range(len(store))] == ["long-0", "long-1", "long-2", "short"]
     assert store.document(0) == "The Title. " + " ".join(["One two three four."] * 3) and store.title(0) == "The  Title"
     assert store.num_tokens(0) == 14 and store.total_tokens() == 3 * 14 + 2
@@ -176,7 +176,7 @@ def test_passages_have_ids_and_titles_and_fit(tmp_path):
 
 def test_passages_of_words(tmp_path):
     pages = [Page("a", "T", "w1 w2\nw3 w4 w5"), Page("b", "", "x")]
-    store = cut(sources.of_pages("pages", pages, "f"), tmp_path, cutting.word_cutter(count_words, 2))
+    store = cut(corpus_files.of_pages("pages", pages, "f"), tmp_path, cutting.word_cutter(count_words, 2))
     assert list(store.documents()) == ["T. w1 w2", "T. w3 w4", "T. w5", "x"]
     assert [store.num_tokens(number) for number in range(4)] == [3, 3, 2, 1]
 
@@ -186,14 +186,14 @@ def test_a_damaged_passage_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"part-00000\.arrow: damaged .* delete the folder"):
         PassageStore(tmp_path)
     (tmp_path / "part-00000.arrow").unlink()
-    cut(sources.of_pages("pages", [Page("a", "", "x")], "f"), tmp_path)
+    cut(corpus_files.of_pages("pages", [Page("a", "", "x")], "f"), tmp_path)
     with pytest.raises(ValueError, match=r"part-00001\.arrow: damaged .* delete the folder"):
         PassageStore(tmp_path, num_parts=2)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"sizes": -1}'])
 def test_damaged_notes_of_a_part_are_named(tmp_path, content):
-    corpus = sources.of_pages("pages", [Page("a", "", "x")], "f")
+    corpus = corpus_files.of_pages("pages", [Page("a", "", "x")], "f")
     cut(corpus, tmp_path)
     (tmp_path / "part-00000.json").write_text(content)
     with pytest.raises(ValueError, match=r"part-00000\.json: damaged"):
@@ -202,7 +202,7 @@ def test_damaged_notes_of_a_part_are_named(tmp_path, content):
 
 def test_pages_without_text_are_counted(tmp_path):
     lines = [json.dumps(row) for row in ({"id": "a", "text": "x"}, {"id": "b", "text": " "}, {"id": "c", "text": []})]
-    corpus = sources.open_corpus(str(write_lines(tmp_path / "c.jsonl", lines)), None)
+    corpus = corpus_files.open_corpus(str(write_lines(tmp_path / "c.jsonl", lines)), None)
     cut(corpus, tmp_path / "out")
     report = cutting.report_of(tmp_path / "out", corpus)
     assert (report["lines"], report["blank"], report["faults"]) == (3, 2, 0)

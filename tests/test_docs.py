@@ -19,7 +19,7 @@ from guides import GUIDES, NOTEBOOK, ROOT, Step
 from test_qa_datasets import squad_file
 
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation import cost
 
 LOG = "EXPERIMENTS.md"

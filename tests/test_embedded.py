@@ -7,7 +7,7 @@ import torch
 
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
-from scaledown.data.synthetic import Difficulty, synthetic_records
+from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.embedded.__main__ import main
 from scaledown.training.embedded.batches import BatchMaker, Mixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scaledown.data.reranking import Reranker, RerankerConfig
+from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
 from scaledown.hub import load_tokenizer
 from scaledown.prompt import Prompt
 from scaledown.training.embedded import reranker

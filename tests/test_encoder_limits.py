@@ -20,12 +20,12 @@ from transformers import (
     RobertaModel,
 )
 
-from scaledown.data.encoder_limits import num_positions
-from scaledown.data.reranking import Reranker, RerankerConfig
-from scaledown.data.retrieval import RetrievalConfig
-from scaledown.data.retrieval.encoders import load_encoder
-from scaledown.data.teacher import TeacherConfig
-from scaledown.data.teacher.local import LocalTeacher
+from scaledown.data.pipeline.retrieval import RetrievalConfig
+from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.teacher import TeacherConfig
+from scaledown.data.pipeline.teacher.local import LocalTeacher
+from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
+from scaledown.data.reranking.encoder_limits import num_positions
 
 PAIRS = [("What is the capital of France?", f"Document {i} about the {word} of France.")
          for i, word in enumerate(("river", "capital", "king", "war", "song"))]

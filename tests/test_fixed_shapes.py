@@ -12,7 +12,7 @@ import torch
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run

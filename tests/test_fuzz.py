@@ -24,8 +24,9 @@ import train
 import train_with_evaluation
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
-from scaledown.data import prepare_dataset, reranking
+from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import read_records
+from scaledown.data.reranking import __main__ as reranking
 from scaledown.evaluation import pipelines, ranking, robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run

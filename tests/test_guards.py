@@ -12,7 +12,7 @@ import torch
 import train
 from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation import evaluator
 from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.model import ScaleDownModel

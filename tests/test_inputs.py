@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import train
 import train_with_evaluation
 from scaledown.data.records import read_records, write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation import robustness
 from scaledown.training import run_folder
 

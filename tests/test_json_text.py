@@ -8,9 +8,9 @@ import pytest
 
 from scaledown import json_text
 from scaledown.config import ScaleDownConfig
-from scaledown.data.lines import Faults, json_lines
-from scaledown.data.queries import read_queries_file
+from scaledown.data.pipeline.queries import read_queries_file
 from scaledown.data.records import read_records
+from scaledown.data.storage.lines import Faults, json_lines
 
 TOO_MUCH = {"nested too deeply": "[" * 100_000, "a number with too many digits": "9" * 5_000}
 

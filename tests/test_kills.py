@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from scaledown.config import OPTIMIZERS
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_KILLS, SAVE_STEPS = 10 if os.environ.get("RELIABILITY") == "full" else 2, 4

@@ -12,7 +12,7 @@ import torch
 import train
 from scaledown.config import COMPRESSOR_TYPES, EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import scaledown_with, truncated_text_with
 from scaledown.models.model import ScaleDownModel

@@ -13,7 +13,7 @@ import tiny
 
 import train
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 
 ROOT = Path(train.__file__).parent
 STEPS = 20

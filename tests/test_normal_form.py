@@ -10,12 +10,12 @@ import pytest
 from scaledown.data.answers import answer_spans, holds_answer, padded, searchable, worded
 from scaledown.data.normal_form import normal_form, words
 from scaledown.data.passages import Paragraph, Passage
-from scaledown.data.pipeline import preparing
-from scaledown.data.prepare_dataset import main
+from scaledown.data.pipeline.retrieval import BM25
+from scaledown.data.pipeline.stages import preparing
+from scaledown.data.prepare_dataset.__main__ import main
 from scaledown.data.qa.gold import Candidate
 from scaledown.data.qa.hard_negatives import HardNegatives
 from scaledown.data.qa.question import Question
-from scaledown.data.retrieval import BM25
 from scaledown.evaluation.metrics import AnswerScores, score_answer
 
 ALIKE = {

@@ -14,7 +14,7 @@ import tiny
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation import robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run

@@ -12,7 +12,7 @@ import train
 import train_with_evaluation
 from scaledown.data.overlap import Overlap, overlap
 from scaledown.data.records import Record, eval_path, write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 
 QUICK = ["--batch_size", "2", "--max_steps", "1", "--num_memory_tokens", "2", "--compression_rate", "8", "--device",
          "cpu"]

@@ -16,12 +16,12 @@ import pytest
 import tiny_encoders
 from pipeline_fakes import FakeReranker, FakeTeacher, start
 
-from scaledown.data import append_log
-from scaledown.data.pipeline import answering, finding
+from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.run import halves
-from scaledown.data.prepare_dataset import main
-from scaledown.data.queries import Query
+from scaledown.data.pipeline.stages import finding, teacher_answers
+from scaledown.data.prepare_dataset.__main__ import main
 from scaledown.data.records import eval_path, read_records
+from scaledown.data.storage import append_log
 
 SYNTHETIC = ["--num_synthetic_queries", "24", "--seed", "7"]
 KILLS = 20 if os.environ.get("RELIABILITY") == "full" else 6
@@ -34,7 +34,7 @@ CHUNK = 4
 def asked(tmp_path, monkeypatch):
     """What the teacher was asked, over all runs."""
     path = tmp_path / "asked"
-    monkeypatch.setattr(answering, "load_teacher", lambda config: FakeTeacher(path))
+    monkeypatch.setattr(teacher_answers, "load_teacher", lambda config: FakeTeacher(path))
     monkeypatch.setattr(finding, "Reranker", FakeReranker)
     return path
 
@@ -206,10 +206,10 @@ def test_a_teacher_that_fails_loses_nothing_and_one_without_answer_is_counted(as
                     raise ValueError("the server is gone")
                 yield number, {2: "", 3: f"{answer} \ud83d"}.get(place, answer)
 
-    monkeypatch.setattr(answering, "load_teacher", lambda config: Failing(asked))
+    monkeypatch.setattr(teacher_answers, "load_teacher", lambda config: Failing(asked))
     assert main(flags) == 2
     assert "the server is gone" in capsys.readouterr().err
-    monkeypatch.setattr(answering, "load_teacher", lambda config: FakeTeacher(asked))
+    monkeypatch.setattr(teacher_answers, "load_teacher", lambda config: FakeTeacher(asked))
     assert main(flags) == 0
     told = capsys.readouterr().out
     assert "1 left out: the teacher had nothing to say" in told

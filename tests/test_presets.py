@@ -14,7 +14,7 @@ import train_with_evaluation
 from scaledown.cli import config_from
 from scaledown.config import COMPRESSOR_TYPES, EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import eval_path, write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training.embedded import recipe
 from scaledown.training.presets import PRESETS, settings
 

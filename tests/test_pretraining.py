@@ -15,8 +15,8 @@ from scaledown import hub
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data import texts as texts_room
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
 from scaledown.data.texts import read_texts
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import pretraining, run
 from scaledown.training.pretraining import CLEAR_WORDS, CONTINUE, REPEAT, PretrainingRecords
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import train
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import processes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,12 +13,12 @@ import prepare_small_real_dataset as script
 from scaledown import hub
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.passages import Paragraph, Passage
-from scaledown.data.qa import squad
+from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.qa.gold import Candidate
 from scaledown.data.qa.halves import split_in_halves
+from scaledown.data.qa.layouts import squad
 from scaledown.data.qa.question import Gold, Question
 from scaledown.data.qa.reading import Source, read_questions
-from scaledown.data.qa_datasets import QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.records import read_records
 from scaledown.data.same_question import question_key
 
@@ -281,7 +281,7 @@ def test_records_of_a_stream_are_not_its_first_rows(monkeypatch):
     rows = [row | {"id": f"{i}", "title": f"T{i}", "context": f"{row['context']} {i}"}
             for i, row in enumerate(hub_rows()["squad"] * 10)]
     layout = replace(squad.ROWS, buffered_rows=1)
-    monkeypatch.setattr("scaledown.data.qa_datasets.open_local", lambda *_: Source(layout, iter(rows), "a stream"))
+    monkeypatch.setattr("scaledown.data.qa.datasets.open_local", lambda *_: Source(layout, iter(rows), "a stream"))
     ids = [int(record.id.removeprefix("squad-")) for record in prepared("x", num_examples=5).train]
     assert max(ids) > 20
 

@@ -17,8 +17,8 @@ from scaledown.data.answers import (
     searchable,
     worded,
 )
-from scaledown.data.qa import hotpotqa, natural_questions, squad, triviaqa
-from scaledown.data.qa.detokenise import detokenise
+from scaledown.data.qa.layouts import hotpotqa, natural_questions, squad, triviaqa
+from scaledown.data.qa.layouts.detokenise import detokenise
 from scaledown.data.qa.question import Unusable
 from scaledown.data.qa.sources import open_local
 from scaledown.evaluation.metrics import normalise

@@ -11,7 +11,7 @@ from torch import nn
 
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models import loading
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run

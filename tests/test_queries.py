@@ -8,8 +8,15 @@ import datasets
 import pytest
 
 from scaledown import hub
-from scaledown.data.queries import QueriesConfig, Query, chosen_queries, count_queries, read_ms_marco, read_queries_file
-from scaledown.data.synthetic_corpus import synthetic_queries
+from scaledown.data.pipeline.queries import (
+    QueriesConfig,
+    Query,
+    chosen_queries,
+    count_queries,
+    read_ms_marco,
+    read_queries_file,
+)
+from scaledown.data.pipeline.stages.synthetic_corpus import synthetic_queries
 
 
 def read(tmp_path, text):
@@ -135,7 +142,7 @@ def test_no_two_pages_of_the_synthetic_corpus_are_about_one_entity():
 
 
 def test_a_world_without_names_left_is_told(monkeypatch):
-    monkeypatch.setattr("scaledown.data.synthetic_corpus.PATIENCE", 0)
+    monkeypatch.setattr("scaledown.data.pipeline.stages.synthetic_corpus.PATIENCE", 0)
     with pytest.raises(ValueError, match="has names for"):
         synthetic_queries(5_000, 3)
 

@@ -12,10 +12,10 @@ from ir_measures import RR, R, nDCG
 
 import example_dataset_generation
 from scaledown import ScaleDownConfig, ScaleDownModel
+from scaledown.data.pipeline.trec import read_qrels, read_run, write_qrels
 from scaledown.data.ranking_task import Collection, of_records, read_texts
 from scaledown.data.records import Record, eval_path, read_records, write_records
-from scaledown.data.synthetic_ranking import qrels_of, ranking_records
-from scaledown.data.trec import read_qrels, read_run, write_qrels
+from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.evaluation import ranking
 from scaledown.evaluation.ranking_input import RankingInput
 from scaledown.evaluation.ranking_metrics import score_ranking

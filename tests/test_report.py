@@ -304,7 +304,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytes
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("scaledown.data.whole_files.os.replace", fail)
+    monkeypatch.setattr("scaledown.files.os.replace", fail)
     with pytest.raises(ValueError, match=r"report.json: cannot be written \(disk full\)"):
         write_json(path, {"value": 2})
     assert json.loads(path.read_text()) == {"value": 1} and [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -8,10 +8,10 @@ import pytest
 import tiny
 import torch
 
-from scaledown.data import reranking
-from scaledown.data.append_log import AppendLog, key_of
 from scaledown.data.records import Record, read_records, write_records
-from scaledown.data.reranking import Reranker, RerankerConfig, pairs_of
+from scaledown.data.reranking import __main__ as reranking
+from scaledown.data.reranking.__main__ import Reranker, RerankerConfig, pairs_of
+from scaledown.data.storage.append_log import AppendLog, key_of
 
 RECORDS = [Record("a", "who was born in London?", ("Ada Lovelace was born in London in 1815.", "Oslo."), "Ada"),
            Record("b", "capital of Norway?", (), "Oslo"),

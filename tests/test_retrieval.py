@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from scaledown.data.retrieval import BM25
+from scaledown.data.pipeline.retrieval import BM25
 
 TEXTS = ["red fox", "red red hen barn", "blue whale", ""]
 

@@ -10,7 +10,7 @@ import torch
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation import robustness
 from scaledown.evaluation.needle import WINDOW_TOKENS, Needle, cosines, find_needle, look_into_memory, memory_of_one
 from scaledown.evaluation.robustness_sweeps import (

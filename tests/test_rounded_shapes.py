@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models import fixed_shapes
 from scaledown.models.fixed_shapes import COMPILED_BY_SHAPE, rounded, rounded_texts, rounds_shapes
 from scaledown.models.model import ScaleDownModel

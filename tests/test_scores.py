@@ -16,9 +16,9 @@ from huggingface_hub import HfApi, ModelCard
 import train
 import train_with_evaluation
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.data import reranking
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.reranking import __main__ as reranking
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models import model_card, progress
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.progress import Progress

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from scaledown import ScaleDownConfig, ScaleDownModel
-from scaledown.data.synthetic import GOLD_SCORE
-from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.data.world.candidates import ranking_records
+from scaledown.data.world.synthetic import GOLD_SCORE
 from scaledown.evaluation import calibration
 from scaledown.evaluation.calibration import mean_kept, threshold_for
 from scaledown.models.memory import Memory

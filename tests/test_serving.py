@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models import attention
 from scaledown.models.merge import main
 from scaledown.models.model import ScaleDownModel

@@ -7,7 +7,7 @@ import tiny
 
 import train
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 
 
 @pytest.mark.parametrize(("flags", "message"), [

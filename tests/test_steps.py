@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import counts
 from scaledown.models.packing import moved

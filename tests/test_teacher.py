@@ -9,8 +9,8 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from scaledown.data.teacher import TeacherConfig, load_teacher
-from scaledown.data.teacher.local import LocalTeacher
+from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher
+from scaledown.data.pipeline.teacher.local import LocalTeacher
 from scaledown.prompt import Prompt, chat_messages
 
 QUESTIONS = [("Where was Ada Lovelace born?", ["Ada Lovelace was born in London in 1815.", "Paris is in France."]),
@@ -68,7 +68,7 @@ def test_a_models_own_penalties_and_temperature_are_left_out(tmp_path):
 
 
 def test_more_questions_than_are_sorted_together(tmp_path, monkeypatch):
-    monkeypatch.setattr("scaledown.data.teacher.local.BATCHES_AT_ONCE", 1)
+    monkeypatch.setattr("scaledown.data.pipeline.teacher.local.BATCHES_AT_ONCE", 1)
     teacher = load_teacher(TeacherConfig(teacher_model=tiny.generator_folder(tmp_path), teacher_batch_size=3,
                                          teacher_max_new_tokens=2))
     numbers = [number for number, _ in teacher.answers(QUESTIONS * 2)]

@@ -15,9 +15,9 @@ import httpx2
 import pytest
 from chat_server import Reply, chat_server, completion, query_of
 
-from scaledown.data.synthetic import synthetic_records
-from scaledown.data.teacher import TeacherConfig, load_teacher, server
-from scaledown.data.teacher.endpoint import Trouble, _seconds
+from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher, server
+from scaledown.data.pipeline.teacher.endpoint import Trouble, _seconds
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER
 from scaledown.prompt import SYSTEM
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from scaledown.config import OPTIMIZERS, ScaleDownConfig, TrainingConfig
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 from scaledown.training.trainer import ScaleDownTrainer, compressor_learning_rate

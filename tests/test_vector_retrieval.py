@@ -10,14 +10,14 @@ import pytest
 import tiny_encoders
 from scipy.sparse import csr_array
 
-from scaledown.data.corpus import cutting, sources
-from scaledown.data.corpus.pages import Page
-from scaledown.data.corpus.passage_store import PassageStore
+from scaledown.data.pipeline.corpus import corpus_files, cutting
+from scaledown.data.pipeline.corpus.pages import Page
+from scaledown.data.pipeline.corpus.passage_store import PassageStore
+from scaledown.data.pipeline.retrieval import RetrievalConfig, indexing, splade, vectors
+from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.retrieval.qdrant import Qdrant
 from scaledown.data.processes import Processes
-from scaledown.data.retrieval import RetrievalConfig, indexing, splade, vectors
-from scaledown.data.retrieval.encoders import load_encoder
-from scaledown.data.retrieval.qdrant import Qdrant
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 
 QUERIES = ["Who wrote The Silent Map?", "a river of cheese", "Which firm did Ada work for?", "1815", "lute"]
 
@@ -28,7 +28,7 @@ def store(tmp_path_factory):
     pages = [Page(str(number), "", text) for number, text in enumerate(texts)]
     folder = tmp_path_factory.mktemp("passages")
     cutter = cutting.token_cutter(lambda texts: [len(text.split()) for text in texts], 128)
-    cutting.cut_corpus(sources.of_pages("world", pages, "f"), cutter, folder, Processes())
+    cutting.cut_corpus(corpus_files.of_pages("world", pages, "f"), cutter, folder, Processes())
     return PassageStore(folder)
 
 

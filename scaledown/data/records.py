@@ -16,8 +16,8 @@ from typing import Any
 
 from scaledown import json_text
 from scaledown.data.answers import is_found_in_text, padded
-from scaledown.data.values import is_text, kind, shown
-from scaledown.data.whole_files import finish_replacements, whole_file, whole_files
+from scaledown.data.storage.values import is_text, kind, shown
+from scaledown.files import finish_replacements, whole_file, whole_files
 
 SHOWN_FAULTS = 20
 

@@ -17,8 +17,8 @@ import torch
 from scaledown import cli
 from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
-from scaledown.data.synthetic import Difficulty, synthetic_records
-from scaledown.data.synthetic_lengths import of_many_lengths
+from scaledown.data.world.lengths import of_many_lengths
+from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.metrics import METRICS
 from scaledown.evaluation.report import write_json

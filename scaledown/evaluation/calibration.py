@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from scaledown import cli
 from scaledown.config import EMBEDDED
-from scaledown.data.trec import Qrels, Run
+from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.evaluation.ranking import load_scoring_model, scaledown
 from scaledown.evaluation.ranking_input import RankingInput, describe
 from scaledown.evaluation.report import write_json

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from scaledown.data.whole_files import whole_file
+from scaledown.files import whole_file
 
 INK = "#222222"
 QUIET = "#666666"

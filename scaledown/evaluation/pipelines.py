@@ -16,11 +16,11 @@ from typing import Any
 
 from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.data.pipeline.trec import Run
 from scaledown.data.ranking_task import RankingTask, document_ids, of_records
 from scaledown.data.records import Record, read_records
-from scaledown.data.reranking import Reranker, RerankerConfig
-from scaledown.data.synthetic_ranking import NUM_CANDIDATES, ranking_records
-from scaledown.data.trec import Run
+from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
+from scaledown.data.world.candidates import NUM_CANDIDATES, ranking_records
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.pipeline_cost import PipelineFlops, pipeline_flops, reranker_shape
 from scaledown.evaluation.ranking import bm25, cross_encoder, load_scoring_model

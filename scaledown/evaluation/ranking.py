@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.data.pipeline.retrieval import BM25
+from scaledown.data.pipeline.trec import Run, require_ids, write_run
 from scaledown.data.ranking_task import RankingTask
-from scaledown.data.reranking import Reranker, RerankerConfig, score_pairs
-from scaledown.data.retrieval import BM25
-from scaledown.data.trec import Run, require_ids, write_run
+from scaledown.data.reranking.__main__ import Reranker, RerankerConfig, score_pairs
 from scaledown.evaluation.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.report import write_json

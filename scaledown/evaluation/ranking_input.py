@@ -6,10 +6,10 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scaledown.data.pipeline.trec import read_qrels, read_run
 from scaledown.data.ranking_task import Collection, RankingTask, collection, of_records, read_texts
 from scaledown.data.records import Record, read_records
-from scaledown.data.synthetic_ranking import qrels_of, ranking_records
-from scaledown.data.trec import read_qrels, read_run
+from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.settings import positive, require, setting
 
 EMBEDDED_SEED = 4242

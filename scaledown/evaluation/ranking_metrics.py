@@ -11,7 +11,7 @@ import ir_measures
 import numpy as np
 from ir_measures import RR, R, nDCG
 
-from scaledown.data.trec import Qrels, Run
+from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.evaluation.metrics import bootstrap_ci95
 
 RECALL_AT = (1, 5, 10)

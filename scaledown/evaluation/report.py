@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from scaledown.config import EvaluationConfig, TrainingConfig
-from scaledown.data.whole_files import whole_file
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.latency import Latency
@@ -21,6 +20,7 @@ from scaledown.evaluation.plots import plot_before_after, plot_speed, plot_train
 from scaledown.evaluation.report_html import html_page
 from scaledown.evaluation.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+from scaledown.files import whole_file
 
 BAR_ORDER = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
 SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
-from scaledown.data.synthetic import Difficulty, synthetic_records
+from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.figures import Figures
 from scaledown.evaluation.needle import look_into_memory, plot_needle

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.data import fingerprints
 from scaledown.data.records import Record
+from scaledown.data.storage import fingerprints
 from scaledown.hub import on_disk
 from scaledown.models import checkpoint, generator_files, loading
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import json_text
-from scaledown.data.lines import Faults
-from scaledown.data.values import kind
+from scaledown.data.storage.lines import Faults
+from scaledown.data.storage.values import kind
 
 ID_NAMES = ("id", "_id", "question_id", "example_id")
 

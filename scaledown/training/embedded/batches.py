@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from scaledown.data.synthetic import KINDS, Difficulty, Document, Question, World
+from scaledown.data.world.synthetic import KINDS, Difficulty, Document, Question, World
 from scaledown.prompt import Prompt, plain_ids
 from scaledown.training.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
 

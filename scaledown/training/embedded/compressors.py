@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
 from scaledown.settings import positive, require, setting

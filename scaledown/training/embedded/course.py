@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from scaledown.data.synthetic import Difficulty
+from scaledown.data.world.synthetic import Difficulty
 from scaledown.training.embedded.batches import BatchMaker, Mixture
 
 PROMOTION_EXACT_MATCH = 0.7

@@ -9,9 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from scaledown.data.records import Record
-from scaledown.data.synthetic import GOLD_SCORE, Difficulty, synthetic_records
-from scaledown.data.synthetic_lengths import of_many_lengths
-from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.data.world.candidates import ranking_records
+from scaledown.data.world.lengths import of_many_lengths
+from scaledown.data.world.synthetic import GOLD_SCORE, Difficulty, synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.selection import by_score
 
@@ -60,7 +60,7 @@ def kept(model: ScaleDownModel, num_records: int, seed: int, candidates: Mapping
     What it ranks high and is not relevant is what it answers worst beside; one relevant document always stays.
 
     Args:
-        candidates: what :func:`scaledown.data.synthetic_ranking.ranking_records` is told of them.
+        candidates: what :func:`scaledown.data.world.candidates.ranking_records` is told of them.
     """
     rng = random.Random(f"kept-{seed}")
     records = list(ranking_records(num_records, seed + 500, **candidates))

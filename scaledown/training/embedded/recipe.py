@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from scaledown.data.records import Record
-from scaledown.data.synthetic import Difficulty, synthetic_records
+from scaledown.data.world.synthetic import Difficulty, synthetic_records
 
 MODEL: dict[str, dict[str, Any]] = {
     "n_layers": {"memory_norm": True, "lora_dropout": 0.0, "num_layers": 4},

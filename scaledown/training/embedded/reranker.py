@@ -20,8 +20,8 @@ from tokenizers.processors import TemplateProcessing
 
 from scaledown import cli
 from scaledown.config import EMBEDDED
-from scaledown.data.synthetic import GOLD_SCORE, synthetic_records
-from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.data.world.candidates import ranking_records
+from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
 from scaledown.settings import positive, require, setting

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from scaledown.data.records import Record
-from scaledown.data.synthetic import Difficulty, World
+from scaledown.data.world.synthetic import Difficulty, World
 from scaledown.prompt import BACKGROUND, QUESTION, SYSTEM
 
 TRAINING_CONTEXTS = 4000
