@@ -96,7 +96,7 @@ def train(args: argparse.Namespace, device: torch.device, records: Sequence[Reco
           eval_records: Sequence[Record]) -> int:
     """Build the model, pretrain it where that is asked for, train it, and say where it is."""
     from scaledown.data.overlap import overlap
-    from scaledown.evaluation.run_information import run_information
+    from scaledown.run_information import run_information
     from scaledown.training import inputs, pretraining, processes, run, run_folder, scores
     from scaledown.training.arguments import pads_to_max
 

@@ -25,8 +25,8 @@ from scaledown.config import (
 from scaledown.data.overlap import overlap
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.evaluation import job
-from scaledown.evaluation.run_information import run_information
+from scaledown.evaluation.report import before_after
+from scaledown.run_information import run_information
 from scaledown.training import inputs, presets, processes, run, run_folder, scores
 from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import resolve_device
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                       f"{folder}")
         known = [overlap(records, eval_records).note(), scores.note_before(model, training, records)]
         processes.warn(*known)
-        before = job.measure_before(model, eval_records, evaluation, training.seed, folder)
+        before = before_after.measure_before(model, eval_records, evaluation, training.seed, folder)
         history = run.train(model, training, records, folder / "checkpoints", resume_from,
                             run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
                             in_order=args.train_data is None)
@@ -143,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         learnt = scores.note_after(model)
         processes.warn(learnt)
         notes = [start_note(args), *(f"Note: {note}." for note in (*known, learnt) if note)]
-        report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
-                                   notes=notes)
-        processes.say(job.summary(report, folder))
+        report = before_after.measure_after(model, eval_records, evaluation, training.seed, folder, before, history,
+                                            information, notes=notes)
+        processes.say(before_after.summary(report, folder))
     return 0
 
 

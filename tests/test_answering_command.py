@@ -11,7 +11,7 @@ import torch
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, write_records
-from scaledown.evaluation import answering
+from scaledown.evaluation.answering import __main__ as answering
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, keeping
 from scaledown.training import run

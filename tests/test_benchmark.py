@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation import benchmark, benchmark_measures
-from scaledown.evaluation.benchmark_measures import answer_job, question_flops
-from scaledown.evaluation.benchmark_systems import Bench, Texts, preset
-from scaledown.evaluation.shapes import decoder_shape
+from scaledown.evaluation.benchmark import __main__ as benchmark
+from scaledown.evaluation.benchmark import measures
+from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
+from scaledown.evaluation.benchmark.measures import answer_job, question_flops
+from scaledown.evaluation.cost.shapes import decoder_shape
 from scaledown.evaluation.stopwatch import in_turns
 
 FAST = ["--preset", "tiny", "--rounds", "2", "--query_tokens", "8", "--document_tokens", "16", "--answer_tokens", "4",
@@ -68,7 +69,7 @@ def test_the_first_token_is_prefill_and_one_step(bench: Bench, system: str, monk
     monkeypatch.setattr(bench, "prefill", lambda *given: calls.append("prefill") or prefill(*given))
     monkeypatch.setattr(bench, "decode", lambda prompts, number: calls.append(number) or decode(prompts, number))
     # Time goes by a second at each phase.
-    monkeypatch.setattr(benchmark_measures, "seconds", lambda job, device: [1.0, job()][0])
+    monkeypatch.setattr(measures, "seconds", lambda job, device: [1.0, job()][0])
     times = answer_job(bench, texts(), system, 3)()
     compress = float(system in ("scaledown", "naive_compressor"))
     assert calls == ["prefill", 1, "prefill", 3]

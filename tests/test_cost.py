@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scaledown.evaluation import cost
-from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
+from scaledown.evaluation.cost import __main__ as cost
+from scaledown.evaluation.cost.known_shapes import KNOWN_NAMES, config_of
 
 MISTRAL, QWEN, SMALL = "mistralai/Mistral-7B-Instruct-v0.2", "Qwen/Qwen2-7B-Instruct", {
     "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4,

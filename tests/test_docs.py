@@ -20,7 +20,7 @@ from test_qa_datasets import squad_file
 
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.evaluation import cost
+from scaledown.evaluation.cost import __main__ as cost
 
 LOG = "EXPERIMENTS.md"
 STEPS = [step for path in GUIDES for step in guides.steps(path)]

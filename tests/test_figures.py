@@ -12,11 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from scaledown.evaluation import figure_style, needle
-from scaledown.evaluation.figures import Figures
-from scaledown.evaluation.shown_text import label, one_line, printable
+from scaledown.evaluation.figures import needle, style
+from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.figures.shown_text import label, one_line, printable
 
-EVALUATION = Path(figure_style.__file__).parent
+EVALUATION = Path(style.__file__).parents[1]
 HOSTILE = ("Did it cost more than $5?", "$x_1$ and $y^2$", "$\\frac{1}{$", "a_b^c {d} % & # ~",
            "\\alpha \\n", "`code` |", "<script>alert(1)</script>", "北京在哪里？ 🎉 👩\u200d👧",
            "مرحبا بالعالم שלום", "\u202eabc\u202c", "[31m")
@@ -34,8 +34,8 @@ def example(text: str) -> dict:
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures that were saved."""
     figures: list[Figure] = []
-    save = figure_style.save
-    monkeypatch.setattr(figure_style, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
+    save = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
     return figures
 
 
@@ -84,7 +84,7 @@ def fail(path: Path, fault: Exception) -> None:
 
 
 def blank(path: Path) -> None:
-    figure_style.save(figure_style.new_figure(2, 2), path)
+    style.save(style.new_figure(2, 2), path)
 
 
 @pytest.mark.parametrize(("fault", "told"), [
@@ -118,7 +118,7 @@ def test_ctrl_c_is_no_fault_of_a_figure(tmp_path: Path) -> None:
         Figures(tmp_path).draw("memory.png", fail, KeyboardInterrupt())
 
 
-@pytest.mark.parametrize("path", sorted(EVALUATION.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(EVALUATION.rglob("*.py")), ids=lambda path: path.name)
 def test_every_figure_is_drawn_where_its_faults_are_caught(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     names = {getattr(call.func, "id", None) or getattr(call.func, "attr", "") for call in calls}

@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.evaluator import evaluate_system
-from scaledown.evaluation.flops import (
+from scaledown.evaluation.cost.flops import (
     TokenCounts,
     causal_flops,
     encoder_flops,
@@ -23,8 +22,9 @@ from scaledown.evaluation.flops import (
     plain_training_flops,
     training_flops,
 )
-from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
-from scaledown.evaluation.shapes import DecoderShape, EncoderShape, decoder_shape, generator_without_values
+from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
+from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, generator_without_values
+from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN
 from scaledown.models.compressors.n_layers import NLayersCompressor
 from scaledown.models.generator import Generator

@@ -27,7 +27,9 @@ from scaledown.config import ScaleDownConfig
 from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import read_records
 from scaledown.data.reranking import __main__ as reranking
-from scaledown.evaluation import pipelines, ranking, robustness
+from scaledown.evaluation.pipelines import __main__ as pipelines
+from scaledown.evaluation.ranking import __main__ as ranking
+from scaledown.evaluation.robustness import __main__ as robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 

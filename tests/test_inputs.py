@@ -15,7 +15,7 @@ import train
 import train_with_evaluation
 from scaledown.data.records import read_records, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.evaluation import robustness
+from scaledown.evaluation.robustness import __main__ as robustness
 from scaledown.training import run_folder
 
 QUICK = ["--batch_size", "2", "--max_steps", "2", "--save_steps", "1", "--num_memory_tokens", "2",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from scaledown.evaluation.answer_metric import AnswerMetric
+from scaledown.evaluation.answering.answer_metric import AnswerMetric
 from scaledown.evaluation.metrics import (
     METRICS,
     AnswerScores,

@@ -15,7 +15,7 @@ import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.evaluation import robustness
+from scaledown.evaluation.robustness import __main__ as robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 

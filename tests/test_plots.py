@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from scaledown.evaluation import figure_style, plots
+from scaledown.evaluation.figures import plots, style
 from scaledown.evaluation.latency import PHASES, Latency, PhaseTime
 from scaledown.evaluation.metrics import METRICS
 
@@ -24,8 +24,8 @@ TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they are saved, to look into."""
     figures: list[Figure] = []
-    save = figure_style.save
-    monkeypatch.setattr(figure_style, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    save = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
     return figures
 
 
@@ -82,7 +82,7 @@ def test_before_after(tmp_path: Path, drawn: list[Figure], values: tuple[float, 
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == pytest.approx(values)
     assert [bar.get_facecolor() for bar in figure.axes[0].patches] == [
-        to_rgba(figure_style.COLOURS[name]) for name in SYSTEMS]
+        to_rgba(style.COLOURS[name]) for name in SYSTEMS]
 
 
 def history(num_steps: int) -> list[dict]:
@@ -180,13 +180,13 @@ def test_speed_at_any_scale(tmp_path: Path, drawn: list[Figure], scale: float) -
 
 def test_labels_move_apart_and_stay_inside() -> None:
     for wanted in ([0.5, 0.5, 0.5], [0.0, 0.01, 0.02, 0.9], [1.0, 1.0], [0.3], [0.2, 0.1, 0.15], [0.02, 0.1, 0.0]):
-        moved = figure_style.spread(wanted, gap=0.1)
+        moved = style.spread(wanted, gap=0.1)
         ordered = sorted(moved)
         assert all(high - low >= 0.1 - 1e-9 for low, high in itertools.pairwise(ordered))
         assert ordered[0] >= 0 and ordered[-1] <= 1 + 1e-9
         assert [place for place, _ in sorted(enumerate(moved), key=lambda pair: pair[1])] == [
             place for place, _ in sorted(enumerate(wanted), key=lambda pair: pair[1])]
-    assert figure_style.spread([0.1, 0.5], gap=0.1) == [0.1, 0.5]
+    assert style.spread([0.1, 0.5], gap=0.1) == [0.1, 0.5]
 
 
 def test_a_failed_save_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,5 +198,5 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(ValueError, match=r"figure.png: cannot be written \(disk full\)"):
-        figure_style.save(figure_style.new_figure(2, 2), path)
+        style.save(style.new_figure(2, 2), path)
     assert path.read_bytes() == b"old"

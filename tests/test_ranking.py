@@ -13,12 +13,12 @@ from ir_measures import RR, R, nDCG
 import example_dataset_generation
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.pipeline.trec import read_qrels, read_run, write_qrels
-from scaledown.data.ranking_task import Collection, of_records, read_texts
 from scaledown.data.records import Record, eval_path, read_records, write_records
 from scaledown.data.world.candidates import qrels_of, ranking_records
-from scaledown.evaluation import ranking
-from scaledown.evaluation.ranking_input import RankingInput
-from scaledown.evaluation.ranking_metrics import score_ranking
+from scaledown.evaluation.ranking import __main__ as ranking
+from scaledown.evaluation.ranking.ranking_input import RankingInput
+from scaledown.evaluation.ranking.ranking_metrics import score_ranking
+from scaledown.evaluation.ranking.ranking_task import Collection, of_records, read_texts
 
 QRELS = {"ties": {"d1": 1, "d2": 0, "d3": 2}, "missing": {"d1": 1}, "nothing": {"d1": 0}, "unjudged": {"d1": 1}}
 RUN = {"ties": {"d1": 1.0, "d2": 1.0, "d3": 1.0, "d0": 2.0}, "nothing": {"d1": 1.0}, "stranger": {"d1": 1.0},

@@ -15,13 +15,14 @@ import pytest
 import torch
 from evaluation_fakes import EVALUATION, FakeModel, make_records
 
-from scaledown.evaluation import job, report_page, run_information
+from scaledown import run_information
+from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
-from scaledown.evaluation.figures import Figures
+from scaledown.evaluation.figures.drawing import Figures
 from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.metrics import METRICS, score_answer, summarise
-from scaledown.evaluation.model_cost import mean_text_tokens, model_cost
-from scaledown.evaluation.report import (
+from scaledown.evaluation.report import before_after, report_page
+from scaledown.evaluation.report.results import (
     RunResults,
     improvements,
     metrics_report,
@@ -260,7 +261,7 @@ def test_a_figure_that_fails_is_named_on_the_page(tmp_path: Path, results: RunRe
     def fail(*arguments: object) -> None:
         raise RuntimeError("no <font>")
 
-    monkeypatch.setattr(f"scaledown.evaluation.report.plot_{name}", fail)
+    monkeypatch.setattr(f"scaledown.evaluation.report.results.plot_{name}", fail)
     write_report(tmp_path, results)
     missing, = FILES - {path.name for path in tmp_path.iterdir()}
     assert missing.startswith(name)
@@ -278,10 +279,11 @@ def test_the_numbers_are_on_disk_before_anything_is_drawn(tmp_path: Path, result
         found.append({path.name for path in tmp_path.iterdir()})
         raise RuntimeError("out of luck")
 
-    for name in ("report.plot_before_after", "report.plot_training_curves", "report.plot_speed", "job.memory_of_one"):
-        monkeypatch.setattr(f"scaledown.evaluation.{name}", fail)
-    before = job.measure_before(model, make_records(4), EVALUATION, 3, tmp_path)
-    report = job.measure_after(model, make_records(4), EVALUATION, 3, tmp_path, before, HISTORY, results.run)
+    for name in ("results.plot_before_after", "results.plot_training_curves", "results.plot_speed",
+                 "before_after.memory_of_one"):
+        monkeypatch.setattr(f"scaledown.evaluation.report.{name}", fail)
+    before = before_after.measure_before(model, make_records(4), EVALUATION, 3, tmp_path)
+    report = before_after.measure_after(model, make_records(4), EVALUATION, 3, tmp_path, before, HISTORY, results.run)
     numbers = {name for name in FILES if name.endswith(".json")}
     assert found == [numbers] * 4 and json.loads((tmp_path / "metrics_report.json").read_text()) == report
     assert (tmp_path / "report.html").read_text().count("is left out: RuntimeError: out of luck") == 4

@@ -11,14 +11,16 @@ import torch
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.evaluation import robustness
-from scaledown.evaluation.needle import WINDOW_TOKENS, Needle, cosines, find_needle, look_into_memory, memory_of_one
-from scaledown.evaluation.robustness_sweeps import (
-    NUM_DOCUMENTS,
-    cases,
-    holds_answer,
-    settings,
+from scaledown.evaluation.figures.needle import (
+    WINDOW_TOKENS,
+    Needle,
+    cosines,
+    find_needle,
+    look_into_memory,
+    memory_of_one,
 )
+from scaledown.evaluation.robustness import __main__ as robustness
+from scaledown.evaluation.robustness.sweeps import NUM_DOCUMENTS, cases, holds_answer, settings
 from scaledown.models.model import ScaleDownModel
 
 QUICK = ["--eval_examples", "3", "--max_new_tokens", "2", "--bootstrap_resamples", "10", "--device", "cpu"]
@@ -127,7 +129,7 @@ def test_one_documents_memory_is_that_of_the_first_one_that_holds_its_answer(mod
 
 
 def test_distances_are_averaged_over_documents():
-    from scaledown.evaluation.needle import _mean_by_distance
+    from scaledown.evaluation.figures.needle import _mean_by_distance
 
     similarities = [torch.tensor([[0.1, 0.5], [0.3, 0.2]]), torch.tensor([[0.8, 0.1]])]
     found = _mean_by_distance(similarities, [Needle([1, 2], 1, 1), Needle([1, 2], 0, 0)])
@@ -138,10 +140,10 @@ def test_distances_are_averaged_over_documents():
 def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, capsys):
     model.save_pretrained(tmp_path / "checkpoint")
     write_records(tmp_path / "records.json", records[:8])
-    monkeypatch.setattr("scaledown.evaluation.robustness_sweeps.NUMBERS_OF_DOCUMENTS", (1, 3))
-    monkeypatch.setattr("scaledown.evaluation.robustness_sweeps.PLACES", (2,))
-    monkeypatch.setattr("scaledown.evaluation.robustness_sweeps.SHARES", (1.0,))
-    monkeypatch.setattr("scaledown.evaluation.robustness_sweeps.LENGTHS", (0.0,))
+    monkeypatch.setattr("scaledown.evaluation.robustness.sweeps.NUMBERS_OF_DOCUMENTS", (1, 3))
+    monkeypatch.setattr("scaledown.evaluation.robustness.sweeps.PLACES", (2,))
+    monkeypatch.setattr("scaledown.evaluation.robustness.sweeps.SHARES", (1.0,))
+    monkeypatch.setattr("scaledown.evaluation.robustness.sweeps.LENGTHS", (0.0,))
     folder, argv = tmp_path / "out", ["--checkpoint", str(tmp_path / "checkpoint"), "--eval_data",
                                       str(tmp_path / "records.json"), "--output_dir", str(tmp_path / "out"), *QUICK]
     measured = []
@@ -165,7 +167,7 @@ def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, c
     for name in ("robustness.png", "needle.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr("scaledown.evaluation.needle.find_needle", lambda *arguments: None)
+    monkeypatch.setattr("scaledown.evaluation.figures.needle.find_needle", lambda *arguments: None)
     assert robustness.main([*argv, "--resume"]) == 0
     shown = capsys.readouterr()
     assert "needle.png: this figure is left out (no answer stands literally" in shown.err

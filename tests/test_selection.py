@@ -11,8 +11,8 @@ import torch
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE
-from scaledown.evaluation import calibration
-from scaledown.evaluation.calibration import mean_kept, threshold_for
+from scaledown.evaluation.calibration import __main__ as calibration
+from scaledown.evaluation.calibration.__main__ import mean_kept, threshold_for
 from scaledown.models.memory import Memory
 from scaledown.models.selection import kept
 

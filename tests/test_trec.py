@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scaledown.data.pipeline.trec import read_qrels, read_run, write_qrels, write_run
-from scaledown.data.ranking_task import read_texts
+from scaledown.evaluation.ranking.ranking_task import read_texts
 
 RUN = {"q2": {"d7": 3.25, "d1": 0.1 + 0.2, "d3": -1e-30}, "q1": {"d1": -7.0, "d9": -7.0}}
 

@@ -17,18 +17,18 @@ from typing import Any
 from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.pipeline.trec import Run
-from scaledown.data.ranking_task import RankingTask, document_ids, of_records
 from scaledown.data.records import Record, read_records
 from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
 from scaledown.data.world.candidates import NUM_CANDIDATES, ranking_records
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
-from scaledown.evaluation.pipeline_cost import PipelineFlops, pipeline_flops, reranker_shape
-from scaledown.evaluation.ranking import bm25, cross_encoder, load_scoring_model
-from scaledown.evaluation.ranking_input import EMBEDDED_SEED
-from scaledown.evaluation.report import write_json
-from scaledown.evaluation.run_information import run_information
+from scaledown.evaluation.pipelines.pipeline_cost import PipelineFlops, pipeline_flops, reranker_shape
+from scaledown.evaluation.ranking.__main__ import bm25, cross_encoder, load_scoring_model
+from scaledown.evaluation.ranking.ranking_input import EMBEDDED_SEED
+from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids, of_records
+from scaledown.evaluation.report.results import write_json
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.models.selection import AUTO, by_score
+from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, resolve_device

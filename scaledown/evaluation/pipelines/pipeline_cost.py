@@ -9,10 +9,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from scaledown.data.records import Record
+from scaledown.evaluation.cost.flops import TokenCounts, encoder_flops, full_flops, naive_flops
+from scaledown.evaluation.cost.model_cost import compressor_shape, mean_text_tokens
+from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.flops import TokenCounts, encoder_flops, full_flops, naive_flops
-from scaledown.evaluation.model_cost import compressor_shape, mean_text_tokens
-from scaledown.evaluation.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
 from scaledown.evaluation.systems import FULL_TEXT
 from scaledown.models.loading import CAUSAL_LMS, MASKED_LMS
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from scaledown import cli
 from scaledown.config import EMBEDDED
 from scaledown.data.pipeline.trec import Qrels, Run
-from scaledown.evaluation.ranking import load_scoring_model, scaledown
-from scaledown.evaluation.ranking_input import RankingInput, describe
-from scaledown.evaluation.report import write_json
+from scaledown.evaluation.ranking.__main__ import load_scoring_model, scaledown
+from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
+from scaledown.evaluation.report.results import write_json
 from scaledown.models import checkpoint
 from scaledown.training.devices import DEVICES, resolve_device
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from scaledown.evaluation.shapes import FLOPS_PER_SCORE, Compressor, DecoderShape, EncoderShape
+from scaledown.evaluation.cost.shapes import FLOPS_PER_SCORE, Compressor, DecoderShape, EncoderShape
 
 FLOPS_PER_WEIGHT = 2
 

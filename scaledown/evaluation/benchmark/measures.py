@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from scaledown.config import EMBEDDED
 from scaledown.data.records import read_records
-from scaledown.evaluation.benchmark_systems import Bench, Texts
-from scaledown.evaluation.flops import (
+from scaledown.evaluation.benchmark.bench import Bench, Texts
+from scaledown.evaluation.cost.flops import (
     Flops,
     TokenCounts,
     full_flops,
@@ -22,7 +22,7 @@ from scaledown.evaluation.flops import (
     plain_training_flops,
     training_flops,
 )
-from scaledown.evaluation.shapes import decoder_shape
+from scaledown.evaluation.cost.shapes import decoder_shape
 from scaledown.evaluation.stopwatch import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
 from scaledown.training.devices import keep_freed_memory
@@ -59,7 +59,7 @@ def from_records(args: argparse.Namespace, vocab_size: int) -> list[Texts]:
 
 
 def question_flops(bench: Bench, texts: Texts, system: str, answer_tokens: int | None = None) -> Flops:
-    """Return the FLOPs of one mean question, as :mod:`scaledown.evaluation.flops` counts them, LoRA merged.
+    """Return the FLOPs of one mean question, as :mod:`scaledown.evaluation.cost.flops` counts them, LoRA merged.
 
     Args:
         answer_tokens: the answer's length [as in ``texts``].

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.known_shapes import config_of
+from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.compressors.n_layers import NLayersCompressor
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.packing import TextLists

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.flops import Flops, TokenCounts
-from scaledown.evaluation.known_shapes import config_of
-from scaledown.evaluation.shapes import compressor_without_values, generator_without_values
+from scaledown.evaluation.cost.flops import Flops, TokenCounts
+from scaledown.evaluation.cost.known_shapes import config_of
+from scaledown.evaluation.cost.shapes import compressor_without_values, generator_without_values
 from scaledown.models import decoder, last_layer
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.encoder import EncoderCompressor

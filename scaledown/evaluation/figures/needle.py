@@ -18,9 +18,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from scaledown.data.records import Record
-from scaledown.evaluation import figure_style as style
-from scaledown.evaluation import shown_text
-from scaledown.evaluation.robustness_sweeps import Case
+from scaledown.evaluation.figures import shown_text, style
+from scaledown.evaluation.robustness.sweeps import Case
 from scaledown.models.model import ScaleDownModel
 
 WINDOW_TOKENS = 16

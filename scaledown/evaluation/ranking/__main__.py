@@ -19,13 +19,13 @@ from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.trec import Run, require_ids, write_run
-from scaledown.data.ranking_task import RankingTask
 from scaledown.data.reranking.__main__ import Reranker, RerankerConfig, score_pairs
-from scaledown.evaluation.ranking_input import RankingInput, describe
-from scaledown.evaluation.ranking_metrics import RankingScores, score_ranking
-from scaledown.evaluation.report import write_json
-from scaledown.evaluation.run_information import run_information
+from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
+from scaledown.evaluation.ranking.ranking_metrics import RankingScores, score_ranking
+from scaledown.evaluation.ranking.ranking_task import RankingTask
+from scaledown.evaluation.report.results import write_json
 from scaledown.models.model import ScaleDownModel
+from scaledown.run_information import run_information
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device
 

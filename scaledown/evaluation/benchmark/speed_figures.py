@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown.evaluation import figure_style as style
+from scaledown.evaluation.figures import style
+from scaledown.evaluation.figures.plots import PHASE_SHADES, phase_legend
 from scaledown.evaluation.latency import PHASES
-from scaledown.evaluation.plots import PHASE_SHADES, phase_legend
 
 NAMES = {"scaledown": "ScaleDown", "naive_compressor": "naive compressor", "full_text": "full text",
          "truncated_text": "truncated text"}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from scaledown.evaluation import figure_style as style
+from scaledown.evaluation.figures import style
 from scaledown.evaluation.latency import PHASES, Latency
 from scaledown.evaluation.metrics import METRICS
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from scaledown.evaluation.known_shapes import config_of
+from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.decoder import text_config
 from scaledown.models.loading import DEFAULT_MODELS
 
@@ -19,7 +19,7 @@ FLOPS_PER_SCORE = 4
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A decoder of any family (:mod:`scaledown.evaluation.shapes` reads one from a model); biases and norms left out.
+    """A decoder of any family (:func:`decoder_shape` reads one from a model); biases and norms left out.
 
     Attributes:
         mlp_weights: weights of a layer beside attention's four maps, as many of them as a token meets: of experts, only

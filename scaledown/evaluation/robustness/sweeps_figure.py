@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from scaledown.evaluation import figure_style as style
-from scaledown.evaluation.robustness_sweeps import NUM_DOCUMENTS, PLACES_AMONG
+from scaledown.evaluation.figures import style
+from scaledown.evaluation.robustness.sweeps import NUM_DOCUMENTS, PLACES_AMONG
 
 Rows = Sequence[Mapping[str, Any]]
 PANELS = {

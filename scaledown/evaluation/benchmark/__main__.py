@@ -14,15 +14,15 @@ from typing import Any
 
 from scaledown import cli
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.benchmark_figures import plot_by_documents, plot_by_phase
-from scaledown.evaluation.benchmark_measures import MEMORY_TOKENS, SYSTEMS, measure_inference, measure_training
-from scaledown.evaluation.benchmark_ratios import growth, ratios, shares
-from scaledown.evaluation.benchmark_systems import Bench, Preset, preset
-from scaledown.evaluation.figures import Figures
-from scaledown.evaluation.known_shapes import config_of
-from scaledown.evaluation.report import write_json
-from scaledown.evaluation.run_information import run_information
+from scaledown.evaluation.benchmark.bench import Bench, Preset, preset
+from scaledown.evaluation.benchmark.measures import MEMORY_TOKENS, SYSTEMS, measure_inference, measure_training
+from scaledown.evaluation.benchmark.ratios import growth, ratios, shares
+from scaledown.evaluation.benchmark.speed_figures import plot_by_documents, plot_by_phase
+from scaledown.evaluation.cost.known_shapes import config_of
+from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.report.results import write_json
 from scaledown.models.compressors.n_layers import resolve_num_layers
+from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device

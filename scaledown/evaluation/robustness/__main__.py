@@ -22,13 +22,13 @@ from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
-from scaledown.evaluation.figures import Figures
-from scaledown.evaluation.needle import look_into_memory, plot_needle
-from scaledown.evaluation.report import write_json
-from scaledown.evaluation.robustness_figure import plot_robustness
-from scaledown.evaluation.robustness_sweeps import Case, Setting, cases, settings
-from scaledown.evaluation.run_information import run_information
+from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
+from scaledown.evaluation.report.results import write_json
+from scaledown.evaluation.robustness.sweeps import Case, Setting, cases, settings
+from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
 from scaledown.models.model import ScaleDownModel
+from scaledown.run_information import run_information
 from scaledown.training import inputs, processes, run_folder
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 

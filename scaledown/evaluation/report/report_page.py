@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.figures.shown_text import one_line, printable
 from scaledown.evaluation.latency import PHASES
 from scaledown.evaluation.metrics import METRICS
-from scaledown.evaluation.shown_text import one_line, printable
 
 NUM_SAMPLES = 8
 SAMPLE_CHARACTERS = 160

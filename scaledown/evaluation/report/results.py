@@ -12,13 +12,13 @@ import numpy as np
 
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.figures import Figures
+from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.figures.needle import plot_memory
+from scaledown.evaluation.figures.plots import plot_before_after, plot_speed, plot_training_curves
 from scaledown.evaluation.latency import Latency
 from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
-from scaledown.evaluation.needle import plot_memory
-from scaledown.evaluation.plots import plot_before_after, plot_speed, plot_training_curves
-from scaledown.evaluation.report_html import html_page
-from scaledown.evaluation.report_page import report_page
+from scaledown.evaluation.report.html_page import html_page
+from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.files import whole_file
 
@@ -35,9 +35,9 @@ class RunResults:
         after: ScaleDown after training, on the same questions.
         baselines: ``no_documents``, ``truncated_text`` and ``full_text``, by name.
         latencies: of ``scaledown`` (after training) and the baselines, by name.
-        cost: from :func:`scaledown.evaluation.model_cost.model_cost`.
+        cost: from :func:`scaledown.evaluation.cost.model_cost.model_cost`.
         history: the trainer's ``log_history``.
-        run: from :func:`scaledown.evaluation.run_information.run_information`.
+        run: from :func:`scaledown.run_information.run_information`.
         notes: what a reader must know, shown under the heading: where training started, for one.
     """
 
@@ -134,7 +134,7 @@ def write_page(figures: Figures, report: Mapping[str, Any], results: RunResults,
         figures: of the folder that gets all of it.
         report: from :func:`write_numbers`.
         results: what ``report`` was made of.
-        memory: from :func:`scaledown.evaluation.needle.memory_of_one`.
+        memory: from :func:`scaledown.evaluation.figures.needle.memory_of_one`.
     """
     _draw(figures, results, memory)
     page = report_page(report, results.before, results.after, results.baselines["full_text"], memory,

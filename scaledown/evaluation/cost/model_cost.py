@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from scaledown.config import ScaleDownConfig
+from scaledown.evaluation.cost.flops import TokenCounts, full_flops, paper_flops
+from scaledown.evaluation.cost.shapes import Compressor, decoder_shape, encoder_shape, llm_shape
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.flops import TokenCounts, full_flops, paper_flops
-from scaledown.evaluation.shapes import Compressor, decoder_shape, encoder_shape, llm_shape
 from scaledown.evaluation.systems import SCALEDOWN
 
 

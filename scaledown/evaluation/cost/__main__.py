@@ -16,18 +16,10 @@ from typing import Any
 
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, DEFAULT_LLM, ScaleDownConfig
-from scaledown.evaluation.flops import (
-    Flops,
-    TokenCounts,
-    causal_flops,
-    full_flops,
-    naive_flops,
-    paper_flops,
-)
-from scaledown.evaluation.known_shapes import KNOWN_NAMES, config_of
-from scaledown.evaluation.measured_flops import measured_flops
-from scaledown.evaluation.report import write_json
-from scaledown.evaluation.shapes import (
+from scaledown.evaluation.cost.flops import Flops, TokenCounts, causal_flops, full_flops, naive_flops, paper_flops
+from scaledown.evaluation.cost.known_shapes import KNOWN_NAMES, config_of
+from scaledown.evaluation.cost.measured_flops import measured_flops
+from scaledown.evaluation.cost.shapes import (
     Compressor,
     DecoderShape,
     compressor_without_values,
@@ -36,6 +28,7 @@ from scaledown.evaluation.shapes import (
     generator_without_values,
     llm_shape,
 )
+from scaledown.evaluation.report.results import write_json
 from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
