@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for cls in (ScaleDownConfig, TrainingConfig, PretrainingConfig):
         cli.config_from(args, cls)
 
-    from scaledown.training import processes
+    from scaledown import processes
     from scaledown.training.devices import resolve_device
 
     device = processes.join(resolve_device(args.device))
@@ -95,9 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace, device: torch.device, records: Sequence[Record],
           eval_records: Sequence[Record]) -> int:
     """Build the model, pretrain it where that is asked for, train it, and say where it is."""
+    from scaledown import processes
     from scaledown.data.overlap import overlap
     from scaledown.run_information import run_information
-    from scaledown.training import inputs, pretraining, processes, run, run_folder, scores
+    from scaledown.training import inputs, pretraining, run, run_folder, scores
     from scaledown.training.arguments import pads_to_max
 
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)

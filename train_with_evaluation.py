@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown import cli
+from scaledown import cli, processes
 from scaledown.config import (
     DEFAULT_GENERATOR,
     DEVICES,
@@ -27,10 +27,9 @@ from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.report import before_after
 from scaledown.run_information import run_information
-from scaledown.training import inputs, presets, processes, run, run_folder, scores
+from scaledown.training import demo, inputs, presets, run, run_folder, scores
 from scaledown.training.arguments import pads_to_max
 from scaledown.training.devices import resolve_device
-from scaledown.training.embedded import recipe
 
 LOSS_RECORDS = 100
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
@@ -45,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generator_model", help="a Hub id, a local folder, or 'embedded' "
                         f"[embedded; with --train_data {DEFAULT_GENERATOR}]")
     parser.add_argument("--learning_rate", type=float, help="peak learning rate of generator and compressor "
-                        f"[1e-4; for the embedded generator {recipe.TRAINING['learning_rate_generator']}]")
+                        f"[1e-4; for the embedded generator {demo.TRAINING['learning_rate_generator']}]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it; a reranking "
                         "head that it has stays, and learns from records with scores; --train_memory_tokens may differ")
     parser.add_argument("--output_dir", default="./training_with_eval", help="[./training_with_eval]")
@@ -84,7 +83,7 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
     """Training and evaluation records: from files, or made from the seed."""
     if args.train_data is None:
         evaluation = list(synthetic_records(args.eval_examples, args.seed, split="eval"))
-        return recipe.lessons(args.seed), evaluation
+        return demo.lessons(args.seed), evaluation
     records = read_records(args.train_data)
     eval_data = eval_file(args)
     if not eval_data.exists():
@@ -139,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                             run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
                             in_order=args.train_data is None)
         if args.train_data is None:
-            history = [*recipe.lesson_starts(training.batch_size), *history]
+            history = [*demo.lesson_starts(training.batch_size), *history]
         learnt = scores.note_after(model)
         processes.warn(learnt)
         notes = [start_note(args), *(f"Note: {note}." for note in (*known, learnt) if note)]

@@ -22,7 +22,7 @@ from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.cost import __main__ as cost
 
-LOG = "EXPERIMENTS.md"
+LOG = "LOG.md"
 STEPS = [step for path in GUIDES for step in guides.steps(path)]
 NOT_RUN = {  # The first that is found in a step's text, or is its file's name, says why it is not run here.
     LOG: "a log: commands of their day, hours of them",
@@ -50,7 +50,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"data\.prepare_dataset", "--num_synthetic_queries 3 --teacher_max_new_tokens 4"),
     (r"data\.reranking|evaluation\.pipelines", "--reranker_model RERANKER"),
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
-    (r"training\.embedded --train_data", "--steps 2 --vocabulary_tokens 700 --eval_steps 2 --device cpu"),
+    (r"lab\.embedded --train_data", "--steps 2 --vocabulary_tokens 700 --eval_steps 2 --device cpu"),
     (r"real_compressors", "--phrase_steps 1 --sentence_steps 1 --passage_steps 1 --question_steps 1 --device cpu"),
     (r"generator_model smollm2", "--generator_model embedded"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
@@ -187,7 +187,7 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
 def test_every_path_of_the_project_that_is_named_exists(path):
-    named = re.findall(r"(?<![\w/.$])((?:scaledown|tests|docs|configs)/[\w/.-]+\w|\w+\.ipynb)", guides.prose(path))
+    named = re.findall(r"(?<![\w/.$])((?:scaledown|lab|tests|docs|configs)/[\w/.-]+\w|\w+\.ipynb)", guides.prose(path))
     named += [name for code in guides.inline_code(path) for name in re.findall(r"^\w+\.(?:py|sh|toml)$", code)]
     missing = [name for name in named if not (ROOT / name).exists() and not any(ROOT.glob(f"scaledown/**/{name}"))
                and not (ROOT / "tests" / name).exists()]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lab.embedded.__main__ import main
+from lab.embedded.building import PretrainConfig, build_generator
+from lab.embedded.pretrain import exact_match, hidden_states, losses
+from lab.embedded.world_batches import BatchMaker, Mixture
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.embedded.__main__ import main
-from scaledown.training.embedded.batches import BatchMaker, Mixture
-from scaledown.training.embedded.building import PretrainConfig, build_generator
-from scaledown.training.embedded.pretrain import exact_match, hidden_states, losses
 
 EASY = Mixture(Difficulty((2, 3), (2, 3)), query_first_share=0.5, tokens=300)
 TINY = ["--hidden_size", "32", "--num_layers", "2", "--num_heads", "2", "--intermediate_size", "32",
@@ -129,7 +129,7 @@ def share_right(model, difficulty, with_documents=True, count=100):
 
 @pytest.mark.slow
 def test_the_shipped_generator_reads_its_documents(shipped):
-    """Bars a little under the measured figures (docs/EXPERIMENTS.md), which are of 500 questions."""
+    """Bars a little under the measured figures (lab/LOG.md), which are of 500 questions."""
     assert share_right(shipped, Difficulty()) >= 0.85
     assert share_right(shipped, Difficulty(hard_share=1.0, two_hop_share=0.0)) >= 0.85
     assert share_right(shipped, Difficulty(), with_documents=False) <= 0.05

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lab.embedded import reranker
 from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
 from scaledown.hub import load_tokenizer
 from scaledown.prompt import Prompt
-from scaledown.training.embedded import reranker
 
 SMALL = ["--num_name_questions", "4", "--num_questions", "4", "--num_candidates", "3", "--batch_size", "4"]
 

@@ -15,7 +15,7 @@ from scaledown.cli import config_from
 from scaledown.config import COMPRESSOR_TYPES, EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training.embedded import recipe
+from scaledown.training import demo
 from scaledown.training.presets import PRESETS, settings
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "REAL_DATA_TRAINING.md"
@@ -32,7 +32,7 @@ def test_every_preset_gives_valid_settings_for_every_compressor(script, compress
     assert model.generator_model == PRESETS[preset]["generator_model"]
     assert training.batch_size == PRESETS[preset]["batch_size"] and args.preset == preset
     if preset == "demo":
-        assert training.optimizer == "muon" and model.memory_norm == recipe.MODEL[compressor_type]["memory_norm"]
+        assert training.optimizer == "muon" and model.memory_norm == demo.MODEL[compressor_type]["memory_norm"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

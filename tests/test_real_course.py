@@ -13,15 +13,15 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
+from lab.embedded import blanks, pretrain, real_course, transfer
+from lab.embedded.__main__ import main
+from lab.embedded.building import PretrainConfig, build_generator
+from lab.embedded.real_batches import RealMixture, RecordBatches
+from lab.embedded.tokenizer import build_tokenizer, record_texts
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, eval_path, write_records
 from scaledown.hub import EMBEDDED_FOLDER
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.embedded import blanks, pretrain, real_course, transfer
-from scaledown.training.embedded.__main__ import main
-from scaledown.training.embedded.building import PretrainConfig, build_generator
-from scaledown.training.embedded.real_batches import RealMixture, RecordBatches
-from scaledown.training.embedded.tokenizer import build_tokenizer, record_texts
 
 PLACES = ("Oslo", "Paris", "Rome", "Lima", "Cairo", "Quito", "Delhi", "Minsk")
 COUNTRIES = ("Norway", "France", "Italy", "Peru", "Egypt", "Ecuador", "India", "Belarus")

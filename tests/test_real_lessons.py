@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lab.embedded.real_compressors import main
+from lab.embedded.real_lessons import passages, phrases, sentences
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record, write_records
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.embedded.real_compressors import main
-from scaledown.training.embedded.real_lessons import passages, phrases, sentences
 
 RIVERS = ("The river Ner rises in the hills of Łódź and flows past nine mills. Boats have not used it since 1911. "
           "Its largest tributary is the Dobrzynka, which freezes in most winters.")

@@ -65,7 +65,7 @@ def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
     assert train_with_evaluation.main(["--output_dir", str(tmp_path), *QUICK, *MEASURED]) == 0
     settings = json.loads((tmp_path / "config.json").read_text())["settings"]
     assert settings["generator_model"] == "embedded" and settings["num_layers"] == 4
-    assert settings["learning_rate_generator"] == train_with_evaluation.recipe.TRAINING["learning_rate_generator"]
+    assert settings["learning_rate_generator"] == train_with_evaluation.demo.TRAINING["learning_rate_generator"]
 
 
 @pytest.mark.parametrize("compressor", ["n_layers", "modernbert", "llm"])

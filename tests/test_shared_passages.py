@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from lab.embedded.real_compressors import main
+from lab.embedded.shared_passages import on_all_documents, on_one_passage
 from scaledown.data.records import Record, write_records
 from scaledown.models.model import ScaleDownModel
-from scaledown.training.embedded.real_compressors import main
-from scaledown.training.embedded.shared_passages import on_all_documents, on_one_passage
 
 PASSAGES = ["The Ner rises at Łódź.", "Giannini restored the tower in 1791.", "Adam drew the bridge."]
 RECORDS = [Record(f"r{number}", f"{question}?", (*PASSAGES[place:], *PASSAGES[:place]), answer, (answer,))

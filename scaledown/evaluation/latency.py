@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import inference
 from scaledown.evaluation.systems import System
-from scaledown.training import processes
 
 PHASES = ("compress", "prefill", "decode")
 WARM_UP_QUERIES = 3

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from scaledown import processes
 from scaledown.config import TrainingConfig
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import processes
 from scaledown.training.devices import check_compiler, wants_one_shape
 
 GPU_WORKERS = 2

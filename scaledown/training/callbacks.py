@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from scaledown.training import processes
+from scaledown import processes
 
 
 class CompressorFirst(TrainerCallback):

@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024) whose iterations run in float32 on a CPU, and together for matrices of one shape.
 
 PyTorch's own iterates in bfloat16, whatever the device. A processor without instructions for it emulates them: with
-the embedded compressor that took six times as long as forward and backward pass together (docs/EXPERIMENTS.md).
+the embedded compressor that took six times as long as forward and backward pass together (lab/LOG.md).
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from scaledown.training import checkpoints, inputs, processes
+from scaledown import processes
+from scaledown.training import checkpoints, inputs
 
 RUN_FILE = "config.json"
 SETTINGS = "settings"

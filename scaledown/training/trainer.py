@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
+from scaledown import processes
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.packing import moved
-from scaledown.training import checkpoints, guards, objective, processes, sharding
+from scaledown.training import checkpoints, guards, objective, sharding
 from scaledown.training.arguments import pads_to_max, training_arguments
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
 from scaledown.training.devices import compiled

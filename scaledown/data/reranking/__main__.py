@@ -29,7 +29,7 @@ from scaledown.settings import setting
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
 WHAT_WORKS = ("What works without it: a local folder, such as the one that "
-              "python -m scaledown.training.embedded.reranker trains.")
+              "python -m lab.embedded.reranker trains.")
 
 Pair = tuple[str, str]
 

@@ -1,7 +1,7 @@
 """Documents of many lengths: those of the embedded world with text about others before or behind them.
 
 A passage cut from an encyclopaedia speaks of more than one thing. A compressor that has only read short documents
-about one thing each loses half of its answers on such passages (docs/EXPERIMENTS.md).
+about one thing each loses half of its answers on such passages (lab/LOG.md).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from scaledown import cli
+from scaledown import cli, processes
 from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.lengths import of_many_lengths
@@ -26,7 +26,7 @@ from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.selection import AUTO, Keep, check
 from scaledown.run_information import run_information
-from scaledown.training import processes, run, run_folder
+from scaledown.training import run, run_folder
 from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
 
 STANDARD, LONG = "standard", "long"

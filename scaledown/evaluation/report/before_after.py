@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
@@ -15,7 +16,6 @@ from scaledown.evaluation.figures.needle import memory_of_one
 from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.report.results import RunResults, write_json, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
-from scaledown.training import processes
 
 
 @dataclass(frozen=True)

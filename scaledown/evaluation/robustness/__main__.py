@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scaledown import cli
+from scaledown import cli, processes
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
@@ -29,7 +29,7 @@ from scaledown.evaluation.robustness.sweeps import Case, Setting, cases, setting
 from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
-from scaledown.training import inputs, processes, run_folder
+from scaledown.training import inputs, run_folder
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)

@@ -1,4 +1,4 @@
-"""Make the compressors that ship: python -m scaledown.training.embedded.compressors --compressor_type n_layers
+"""Make the compressors that ship: python -m lab.embedded.compressors --compressor_type n_layers
 
 What the main job learns in a quarter of an hour, and then what it has no time for: up to ten documents, passages as
 long as a document may be, candidates as a search engine finds them, and all of that in larger batches; at last
@@ -19,17 +19,16 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from lab.embedded.lessons import AS_FOUND, NEAR, many, mixed, with_kept
+from lab.embedded.stages import Stage, train_all
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
 from scaledown.settings import positive, require, setting
-from scaledown.training import inputs, run, run_folder
+from scaledown.training import demo, inputs, run, run_folder
 from scaledown.training.devices import DEVICES
-from scaledown.training.embedded import recipe
-from scaledown.training.embedded.lessons import AS_FOUND, NEAR, many, mixed, with_kept
-from scaledown.training.embedded.stages import Stage, train_all
 
 NAMES_WEIGHT, JOINT_WEIGHT, KEPT_WEIGHT = 0.5, 0.1, 0.2
 """Weights of the reranking loss: while scores are as good as guessed; beside answers that suffer; beside good ones."""
@@ -37,7 +36,7 @@ KEPT_ROUNDS = (AS_FOUND, AS_FOUND, NEAR)
 """The candidates of each round; it learns from those that the model keeps after the round before."""
 LARGE_BATCH = 16
 READOUT_WEIGHT = 1.0
-"""A compressor that went through the lessons without it went on guessing how a name ends (docs/EXPERIMENTS.md)."""
+"""A compressor that went through the lessons without it went on guessing how a name ends (lab/LOG.md)."""
 LESSONS = "lessons"
 
 
@@ -60,17 +59,17 @@ class StageSteps:
 def stages(steps: StageSteps) -> Iterator[Stage]:
     """What a compressor goes through; each stage starts where the one before it ended."""
     seed = steps.seed
-    base = TrainingConfig(**recipe.TRAINING | {"seed": seed, "save_steps": 200, "logging_steps": 25,
+    base = TrainingConfig(**demo.TRAINING | {"seed": seed, "save_steps": 200, "logging_steps": 25,
                                                "readout_loss_weight": READOUT_WEIGHT})
     slower = dataclasses.replace(base, learning_rate_generator=1e-3, learning_rate_compressor=2e-3)
     large = dataclasses.replace(slower, batch_size=LARGE_BATCH, readout_loss_weight=0.0,
                                 reranking_loss_weight=JOINT_WEIGHT)
-    yield Stage(LESSONS, lambda _: recipe.lessons(seed), base)
+    yield Stage(LESSONS, lambda _: demo.lessons(seed), base)
     yield Stage("many", lambda _: many(steps.many_steps * base.batch_size, seed), slower)
     yield Stage("mixed", lambda _: mixed(steps.mixed_steps * LARGE_BATCH, seed), large)
     if steps.enable_reranking:
         yield Stage("names", lambda _: list(synthetic_records(steps.name_steps * LARGE_BATCH, seed + 1,
-                                                              difficulty=recipe.NAMES)),
+                                                              difficulty=demo.NAMES)),
                     dataclasses.replace(base, batch_size=LARGE_BATCH, reranking_loss_weight=NAMES_WEIGHT),
                     with_scores=True)
         yield Stage("joint", lambda _: mixed(steps.joint_steps * LARGE_BATCH, seed + 100), large, with_scores=True)
@@ -107,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     steps, folder = cli.config_from(args, StageSteps), Path(args.output_dir)
     settings: dict[str, Any] = {"generator_model": EMBEDDED, "compressor_type": args.compressor_type}
-    model = run.build_model(ScaleDownConfig(**settings | recipe.MODEL[args.compressor_type]), args.device, steps.seed,
+    model = run.build_model(ScaleDownConfig(**settings | demo.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
     information = {run_folder.SETTINGS: vars(args),
                    run_folder.INPUTS: inputs.of_run(model.config, args.init_compressor)}

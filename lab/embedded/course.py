@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from lab.embedded.world_batches import BatchMaker, Mixture
 from scaledown.data.world.synthetic import Difficulty
-from scaledown.training.embedded.batches import BatchMaker, Mixture
 
 PROMOTION_EXACT_MATCH = 0.7
 
@@ -44,7 +44,7 @@ class Batches(Protocol):
     """Makes batches, each from its number alone."""
 
     def batch(self, number: int, mixture: Any) -> dict[str, Tensor]:
-        """Batch ``number``, as :func:`scaledown.training.embedded.rows.collate` gives it."""
+        """Batch ``number``, as :func:`lab.embedded.rows.collate` gives it."""
 
 
 @dataclass(frozen=True)

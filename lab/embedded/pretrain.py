@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
+from lab.embedded.building import PretrainConfig
+from lab.embedded.course import Batches, Course
 from scaledown.training import inputs
 from scaledown.training.devices import dtype_for
-from scaledown.training.embedded.building import PretrainConfig
-from scaledown.training.embedded.course import Batches, Course
 from scaledown.training.muon import Muon
 
 STATE_FILE = "state.safetensors"

@@ -1,8 +1,8 @@
-"""Make a generator from nothing: python -m scaledown.training.embedded
+"""Make a generator from nothing: python -m lab.embedded
 
 By itself it makes the embedded weights again, on their own world. With --train_data it makes a generator for real
 questions instead, from records of prepare_small_real_dataset.py. Killed, it goes on where it was.
-``torchrun --nproc_per_node 2 -m scaledown.training.embedded --device cpu`` shares the work.
+``torchrun --nproc_per_node 2 -m lab.embedded --device cpu`` shares the work.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from lab.embedded.building import PretrainConfig, build_generator
+from lab.embedded.course import Course, world_course
+from lab.embedded.pretrain import STATE_FILE, Pretraining
+from lab.embedded.real_course import real_course
+from lab.embedded.tokenizer import build_tokenizer, record_texts, world_texts
+from lab.embedded.transfer import load_source, start_from, with_all_layers
 from scaledown import cli
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.hub import EMBEDDED_FOLDER
 from scaledown.training import inputs, run_folder
 from scaledown.training.devices import DEVICES, keep_freed_memory, resolve_device
-from scaledown.training.embedded.building import PretrainConfig, build_generator
-from scaledown.training.embedded.course import Course, world_course
-from scaledown.training.embedded.pretrain import STATE_FILE, Pretraining
-from scaledown.training.embedded.real_course import real_course
-from scaledown.training.embedded.tokenizer import build_tokenizer, record_texts, world_texts
-from scaledown.training.embedded.transfer import load_source, start_from, with_all_layers
 
 REAL_OUTPUT = "generator"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lab.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
 from scaledown.data.world.synthetic import KINDS, Difficulty, Document, Question, World
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.training.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
 
 UNKNOWN = "unknown"
 NAME_LIST_TOKENS = 128

@@ -1,6 +1,6 @@
-"""Train a compressor on a generator for real questions: python -m scaledown.training.embedded.real_compressors
+"""Train a compressor on a generator for real questions: python -m lab.embedded.real_compressors
 
-The generator is what ``python -m scaledown.training.embedded --train_data`` made, the records are those it learnt
+The generator is what ``python -m lab.embedded --train_data`` made, the records are those it learnt
 from. They make easy lessons first: phrases, then sentences, then passages, at last their own questions with all
 documents. With --pretrained it is a model that can read already: passages with their questions, learnt at first from
 the readout alone, then the questions. Killed, it goes on where it was.
@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.embedded.real_lessons import passages, phrases, sentences
+from lab.embedded.shared_passages import on_all_documents, on_one_passage
+from lab.embedded.stages import Stage, train_all
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.settings import positive, require, setting
-from scaledown.training import inputs, run, run_folder
+from scaledown.training import demo, inputs, run, run_folder
 from scaledown.training.devices import DEVICES
-from scaledown.training.embedded import recipe
-from scaledown.training.embedded.real_lessons import passages, phrases, sentences
-from scaledown.training.embedded.shared_passages import on_all_documents, on_one_passage
-from scaledown.training.embedded.stages import Stage, train_all
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def model_settings(compressor_type: str, generator_model: str) -> dict[str, Any]
     """Settings of a compressor made of the generator's layers, if it can in the order that they learnt to read."""
     own = {"n_layers": {"input_order": "document_first"}, "modernbert": {"compressor_model": EMBEDDED},
            "llm": {"input_order": "document_first", "compressor_model": generator_model}}[compressor_type]
-    return recipe.MODEL[compressor_type] | own | {"memory_init": "reply"}
+    return demo.MODEL[compressor_type] | own | {"memory_init": "reply"}
 
 
 def pretrained_settings(compressor_type: str, generator_model: str) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[Stage]:
     for name, make, num_steps, batch_size, rate in (
             ("phrases", words, steps.phrase_steps, 16, 3e-3), ("sentences", near, steps.sentence_steps, 16, 2.5e-3),
             ("passages", whole, steps.passage_steps, 12, 2e-3), ("questions", asked, steps.question_steps, 8, 1.5e-3)):
-        training = TrainingConfig(**recipe.TRAINING | {
+        training = TrainingConfig(**demo.TRAINING | {
             "seed": seed, "save_steps": 200, "logging_steps": 25, "readout_loss_weight": 1.0, "answer_tokens": 32,
             "batch_size": batch_size, "learning_rate_generator": rate / 2, "learning_rate_compressor": rate})
         yield Stage(name, lambda _, make=make, count=num_steps * batch_size: make(count), training)
@@ -120,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train_data", nargs="+", required=True, help="the records, JSON or JSONL")
     parser.add_argument("--generator_model", required=True,
-                        help="a folder that python -m scaledown.training.embedded --train_data wrote; with "
+                        help="a folder that python -m lab.embedded --train_data wrote; with "
                         "--pretrained any generator, a Hub id or a local folder")
     parser.add_argument("--pretrained", action="store_true",
                         help="the generator reads well already: two lessons, at a fine-tuning's learning rates")

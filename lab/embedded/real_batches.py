@@ -15,12 +15,12 @@ from functools import lru_cache
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lab.embedded.blanks import blank
+from lab.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
+from lab.embedded.world_batches import UNKNOWN
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.training.embedded.batches import UNKNOWN
-from scaledown.training.embedded.blanks import blank
-from scaledown.training.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
 
 LIST_TOKENS = 128
 CLOZE_WORDS = 4

@@ -1,7 +1,7 @@
-"""Train a reranking teacher on the embedded world: python -m scaledown.training.embedded.reranker
+"""Train a reranking teacher on the embedded world: python -m lab.embedded.reranker
 
 A cross-encoder as deep as the embedded generator, and started from its weights: its later layers know already which
-document speaks of the entity asked for (docs/EXPERIMENTS.md). It takes minutes on a CPU and does not ship.
+document speaks of the entity asked for (lab/LOG.md). It takes minutes on a CPU and does not ship.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from lab.embedded.world_batches import UNKNOWN
 from scaledown import cli
 from scaledown.config import EMBEDDED
 from scaledown.data.world.candidates import ranking_records
@@ -25,9 +26,8 @@ from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
 from scaledown.settings import positive, require, setting
+from scaledown.training import demo
 from scaledown.training.devices import keep_freed_memory
-from scaledown.training.embedded import recipe
-from scaledown.training.embedded.batches import UNKNOWN
 
 LINE, REPLY = "LINE", "REPLY"
 
@@ -80,7 +80,7 @@ def lessons(config: RerankerTrainingConfig) -> Iterator[list[dict[str, Any]]]:
     Documents of one fact come first: there is nothing but the name to tell them apart by. A compressor that was not
     taught so learnt to match what is asked, and not of whom; whether it helps a reranker was not measured.
     """
-    for records in (synthetic_records(config.num_name_questions, config.seed, difficulty=recipe.LESSONS[0][1]),
+    for records in (synthetic_records(config.num_name_questions, config.seed, difficulty=demo.LESSONS[0][1]),
                     ranking_records(config.num_questions, config.seed, num_candidates=config.num_candidates)):
         pairs = [{"query": record.query, "document": document, "label": float(score == GOLD_SCORE)}
                  for record in records

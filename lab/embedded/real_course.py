@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from lab.embedded.course import Course, Level
+from lab.embedded.real_batches import RealMixture, RecordBatches
 from scaledown.data.answers import answer_tokens
 from scaledown.data.records import Record
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.training.embedded.course import Course, Level
-from scaledown.training.embedded.real_batches import RealMixture, RecordBatches
 
 LEVELS = (
     Level(RealMixture((1, 1), list_share=1.0), is_deep=False, latest_end=0.1),

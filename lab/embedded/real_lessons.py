@@ -1,7 +1,7 @@
 """Lessons that real records make for a compressor, easy ones first: phrases, sentences, passages.
 
 On whole passages and real questions a compressor that knows nothing learns to guess from the question, and stays
-there. What a few words say it learns to hand on within some hundred steps, and builds on it (docs/EXPERIMENTS.md).
+there. What a few words say it learns to hand on within some hundred steps, and builds on it (lab/LOG.md).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from lab.embedded.blanks import SENTENCE_END, blank
 from scaledown.data.answers import holds_answer, padded
 from scaledown.data.records import Record
-from scaledown.training.embedded.blanks import SENTENCE_END, blank
 
 PHRASE_WORDS = (3, 9)
 SENTENCE_WORDS = (6, 40)

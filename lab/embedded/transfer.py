@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lab.embedded.building import PretrainConfig, layers_config
+from lab.embedded.course import Course
 from scaledown.config import ScaleDownConfig
 from scaledown.hub import load_config, load_tokenizer
 from scaledown.models.loading import load_base
-from scaledown.training.embedded.building import PretrainConfig, layers_config
-from scaledown.training.embedded.course import Course
 
 SIZES = {"hidden_size": "hidden_size", "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads",
          "intermediate_size": "intermediate_size"}

@@ -24,7 +24,7 @@ TRAINING: dict[str, Any] = {"batch_size": 8, "optimizer": "muon", "learning_rate
 
 READOUT_LOSS_WEIGHT = 1.0
 """For encoders, which learn nothing without the readout loss, and wherever scores are learnt: without it they take the
-place of the answers. N-Layers that only answers learns faster with it, but answers no better (docs/EXPERIMENTS.md)."""
+place of the answers. N-Layers that only answers learns faster with it, but answers no better (lab/LOG.md)."""
 
 EVALUATION: dict[str, Any] = {"eval_examples": 300}
 """Fewer questions than by default, so that the whole job stays within minutes on a CPU."""

@@ -65,7 +65,7 @@ def build_generator(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) 
 def _initialise(model: LlamaForCausalLM) -> None:
     """Start as a shallow model: what layers add to the stream is 0 at first.
 
-    With the usual start nine layers learn to copy from a document twenty times slower (docs/EXPERIMENTS.md).
+    With the usual start nine layers learn to copy from a document twenty times slower (lab/LOG.md).
     """
     for name, weight in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
