@@ -28,9 +28,9 @@ NOT_RUN = {  # The first that is found in a step's text, or is its file's name, 
     LOG: "a log: commands of their day, hours of them",
     "test_training.py": "two minutes; tests/test_scripts.py runs it shortened",
     r"torchrun|accelerate": "several processes; tests/test_processes.py",
-    "download_ms_marco": "needs the Hub; tests/test_prepare_dataset.py and tests/test_queries.py",
-    "--dataset all": "all four datasets; tests/test_qa_datasets.py",
-    "--device trainium": "needs a Trainium; tests/test_neuron.py",
+    "download_ms_marco": "needs the Hub; tests/data/test_prepare_dataset.py and tests/data/test_queries.py",
+    "--dataset all": "all four datasets; tests/data/test_qa_datasets.py",
+    "--device trainium": "needs a Trainium; tests/training/test_neuron.py",
     "pytest": "is what runs this",
     "vllm": "needs a GPU and vLLM",
     "smollm2_package": "needs a package of 93 MB",
@@ -190,7 +190,7 @@ def test_every_path_of_the_project_that_is_named_exists(path):
     named = re.findall(r"(?<![\w/.$])((?:scaledown|lab|tests|docs|configs)/[\w/.-]+\w|\w+\.ipynb)", guides.prose(path))
     named += [name for code in guides.inline_code(path) for name in re.findall(r"^\w+\.(?:py|sh|toml)$", code)]
     missing = [name for name in named if not (ROOT / name).exists() and not any(ROOT.glob(f"scaledown/**/{name}"))
-               and not (ROOT / "tests" / name).exists()]
+               and not any(ROOT.glob(f"tests/**/{name}"))]
     assert not missing, f"{path.name} names what is not there: {missing}"
 
 

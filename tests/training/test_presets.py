@@ -18,7 +18,7 @@ from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import demo
 from scaledown.training.presets import PRESETS, settings
 
-GUIDE = Path(__file__).resolve().parents[1] / "docs" / "REAL_DATA_TRAINING.md"
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "REAL_DATA_TRAINING.md"
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
 SCRIPTS = {"train": train, "train_with_evaluation": train_with_evaluation}
 

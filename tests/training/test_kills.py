@@ -1,6 +1,6 @@
 """Training killed with SIGKILL, at steps and in the middle of saving: the resumed run ends as an undisturbed one.
 
-``RELIABILITY=full python -m pytest tests/test_kills.py`` kills ten times for each optimizer, otherwise twice.
+``RELIABILITY=full python -m pytest tests/training/test_kills.py`` kills ten times for each optimizer, otherwise twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scaledown.config import OPTIMIZERS
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NUM_KILLS, SAVE_STEPS = 10 if os.environ.get("RELIABILITY") == "full" else 2, 4
 NUM_STEPS = SAVE_STEPS * (3 * NUM_KILLS + 4)
 """A start comes three checkpoints further at most before it is killed, so that the last one too has steps to go."""

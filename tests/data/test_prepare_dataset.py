@@ -1,6 +1,6 @@
 """The pipeline from queries to records: resumed after kills, remade where settings changed, and clear about faults.
 
-``RELIABILITY=full python -m pytest tests/test_prepare_dataset.py`` kills up to twenty times, otherwise six.
+``RELIABILITY=full python -m pytest tests/data/test_prepare_dataset.py`` kills up to twenty times, otherwise six.
 """
 
 from __future__ import annotations
