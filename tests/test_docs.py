@@ -50,8 +50,6 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"data\.prepare_dataset", "--num_synthetic_queries 3 --teacher_max_new_tokens 4"),
     (r"data\.reranking|evaluation\.pipelines", "--reranker_model RERANKER"),
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
-    (r"lab\.embedded --train_data", "--steps 2 --vocabulary_tokens 700 --eval_steps 2 --device cpu"),
-    (r"real_compressors", "--phrase_steps 1 --sentence_steps 1 --passage_steps 1 --question_steps 1 --device cpu"),
     (r"generator_model smollm2", "--generator_model embedded"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
 )

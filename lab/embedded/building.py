@@ -44,20 +44,15 @@ class PretrainConfig:
         require(faults)
 
 
-def layers_config(config: PretrainConfig, **vocabulary: int | None) -> LlamaConfig:
-    """What the layers are; ``vocabulary`` is what the tokenizer has a say in."""
-    return LlamaConfig(
-        hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_heads, max_position_embeddings=4096, tie_word_embeddings=True,
-        bos_token_id=None, **vocabulary)
-
-
 def build_generator(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     """A Llama of the given size with random weights and tied embeddings."""
     torch.manual_seed(config.seed)
-    model = LlamaForCausalLM(layers_config(config, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id,
-                                           pad_token_id=tokenizer.pad_token_id))
+    model = LlamaForCausalLM(LlamaConfig(
+        hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_heads, max_position_embeddings=4096, tie_word_embeddings=True,
+        vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id))
     _initialise(model)
     return model
 

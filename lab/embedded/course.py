@@ -1,18 +1,16 @@
 """What a generator made from nothing learns, in which order, and by what it is measured: the embedded world's course.
 
 Looking things up is learnt step by step: lists that repeat themselves, then pieces of documents to be continued, then
-questions, about more and more documents. A course for real records is in :mod:`real_course`.
+questions, about more and more documents.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lab.embedded.world_batches import BatchMaker, Mixture
 from scaledown.data.world.synthetic import Difficulty
@@ -28,23 +26,10 @@ class Level:
         mixture: what its batches are made of.
         is_deep: whether all layers run. The first few alone learn sooner, and at half the cost, to look things up; the
             deeper ones join as the identity, which is how they were initialised.
-        latest_end: share of the run's steps at which the next level begins even if this one is not mastered.
     """
 
-    mixture: Any
+    mixture: Mixture
     is_deep: bool = True
-    latest_end: float = math.inf
-
-    def is_over(self, exact_match: float, share_of_steps: float) -> bool:
-        """Whether the next level begins, by the exact match in training or by the time spent."""
-        return exact_match > PROMOTION_EXACT_MATCH or share_of_steps >= self.latest_end
-
-
-class Batches(Protocol):
-    """Makes batches, each from its number alone."""
-
-    def batch(self, number: int, mixture: Any) -> dict[str, Tensor]:
-        """Batch ``number``, as :func:`lab.embedded.rows.collate` gives it."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +38,12 @@ class Course:
 
     Attributes:
         evaluation: mixtures of held-out batches, by name; their exact match is logged.
-        measure: further figures of a model, by name.
     """
 
     levels: tuple[Level, ...]
-    train: Batches
-    held_out: Batches
-    evaluation: Mapping[str, Any]
-    measure: Callable[[LlamaForCausalLM], dict[str, float]] = field(default=lambda model: {})
+    train: BatchMaker
+    held_out: BatchMaker
+    evaluation: Mapping[str, Mixture]
 
 
 def world_course(tokenizer: PreTrainedTokenizerBase, seed: int) -> Course:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,8 +20,8 @@ from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from lab.embedded.building import PretrainConfig
-from lab.embedded.course import Batches, Course
-from scaledown.training import inputs
+from lab.embedded.course import PROMOTION_EXACT_MATCH, Course
+from lab.embedded.world_batches import BatchMaker, Mixture
 from scaledown.training.devices import dtype_for
 from scaledown.training.muon import Muon
 
@@ -62,7 +61,7 @@ def _right(is_correct: Tensor, answers: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def exact_match(model: LlamaForCausalLM, batches: Batches, mixture: Any, num_batches: int) -> float:
+def exact_match(model: LlamaForCausalLM, batches: BatchMaker, mixture: Mixture, num_batches: int) -> float:
     """Share of answers whose every token, the end included, is the most likely one: what greedy decoding would say."""
     right = []
     for number in range(num_batches):
@@ -83,19 +82,11 @@ class Pretraining:
 
     It trains where the model is, in bfloat16 arithmetic where that place is good at it. Under ``torchrun`` each process
     draws batches of its own and gradients are averaged; the first one writes.
-
-    Args:
-        about: flags that say what the run learns from and starts from, beside its settings: a state that was made with
-            others is refused.
-        read: what it learns from and starts from, as :mod:`scaledown.training.inputs` has it; refused likewise.
     """
 
-    def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, course: Course, folder: Path,
-                 about: Mapping[str, Any] | None = None, read: inputs.Inputs | None = None) -> None:
+    def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, course: Course, folder: Path) -> None:
         self.config, self.model, self.course, self.folder = config, model, course, folder
         self.settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-        self.settings |= about or {}
-        self.inputs = read or {}
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
         self.optimizers = {
@@ -147,8 +138,7 @@ class Pretraining:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.accuracy = ACCURACY_MEMORY * self.accuracy + (1 - ACCURACY_MEMORY) * accuracy
-        is_over = level.is_over(self.accuracy, self.step / self.config.steps)
-        if is_over and self.level + 1 < len(self.course.levels):
+        if self.accuracy > PROMOTION_EXACT_MATCH and self.level + 1 < len(self.course.levels):
             self.level, self.accuracy = self.level + 1, 0.0
         return answer_loss.item(), text_loss.item(), batch["input_ids"].numel()
 
@@ -188,7 +178,6 @@ class Pretraining:
         with self._arithmetic():
             for name, mixture in self.course.evaluation.items():
                 row[name] = exact_match(self.model, self.course.held_out, mixture, num_batches=4)
-            row |= self.course.measure(self.model)
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         tqdm.write(json.dumps({key: round(value, 4) for key, value in row.items()}))
@@ -202,7 +191,7 @@ class Pretraining:
 
     def _save(self) -> None:
         state = {"step": str(self.step), "level": str(self.level), "accuracy": repr(self.accuracy),
-                 "settings": json.dumps(self.settings), "inputs": json.dumps(self.inputs)}
+                 "settings": json.dumps(self.settings)}
         save_file(self._tensors(), self.folder / "state.tmp", metadata=state)
         os.replace(self.folder / "state.tmp", self.folder / STATE_FILE)
 
@@ -240,8 +229,6 @@ class Pretraining:
         earlier = json.loads(state.get("settings", "{}"))
         differing = [f"--{name} was {earlier.get(name)!r}, is {value!r}" for name, value in self.settings.items()
                      if earlier.get(name) != value]
-        if "inputs" in state:  # an older version did not write them down
-            differing += inputs.differences(json.loads(state["inputs"]), self.inputs)
         if differing:
             raise ValueError(f"{path} is the state of another run: {'; '.join(differing)}. Give another --work_dir, or "
                              "delete it")

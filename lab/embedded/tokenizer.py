@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from scaledown.data.records import Record
 from scaledown.data.world.synthetic import Difficulty, World
 from scaledown.prompt import BACKGROUND, QUESTION, SYSTEM
 
@@ -50,10 +49,3 @@ def world_texts(seed: int) -> Iterator[str]:
             yield from (question.text, question.answer)
         if number % 20 == 0:
             yield from PROMPT_TEXTS
-
-
-def record_texts(records: Sequence[Record]) -> Iterator[str]:
-    """Each document of the records once, their questions and answers, and the prompt's own words."""
-    yield from dict.fromkeys(document for record in records for document in record.documents)
-    for record in records:
-        yield from (record.query, record.answer, *PROMPT_TEXTS)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from lab.embedded import pretrain
 from lab.embedded.__main__ import main
 from lab.embedded.building import PretrainConfig, build_generator
+from lab.embedded.course import world_course
 from lab.embedded.pretrain import exact_match, hidden_states, losses
 from lab.embedded.world_batches import BatchMaker, Mixture
 from scaledown import hub
@@ -89,12 +93,35 @@ def test_a_killed_build_goes_on_to_the_same_weights(tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (["--steps", "0"], "--steps must be above 0"), (["--num_layers", "-1", "--eval_steps", "0"], "--eval_steps"),
+    (["--steps", "0"], "--steps must be above 0"), (["--hidden_size", "30"], "--hidden_size 30"),
+    (["--num_layers", "-1", "--eval_steps", "0"], "--eval_steps"),
     (["--work_dir", f"{__file__}/x"], "--work_dir"), (["--output_dir", f"{__file__}/x"], "--output_dir")])
 def test_a_mistake_is_told_before_any_weight_is_written(flags, message, tmp_path, capsys):
     assert main(["--work_dir", str(tmp_path / "work"), "--output_dir", str(tmp_path / "out"), *TINY, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_state_of_another_run_or_a_damaged_one_is_refused(tmp_path, capsys):
+    argv = ["--work_dir", str(tmp_path / "work"), "--output_dir", str(tmp_path / "out"), "--steps", "1", *TINY]
+    assert main(argv) == 0
+    assert main([*argv, "--num_layers", "3"]) == 2
+    assert "--num_layers was 2, is 3" in capsys.readouterr().err
+    state = tmp_path / "work" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    assert main(argv) == 2
+    assert f"{state}: damaged" in capsys.readouterr().err
+
+
+def test_bfloat16_arithmetic_trains(tokenizer, monkeypatch, tmp_path):
+    """What a GPU does, on the CPU: masks, losses and figures hold in half precision."""
+    monkeypatch.setattr(pretrain, "dtype_for", lambda device: torch.bfloat16)
+    config = PretrainConfig(hidden_size=32, num_layers=2, num_heads=2, steps=2, eval_steps=1, batch_tokens=200)
+    model = build_generator(config, tokenizer)
+    pretrain.Pretraining(config, model, world_course(tokenizer, 0), tmp_path).run()
+    assert all(parameter.isfinite().all() and parameter.dtype == torch.float32 for parameter in model.parameters())
+    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert 0 < row["answer_loss"] < 60
 
 
 def test_the_tokenizer_reads_any_text(tokenizer):
