@@ -23,7 +23,7 @@ from scaledown.data.pipeline.teacher import TeacherConfig
 from scaledown.data.pipeline.teacher.loading import load_teacher
 from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import write_records
-from scaledown.data.reranking import __main__ as reranking
+from scaledown.data.reranking.reranker import Reranker, RerankerConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.compressors.build import resolve
 from scaledown.models.model import ScaleDownModel
@@ -107,7 +107,7 @@ def loads(kind: str, folder: str) -> None:
     elif kind == "teacher":
         load_teacher(TeacherConfig(teacher_model=folder))
     elif kind == "reranker":
-        reranking.Reranker(reranking.RerankerConfig(reranker_model=folder))
+        Reranker(RerankerConfig(reranker_model=folder))
     else:
         load_encoder(RetrievalConfig(retriever="dense", retriever_model=folder))
 

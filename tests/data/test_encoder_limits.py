@@ -24,8 +24,8 @@ from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.retrieval.encoders import load_encoder
 from scaledown.data.pipeline.teacher import TeacherConfig
 from scaledown.data.pipeline.teacher.local import LocalTeacher
-from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
 from scaledown.data.reranking.encoder_limits import num_positions
+from scaledown.data.reranking.reranker import Reranker, RerankerConfig
 
 PAIRS = [("What is the capital of France?", f"Document {i} about the {word} of France.")
          for i, word in enumerate(("river", "capital", "king", "war", "song"))]

@@ -26,7 +26,7 @@ from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.stages.preparing import cutter_of, open_corpus
 from scaledown.data.pipeline.teacher import load_teacher
 from scaledown.data.pipeline.trec import read_run
-from scaledown.data.reranking.__main__ import Reranker
+from scaledown.data.reranking.reranker import Reranker
 
 SAMPLE_PAGES, SAMPLE_PARTS = 1_000, 20
 SAMPLE_TEXTS, SAMPLE_PAIRS, SAMPLE_QUESTIONS = 64, 64, 8

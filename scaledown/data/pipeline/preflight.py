@@ -11,7 +11,7 @@ from scaledown.data.pipeline.corpus import corpus_files
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.retrieval import encoders
 from scaledown.data.records import eval_path
-from scaledown.data.reranking import __main__ as reranking
+from scaledown.data.reranking.reranker import WHAT_WORKS
 
 TEACHER_WORKS = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
 
@@ -49,7 +49,7 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
         yield partial(hub.locate, retrieval.model, retrieval.retriever_revision, what_works=encoders.WHAT_WORKS)
     if config.reaches("reranking"):
         yield partial(hub.locate, reranker.reranker_model, reranker.reranker_revision,
-                      what_works=reranking.WHAT_WORKS)
+                      what_works=WHAT_WORKS)
     if config.reaches("teacher") and teacher.teacher_url is None:
         yield partial(hub.locate, teacher.teacher_model, teacher.teacher_revision, what_works=TEACHER_WORKS)
 

@@ -24,7 +24,7 @@ from scaledown.data.pipeline.run import run
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.teacher import TeacherConfig
 from scaledown.data.processes import join_processes
-from scaledown.data.reranking.__main__ import RerankerConfig
+from scaledown.data.reranking.reranker import RerankerConfig
 from scaledown.data.storage.work_folder import WorkFolder
 
 CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": RetrievalConfig,
@@ -33,7 +33,8 @@ CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": Retrie
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.data.prepare_dataset", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     for config in CONFIGS.values():
         cli.add_flags(parser, config)
     parser.add_argument("--dry_run", action="store_true",

@@ -39,7 +39,8 @@ UNTRAINED = " (not trained)"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.answering", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", nargs="+", default=[EMBEDDED], help="folders that training wrote, Hub ids, or "
                         f"names that ship, of one generator [{EMBEDDED}]")
     parser.add_argument("--eval_data", help="records to answer [the embedded world's questions]")

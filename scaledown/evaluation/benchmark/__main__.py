@@ -30,7 +30,8 @@ from scaledown.training.devices import DEVICES, dtype_for, resolve_device
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.benchmark", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("inference", "training"))
     parser.add_argument("--preset", default="small", choices=("tiny", "small", "paper"),
                         help="small: 12 layers of width 512, 3 in the compressor, vocabulary 32,000; paper: Mistral-7B "

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from scaledown import cli
 from scaledown.config import EMBEDDED
 from scaledown.data.pipeline.trec import Qrels, Run
-from scaledown.evaluation.ranking.__main__ import load_scoring_model, scaledown
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
+from scaledown.evaluation.ranking.scorers import load_scoring_model, scaledown
 from scaledown.evaluation.report.results import write_json
 from scaledown.models import checkpoint
 from scaledown.training.devices import DEVICES, resolve_device
@@ -47,7 +47,8 @@ def mean_kept(run: Run, threshold: float) -> float:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.calibration", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help=f"a folder that training wrote, or '{EMBEDDED}'; its "
                         "config.json gets the threshold")
     parser.add_argument("--recall", type=float, default=DEFAULT_RECALL,

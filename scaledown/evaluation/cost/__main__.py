@@ -59,7 +59,8 @@ class Cost:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags; the paper's setting (table 1) is the default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.cost", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator_model", default=PAPER_GENERATOR, metavar="NAME_OR_CONFIG",
                         help=f"a model's name, folder or config.json [{PAPER_GENERATOR}]; without a network: "
                         f"embedded, {', '.join(KNOWN_NAMES)}")

@@ -18,13 +18,13 @@ from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.pipeline.trec import Run
 from scaledown.data.records import Record, read_records
-from scaledown.data.reranking.__main__ import Reranker, RerankerConfig
+from scaledown.data.reranking.reranker import Reranker, RerankerConfig
 from scaledown.data.world.candidates import NUM_CANDIDATES, ranking_records
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.pipelines.pipeline_cost import PipelineFlops, pipeline_flops, reranker_shape
-from scaledown.evaluation.ranking.__main__ import bm25, cross_encoder, load_scoring_model
 from scaledown.evaluation.ranking.ranking_input import EMBEDDED_SEED
 from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids, of_records
+from scaledown.evaluation.ranking.scorers import bm25, cross_encoder, load_scoring_model
 from scaledown.evaluation.report.results import write_json
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.models.selection import AUTO, by_score
@@ -96,7 +96,8 @@ def table(results: Mapping[str, tuple[SystemResult, PipelineFlops]]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.pipelines", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
     parser.add_argument("--data", help="records whose documents are the candidates [the embedded world's]")

@@ -12,74 +12,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
-from scaledown.data.pipeline.retrieval import BM25
-from scaledown.data.pipeline.trec import Run, require_ids, write_run
-from scaledown.data.reranking.__main__ import Reranker, RerankerConfig, score_pairs
+from scaledown.data.pipeline.trec import require_ids, write_run
+from scaledown.data.reranking.reranker import Reranker, RerankerConfig
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.ranking.ranking_task import RankingTask
+from scaledown.evaluation.ranking.scorers import bm25, cross_encoder, load_scoring_model, order_given, scaledown
 from scaledown.evaluation.report.results import write_json
-from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
 from scaledown.training import run_folder
-from scaledown.training.devices import DEVICES, dtype_for, resolve_device
+from scaledown.training.devices import DEVICES, resolve_device
 
-QUERIES_AT_ONCE = 4
 SCALEDOWN = "scaledown"
-
-
-def order_given(task: RankingTask) -> Run:
-    """The candidates as they came."""
-    return {query: {name: -float(rank) for rank, name in enumerate(texts)} for query, texts in task.candidates.items()}
-
-
-def bm25(task: RankingTask) -> Run:
-    """BM25's scores; how rare a word is, is counted over all queries' candidates together."""
-    texts = list(dict.fromkeys(text for each in task.candidates.values() for text in each.values()))
-    index, run = BM25(texts), {}
-    for name, query in tqdm(task.queries.items(), desc="scoring, BM25", unit="query", leave=False):
-        score_of = {texts[hit.index]: hit.score for hit in index.search([query], len(texts))[0]}
-        run[name] = {document: score_of[text] for document, text in task.candidates[name].items()}
-    return run
-
-
-def cross_encoder(task: RankingTask, reranker: Reranker) -> Run:
-    """A cross-encoder's scores."""
-    pairs = [(task.queries[query], text) for query, texts in task.candidates.items() for text in texts.values()]
-    scores = iter(score_pairs(reranker, pairs))
-    return {query: {name: next(scores) for name in texts} for query, texts in task.candidates.items()}
-
-
-def scaledown(task: RankingTask, model: ScaleDownModel) -> Run:
-    """The compressor's scores, in the pass that compresses."""
-    names, run = list(task.queries), {}
-    with tqdm(total=len(names), desc="scoring, ScaleDown", unit="query", leave=False) as bar:
-        for start in range(0, len(names), QUERIES_AT_ONCE):
-            batch = names[start:start + QUERIES_AT_ONCE]
-            memory = model.compress([task.queries[name] for name in batch],
-                                    [list(task.candidates[name].values()) for name in batch])
-            for name, scores in zip(batch, memory.scores.tolist(), strict=True):
-                # A query with fewer candidates than others has -inf behind them.
-                run[name] = dict(zip(task.candidates[name], scores, strict=False))
-            bar.update(len(batch))
-    return run
-
-
-def load_scoring_model(checkpoint: str, device: torch.device) -> ScaleDownModel:
-    """The model of ``--checkpoint``.
-
-    Raises:
-        ValueError: where there is none, or it has no reranking head.
-    """
-    model = ScaleDownModel.from_pretrained(checkpoint, device=device, dtype=dtype_for(device))
-    if not model.config.enable_reranking:
-        raise ValueError(f"--checkpoint {checkpoint} has no reranking head; train one with --enable_reranking")
-    return model
 
 
 def table(scores: Mapping[str, RankingScores]) -> str:
@@ -95,7 +41,8 @@ def table(scores: Mapping[str, RankingScores]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.ranking", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
     cli.add_flags(parser, RankingInput)

@@ -39,7 +39,8 @@ Rows = list[dict[str, Any]]
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.robustness", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=EMBEDDED, help="a folder, a Hub id, or 'embedded' [embedded]")
     parser.add_argument("--eval_data", help="records, one of whose documents holds the answer [the embedded world's]")
     parser.add_argument("--output_dir", default="./robustness", help="gets figures and numbers [./robustness]")

@@ -12,8 +12,7 @@ from scaledown.data.pipeline.retrieval import indexing
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.stages.found import Documents, Found
 from scaledown.data.pipeline.trec import read_run, write_run
-from scaledown.data.reranking import __main__ as reranking
-from scaledown.data.reranking.__main__ import Reranker
+from scaledown.data.reranking.reranker import WHAT_WORKS, Reranker
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog, key_of
 from scaledown.data.storage.work_folder import Stage
@@ -68,7 +67,7 @@ def rerank(context: Context, queries: Sequence[Query], found: Found) -> AppendLo
         ValueError: where the cross-encoder cannot be had.
     """
     config = context.config.reranker
-    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, reranking.WHAT_WORKS)
+    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, WHAT_WORKS)
     stage = context.stage("reranking", {"model": model})
     log = context.open_log(stage)
     load = cache(lambda: Reranker(config))
