@@ -1,18 +1,26 @@
-"""Files that are whole or not there at all, alone or several together, and the disk's faults in plain words."""
+"""Files: written whole or not at all, alone or several together; JSON read with one kind of error.
+
+The disk's faults become messages in plain words, and whatever is wrong with a user's JSON shows with its place.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 WHAT_TO_DO = "what is finished is kept: mend that, and run the same command again"
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 REPLACEMENT = ".replacement"
 """How the hidden folder ends that holds files which are whole and take the places of old ones together."""
 
@@ -45,6 +53,26 @@ def whole_file(path: Path, advice: str = "") -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ValueError: if the disk cannot take it.
+    """
+    with whole_file(path) as draft:
+        # A lone surrogate in a record cannot be UTF-8; written as its escape it is valid JSON and readable text.
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        ValueError: for NaN and infinities, which are not JSON; if the disk cannot take it.
+    """
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -99,3 +127,26 @@ def finish_replacements(folder: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 replacement.rmdir()
             lock.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        JSONDecodeError: for text that is not JSON; also where it is nested deeper, or a number in it longer, than
+            Python reads, for which ``json.loads`` has errors of other kinds.
+        UnicodeDecodeError: for bytes that are no text.
+    """
+    try:
+        return json.loads(text)
+    except (JSONDecodeError, UnicodeDecodeError):
+        raise
+    except RecursionError:
+        raise JSONDecodeError("nested too deeply", "", 0) from None
+    except ValueError:
+        raise JSONDecodeError("a number with too many digits", "", 0) from None
+
+
+def has_half_surrogate(text: str) -> bool:
+    """Return whether ``text`` holds half of a surrogate pair: JSON's escapes can write it, UTF-8 cannot."""
+    return _HALF_SURROGATE.search(text) is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from scaledown.settings import positive, require, setting
+from scaledown.config import positive, require, setting
 
 EMBEDDING_SCALE = 38.4
 """A token's first logit for itself, whatever the width: with tied embeddings it is their spread times the width."""

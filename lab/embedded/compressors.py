@@ -22,11 +22,10 @@ from safetensors.torch import load_file, save_file
 from lab.embedded.lessons import AS_FOUND, NEAR, many, mixed, with_kept
 from lab.embedded.stages import Stage, train_all
 from scaledown import cli
-from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig
+from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig, positive, require, setting
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
-from scaledown.settings import positive, require, setting
 from scaledown.training import demo, inputs, run, run_folder
 from scaledown.training.devices import DEVICES
 

@@ -20,12 +20,11 @@ from tokenizers.processors import TemplateProcessing
 
 from lab.embedded.world_batches import UNKNOWN
 from scaledown import cli
-from scaledown.config import EMBEDDED
+from scaledown.config import EMBEDDED, positive, require, setting
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.settings import positive, require, setting
 from scaledown.training import demo
 from scaledown.training.devices import keep_freed_memory
 

@@ -12,6 +12,7 @@ import pytest
 import prepare_small_real_dataset as script
 from scaledown import hub
 from scaledown.data.answers import holds_answer, padded
+from scaledown.data.normal_form import question_key
 from scaledown.data.passages import Paragraph, Passage
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.qa.gold import Candidate
@@ -20,7 +21,6 @@ from scaledown.data.qa.layouts import squad
 from scaledown.data.qa.question import Gold, Question
 from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.records import read_records
-from scaledown.data.same_question import question_key
 
 FILLERS = "some said then often while nearby along under quite never always rather".split()
 WORDS = "river harbour castle engine garden mountain violin bridge market forest winter summer".split()

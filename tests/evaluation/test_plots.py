@@ -13,8 +13,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from scaledown.evaluation.figures import plots, style
-from scaledown.evaluation.latency import PHASES, Latency, PhaseTime
 from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.timing import PHASES, Latency, PhaseTime
 
 SYSTEMS = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
 TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")

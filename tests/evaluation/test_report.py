@@ -19,7 +19,6 @@ from scaledown import run_information
 from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.figures.drawing import Figures
-from scaledown.evaluation.latency import time_systems
 from scaledown.evaluation.metrics import METRICS, score_answer, summarise
 from scaledown.evaluation.report import before_after, report_page
 from scaledown.evaluation.report.results import (
@@ -31,6 +30,7 @@ from scaledown.evaluation.report.results import (
     write_page,
 )
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+from scaledown.evaluation.timing import time_systems
 
 FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
          "before_training_results.json", "after_training_results.json", "report.md", "report.html", "memory.png"}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED
+from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, positive, require, setting
 from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS
 from scaledown.data.pipeline.queries import QueriesConfig
 from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.teacher import TeacherConfig
 from scaledown.data.reranking.reranker import RerankerConfig
-from scaledown.settings import positive, require, setting
 
 STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")
 MOST_EVAL_QUERIES = 2000

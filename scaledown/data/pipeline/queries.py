@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaledown import hub, json_text
+from scaledown import hub
+from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.query_rows import ANSWER_NAMES, EXPECTED, ID_NAMES, TEXT_NAMES, rows_of
 from scaledown.data.records import SHOWN_FAULTS
 from scaledown.data.storage.lines import Faults
-from scaledown.settings import positive, require, setting
+from scaledown.files import has_half_surrogate
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
 EMPTY, REPEATED = "empty", "a query that stood before"
@@ -171,7 +172,7 @@ def _query(values: Any, number: str) -> Query:
     if not id:
         raise ValueError("its id is blank")
     query = Query(id, " ".join(text.split()), tuple(dict.fromkeys(_answers(answers))))
-    if any(map(json_text.has_half_surrogate, (query.id, query.text, *query.answers))):
+    if any(map(has_half_surrogate, (query.id, query.text, *query.answers))):
         raise ValueError("it holds half a surrogate pair, which is no character")
     return query
 

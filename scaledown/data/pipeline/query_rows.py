@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown import json_text
 from scaledown.data.storage.lines import Faults
 from scaledown.data.storage.tables import heading_of, python_list, table_rows, unquoted
+from scaledown.files import parse_json
 
 TEXT_NAMES = ("query", "question", "text", "input", "question_text")
 ID_NAMES = ("id", "_id", "query_id", "question_id", "qid", "query-id")
@@ -71,7 +71,7 @@ def _text_of(path: Path) -> str:
 
 def _json_list(path: Path, text: str) -> list[Any]:
     try:
-        return json_text.parse(text)
+        return parse_json(text)
     except json.JSONDecodeError as fault:
         raise ValueError(f"--queries_file {path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
 
@@ -79,7 +79,7 @@ def _json_list(path: Path, text: str) -> list[Any]:
 def _json_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
     for number, line in lines:
         try:
-            yield f"line {number}", json_text.parse(line)
+            yield f"line {number}", parse_json(line)
         except json.JSONDecodeError as fault:
             faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from scaledown.data.normal_form import question_key
 from scaledown.data.passages import token_counter
 from scaledown.data.pipeline.pipeline_config import MOST_EVAL_QUERIES
 from scaledown.data.pipeline.preflight import require_no_half
@@ -19,7 +20,6 @@ from scaledown.data.pipeline.stages.preparing import build_index, cut_passages, 
 from scaledown.data.pipeline.stages.summary import Lengths, tell_recall, tell_times
 from scaledown.data.pipeline.stages.teacher_answers import ask_teacher, records
 from scaledown.data.records import Record, eval_path, write_records_together
-from scaledown.data.same_question import question_key
 from scaledown.data.storage.append_log import AppendLog
 
 

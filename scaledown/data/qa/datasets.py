@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scaledown import hub
+from scaledown.config import positive, require, setting
 from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS, Paragraph, Passage, PassageSplitter, TokenCounter
 from scaledown.data.qa.gold import Candidate, cut_paragraphs, find_gold
 from scaledown.data.qa.halves import Half, split_in_halves
@@ -22,7 +23,6 @@ from scaledown.data.qa.hard_negatives import HardNegatives
 from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.qa.sources import HUB_DATASETS, open_hub, open_local
 from scaledown.data.records import Record
-from scaledown.settings import positive, require, setting
 
 ALL = "all"
 EVAL_SHARE = 5

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scaledown import json_text
 from scaledown.data.records import SHOWN_FAULTS
+from scaledown.files import parse_json
 
 
 class Faults:
@@ -66,7 +66,7 @@ def json_lines(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]
     """The objects of a JSONL file, with their lines; what is no object is added to ``faults``."""
     for number, line in text_lines(path):
         try:
-            value = json_text.parse(line)
+            value = parse_json(line)
         except json.JSONDecodeError as fault:
             faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
             continue

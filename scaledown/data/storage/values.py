@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
+
+from scaledown.files import has_half_surrogate
 
 HALF_A_PAIR = "half a surrogate pair, which is no character and cannot be written as UTF-8"
 LONGEST_SHOWN = 40
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
 
 def is_text(value: Any) -> bool:
     """Whether ``value`` is text that can be written as UTF-8."""
-    return isinstance(value, str) and not _LONE_SURROGATE.search(value)
+    return isinstance(value, str) and not has_half_surrogate(value)
 
 
 def shown(value: Any) -> str:

@@ -21,8 +21,8 @@ from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.metrics import METRICS
-from scaledown.evaluation.report.results import write_json
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
+from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.selection import AUTO, Keep, check
 from scaledown.run_information import run_information

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import ScaleDownConfig
+from scaledown.config import ScaleDownConfig, positive, require
 from scaledown.evaluation.benchmark.bench import Bench, Preset, preset
 from scaledown.evaluation.benchmark.measures import MEMORY_TOKENS, SYSTEMS, measure_inference, measure_training
 from scaledown.evaluation.benchmark.ratios import growth, ratios, shares
 from scaledown.evaluation.benchmark.speed_figures import plot_by_documents, plot_by_phase
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.evaluation.figures.drawing import Figures
-from scaledown.evaluation.report.results import write_json
+from scaledown.files import write_json
 from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.run_information import run_information
-from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device
 

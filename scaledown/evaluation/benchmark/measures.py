@@ -23,7 +23,7 @@ from scaledown.evaluation.cost.flops import (
     training_flops,
 )
 from scaledown.evaluation.cost.shapes import decoder_shape
-from scaledown.evaluation.stopwatch import Spread, in_turns, matmul_peak, peak_bytes, seconds
+from scaledown.evaluation.timing import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
 from scaledown.training.devices import keep_freed_memory
 from scaledown.training.sampling import LikeLengthSampler, prompt_sizes

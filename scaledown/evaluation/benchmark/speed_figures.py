@@ -8,7 +8,7 @@ from typing import Any
 
 from scaledown.evaluation.figures import style
 from scaledown.evaluation.figures.plots import PHASE_SHADES, phase_legend
-from scaledown.evaluation.latency import PHASES
+from scaledown.evaluation.timing import PHASES
 
 NAMES = {"scaledown": "ScaleDown", "naive_compressor": "naive compressor", "full_text": "full text",
          "truncated_text": "truncated text"}

@@ -18,7 +18,7 @@ from scaledown.config import EMBEDDED
 from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.scorers import load_scoring_model, scaledown
-from scaledown.evaluation.report.results import write_json
+from scaledown.files import write_json
 from scaledown.models import checkpoint
 from scaledown.training.devices import DEVICES, resolve_device
 

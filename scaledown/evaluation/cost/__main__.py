@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, DEFAULT_LLM, ScaleDownConfig
+from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, DEFAULT_LLM, ScaleDownConfig, positive, require
 from scaledown.evaluation.cost.flops import Flops, TokenCounts, causal_flops, full_flops, naive_flops, paper_flops
 from scaledown.evaluation.cost.known_shapes import KNOWN_NAMES, config_of
 from scaledown.evaluation.cost.measured_flops import measured_flops
@@ -28,9 +28,8 @@ from scaledown.evaluation.cost.shapes import (
     generator_without_values,
     llm_shape,
 )
-from scaledown.evaluation.report.results import write_json
+from scaledown.files import write_json
 from scaledown.models.compressors.n_layers import resolve_num_layers
-from scaledown.settings import positive, require
 from scaledown.training import run_folder
 
 MEBI = 2**20

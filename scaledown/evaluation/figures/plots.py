@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from scaledown.evaluation.figures import style
-from scaledown.evaluation.latency import PHASES, Latency
 from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.timing import PHASES, Latency
 
 METRIC_TITLES = {"exact_match": "Exact match", "token_f1": "Token F1", "rouge_l": "ROUGE-L", "accuracy": "Accuracy"}
 METRIC_UNITS = {"exact_match": "share of answers equal to a reference",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig, positive, require
 from scaledown.data.pipeline.trec import Run
 from scaledown.data.records import Record, read_records
 from scaledown.data.reranking.reranker import Reranker, RerankerConfig
@@ -25,11 +25,10 @@ from scaledown.evaluation.pipelines.pipeline_cost import PipelineFlops, pipeline
 from scaledown.evaluation.ranking.ranking_input import EMBEDDED_SEED
 from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids, of_records
 from scaledown.evaluation.ranking.scorers import bm25, cross_encoder, load_scoring_model
-from scaledown.evaluation.report.results import write_json
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
+from scaledown.files import write_json
 from scaledown.models.selection import AUTO, by_score
 from scaledown.run_information import run_information
-from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, resolve_device
 

@@ -20,7 +20,7 @@ from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.ranking.ranking_task import RankingTask
 from scaledown.evaluation.ranking.scorers import bm25, cross_encoder, load_scoring_model, order_given, scaledown
-from scaledown.evaluation.report.results import write_json
+from scaledown.files import write_json
 from scaledown.run_information import run_information
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, resolve_device

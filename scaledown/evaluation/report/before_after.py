@@ -13,9 +13,10 @@ from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.figures.drawing import Figures
 from scaledown.evaluation.figures.needle import memory_of_one
-from scaledown.evaluation.latency import time_systems
-from scaledown.evaluation.report.results import RunResults, write_json, write_numbers, write_page
+from scaledown.evaluation.report.results import RunResults, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+from scaledown.evaluation.timing import time_systems
+from scaledown.files import write_json
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.figures.shown_text import one_line, printable
-from scaledown.evaluation.latency import PHASES
 from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.timing import PHASES
 
 NUM_SAMPLES = 8
 SAMPLE_CHARACTERS = 160

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.figures.drawing import Figures
 from scaledown.evaluation.figures.needle import plot_memory
 from scaledown.evaluation.figures.plots import plot_before_after, plot_speed, plot_training_curves
-from scaledown.evaluation.latency import Latency
 from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
 from scaledown.evaluation.report.html_page import html_page
 from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
-from scaledown.files import whole_file
+from scaledown.evaluation.timing import Latency
+from scaledown.files import write_json, write_text
 
 BAR_ORDER = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
 SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")
@@ -53,26 +52,6 @@ class RunResults:
     def __post_init__(self) -> None:
         assert set(self.baselines) == {system.name for system in BASELINES}
         assert set(self.latencies) == set(self.baselines) | {SCALEDOWN.name}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ValueError: if the disk cannot take it.
-    """
-    with whole_file(path) as draft:
-        # A lone surrogate in a record cannot be UTF-8; written as its escape it is valid JSON and readable text.
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON whole or not at all.
-
-    Raises:
-        ValueError: for NaN and infinities, which are not JSON; if the disk cannot take it.
-    """
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def improvements(before: SystemResult, after: SystemResult, num_resamples: int, seed: int) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.figures.drawing import Figures
 from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
-from scaledown.evaluation.report.results import write_json
 from scaledown.evaluation.robustness.sweeps import Case, Setting, cases, settings
 from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
+from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
 from scaledown.training import inputs, run_folder

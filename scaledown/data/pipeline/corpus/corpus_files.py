@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaledown import hub, json_text
+from scaledown import hub
 from scaledown.data.pipeline.corpus.pages import Page, page_of
 from scaledown.data.records import SHOWN_FAULTS
 from scaledown.data.storage import fingerprints
+from scaledown.files import parse_json
 
 PART_BYTES = 64 * 2**20
 PART_FILES = 1_000
@@ -180,7 +181,7 @@ def _page_of_line(line: bytes, notes: PartNotes) -> Page | None:
     if not line.strip():
         return None
     try:
-        return page_of(json_text.parse(line))
+        return page_of(parse_json(line))
     except UnicodeDecodeError as fault:
         notes.fault(f"not UTF-8 (byte {fault.start + 1})")
     except json.JSONDecodeError as fault:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.addresses import url_faults
-from scaledown.settings import positive, require, setting
 
 RETRIEVERS = ("bm25", "splade", "dense", "run")
 DEFAULT_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}

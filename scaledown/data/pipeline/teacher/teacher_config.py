@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.addresses import url_faults
-from scaledown.settings import positive, require, setting
 
 Question = tuple[str, Sequence[str]]
 """A query and its documents."""
