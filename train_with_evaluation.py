@@ -27,8 +27,8 @@ from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.report import before_after
 from scaledown.run_information import run_information
-from scaledown.training import demo, inputs, presets, run, run_folder, scores
-from scaledown.training.arguments import pads_to_max
+from scaledown.training import demo, objective, presets, run, run_folder
+from scaledown.training.batches import pads_to_max
 from scaledown.training.devices import resolve_device
 
 LOSS_RECORDS = 100
@@ -97,13 +97,13 @@ def eval_file(args: argparse.Namespace) -> Path:
 
 
 def inputs_of(args: argparse.Namespace, config: ScaleDownConfig, records: Sequence[Record],
-              eval_records: Sequence[Record]) -> inputs.Inputs:
+              eval_records: Sequence[Record]) -> run_folder.Inputs:
     """What the run reads; records of the embedded world are made from the seed, which is a setting."""
-    found = inputs.of_run(config, args.init_compressor)
+    found = run_folder.inputs_of_run(config, args.init_compressor)
     if args.train_data is None:
         return found
-    return {**found, **inputs.of_records("--train_data", args.train_data, records),
-            **inputs.of_records("--eval_data", eval_file(args), eval_records)}
+    return {**found, **run_folder.inputs_of_records("--train_data", args.train_data, records),
+            **run_folder.inputs_of_records("--eval_data", eval_file(args), eval_records)}
 
 
 def start_note(args: argparse.Namespace) -> str:
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records, eval_records = load_data(args)
-    scores.check(config, training, records, args.train_data)
+    objective.check_scores(config, training, records, args.train_data)
     device = processes.join(resolve_device(args.device))
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     pads_to_max(training, model)  # before anything is written
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.say(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: "
                       f"{len(records)} training records, {len(eval_records)} evaluation records; results go to "
                       f"{folder}")
-        known = [overlap(records, eval_records).note(), scores.note_before(model, training, records)]
+        known = [overlap(records, eval_records).note(), objective.note_before(model, training, records)]
         processes.warn(*known)
         before = before_after.measure_before(model, eval_records, evaluation, training.seed, folder)
         history = run.train(model, training, records, folder / "checkpoints", resume_from,
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                             in_order=args.train_data is None)
         if args.train_data is None:
             history = [*demo.lesson_starts(training.batch_size), *history]
-        learnt = scores.note_after(model)
+        learnt = objective.note_after(model)
         processes.warn(learnt)
         notes = [start_note(args), *(f"Note: {note}." for note in (*known, learnt) if note)]
         report = before_after.measure_after(model, eval_records, evaluation, training.seed, folder, before, history,

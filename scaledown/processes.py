@@ -1,21 +1,31 @@
-"""Several processes that train and evaluate together, as ``torchrun`` or ``accelerate launch`` start them."""
+"""Several processes that work together, as ``torchrun`` or ``accelerate launch`` start them.
+
+Those that train and evaluate meet on their devices (:func:`join`); those of the data pipeline share the files of a work
+folder, and only ever wait for one another (:func:`join_processes`). Torch is loaded when it is asked for.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-
-import torch
-import torch.distributed as dist
-from accelerate import PartialState
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 from scaledown.cli import USER_ERROR
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+T = TypeVar("T")
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes, beside how many they are."""
 FELL_BACK = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"}
 """What accelerate launch sets where several processes are asked for, even if it then starts only one."""
+PATIENCE = timedelta(days=30)
+"""How long one process waits for the others: a teacher's last answers may take long."""
 
 
 def join(device: torch.device) -> torch.device:
@@ -25,6 +35,9 @@ def join(device: torch.device) -> torch.device:
         ValueError: where the launcher started several, and each would train by itself; where accelerate's own FSDP
             is asked for.
     """
+    import torch
+    from accelerate import PartialState
+
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         raise ValueError("accelerate's own FSDP shares out whole layers, and the last one is left half way here: "
                          "launch as for DDP, and give --shard (docs/PLATFORMS.md)")
@@ -55,11 +68,17 @@ def count() -> int:
 
 def rank() -> int:
     """This process's number; 0 is the one that writes and speaks."""
-    return dist.get_rank() if is_joined() else 0
+    if not is_joined():
+        return 0
+    import torch.distributed as dist
+
+    return dist.get_rank()
 
 
 def is_joined() -> bool:
     """Whether there are several processes, and they have met."""
+    import torch.distributed as dist
+
     return dist.is_available() and dist.is_initialized()
 
 
@@ -90,6 +109,8 @@ def once(do: Callable[[], None]) -> None:
             fault = found
     is_failed = [fault is not None]
     if is_joined():
+        import torch.distributed as dist
+
         dist.broadcast_object_list(is_failed)
     if fault is not None:
         raise fault
@@ -100,6 +121,8 @@ def once(do: Callable[[], None]) -> None:
 def wait() -> None:
     """Go on when all processes have come here."""
     if is_joined():
+        import torch.distributed as dist
+
         dist.barrier()
 
 
@@ -107,5 +130,49 @@ def summed(numbers: Tensor) -> Tensor:
     """The sum of each number over all processes; nobody waits for the device."""
     total = numbers.clone()
     if is_joined():
+        import torch.distributed as dist
+
         dist.all_reduce(total)
     return total
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this one is. They share the files of one work folder, and nothing else."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that speaks, and does what is done once."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of ``items``; the parts of all processes are all of them."""
+        return items[self.rank::self.count]
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.count > 1:
+            import torch.distributed
+
+            torch.distributed.barrier()
+
+
+def join_processes() -> Processes:
+    """Join the processes that a launcher started with this one, by its environment; alone without a launcher.
+
+    They only ever wait for one another, so gloo will do, whatever the devices; on CUDA each takes a card of its own.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count < 2:
+        return Processes()
+    import torch
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    assert torch.distributed.get_world_size() == count
+    return Processes(torch.distributed.get_rank(), count)

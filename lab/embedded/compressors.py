@@ -26,7 +26,7 @@ from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, Traini
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import demo, inputs, run, run_folder
+from scaledown.training import demo, run, run_folder
 from scaledown.training.devices import DEVICES
 
 NAMES_WEIGHT, JOINT_WEIGHT, KEPT_WEIGHT = 0.5, 0.1, 0.2
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.build_model(ScaleDownConfig(**settings | demo.MODEL[args.compressor_type]), args.device, steps.seed,
                             args.init_compressor)
     information = {run_folder.SETTINGS: vars(args),
-                   run_folder.INPUTS: inputs.of_run(model.config, args.init_compressor)}
+                   run_folder.INPUTS: run_folder.inputs_of_run(model.config, args.init_compressor)}
     with run_folder.claimed(folder, information, resume=(folder / run_folder.RUN_FILE).exists()):
         left = (stage for stage in stages(steps) if stage.name != LESSONS or not args.init_compressor)
         train_all(left, model, folder)

@@ -23,7 +23,7 @@ from lab.embedded.building import PretrainConfig
 from lab.embedded.course import PROMOTION_EXACT_MATCH, Course
 from lab.embedded.world_batches import BatchMaker, Mixture
 from scaledown.training.devices import dtype_for
-from scaledown.training.muon import Muon
+from scaledown.training.optimizer import Muon
 
 STATE_FILE = "state.safetensors"
 WARMUP_STEPS = 20

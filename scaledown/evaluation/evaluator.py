@@ -15,7 +15,7 @@ from scaledown import processes
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
 from scaledown.evaluation.systems import System
-from scaledown.training.guards import is_out_of_memory
+from scaledown.training.devices import is_out_of_memory
 
 
 @dataclass(frozen=True)

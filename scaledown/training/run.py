@@ -17,9 +17,9 @@ from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import sharding
-from scaledown.training.arguments import pads_to_max
+from scaledown.training.batches import pads_to_max
+from scaledown.training.callbacks import Interrupt
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
-from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"

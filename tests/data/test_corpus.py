@@ -14,7 +14,7 @@ from scaledown import hub
 from scaledown.data.pipeline.corpus import corpus_files, cutting
 from scaledown.data.pipeline.corpus.pages import Page, kilt_text, page_of
 from scaledown.data.pipeline.corpus.passage_store import PassageStore, cut_to_tokens
-from scaledown.data.processes import Processes
+from scaledown.processes import Processes
 
 ALONE = (Processes(),)
 KILT = {"_id": "290", "wikipedia_id": "290", "wikipedia_title": "A", "anchors": [], "categories": "",

@@ -16,8 +16,8 @@ from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval import RetrievalConfig, indexing, splade, vectors
 from scaledown.data.pipeline.retrieval.encoders import load_encoder
 from scaledown.data.pipeline.retrieval.qdrant import Qdrant
-from scaledown.data.processes import Processes
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.processes import Processes
 
 QUERIES = ["Who wrote The Silent Map?", "a river of cheese", "Which firm did Ada work for?", "1815", "lute"]
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from scaledown.data.processes import Processes
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.work_folder import WorkFolder
+from scaledown.processes import Processes
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from scaledown.evaluation.systems import scaledown_with, truncated_text_with
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import MEMORY
 from scaledown.training import run
-from scaledown.training.steps import StepCollator
+from scaledown.training.batches import StepCollator
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris", "The capital of Norway is Oslo.", "London"]]

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaledown.training.muon import Muon, orthogonal
-from scaledown.training.optimizer import OptimizerPair, build_optimizer
+from scaledown.training.optimizer import Muon, OptimizerPair, build_optimizer, orthogonal
 
 
 class Parts(nn.Module):

@@ -11,7 +11,7 @@ import tiny
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.training import run
-from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
+from scaledown.training.batches import LikeLengthSampler, prompt_sizes
 
 
 def records(count: int) -> list[Record]:

@@ -14,7 +14,7 @@ from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import counts
 from scaledown.models.packing import moved
 from scaledown.training import run
-from scaledown.training.steps import StepCollator
+from scaledown.training.batches import StepCollator
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from scaledown.data.processes import Processes
 from scaledown.data.storage.fingerprints import of_values
 from scaledown.data.storage.values import shown
 from scaledown.files import WHAT_TO_DO, disk_faults, whole_file
+from scaledown.processes import Processes
 
 MANIFEST = "manifest.json"
 ENTRY = {"stage": str, "settings": dict, "inputs": list, "finished": str | None, "seconds": float, "report": dict}

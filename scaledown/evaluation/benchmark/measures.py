@@ -25,8 +25,8 @@ from scaledown.evaluation.cost.flops import (
 from scaledown.evaluation.cost.shapes import decoder_shape
 from scaledown.evaluation.timing import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
+from scaledown.training.batches import LikeLengthSampler, prompt_sizes
 from scaledown.training.devices import keep_freed_memory
-from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
 
 FROM_MEMORY = ("scaledown", "naive_compressor")
 SYSTEMS = ("scaledown", "naive_compressor", "full_text", "truncated_text")

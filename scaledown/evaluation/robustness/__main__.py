@@ -29,7 +29,7 @@ from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
 from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
-from scaledown.training import inputs, run_folder
+from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
@@ -117,9 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_freed_memory()
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=dtype_for(device))
     information = run_information(args.seed, device, sys.argv, vars(args))
-    information[run_folder.INPUTS] = (inputs.of_run(model.config)
-                                      | inputs.of_checkpoint("--checkpoint", args.checkpoint)
-                                      | inputs.of_records("--eval_data", args.eval_data, records))
+    information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)
+                                      | run_folder.inputs_of_checkpoint("--checkpoint", args.checkpoint)
+                                      | run_folder.inputs_of_records("--eval_data", args.eval_data, records))
     with run_folder.claimed(folder, information, args.overwrite, args.resume):
         if args.overwrite:
             (folder / RESULTS_FILE).unlink(missing_ok=True)

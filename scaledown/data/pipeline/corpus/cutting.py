@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 from scaledown.data.passages import Paragraph, PassageSplitter, TokenCounter
 from scaledown.data.pipeline.corpus.corpus_files import Corpus, Part, PartNotes
 from scaledown.data.pipeline.corpus.pages import Page
-from scaledown.data.processes import Processes
 from scaledown.data.records import SHOWN_FAULTS
 from scaledown.files import WHAT_TO_DO, whole_file
+from scaledown.processes import Processes
 
 Row = dict[str, Any]
 Cutter = Callable[[Sequence[Page]], list[Row]]

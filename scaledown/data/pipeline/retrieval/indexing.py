@@ -14,8 +14,8 @@ from scaledown.data.pipeline.retrieval.qdrant import Qdrant, QdrantSearch, is_se
 from scaledown.data.pipeline.retrieval.retrieval_config import RetrievalConfig
 from scaledown.data.pipeline.retrieval.searcher import Searcher
 from scaledown.data.pipeline.retrieval.vectors import VectorFiles, encode_passages
-from scaledown.data.processes import Processes
 from scaledown.files import WHAT_TO_DO, disk_faults
+from scaledown.processes import Processes
 
 COLLECTION = "scaledown-{}"
 

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval.encoders import Encoder
-from scaledown.data.processes import Processes
 from scaledown.files import WHAT_TO_DO, whole_file
+from scaledown.processes import Processes
 
 PASSAGES_A_FILE = 8_192
 

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 from scaledown import hub
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import Query
-from scaledown.data.processes import Processes
 from scaledown.data.storage.append_log import AppendLog
 from scaledown.data.storage.work_folder import Stage, WorkFolder
+from scaledown.processes import Processes
 
 
 class Context:
