@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.data.answers import is_found_in_text, padded
+from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.data.storage.values import is_text, kind, shown
 from scaledown.files import finish_replacements, parse_json, whole_file, whole_files
-
-SHOWN_FAULTS = 20
 
 
 @dataclass(frozen=True)

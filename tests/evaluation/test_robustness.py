@@ -104,7 +104,7 @@ def test_likeness_is_cosine_and_nearest_are_vocabulary_rows(model, records):
     table = model.generator.base.get_input_embeddings().weight.detach()
     assert cosines(table[5:7], table[5:7]).diagonal().tolist() == pytest.approx([1, 1])
     assert cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.6)
-    found = look_into_memory(model, cases(records, 6, 1))
+    found = look_into_memory(model, [(case.record, case.gold) for case in cases(records, 6, 1)])
     example, around = found["example"], found["around"]["asked"]
     assert len(example["similarity"]) == len(example["nearest"]) == 4
     assert {len(row) for row in example["similarity"]} == {len(example["tokens"])}

@@ -13,8 +13,7 @@ from typing import Any
 from scaledown import hub
 from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.query_rows import ANSWER_NAMES, EXPECTED, ID_NAMES, TEXT_NAMES, rows_of
-from scaledown.data.records import SHOWN_FAULTS
-from scaledown.data.storage.lines import Faults
+from scaledown.data.storage.lines import SHOWN_FAULTS, Faults
 from scaledown.files import has_half_surrogate
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scaledown.data.records import SHOWN_FAULTS
 from scaledown.files import parse_json
+
+SHOWN_FAULTS = 20
 
 
 class Faults:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from scaledown.data.records import Record
 from scaledown.evaluation.figures import shown_text, style
-from scaledown.evaluation.robustness.sweeps import Case
 from scaledown.models.model import ScaleDownModel
 
 WINDOW_TOKENS = 16
@@ -56,8 +55,8 @@ def find_needle(tokenizer: Any, document: str, references: Sequence[str], limit:
     return None
 
 
-def look_into_memory(model: ScaleDownModel, cases: Sequence[Case]) -> dict[str, Any]:
-    """Similarities around the answer over all cases, and one case in full.
+def look_into_memory(model: ScaleDownModel, questions: Sequence[tuple[Record, str]]) -> dict[str, Any]:
+    """Similarities around the answer over all questions, each with its document, and one of them in full.
 
     Returns:
         ``around``: for each way of asking, distances from the answer in tokens and the mean, over documents, of the
@@ -69,20 +68,21 @@ def look_into_memory(model: ScaleDownModel, cases: Sequence[Case]) -> dict[str, 
         ValueError: where no answer stands literally in its document.
     """
     tokenizer, table = model.processor.tokenizer, model.generator.base.get_input_embeddings().weight.detach().float()
-    needles = [find_needle(tokenizer, case.gold, case.record.references, model.config.document_tokens)
-               for case in cases]
-    kept = [(case, needle) for case, needle in zip(cases, needles, strict=True) if needle is not None]
+    needles = [find_needle(tokenizer, document, record.references, model.config.document_tokens)
+               for record, document in questions]
+    kept = [(record, document, needle) for (record, document), needle in zip(questions, needles, strict=True)
+            if needle is not None]
     if not kept:
         raise ValueError("no answer stands literally in its document: there is no needle to look at")
-    documents, queries = [[case.gold] for case, _ in kept], [case.record.query for case, _ in kept]
+    documents, queries = [[document] for _, document, _ in kept], [record.query for record, _, _ in kept]
     asked = {"asked": queries, "not_asked": queries[1:] + queries[:1]}
     around, example = {}, {}
-    for way, questions in asked.items():
-        memory = model.compress(questions, documents).embeddings[:, 0].float()
-        similarities = [cosines(memory[row], table[needle.ids]) for row, (_, needle) in enumerate(kept)]
-        around[way] = _mean_by_distance(similarities, [needle for _, needle in kept])
+    for way, way_queries in asked.items():
+        memory = model.compress(way_queries, documents).embeddings[:, 0].float()
+        similarities = [cosines(memory[row], table[needle.ids]) for row, (*_, needle) in enumerate(kept)]
+        around[way] = _mean_by_distance(similarities, [needle for *_, needle in kept])
         if way == "asked":
-            example = _example(kept[0][0].record, kept[0][1], tokenizer, memory[0], similarities[0], table)
+            example = _example(kept[0][0], kept[0][2], tokenizer, memory[0], similarities[0], table)
     return {"n": len(kept), "around": around, "example": example}
 
 

@@ -79,7 +79,7 @@ def draw(folder: Path, model: ScaleDownModel, asked: Sequence[Case], rows: Rows)
     figures, files = Figures(folder), [RESULTS_FILE]
     if processes.rank() == 0:
         figures.draw("robustness.png", plot_robustness, rows)
-    found = figures.attempt("needle.png", look_into_memory, model, asked)
+    found = figures.attempt("needle.png", look_into_memory, model, [(case.record, case.gold) for case in asked])
     if found is not None and processes.rank() == 0:
         write_json(folder / NEEDLE_FILE, found)
         files.append(NEEDLE_FILE)

@@ -14,8 +14,8 @@ from typing import Any
 
 from scaledown import hub
 from scaledown.data.pipeline.corpus.pages import Page, page_of
-from scaledown.data.records import SHOWN_FAULTS
 from scaledown.data.storage import fingerprints
+from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.files import parse_json
 
 PART_BYTES = 64 * 2**20

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from scaledown.data.passages import Paragraph, PassageSplitter, TokenCounter
 from scaledown.data.pipeline.corpus.corpus_files import Corpus, Part, PartNotes
 from scaledown.data.pipeline.corpus.pages import Page
-from scaledown.data.records import SHOWN_FAULTS
+from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.files import WHAT_TO_DO, whole_file
 from scaledown.processes import Processes
 
