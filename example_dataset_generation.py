@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from scaledown.cli import command
+from scaledown.data.pipeline.trec import write_qrels
 from scaledown.data.records import Record, eval_path, write_records
-from scaledown.data.synthetic import Difficulty, synthetic_records
-from scaledown.data.synthetic_ranking import NUM_CANDIDATES, qrels_of, ranking_records
-from scaledown.data.trec import write_qrels
-from scaledown.data.whole_files import whole_files
+from scaledown.data.world.candidates import NUM_CANDIDATES, qrels_of, ranking_records
+from scaledown.data.world.synthetic import Difficulty, synthetic_records
+from scaledown.files import whole_files
 
 EVAL_SHARE = 5
 

@@ -17,7 +17,7 @@ from scaledown import hub
 from scaledown.cli import add_flags, command, config_from
 from scaledown.config import EMBEDDED
 from scaledown.data.passages import TokenCounter, token_counter
-from scaledown.data.qa_datasets import Prepared, QADatasetConfig, mixed, prepare, require_source
+from scaledown.data.qa.datasets import Prepared, QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.records import Record, eval_path, write_records_together
 
 

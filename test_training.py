@@ -16,10 +16,9 @@ from pathlib import Path
 from scaledown import ScaleDownConfig, ScaleDownModel, cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, TrainingConfig
 from scaledown.data.records import Record
-from scaledown.data.synthetic import synthetic_records
-from scaledown.training import run
+from scaledown.data.world.synthetic import synthetic_records
+from scaledown.training import demo, run
 from scaledown.training.devices import DEVICES
-from scaledown.training.embedded import recipe
 
 STEPS = 40
 TOLERANCE = 1e-4
@@ -39,13 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
 def checks(compressor_type: str, num_examples: int, device: str, folder: Path) -> Iterator[Check]:
     """The checks of one compressor, in order: each builds on those before it."""
     records = list(synthetic_records(num_examples))
-    config = ScaleDownConfig(generator_model=EMBEDDED, compressor_type=compressor_type, **recipe.MODEL[compressor_type])
+    config = ScaleDownConfig(generator_model=EMBEDDED, compressor_type=compressor_type, **demo.MODEL[compressor_type])
     model = run.build_model(config, device, seed=42)
     base = {name: weight.clone() for name, weight in model.generator.named_parameters() if not weight.requires_grad}
     history: list[float] = []
 
     def trains() -> bool:
-        settings = recipe.training(compressor_type, enable_reranking=False) | {
+        settings = demo.training(compressor_type, enable_reranking=False) | {
             "batch_size": min(4, num_examples), "max_steps": STEPS, "logging_steps": 1}
         log = run.train(model, TrainingConfig(**settings), records, folder / "run")
         history.extend(row["answer_loss"] for row in log if "answer_loss" in row)

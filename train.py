@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for cls in (ScaleDownConfig, TrainingConfig, PretrainingConfig):
         cli.config_from(args, cls)
 
-    from scaledown.training import processes
+    from scaledown import processes
     from scaledown.training.devices import resolve_device
 
     device = processes.join(resolve_device(args.device))
@@ -95,14 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace, device: torch.device, records: Sequence[Record],
           eval_records: Sequence[Record]) -> int:
     """Build the model, pretrain it where that is asked for, train it, and say where it is."""
+    from scaledown import processes
     from scaledown.data.overlap import overlap
-    from scaledown.evaluation.run_information import run_information
-    from scaledown.training import inputs, pretraining, processes, run, run_folder, scores
-    from scaledown.training.arguments import pads_to_max
+    from scaledown.run_information import run_information
+    from scaledown.training import objective, pretraining, run, run_folder
+    from scaledown.training.batches import pads_to_max
 
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     folder = Path(args.output_dir)
-    scores.check(config, training, records, args.train_data)
+    objective.check_scores(config, training, records, args.train_data)
     first_stage = pretraining.prepare(cli.config_from(args, PretrainingConfig), training, config.document_tokens,
                                       folder, args.resume)
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
@@ -110,12 +111,12 @@ def train(args: argparse.Namespace, device: torch.device, records: Sequence[Reco
     settings = vars(args) | dataclasses.asdict(model.config)
     information = run_information(training.seed, device, sys.argv, settings)
     information[run_folder.INPUTS] = {
-        **inputs.of_run(model.config, args.init_compressor), **(first_stage.inputs if first_stage else {}),
-        **inputs.of_records("--train_data", args.train_data, records),
-        **inputs.of_records("--eval_data", eval_file(args), eval_records)}
+        **run_folder.inputs_of_run(model.config, args.init_compressor), **(first_stage.inputs if first_stage else {}),
+        **run_folder.inputs_of_records("--train_data", args.train_data, records),
+        **run_folder.inputs_of_records("--eval_data", eval_file(args), eval_records)}
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
         what = f"{config.generator_model} with a {config.compressor_type} compressor"
-        processes.warn(overlap(records, eval_records).note(), scores.note_before(model, training, records))
+        processes.warn(overlap(records, eval_records).note(), objective.note_before(model, training, records))
         if first_stage is not None:
             processes.say(f"pretraining {what} for {first_stage.config.max_steps} steps on {device}, into "
                           f"{first_stage.folder}")
@@ -125,7 +126,7 @@ def train(args: argparse.Namespace, device: torch.device, records: Sequence[Reco
             processes.say(f"training {what} on {len(records)} records, on {device}; evaluating on {len(eval_records)}")
             run.train(model, training, records, folder, resume_from,
                       run.mean_loss(model, eval_records, training) if eval_records else None, args.eval_steps)
-            processes.warn(scores.note_after(model))
+            processes.warn(objective.note_after(model))
             processes.say(f"done: {folder / run.FINAL}")
     return 0
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown import cli
+from scaledown import cli, processes
 from scaledown.config import (
     DEFAULT_GENERATOR,
     DEVICES,
@@ -24,13 +24,12 @@ from scaledown.config import (
 )
 from scaledown.data.overlap import overlap
 from scaledown.data.records import Record, eval_path, read_records
-from scaledown.data.synthetic import synthetic_records
-from scaledown.evaluation import job
-from scaledown.evaluation.run_information import run_information
-from scaledown.training import inputs, presets, processes, run, run_folder, scores
-from scaledown.training.arguments import pads_to_max
+from scaledown.data.world.synthetic import synthetic_records
+from scaledown.evaluation.report import before_after
+from scaledown.run_information import run_information
+from scaledown.training import demo, objective, presets, run, run_folder
+from scaledown.training.batches import pads_to_max
 from scaledown.training.devices import resolve_device
-from scaledown.training.embedded import recipe
 
 LOSS_RECORDS = 100
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
@@ -45,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generator_model", help="a Hub id, a local folder, or 'embedded' "
                         f"[embedded; with --train_data {DEFAULT_GENERATOR}]")
     parser.add_argument("--learning_rate", type=float, help="peak learning rate of generator and compressor "
-                        f"[1e-4; for the embedded generator {recipe.TRAINING['learning_rate_generator']}]")
+                        f"[1e-4; for the embedded generator {demo.TRAINING['learning_rate_generator']}]")
     parser.add_argument("--init_compressor", help="start from this checkpoint, as a pretraining left it; a reranking "
                         "head that it has stays, and learns from records with scores; --train_memory_tokens may differ")
     parser.add_argument("--output_dir", default="./training_with_eval", help="[./training_with_eval]")
@@ -84,7 +83,7 @@ def load_data(args: argparse.Namespace) -> tuple[list[Record], list[Record]]:
     """Training and evaluation records: from files, or made from the seed."""
     if args.train_data is None:
         evaluation = list(synthetic_records(args.eval_examples, args.seed, split="eval"))
-        return recipe.lessons(args.seed), evaluation
+        return demo.lessons(args.seed), evaluation
     records = read_records(args.train_data)
     eval_data = eval_file(args)
     if not eval_data.exists():
@@ -98,13 +97,13 @@ def eval_file(args: argparse.Namespace) -> Path:
 
 
 def inputs_of(args: argparse.Namespace, config: ScaleDownConfig, records: Sequence[Record],
-              eval_records: Sequence[Record]) -> inputs.Inputs:
+              eval_records: Sequence[Record]) -> run_folder.Inputs:
     """What the run reads; records of the embedded world are made from the seed, which is a setting."""
-    found = inputs.of_run(config, args.init_compressor)
+    found = run_folder.inputs_of_run(config, args.init_compressor)
     if args.train_data is None:
         return found
-    return {**found, **inputs.of_records("--train_data", args.train_data, records),
-            **inputs.of_records("--eval_data", eval_file(args), eval_records)}
+    return {**found, **run_folder.inputs_of_records("--train_data", args.train_data, records),
+            **run_folder.inputs_of_records("--eval_data", eval_file(args), eval_records)}
 
 
 def start_note(args: argparse.Namespace) -> str:
@@ -121,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, training = cli.config_from(args, ScaleDownConfig), cli.config_from(args, TrainingConfig)
     evaluation, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records, eval_records = load_data(args)
-    scores.check(config, training, records, args.train_data)
+    objective.check_scores(config, training, records, args.train_data)
     device = processes.join(resolve_device(args.device))
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     pads_to_max(training, model)  # before anything is written
@@ -132,20 +131,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes.say(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: "
                       f"{len(records)} training records, {len(eval_records)} evaluation records; results go to "
                       f"{folder}")
-        known = [overlap(records, eval_records).note(), scores.note_before(model, training, records)]
+        known = [overlap(records, eval_records).note(), objective.note_before(model, training, records)]
         processes.warn(*known)
-        before = job.measure_before(model, eval_records, evaluation, training.seed, folder)
+        before = before_after.measure_before(model, eval_records, evaluation, training.seed, folder)
         history = run.train(model, training, records, folder / "checkpoints", resume_from,
                             run.mean_loss(model, eval_records[:LOSS_RECORDS], training), args.eval_steps,
                             in_order=args.train_data is None)
         if args.train_data is None:
-            history = [*recipe.lesson_starts(training.batch_size), *history]
-        learnt = scores.note_after(model)
+            history = [*demo.lesson_starts(training.batch_size), *history]
+        learnt = objective.note_after(model)
         processes.warn(learnt)
         notes = [start_note(args), *(f"Note: {note}." for note in (*known, learnt) if note)]
-        report = job.measure_after(model, eval_records, evaluation, training.seed, folder, before, history, information,
-                                   notes=notes)
-        processes.say(job.summary(report, folder))
+        report = before_after.measure_after(model, eval_records, evaluation, training.seed, folder, before, history,
+                                            information, notes=notes)
+        processes.say(before_after.summary(report, folder))
     return 0
 
 

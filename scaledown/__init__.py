@@ -16,7 +16,7 @@ SPINS = "3000"
 """How often a thread of torch's builds for Linux looks for its next work before it sleeps: briefly.
 
 GNU OpenMP's own 300,000 are milliseconds. If other processes want the cores, threads then spin all their time away,
-while the one that they wait for has no core (docs/EXPERIMENTS.md). It is read once, when torch is imported.
+while the one that they wait for has no core (lab/LOG.md). It is read once, when torch is imported.
 """
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

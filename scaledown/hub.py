@@ -120,7 +120,7 @@ def _local_folder(name: str, kind: str) -> str | None:
     if name == EMBEDDED and kind == "model":
         if not (EMBEDDED_FOLDER / "config.json").is_file():
             raise ValueError(f"the embedded generator is not in {EMBEDDED_FOLDER}; "
-                             "rebuild it with: python -m scaledown.training.embedded")
+                             "rebuild it with: python -m lab.embedded")
         return str(EMBEDDED_FOLDER)
     # os.path, because pathlib raises on a name that is too long or has an unknown ~user.
     path = os.path.expanduser(name)

@@ -15,7 +15,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "ScaleDown_Colab.ipynb"
 READ_FIRST = ("README", "INSTALL", "QUICKTEST_GUIDE", "REAL_DATA_TRAINING", "DATASET_PREPARATION", "SERVING")
-GUIDES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")],
+GUIDES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "lab" / "LOG.md"],
                 key=lambda path: (READ_FIRST.index(path.stem) if path.stem in READ_FIRST else len(READ_FIRST), path))
 """In the order in which a reader who has just come takes them."""
 PROGRAMS = re.compile(r"(?:[A-Z_]+=\S* )*(?:bash setup_env\.sh|python|torchrun|accelerate launch|pytest|transformers|"
@@ -120,7 +120,7 @@ def program(command: str) -> tuple[str, list[str]] | None:
     """The module of this project that a command runs, by whatever launcher, and its arguments; None for any other."""
     found = words(command)
     for place, word in enumerate(found):
-        if word == "-m" and found[place + 1].startswith("scaledown."):
+        if word == "-m" and found[place + 1].startswith(("scaledown.", "lab.")):
             return found[place + 1], found[place + 2:]
         if re.fullmatch(r"\w+\.py", word) and found[0] in ("python", "torchrun", "accelerate"):
             return word.removesuffix(".py"), found[place + 1:]
@@ -134,7 +134,7 @@ def module(name: str) -> Any:
 
 def parsers() -> Iterator[argparse.ArgumentParser]:
     """The parser of every script and module of this project that has one."""
-    for path in [*ROOT.glob("*.py"), *(ROOT / "scaledown").rglob("*.py")]:
+    for path in [*ROOT.glob("*.py"), *(ROOT / "scaledown").rglob("*.py"), *(ROOT / "lab").rglob("*.py")]:
         if "def build_parser" in path.read_text(encoding="utf-8"):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             yield importlib.import_module(name).build_parser()

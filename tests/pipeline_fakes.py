@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from scaledown.data.corpus import sources
-from scaledown.data.pipeline import answering, finding
-from scaledown.data.prepare_dataset import main
-from scaledown.data.retrieval import vectors
+from scaledown.data.pipeline.corpus import corpus_files
+from scaledown.data.pipeline.retrieval import vectors
+from scaledown.data.pipeline.stages import finding, teacher_answers
+from scaledown.data.prepare_dataset.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTED = "started"
@@ -56,8 +56,8 @@ class FakeReranker:
 
 def use_small_chunks(chunk: int) -> None:
     """Let the pipeline hand out ``chunk`` items at a time, so that several processes have something to do."""
-    finding.RETRIEVAL_CHUNK = finding.RERANKING_CHUNK = answering.TEACHER_CHUNK = vectors.PASSAGES_A_FILE = chunk
-    sources.PART_ROWS = 10
+    finding.RETRIEVAL_CHUNK = finding.RERANKING_CHUNK = teacher_answers.TEACHER_CHUNK = vectors.PASSAGES_A_FILE = chunk
+    corpus_files.PART_ROWS = 10
 
 
 def start(flags: list[str], asked: Path, pause_seconds: float = 0.0, chunk: int | None = None,
@@ -74,7 +74,7 @@ def run(fakes: dict, flags: list[str]) -> int:
     import torch  # noqa: F401  which stages need in any case: imported here, it isn't part of the time until a kill
     import transformers  # noqa: F401
 
-    answering.load_teacher = lambda config: FakeTeacher(Path(fakes["asked"]), fakes["pause_seconds"])
+    teacher_answers.load_teacher = lambda config: FakeTeacher(Path(fakes["asked"]), fakes["pause_seconds"])
     finding.Reranker = FakeReranker
     if fakes["chunk"]:
         use_small_chunks(fakes["chunk"])

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
-from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig
-from scaledown.settings import setting
+from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, setting
 
 
 @dataclass(frozen=True)

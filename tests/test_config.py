@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig
-from scaledown.settings import from_dict
+from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, from_dict
 
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
 

@@ -19,18 +19,18 @@ from guides import GUIDES, NOTEBOOK, ROOT, Step
 from test_qa_datasets import squad_file
 
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
-from scaledown.evaluation import cost
+from scaledown.data.world.synthetic import synthetic_records
+from scaledown.evaluation.cost import __main__ as cost
 
-LOG = "EXPERIMENTS.md"
+LOG = "LOG.md"
 STEPS = [step for path in GUIDES for step in guides.steps(path)]
 NOT_RUN = {  # The first that is found in a step's text, or is its file's name, says why it is not run here.
     LOG: "a log: commands of their day, hours of them",
     "test_training.py": "two minutes; tests/test_scripts.py runs it shortened",
     r"torchrun|accelerate": "several processes; tests/test_processes.py",
-    "download_ms_marco": "needs the Hub; tests/test_prepare_dataset.py and tests/test_queries.py",
-    "--dataset all": "all four datasets; tests/test_qa_datasets.py",
-    "--device trainium": "needs a Trainium; tests/test_neuron.py",
+    "download_ms_marco": "needs the Hub; tests/data/test_prepare_dataset.py and tests/data/test_queries.py",
+    "--dataset all": "all four datasets; tests/data/test_qa_datasets.py",
+    "--device trainium": "needs a Trainium; tests/training/test_neuron.py",
     "pytest": "is what runs this",
     "vllm": "needs a GPU and vLLM",
     "smollm2_package": "needs a package of 93 MB",
@@ -50,8 +50,6 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"data\.prepare_dataset", "--num_synthetic_queries 3 --teacher_max_new_tokens 4"),
     (r"data\.reranking|evaluation\.pipelines", "--reranker_model RERANKER"),
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
-    (r"training\.embedded --train_data", "--steps 2 --vocabulary_tokens 700 --eval_steps 2 --device cpu"),
-    (r"real_compressors", "--phrase_steps 1 --sentence_steps 1 --passage_steps 1 --question_steps 1 --device cpu"),
     (r"generator_model smollm2", "--generator_model embedded"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
 )
@@ -187,10 +185,10 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
 def test_every_path_of_the_project_that_is_named_exists(path):
-    named = re.findall(r"(?<![\w/.$])((?:scaledown|tests|docs|configs)/[\w/.-]+\w|\w+\.ipynb)", guides.prose(path))
+    named = re.findall(r"(?<![\w/.$])((?:scaledown|lab|tests|docs|configs)/[\w/.-]+\w|\w+\.ipynb)", guides.prose(path))
     named += [name for code in guides.inline_code(path) for name in re.findall(r"^\w+\.(?:py|sh|toml)$", code)]
     missing = [name for name in named if not (ROOT / name).exists() and not any(ROOT.glob(f"scaledown/**/{name}"))
-               and not (ROOT / "tests" / name).exists()]
+               and not any(ROOT.glob(f"tests/**/{name}"))]
     assert not missing, f"{path.name} names what is not there: {missing}"
 
 

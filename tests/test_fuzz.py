@@ -24,9 +24,12 @@ import train
 import train_with_evaluation
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
-from scaledown.data import prepare_dataset, reranking
+from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import read_records
-from scaledown.evaluation import pipelines, ranking, robustness
+from scaledown.data.reranking import __main__ as reranking
+from scaledown.evaluation.pipelines import __main__ as pipelines
+from scaledown.evaluation.ranking import __main__ as ranking
+from scaledown.evaluation.robustness import __main__ as robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 

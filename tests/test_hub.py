@@ -83,7 +83,7 @@ def test_embedded_is_the_folder_that_ships(monkeypatch, tmp_path):
 
 def test_a_missing_embedded_generator_says_how_to_rebuild_it(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "EMBEDDED_FOLDER", tmp_path)
-    with pytest.raises(ValueError, match="python -m scaledown.training.embedded"):
+    with pytest.raises(ValueError, match="python -m lab.embedded"):
         hub.locate("embedded")
 
 

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from scaledown import json_text
 from scaledown.config import ScaleDownConfig
-from scaledown.data.lines import Faults, json_lines
-from scaledown.data.queries import read_queries_file
+from scaledown.data.pipeline.queries import read_queries_file
 from scaledown.data.records import read_records
+from scaledown.data.storage.lines import Faults, json_lines
+from scaledown.files import parse_json
 
 TOO_MUCH = {"nested too deeply": "[" * 100_000, "a number with too many digits": "9" * 5_000}
 
@@ -32,11 +32,11 @@ def test_what_python_does_not_parse_is_named_with_its_file(read, reason, tmp_pat
 
 
 def test_other_faults_stay_as_they_are():
-    assert json_text.parse('{"a": [1, null]}') == {"a": [1, None]}
+    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
     with pytest.raises(json.JSONDecodeError, match="Expecting value: line 2"):
-        json_text.parse('{"a":\n}')
+        parse_json('{"a":\n}')
     with pytest.raises(UnicodeDecodeError):
-        json_text.parse(b'"\xff"')
+        parse_json(b'"\xff"')
 
 
 @pytest.mark.parametrize("score", ["1" + "0" * 400, "-1" + "0" * 400, "NaN", "1e400"])

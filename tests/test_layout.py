@@ -1,4 +1,4 @@
-"""Holds the shape of the tree: imports run one way, and some things are done nowhere."""
+"""Holds the shape of the tree: imports run one way, folders stay small, and some things are done nowhere."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
+LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
-BASE = {"config", "hub", "cli", "precision", "prompt", "json_text", "settings"}
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+BASE = {"config", "hub", "cli", "files", "precision", "processes", "prompt", "run_information"}
 MAY_IMPORT = {
-    "settings": set(),
-    "json_text": set(),
+    "files": set(),
+    "precision": set(),
     "progress": set(),
-    "config": {"json_text", "settings"},
+    "prompt": set(),
+    "run_information": set(),
+    "config": {"files"},
     "hub": {"config"},
     "cli": {"config", "progress"},
-    "precision": set(),
-    "prompt": set(),
+    "processes": {"cli"},
     "data": BASE,
     "models": BASE,
     "training": BASE | {"data", "models"},
@@ -32,10 +34,21 @@ MAY_IMPORT = {
 }
 # Names that the package itself hands on, and the room they live in.
 HANDED_ON = {"ScaleDownConfig": "config", "ScaleDownModel": "models"}
+MOST_ENTRIES = 13
+NO_ENTRIES = {"__init__.py", "__pycache__"}
+STILL_LARGE = {"scaledown/models"}
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 250, 40
+"""Of the engine's code, without docstrings, comments and blank lines."""
+SEVERAL_FOLDERS = {"__init__.py", "__main__.py", "conftest.py"}
+"""Files that may stand in several folders of the tests."""
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def room_of(path: Path) -> str:
@@ -59,37 +72,86 @@ def imported_rooms(path: Path) -> set[str]:
     return {HANDED_ON.get(name, name) for name in names}
 
 
-@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
-def test_imports_run_one_way(path):
-    room = room_of(path)
-    if room == "__init__":
-        return
-    assert room in MAY_IMPORT, f"{name_of(path)}: a room that the layout does not know"
-    wrong = imported_rooms(path) - MAY_IMPORT[room] - {room}
-    assert not wrong, f"{name_of(path)} imports {sorted(wrong)}; {room} may import {sorted(MAY_IMPORT[room])}"
-
-
 def modules_needed(path: Path) -> set[str]:
-    """Return the modules of this package that a file needs when it is imported, not only for its annotations."""
+    """Return the modules of this project that a file needs when it runs, not only for its annotations."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
-    known = {module_of(each) for each in PACKAGE}
-    found = set()
+    known = {module_of(each) for each in (*PACKAGE, *LAB)}
+    needed = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scaledown"):
+        if isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (names & known) or {node.module}
-    return found
+            needed |= (names & known) or ({node.module} & known)
+    return needed
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def circle_in(needs: Mapping[str, set[str]]) -> list[str]:
+    """Return names that need one another, or need some that do; none where all can stand in an order."""
+    left = {name: needed & needs.keys() for name, needed in needs.items()}
+    while ready := [name for name, needed in left.items() if not needed & left.keys()]:
+        left = {name: needed for name, needed in left.items() if name not in ready}
+    return sorted(left)
+
+
+def attributes(path: Path) -> set[str]:
+    """Return every ``module.name`` that a file's code mentions."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {f"{node.value.id}.{node.attr}" for node in nodes
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
+
+
+def test_imports_run_one_way():
+    assert {room_of(path) for path in PACKAGE} - {"__init__"} == MAY_IMPORT.keys(), "rooms that the layout should know"
+    wrong = [f"{name_of(path)} imports {room}" for path in PACKAGE if room_of(path) != "__init__"
+             for room in sorted(imported_rooms(path) - MAY_IMPORT[room_of(path)] - {room_of(path)})]
+    assert not wrong, wrong
+
+
+def test_the_package_imports_no_lab_script_or_test():
+    foreign = {script.stem for script in SCRIPTS} | {path.stem for path in TESTS} | {"tests", "lab"}
+    wrong = [f"{name_of(path)} imports {name}" for path in (*PACKAGE, *SCRIPTS) for name in imported_modules(path)
+             if name.split(".")[0] in foreign]
+    wrong += [f"{name_of(path)} imports {name}" for path in LAB for name in imported_modules(path)
+              if name.split(".")[0] in foreign - {"lab"}]
+    assert not wrong, wrong
+
+
+def test_no_module_needs_one_that_needs_it():
+    circle = circle_in({module_of(path): modules_needed(path) for path in (*PACKAGE, *LAB)})
+    assert not circle, circle
+
+
+def test_no_folder_needs_one_beside_it_that_needs_it():
+    """In each folder its files and folders can be put in an order in which each needs only those before it."""
+    circles = {}
+    for folder in ("scaledown", "scaledown.data", "scaledown.data.pipeline", "scaledown.data.qa", "scaledown.training",
+                   "scaledown.evaluation", "lab"):
+        needs: dict[str, set[str]] = {}
+        for path in (*PACKAGE, *LAB):
+            if module_of(path).startswith(f"{folder}."):
+                entry = entry_in(folder, module_of(path))
+                needed = {entry_in(folder, name) for name in modules_needed(path) if name.startswith(f"{folder}.")}
+                needs[entry] = needs.get(entry, set()) | (needed - {entry})
+        circles[folder] = circle_in(needs)
+    assert not any(circles.values()), circles
+
+
+def entry_in(folder: str, module: str) -> str:
+    return module.removeprefix(f"{folder}.").split(".")[0]
+
+
+def test_no_folder_has_more_entries_than_an_eye_takes_in():
+    entries = {name_of(folder): [path.name for path in folder.iterdir() if path.name not in NO_ENTRIES]
+               for folder in {path.parent for path in (*PACKAGE, *LAB)}}
+    large = {folder: len(names) for folder, names in entries.items()
+             if len(names) > MOST_ENTRIES and folder not in STILL_LARGE}
+    assert not large, large
 
 
 def test_the_engine_is_built_from_below():
-    """Packing knows nobody, attention knows packing, and so on up to the model: no module needs one that needs it."""
+    """Packing knows nobody, attention knows packing, and so on up to the model."""
     needs = {module_of(path): modules_needed(path) for path in MODELS}
     order = []
     while needs:
@@ -102,35 +164,39 @@ def test_the_engine_is_built_from_below():
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("path", MODELS, ids=name_of)
-def test_files_and_functions_of_the_engine_stay_small(path):
-    """Counted without docstrings, comments and blank lines."""
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
+def test_files_and_functions_of_the_engine_stay_small():
+    large = []
+    for path in MODELS:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        is_code = lines_of_code(text, tree)
+        sizes = {node.name: len(is_code & set(range(node.lineno, node.end_lineno + 1))) for node in ast.walk(tree)
+                 if isinstance(node, ast.FunctionDef)}
+        if len(is_code) > MOST_LINES_OF_A_FILE:
+            large.append(f"{name_of(path)}: {len(is_code)} lines")
+        large += [f"{name_of(path)}, {name}: {size} lines" for name, size in sizes.items()
+                  if size > MOST_LINES_OF_A_FUNCTION]
+    assert not large, large
+
+
+def lines_of_code(text: str, tree: ast.AST) -> set[int]:
+    """Return the numbers of the lines that are neither docstrings, comments nor blank."""
     # A docstring is a line of code that is a text and nothing else.
     told = {number for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             for number in range(node.lineno, node.end_lineno + 1)}
-    is_code = {number for number, line in enumerate(text.splitlines(), 1)
-               if number not in told and line.strip() and not line.strip().startswith("#")}
-    assert len(is_code) <= 250
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    sizes = {node.name: len(is_code & set(range(node.lineno, node.end_lineno + 1))) for node in functions}
-    assert all(size <= 40 for size in sizes.values()), sizes
+    return {number for number, line in enumerate(text.splitlines(), 1)
+            if number not in told and line.strip() and not line.strip().startswith("#")}
 
 
-@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS], ids=name_of)
-def test_nothing_imports_a_script_or_a_test(path):
-    scripts = {script.stem for script in SCRIPTS} | {"tests"}
-    assert not {name.split(".")[0] for name in imported_modules(path)} & scripts
-
-
-@pytest.mark.parametrize("name", ["config.py", "cli.py", "hub.py", "evaluation/metrics.py"])
-def test_what_needs_no_torch_does_not_import_it(name):
-    assert "torch" not in {module.split(".")[0] for module in imported_modules(ROOT / "scaledown" / name)}
+def test_what_needs_no_torch_does_not_import_it():
+    names = ("config.py", "cli.py", "hub.py", "files.py", "evaluation/metrics.py")
+    wrong = [name for name in names for module in imported_modules(ROOT / "scaledown" / name)
+             if module.split(".")[0] == "torch"]
+    assert not wrong, wrong
 
 
 def test_configs_and_names_load_without_the_heavy_libraries():
-    code = ("import sys, scaledown, scaledown.cli, scaledown.config, scaledown.hub; "
+    code = ("import sys, scaledown, scaledown.cli, scaledown.config, scaledown.hub, scaledown.processes; "
             "print(*({'torch', 'transformers', 'datasets', 'huggingface_hub'} & set(sys.modules)))")
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
@@ -143,48 +209,51 @@ def test_train_tells_a_wrong_setting_before_it_loads_torch():
     assert "num_memory_tokens" in ended.stderr
 
 
-def attributes(path: Path) -> set[str]:
-    """Return every ``module.name`` that a file's code mentions."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    return {f"{node.value.id}.{node.attr}" for node in nodes
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
-
-
-@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS], ids=name_of)
-def test_no_pickles_and_no_edits_of_the_import_path(path):
+def test_no_pickles_and_no_edits_of_the_import_path():
     picklers = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    assert not {name.split(".")[0] for name in imported_modules(path)} & picklers
-    assert not attributes(path) & {"sys.path", "torch.load", "torch.save"}
+    wrong = {name_of(path): ({name.split(".")[0] for name in imported_modules(path)} & picklers)
+             | (attributes(path) & {"sys.path", "torch.load", "torch.save"}) for path in (*PACKAGE, *LAB, *SCRIPTS)}
+    assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
-def test_scripts_do_nothing_when_imported(path):
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "a script says what it is for"
-    calls = [node for node in body if isinstance(node, (ast.For, ast.While, ast.With))
-             or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))]
-    assert not calls, f"{name_of(path)}, line {calls[0].lineno}: work at import"
+def test_scripts_say_what_they_are_for_and_do_nothing_when_imported():
+    wrong = []
+    for path in SCRIPTS:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        wrong += [f"{name_of(path)}: no docstring"] * (not ast.get_docstring(tree))
+        wrong += [f"{name_of(path)}, line {node.lineno}: work at import" for node in tree.body
+                  if isinstance(node, (ast.For, ast.While, ast.With))
+                  or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))]
+    assert not wrong, wrong
 
 
-@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS, *sorted((ROOT / "tests").rglob("*.py"))], ids=name_of)
-def test_no_process_is_a_fork_of_one_that_has_threads(path):
+def test_no_process_is_a_fork_of_one_that_has_threads():
     """A fork has its parent's locks without the threads that hold them, and one that is killed may keep a shared one.
 
     torch's DataLoader forks, too: its workers draw no bars and are not killed.
     """
     forking = {"os.fork", "multiprocessing.Process", "multiprocessing.Pool", "accelerate.debug_launcher"}
-    assert not (attributes(path) | set(imported_modules(path))) & forking
+    wrong = {name_of(path): (attributes(path) | set(imported_modules(path))) & forking
+             for path in (*PACKAGE, *LAB, *SCRIPTS, *TESTS)}
+    assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
 
 
-def code_files() -> list[Path]:
+def test_no_code_names_a_folder_of_one_machine():
+    machine_path = re.compile(r"(?<![\w.~}])/(?:root|home|Users|opt|mnt|work)" + r"/\w")
+    wrong = [f"{name_of(path)}, line {number}: {line.strip()}" for path in code_files()
+             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+             if machine_path.search(line)]
+    assert not wrong, wrong
+
+
+def code_files() -> Iterable[Path]:
     tools = [ROOT / name for name in ("setup_env.sh", "Makefile", "requirements.txt", "requirements-trainium.txt",
                                       "requirements.lock", "pyproject.toml", ".ci/run", ".ci/lock", ".ci/newest",
                                       "ScaleDown_Colab.ipynb")]
-    return [*PACKAGE, *SCRIPTS, *sorted((ROOT / "tests").rglob("*.py")), *filter(Path.is_file, tools)]
+    return [*PACKAGE, *LAB, *SCRIPTS, *TESTS, *filter(Path.is_file, tools)]
 
 
-@pytest.mark.parametrize("path", code_files(), ids=name_of)
-def test_no_code_names_a_folder_of_one_machine(path):
-    machine_path = re.compile(r"(?<![\w.~}])/(?:root|home|Users|opt|mnt|work)" + r"/\w")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        assert not machine_path.search(line), f"{name_of(path)}, line {number}: {line.strip()}"
+def test_no_two_files_of_the_tests_have_one_name():
+    """All their folders are on the import path."""
+    counted = Counter(path.name for path in TESTS if path.name not in SEVERAL_FOLDERS)
+    assert not {name for name, number in counted.items() if number > 1}

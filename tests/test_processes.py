@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 import train
+from scaledown import processes
 from scaledown.data.records import write_records
-from scaledown.data.synthetic import synthetic_records
-from scaledown.training import processes
+from scaledown.data.world.synthetic import synthetic_records
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-6

@@ -14,7 +14,7 @@ import test_training
 import train
 import train_with_evaluation
 from scaledown.data.records import eval_path, write_records
-from scaledown.data.synthetic import synthetic_records
+from scaledown.data.world.synthetic import synthetic_records
 
 QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num_memory_tokens", "2"]
 MEASURED = ["--eval_examples", "4", "--eval_steps", "1", "--timed_queries", "2", "--max_new_tokens", "4",
@@ -65,7 +65,7 @@ def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
     assert train_with_evaluation.main(["--output_dir", str(tmp_path), *QUICK, *MEASURED]) == 0
     settings = json.loads((tmp_path / "config.json").read_text())["settings"]
     assert settings["generator_model"] == "embedded" and settings["num_layers"] == 4
-    assert settings["learning_rate_generator"] == train_with_evaluation.recipe.TRAINING["learning_rate_generator"]
+    assert settings["learning_rate_generator"] == train_with_evaluation.demo.TRAINING["learning_rate_generator"]
 
 
 @pytest.mark.parametrize("compressor", ["n_layers", "modernbert", "llm"])

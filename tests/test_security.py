@@ -16,14 +16,15 @@ from chat_server import chat_server, completion
 import train
 from scaledown import hub
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.data import prepare_dataset, reranking
+from scaledown.data.pipeline.retrieval import qdrant
+from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.retrieval.retrieval_config import RetrievalConfig
+from scaledown.data.pipeline.teacher import TeacherConfig
+from scaledown.data.pipeline.teacher.loading import load_teacher
+from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import write_records
-from scaledown.data.retrieval import qdrant
-from scaledown.data.retrieval.config import RetrievalConfig
-from scaledown.data.retrieval.encoders import load_encoder
-from scaledown.data.synthetic import synthetic_records
-from scaledown.data.teacher import TeacherConfig
-from scaledown.data.teacher.loading import load_teacher
+from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.compressors.build import resolve
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
@@ -106,7 +107,7 @@ def loads(kind: str, folder: str) -> None:
     elif kind == "teacher":
         load_teacher(TeacherConfig(teacher_model=folder))
     elif kind == "reranker":
-        reranking.Reranker(reranking.RerankerConfig(reranker_model=folder))
+        Reranker(RerankerConfig(reranker_model=folder))
     else:
         load_encoder(RetrievalConfig(retriever="dense", retriever_model=folder))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from scaledown.data.records import Record, eval_path, read_records, write_records_together
-from scaledown.data.whole_files import finish_replacements
+from scaledown.files import finish_replacements
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")

@@ -21,6 +21,8 @@ _OPTIONAL = regex.compile("[\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\
 _WORD = regex.compile(r"[\w\p{N}]+")
 # Thai, Lao, Tibetan, Burmese, Khmer, kana and Han ideographs are written without spaces between words.
 _UNSPACED = regex.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_KEPT = ("L", "M", "N")
+"""Unicode's categories of letters, the marks that belong to them (vowels, in many scripts), and digits."""
 
 
 def normal_form(text: str) -> str:
@@ -43,3 +45,9 @@ def words(text: str) -> list[str]:
 def is_unspaced(text: str) -> bool:
     """Return whether ``text`` has letters of a script that is written without spaces between words."""
     return _UNSPACED.search(text) is not None
+
+
+def question_key(text: str) -> str:
+    """Return what is equal for equal questions: the letters and digits of ``text``, without differences of case."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(character for character in folded if unicodedata.category(character)[0] in _KEPT)

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaledown import json_text
 from scaledown.data.answers import is_found_in_text, padded
-from scaledown.data.values import is_text, kind, shown
-from scaledown.data.whole_files import finish_replacements, whole_file, whole_files
-
-SHOWN_FAULTS = 20
+from scaledown.data.storage.lines import SHOWN_FAULTS
+from scaledown.data.storage.values import is_text, kind, shown
+from scaledown.files import finish_replacements, parse_json, whole_file, whole_files
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
     """The values in ``text`` and the lines that hold none, each with its place."""
     if text.strip() and (path.suffix != ".jsonl" or text.lstrip().startswith("[")):
         try:
-            values = json_text.parse(text)
+            values = parse_json(text)
         except json.JSONDecodeError as fault:
             if fault.msg != "Extra data":
                 raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
@@ -172,7 +170,7 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
         if not line.strip():
             continue
         try:
-            found.append((f"line {number}", json_text.parse(line)))
+            found.append((f"line {number}", parse_json(line)))
         except json.JSONDecodeError as fault:
             faults.append((f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})"))
     return found, faults

@@ -11,11 +11,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from scaledown import hub
-from scaledown.data.lines import Faults
 from scaledown.data.qa.checks import fields, plain_text
 from scaledown.data.qa.content import numbered, stream_rows
 from scaledown.data.qa.reading import checked
 from scaledown.data.records import read_records
+from scaledown.data.storage.lines import Faults
 
 TEXT_COLUMN = "text"
 TABLES = (".csv", ".tsv")

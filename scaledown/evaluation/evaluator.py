@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from scaledown import processes
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
 from scaledown.evaluation.systems import System
-from scaledown.training import processes
-from scaledown.training.guards import is_out_of_memory
+from scaledown.training.devices import is_out_of_memory
 
 
 @dataclass(frozen=True)

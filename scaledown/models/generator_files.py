@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scaledown import hub, json_text
+from scaledown import hub
 from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.files import parse_json
 
 FILE = "generator_files.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -41,7 +42,7 @@ def read(config: ScaleDownConfig) -> GeneratorFiles | None:
     if folder is None:
         return None
     try:
-        values = json_text.parse((folder / "config.json").read_text(encoding="utf-8"))
+        values = parse_json((folder / "config.json").read_text(encoding="utf-8"))
         paths = weight_files(folder)
         return {"config": {name: value for name, value in values.items() if name not in NOT_COMPARED},
                 "weights": fingerprint(paths) if all(map(Path.is_file, paths)) else None}
@@ -54,7 +55,7 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / f"{WEIGHTS_FILE}.index.json"
     if not index.is_file():
         return [folder / WEIGHTS_FILE]
-    shards = json_text.parse(index.read_text(encoding="utf-8"))["weight_map"].values()
+    shards = parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()
     return [folder / shard for shard in sorted(set(shards))]
 
 
@@ -104,7 +105,7 @@ def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -
     if not path.is_file() or files is None:
         return
     try:
-        then = json_text.parse(path.read_text(encoding="utf-8"))
+        then = parse_json(path.read_text(encoding="utf-8"))
         faults = differences(then, files) if then is not None else []
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as fault:
         raise ValueError(f"{path}: cannot be read ({fault}); delete it to load the checkpoint without knowing that its "

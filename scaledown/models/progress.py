@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown import json_text
-from scaledown.settings import from_dict
+from scaledown.config import from_dict
+from scaledown.files import parse_json
 
 FILE = "training.json"
 FEW_SCORES = 1000
@@ -64,7 +64,7 @@ class Progress:
         """
         path = folder / FILE
         try:
-            values = json_text.parse(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls(None, None, None)
         except (OSError, ValueError) as fault:

@@ -1,4 +1,4 @@
-"""``--device`` becomes a torch device, with a dtype that it computes well.
+"""``--device`` becomes a torch device, with a dtype that it computes well; and what to do when its memory is full.
 
 Trainium is PyTorch's native backend, device ``neuron`` (Trn2, Trn3). It is known by its device files and by what
 torch says, never by a package's presence: the torch-neuronx of the public index is a stub without code. Not yet run
@@ -14,7 +14,7 @@ import importlib.metadata
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _COMPILERS = {"neuron": "neuron"}
 _IN_ORDER_OF_CHOICE = ("cuda", "neuron", "mps", "cpu")
+_LESS_MEMORY = "--gradient_checkpointing, fewer documents a record, or fewer tokens of each (--compression_rate)"
+ALLOCATION_FAULTS = ("can't allocate memory", "out of memory", "not enough memory")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -93,6 +95,51 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether ``fault`` is memory that could not be had, of any device."""
+    return isinstance(fault, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(fault, RuntimeError) and any(text in str(fault) for text in ALLOCATION_FAULTS))
+
+
+def largest_fitting(step: Callable[[Sequence[Any]], None], records: Sequence[Any], batch_size: int) -> int:
+    """How many examples, ``batch_size`` halved as often as need be, ``step`` can take; 0 where not even one.
+
+    Args:
+        step: forward and backward pass over some records.
+        records: tried with the longest of them.
+        batch_size: what did not fit.
+    """
+    longest = sorted(records, key=lambda record: -len(record.query) - sum(map(len, record.documents)))[:batch_size]
+    size = batch_size // 2
+    while size:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            step(longest[:size])
+            return size
+        except (MemoryError, RuntimeError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+        size //= 2
+    return 0
+
+
+def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> str:
+    """What to do, for ``examples`` a pass that did not fit where ``num_fitting`` do."""
+    if not num_fitting:
+        return f"out of memory: not even one example fits. What helps: a smaller --generator_model, {_LESS_MEMORY}"
+    steps = accumulation_steps * -(-examples // num_fitting)
+    return (f"out of memory with {examples} examples at a time on this device; {num_fitting} of the longest fit: "
+            f"--gradient_accumulation_steps {steps} takes as many and trains alike, and --resume goes "
+            f"on with it. What else helps: {_LESS_MEMORY}")
+
+
+def out_of_memory_of_many(examples: int, accumulation_steps: int) -> str:
+    """As :func:`out_of_memory` for a model that processes share, of which none can try alone what fits."""
+    return (f"out of memory with {examples} examples at a time on this device. What helps: "
+            f"--gradient_accumulation_steps {2 * accumulation_steps}, with which --resume goes on, and {_LESS_MEMORY}")
 
 
 def _what_is_missing(kind: str) -> str | None:

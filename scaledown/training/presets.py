@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaledown.config import DEFAULT_GENERATOR, EMBEDDED
-from scaledown.training.embedded import recipe
+from scaledown.training import demo
 
 DEMO = "demo"
 PAPERS_GENERATOR = "mistralai/Mistral-7B-Instruct-v0.2"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    DEMO: {"generator_model": EMBEDDED, **recipe.TRAINING, **recipe.EVALUATION},
+    DEMO: {"generator_model": EMBEDDED, **demo.TRAINING, **demo.EVALUATION},
     "laptop": {"generator_model": DEFAULT_GENERATOR, "batch_size": 4, "query_tokens": 64, "answer_tokens": 32,
                "eval_examples": 100, "max_new_tokens": 16, "timed_queries": 10},
     "colab_t4": {"generator_model": DEFAULT_GENERATOR, "batch_size": 16, "gradient_accumulation_steps": 2,
@@ -41,6 +41,6 @@ def settings(preset: str | None, compressor_type: str, enable_reranking: bool, *
     """
     if preset is None:
         return {}
-    own = recipe.MODEL[compressor_type] | recipe.training(compressor_type, enable_reranking) if preset == DEMO else {}
+    own = demo.MODEL[compressor_type] | demo.training(compressor_type, enable_reranking) if preset == DEMO else {}
     fields = {field.name for config in configs for field in dataclasses.fields(config)}
     return {name: value for name, value in (PRESETS[preset] | own).items() if name in fields}

@@ -18,7 +18,7 @@ from scaledown.data.records import Record
 from scaledown.data.texts import read_texts
 from scaledown.models.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import checkpoints, inputs, run, run_folder
+from scaledown.training import checkpoints, run, run_folder
 
 REPEAT = "Repeat the document."
 CONTINUE = "Continue the document: "
@@ -78,14 +78,14 @@ class Pretraining:
         records: what it reads; None where an earlier start came to its end.
         folder: gets ``checkpoint-N`` folders, and ``final``, which ``--init_compressor`` starts from.
         resume: go on from the last checkpoint that is there.
-        inputs: the texts, as :mod:`scaledown.training.inputs` has them.
+        inputs: the texts, as :mod:`scaledown.training.run_folder` has them.
     """
 
     config: TrainingConfig
     records: PretrainingRecords | None
     folder: Path
     resume: bool
-    inputs: inputs.Inputs = dataclasses.field(default_factory=dict)
+    inputs: run_folder.Inputs = dataclasses.field(default_factory=dict)
 
     @property
     def final(self) -> Path:
@@ -125,13 +125,13 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
                               readout_steps=0, compressor_warmup_steps=0)
     folder, source = folder / run_folder.PRETRAINING, config.pretrain_data or DEFAULT_PRETRAINING_TEXTS
     if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
-        return Pretraining(own, None, folder, resume, inputs.of_texts("--pretrain_data", source, None))
+        return Pretraining(own, None, folder, resume, run_folder.inputs_of_texts("--pretrain_data", source, None))
     num_examples = config.pretrain_steps * batch_size
     texts = read_texts(source, min(num_examples, MOST_TEXTS), training.seed)
     longest = config.pretrain_longest_words or max(config.pretrain_shortest_words, document_tokens * 3 // 4)
     records = PretrainingRecords(texts, num_examples, (config.pretrain_shortest_words, longest),
                                  config.pretrain_auto_encoding_share, training.seed)
-    return Pretraining(own, records, folder, resume, inputs.of_texts("--pretrain_data", source, texts))
+    return Pretraining(own, records, folder, resume, run_folder.inputs_of_texts("--pretrain_data", source, texts))
 
 
 def _record(rng: random.Random, words: list[str], length: int, is_auto_encoding: bool, number: int) -> Record:

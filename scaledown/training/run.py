@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from scaledown import processes
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import processes, sharding
-from scaledown.training.arguments import pads_to_max
+from scaledown.training import sharding
+from scaledown.training.batches import pads_to_max
+from scaledown.training.callbacks import Interrupt
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
-from scaledown.training.interrupt import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"

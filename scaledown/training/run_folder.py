@@ -1,18 +1,28 @@
-"""One folder, one run: claimed before anything is computed, so that no run writes over another."""
+"""One folder, one run: claimed before anything is computed, so that no run writes over another.
+
+A run that goes on must read what it read before. What it reads is known by what it holds and not by its name: each
+input is named by its flag and its file, and has a fingerprint; None stands for one that this start does not read.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from scaledown.training import checkpoints, inputs, processes
+from scaledown import processes
+from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.data.records import Record
+from scaledown.data.storage import fingerprints
+from scaledown.files import write_json
+from scaledown.hub import on_disk
+from scaledown.models import checkpoint, generator_files, loading
+from scaledown.training import checkpoints
 
 RUN_FILE = "config.json"
 SETTINGS = "settings"
@@ -24,6 +34,9 @@ PARTS = ("checkpoints", "final", "runs", PRETRAINING)
 NOT_PART_OF_THE_RUN = {"resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers",
                        "gradient_checkpointing", "shard", "gradient_accumulation_steps"}
 """Settings that may differ when a run goes on: they change no result beyond rounding."""
+Inputs = Mapping[str, str | None]
+TEXT_FILES = (".json", ".jinja", ".txt", ".model", ".py")
+"""Beside its weights, what a model's folder says: its config, its tokenizer and its chat template."""
 
 
 @contextmanager
@@ -36,7 +49,7 @@ def claimed(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False,
     Args:
         folder: made if need be.
         run: what ``config.json`` shall say; ``run["settings"]`` holds every setting by name, ``run["inputs"]`` what
-            the run reads (:mod:`scaledown.training.inputs`).
+            the run reads (:func:`inputs_of_run` and those after it).
         overwrite: remove what another run left there.
         resume: go on with the run that is there.
 
@@ -72,9 +85,7 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, 
         return
     if overwrite and is_taken:
         remove_run(folder)
-    draft = folder / f"{RUN_FILE}.tmp"
-    draft.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, folder / RUN_FILE)
+    write_json(folder / RUN_FILE, run)
 
 
 def _lock(folder: Path) -> AcquireReturnProxy:
@@ -134,9 +145,73 @@ def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
                  for name in sorted(set(settings) | set(now) - NOT_PART_OF_THE_RUN)
                  if name not in NOT_PART_OF_THE_RUN and settings.get(name) != now.get(name)]
     # A run of an older version did not write down what it read.
-    changed = inputs.differences(read, run[INPUTS]) if read is not None and INPUTS in run else []
+    changed = _changed(read, run[INPUTS]) if read is not None and INPUTS in run else []
     others = [f"other {what}: {'; '.join(faults)}" for what, faults in (("settings", differing), ("inputs", changed))
               if faults]
     if others:
         raise ValueError(f"--resume: the run in {folder} had {'. It had '.join(others)}. Go on with what it had, or "
                          "start anew in another --output_dir")
+
+
+def inputs_of_run(config: ScaleDownConfig, init_compressor: str | None = None) -> dict[str, str | None]:
+    """The inputs that a model is built from.
+
+    A model of the Hub is not among them: its commit is one of the run's settings.
+
+    Args:
+        config: the built model's, with nothing left open.
+        init_compressor: the checkpoint that it started from.
+    """
+    found = inputs_of_model("--generator_model", config.generator_model, config.generator_revision)
+    if init_compressor is not None:
+        found |= inputs_of_checkpoint("--init_compressor", init_compressor)
+    elif config.compressor_model not in (None, EMBEDDED):
+        found |= inputs_of_model("--compressor_model", config.compressor_model, config.compressor_revision)
+    return found
+
+
+def inputs_of_model(flag: str, name: str, revision: str | None) -> dict[str, str | None]:
+    """A model in a local folder; nothing for one of the Hub."""
+    folder = None if revision else on_disk(name)
+    return {} if folder is None else {f"{flag} {name}": _of_folder(folder, generator_files.weight_files(folder))}
+
+
+def inputs_of_checkpoint(flag: str, name: str) -> dict[str, str | None]:
+    """A checkpoint: a folder, a Hub id, or one that ships."""
+    folder = checkpoint.find(name)
+    return {f"{flag} {name}": _of_folder(folder, sorted(folder.glob("*.safetensors")))}
+
+
+def inputs_of_records(flag: str, path: Path | str | None, records: Sequence[Record]) -> dict[str, str | None]:
+    """Records read from a file; nothing where there is no file."""
+    if path is None:
+        return {}
+    return {f"{flag} {path}": fingerprints.of_each(record.to_dict() for record in records)}
+
+
+def inputs_of_texts(flag: str, source: str, texts: Iterable[str] | None) -> dict[str, str | None]:
+    """Texts read from a file or the Hub; None where an earlier start has made all that is made of them."""
+    return {f"{flag} {source}": None if texts is None else fingerprints.of_each(texts)}
+
+
+def _changed(then: Inputs, now: Inputs) -> list[str]:
+    """What a run reads now that it did not read then, in words."""
+    not_read = {name for name, fingerprint in now.items() if fingerprint is None}
+    faults = []
+    for name in sorted({*then, *now} - not_read):
+        if name not in now:
+            faults.append(f"{name} is not there any more")
+        elif name not in then:
+            faults.append(f"{name} was not there")
+        elif None not in (then[name], now[name]) and then[name] != now[name]:
+            faults.append(f"{name} has changed")
+    return faults
+
+
+def _of_folder(folder: Path, weights: list[Path]) -> str:
+    places = (folder, folder / loading.TOKENIZER_FOLDER, folder / loading.COMPRESSOR_FOLDER)
+    texts = [path for place in places for path in sorted(place.glob("*"))
+             if path.suffix in TEXT_FILES and path.is_file()]
+    values = [generator_files.fingerprint([path for path in weights if path.is_file()]),
+                         [str(path.relative_to(folder)) for path in texts], fingerprints.of_files(texts)]
+    return fingerprints.of_values(values)

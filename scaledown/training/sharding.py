@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from scaledown import processes
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import processes
 
 
 def shard(root: nn.Module, model: ScaleDownModel) -> None:

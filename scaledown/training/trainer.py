@@ -12,26 +12,26 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from scaledown import processes
 from scaledown.config import TrainingConfig
 from scaledown.models.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.packing import moved
-from scaledown.training import checkpoints, guards, objective, processes, sharding
-from scaledown.training.arguments import pads_to_max, training_arguments
-from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, RunningMean
-from scaledown.training.devices import compiled
+from scaledown.training import checkpoints, devices, objective, sharding
+from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes
+from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.optimizer import build_optimizer
-from scaledown.training.sampling import LikeLengthSampler, prompt_sizes
-from scaledown.training.steps import StepCollator
 
 COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
 """Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
+GPU_WORKERS = 2
+"""Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -39,6 +39,29 @@ Evaluate = Callable[[], Mapping[str, float]]
 def compressor_learning_rate(config: TrainingConfig, compressor_type: str) -> float:
     """The compressor's peak learning rate: as set, else the paper's for its type (table 7)."""
     return config.learning_rate_compressor or COMPRESSOR_LEARNING_RATES[compressor_type]
+
+
+def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
+    """The Trainer's own settings for ``config``.
+
+    Raises:
+        ValueError: where the global batch cannot be shared evenly among processes and accumulation steps.
+    """
+    parts = processes.count() * config.gradient_accumulation_steps
+    if config.batch_size % parts:
+        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
+                         f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
+                         f"of {parts}")
+    workers = config.num_workers if config.num_workers is not None else GPU_WORKERS * (model.device.type == "cuda")
+    return TrainingArguments(
+        dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
+        output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
+        per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
+        lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
+        logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
+        seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
+        dataloader_pin_memory=model.device.type == "cuda", ddp_find_unused_parameters=True)
 
 
 class ScaleDownTrainer(Trainer):
@@ -60,7 +83,7 @@ class ScaleDownTrainer(Trainer):
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.parts, self.in_order = config, RunningMean(), in_order
-        self.losses, self._step_ids = guards.LossGuard(), []
+        self.losses, self._step_ids = LossGuard(), []
         self._num_steps, self._num_scores = 0, torch.zeros((), dtype=torch.long)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -125,7 +148,7 @@ class ScaleDownTrainer(Trainer):
         try:
             return self._step_in_parts(model, inputs)
         except (MemoryError, RuntimeError) as fault:
-            if not guards.is_out_of_memory(fault):
+            if not devices.is_out_of_memory(fault):
                 raise
         # Behind the handler, so that what the failed pass had allocated is free again.
         inputs.clear()
@@ -182,9 +205,9 @@ class ScaleDownTrainer(Trainer):
 
         examples = self.data_collator.part_size
         if self.is_shared_out:
-            return guards.out_of_memory_of_many(examples, self.config.gradient_accumulation_steps)
-        num_fitting = guards.largest_fitting(step, self.train_dataset, examples)
-        return guards.out_of_memory(examples, num_fitting, self.config.gradient_accumulation_steps)
+            return devices.out_of_memory_of_many(examples, self.config.gradient_accumulation_steps)
+        num_fitting = devices.largest_fitting(step, self.train_dataset, examples)
+        return devices.out_of_memory(examples, num_fitting, self.config.gradient_accumulation_steps)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Called when a step that was to be logged is logged; what is measured becomes a row of its own."""
@@ -272,7 +295,7 @@ class _Trainable(nn.Module):
     def __init__(self, scaledown: ScaleDownModel, is_compiled: bool) -> None:
         super().__init__()
         self.scaledown = scaledown
-        self._losses = compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
+        self._losses = devices.compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Any]) -> Losses:
         # Before what is compiled, which then finds everything where it computes.

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scaledown.data.corpus import cutting
-from scaledown.data.corpus.sources import Corpus, PartNotes
-from scaledown.data.pipeline.config import PipelineConfig
-from scaledown.data.pipeline.context import Context
-from scaledown.data.pipeline.preparing import cutter_of, open_corpus
-from scaledown.data.queries import count_queries
-from scaledown.data.reranking import Reranker
-from scaledown.data.retrieval.bm25 import BM25
-from scaledown.data.retrieval.encoders import load_encoder
-from scaledown.data.teacher import load_teacher
-from scaledown.data.trec import read_run
+from scaledown.data.pipeline.corpus import cutting
+from scaledown.data.pipeline.corpus.corpus_files import Corpus, PartNotes
+from scaledown.data.pipeline.pipeline_config import PipelineConfig
+from scaledown.data.pipeline.queries import count_queries
+from scaledown.data.pipeline.retrieval.bm25 import BM25
+from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.stages.context import Context
+from scaledown.data.pipeline.stages.preparing import cutter_of, open_corpus
+from scaledown.data.pipeline.teacher import load_teacher
+from scaledown.data.pipeline.trec import read_run
+from scaledown.data.reranking.reranker import Reranker
 
 SAMPLE_PAGES, SAMPLE_PARTS = 1_000, 20
 SAMPLE_TEXTS, SAMPLE_PAIRS, SAMPLE_QUESTIONS = 64, 64, 8

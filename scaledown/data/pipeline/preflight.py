@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from scaledown import hub
-from scaledown.data import reranking
-from scaledown.data.corpus import sources
-from scaledown.data.pipeline.config import PipelineConfig
+from scaledown.data.pipeline.corpus import corpus_files
+from scaledown.data.pipeline.pipeline_config import PipelineConfig
+from scaledown.data.pipeline.retrieval import encoders
 from scaledown.data.records import eval_path
-from scaledown.data.retrieval import encoders
+from scaledown.data.reranking.reranker import WHAT_WORKS
 
 TEACHER_WORKS = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
 
@@ -40,7 +40,7 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
     if not config.reaches("passages"):
         return
     if (corpus := config.corpus.corpus_path) is not None:
-        yield partial(sources.require_corpus, corpus)
+        yield partial(corpus_files.require_corpus, corpus)
     yield partial(hub.locate, config.generator, config.corpus.generator_revision)
     retrieval, reranker, teacher = config.retrieval, config.reranker, config.teacher
     if config.reaches("retrieval") and retrieval.run_file is not None:
@@ -49,7 +49,7 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
         yield partial(hub.locate, retrieval.model, retrieval.retriever_revision, what_works=encoders.WHAT_WORKS)
     if config.reaches("reranking"):
         yield partial(hub.locate, reranker.reranker_model, reranker.reranker_revision,
-                      what_works=reranking.WHAT_WORKS)
+                      what_works=WHAT_WORKS)
     if config.reaches("teacher") and teacher.teacher_url is None:
         yield partial(hub.locate, teacher.teacher_model, teacher.teacher_revision, what_works=TEACHER_WORKS)
 

@@ -8,19 +8,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scaledown.data.append_log import AppendLog
+from scaledown.data.normal_form import question_key
 from scaledown.data.passages import token_counter
-from scaledown.data.pipeline.answering import ask_teacher, records
-from scaledown.data.pipeline.config import MOST_EVAL_QUERIES
-from scaledown.data.pipeline.context import Context
-from scaledown.data.pipeline.finding import rerank, retrieval_key, retrieve
-from scaledown.data.pipeline.found import Documents, Found
+from scaledown.data.pipeline.pipeline_config import MOST_EVAL_QUERIES
 from scaledown.data.pipeline.preflight import require_no_half
-from scaledown.data.pipeline.preparing import build_index, cut_passages, prepare_queries
-from scaledown.data.pipeline.summary import Lengths, tell_recall, tell_times
-from scaledown.data.queries import Query
+from scaledown.data.pipeline.queries import Query
+from scaledown.data.pipeline.stages.context import Context
+from scaledown.data.pipeline.stages.finding import rerank, retrieval_key, retrieve
+from scaledown.data.pipeline.stages.found import Documents, Found
+from scaledown.data.pipeline.stages.preparing import build_index, cut_passages, prepare_queries
+from scaledown.data.pipeline.stages.summary import Lengths, tell_recall, tell_times
+from scaledown.data.pipeline.stages.teacher_answers import ask_teacher, records
 from scaledown.data.records import Record, eval_path, write_records_together
-from scaledown.data.same_question import question_key
+from scaledown.data.storage.append_log import AppendLog
 
 
 def run(context: Context) -> None:

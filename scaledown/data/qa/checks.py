@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from scaledown.data.values import HALF_A_PAIR, is_text, shown
+from scaledown.data.storage.values import HALF_A_PAIR, is_text, shown
 
 Fault = tuple[str, str]
 """Where something stands in a row or a file (``answers[0].text``), and what is wrong with it."""

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scaledown import json_text
-from scaledown.data.lines import Faults
-from scaledown.data.values import kind
+from scaledown.data.storage.lines import Faults
+from scaledown.data.storage.values import kind
+from scaledown.files import parse_json
 
 ID_NAMES = ("id", "_id", "question_id", "example_id")
 
@@ -23,7 +23,7 @@ Rows = Iterable[tuple[str, Any]]
 def json_content(path: Path) -> dict[str, Any] | list[Any] | None:
     """The object or the list in a JSON file; None if it holds more than one value, and so is read by lines."""
     try:
-        content = json_text.parse(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as fault:
         if fault.msg != "Extra data":
             raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
@@ -47,7 +47,7 @@ def json_rows(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    value = json_text.parse(line)
+                    value = parse_json(line)
                 except json.JSONDecodeError as fault:
                     faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
                 else:

@@ -8,8 +8,8 @@ from tqdm.auto import tqdm
 
 from scaledown.data.answers import holds_answer, is_found_in_text, padded, searchable, worded
 from scaledown.data.passages import Passage
+from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.qa.gold import Candidate
-from scaledown.data.retrieval import BM25
 
 FIRST_DEPTH = 64
 DEEPER = 16

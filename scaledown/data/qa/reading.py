@@ -13,10 +13,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from scaledown.data.answers import padded
-from scaledown.data.lines import Faults
+from scaledown.data.normal_form import question_key
 from scaledown.data.qa.checks import Check
 from scaledown.data.qa.question import Layout, Question, Unusable
-from scaledown.data.same_question import question_key
+from scaledown.data.storage.lines import Faults
 
 REPEATED = "it repeats another question: the same id, the same words and an answer in common"
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import hub
-from scaledown.data.lines import Faults
-from scaledown.data.qa import hotpotqa, natural_questions, squad, triviaqa
 from scaledown.data.qa.content import Rows, json_content, json_rows, numbered, stream_rows
+from scaledown.data.qa.layouts import hotpotqa, natural_questions, squad, triviaqa
 from scaledown.data.qa.question import Layout
 from scaledown.data.qa.reading import Source, checked
+from scaledown.data.storage.lines import Faults
 
 LAYOUTS = (squad.OFFICIAL, squad.ROWS, hotpotqa.ROWS, triviaqa.OFFICIAL, triviaqa.ROWS, natural_questions.PAGES,
            natural_questions.ROWS, natural_questions.QED, natural_questions.OPEN)

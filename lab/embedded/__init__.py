@@ -1,0 +1,1 @@
+"""How the embedded weights were made, and are made again: ``python -m lab.embedded``."""

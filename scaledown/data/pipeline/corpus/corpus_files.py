@@ -1,0 +1,254 @@
+"""Where a corpus comes from, in parts that can be read apart: by several processes, and again after a kill.
+
+A file of any size is read as a stream, in stretches of ``PART_BYTES``; nothing is ever held but a page.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scaledown import hub
+from scaledown.data.pipeline.corpus.pages import Page, page_of
+from scaledown.data.storage import fingerprints
+from scaledown.data.storage.lines import SHOWN_FAULTS
+from scaledown.files import parse_json
+
+PART_BYTES = 64 * 2**20
+PART_FILES = 1_000
+PART_ROWS = 20_000
+LINES = (".jsonl", ".json")
+EXPECTED = ("expected kilt_knowledgesource.json or another JSON file with one page a line, a BEIR folder with "
+            "corpus.jsonl in it, a folder of .jsonl, .parquet or .txt files, or a dataset on the Hub")
+WHAT_WORKS = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --num_synthetic_queries N."
+
+
+@dataclass
+class PartNotes:
+    """What reading a part found: how far it is, which lines were no page (the number, why), and blank pages."""
+
+    num_lines: int = 0
+    size: int = 0
+    num_faults: int = 0
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    num_blank: int = 0
+
+    def read(self, size: int = 1) -> None:
+        """Count a line (a file, a row) of so much size, in the corpus's unit."""
+        self.num_lines += 1
+        self.size += size
+
+    def fault(self, reason: str) -> None:
+        """Count the line read last as no page; only the first faults are kept in words."""
+        self.num_faults += 1
+        if len(self.faults) < SHOWN_FAULTS:
+            self.faults.append((self.num_lines, reason))
+
+    def page(self, page: Page) -> Page:
+        """Count a page that has no text, and so no passage."""
+        self.num_blank += not page.text.strip()
+        return page
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a corpus: what it is of (``place``), how long, and how its pages are read."""
+
+    place: str
+    size: int
+    pages: Callable[[PartNotes], Iterator[Page]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus in parts. ``size`` is in ``unit``; ``fingerprint`` says which corpus it is, however it is cut."""
+
+    description: str
+    unit: str
+    parts: Sequence[Part]
+    fingerprint: str
+
+    @property
+    def size(self) -> int:
+        """Of all parts together."""
+        return sum(part.size for part in self.parts)
+
+
+def open_corpus(path: str, max_pages: int | None, config: str | None = None, split: str = "train") -> Corpus:
+    """Open a corpus by its path or, where there is no such path, its name on the Hub.
+
+    Args:
+        path: a file, a folder, or OWNER/NAME on the Hub.
+        max_pages: only the first so many of its pages (lines, files, rows).
+        config: the Hub dataset's config.
+        split: the Hub dataset's split.
+
+    Raises:
+        ValueError: where there is nothing by that name, or nothing in it that is a corpus.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        return _of_hub(path, max_pages, config, split)
+    files = [place] if place.is_file() else _files(place)
+    if files and files[0].suffix == ".txt":
+        return _of_texts(place, files[:max_pages])
+    if files and files[0].suffix == ".parquet":
+        rows = _rows(str(place), path="parquet", data_files=[str(file) for file in files], split="train")
+        return _of_rows(str(place), rows, max_pages, fingerprints.of_files(files))
+    if not files or files[0].suffix not in LINES:
+        raise ValueError(f"--corpus_path {path}: holds no corpus; {EXPECTED}")
+    return Corpus(path, "bytes", _line_parts(files, max_pages), fingerprints.of_files(files))
+
+
+def require_corpus(path: str) -> None:
+    """Find out within seconds whether there is a corpus by that path or name.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if Path(path).expanduser().exists():
+        return
+    if path.count("/") != 1 or path.startswith((".", "/", "~")):
+        raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED}")
+    hub.locate(path, kind="dataset", what_works=WHAT_WORKS)
+
+
+def of_pages(description: str, pages: Sequence[Page], fingerprint: str) -> Corpus:
+    """A corpus of pages in memory."""
+    parts = [Part(description, len(pages[first:first + PART_ROWS]), _counted(pages[first:first + PART_ROWS]))
+             for first in range(0, len(pages), PART_ROWS)]
+    return Corpus(description, "pages", parts, fingerprint)
+
+
+def _counted(pages: Sequence[Page]) -> Callable[[PartNotes], Iterator[Page]]:
+    def read(notes: PartNotes) -> Iterator[Page]:
+        for page in pages:
+            notes.read()
+            yield notes.page(page)
+
+    return read
+
+
+def _files(folder: Path) -> list[Path]:
+    """The folder's files of the first kind that it has any of."""
+    if (folder / "corpus.jsonl").is_file():
+        return [folder / "corpus.jsonl"]
+    for suffixes in (LINES, (".parquet",), (".txt",)):
+        if files := [file for file in sorted(folder.rglob("*")) if file.suffix in suffixes and file.is_file()]:
+            return files
+    return []
+
+
+def _line_parts(files: Sequence[Path], max_pages: int | None) -> list[Part]:
+    parts = []
+    for file in files:
+        size, num_lines = file.stat().st_size, 0
+        if max_pages is not None:
+            size, num_lines = _end_of_lines(file, max_pages)
+            max_pages -= num_lines
+        parts += [_line_part(file, start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
+        if max_pages == 0:
+            break
+    return parts
+
+
+def _end_of_lines(file: Path, max_lines: int) -> tuple[int, int]:
+    """Where the first ``max_lines`` lines of ``file`` end, in bytes, and how many they are."""
+    with file.open("rb") as lines:
+        lengths = [len(line) for line in itertools.islice(lines, max_lines)]
+    return sum(lengths), len(lengths)
+
+
+def _line_part(file: Path, start: int, end: int) -> Part:
+    def read(notes: PartNotes) -> Iterator[Page]:
+        with file.open("rb") as lines:
+            lines.seek(max(0, start - 1))
+            if start:
+                lines.readline()  # the rest of a line that began in the part before
+            while lines.tell() < end and (line := lines.readline()):
+                notes.read(len(line))
+                if page := _page_of_line(line, notes):
+                    yield notes.page(page)
+
+    return Part(str(file), end - start, read)
+
+
+def _page_of_line(line: bytes, notes: PartNotes) -> Page | None:
+    if not line.strip():
+        return None
+    try:
+        return page_of(parse_json(line))
+    except UnicodeDecodeError as fault:
+        notes.fault(f"not UTF-8 (byte {fault.start + 1})")
+    except json.JSONDecodeError as fault:
+        notes.fault(f"not valid JSON (column {fault.colno}: {fault.msg})" + "; is the file cut off?"
+                    * (not line.endswith(b"\n")))
+    except ValueError as fault:
+        notes.fault(str(fault))
+    return None
+
+
+def _of_texts(folder: Path, files: Sequence[Path]) -> Corpus:
+    root = folder if folder.is_dir() else folder.parent
+
+    def reader(group: Sequence[Path]) -> Callable[[PartNotes], Iterator[Page]]:
+        def read(notes: PartNotes) -> Iterator[Page]:
+            for file in group:
+                notes.read()
+                try:
+                    text = file.read_text(encoding="utf-8-sig")
+                    name = file.relative_to(root).with_suffix("").as_posix()
+                    page = page_of({"id": name, "title": file.stem, "text": text})
+                except (OSError, ValueError) as fault:
+                    notes.fault(f"{file}: cannot be read ({fault})")
+                else:
+                    yield notes.page(page)
+
+        return read
+
+    groups = [files[first:first + PART_FILES] for first in range(0, len(files), PART_FILES)]
+    names = [file.relative_to(root).as_posix() for file in files]
+    return Corpus(str(folder), "files", [Part(str(folder), len(group), reader(group)) for group in groups],
+                  fingerprints.of_values([names, fingerprints.of_files(files)]))
+
+
+def _of_hub(name: str, max_pages: int | None, config: str | None, split: str) -> Corpus:
+    require_corpus(name)
+    rows = _rows(name, path=name, name=config, split=split)
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    return _of_rows(f"{name} ({split}) on the Hub", rows, max_pages, fingerprints.of_files(files))
+
+
+def _rows(place: str, **options: Any) -> Any:
+    """The rows of a dataset, memory-mapped."""
+    import datasets
+    from huggingface_hub import errors
+
+    try:
+        return datasets.load_dataset(**options)
+    except (OSError, ValueError, errors.HTTPError, datasets.exceptions.DatasetGenerationError) as fault:
+        raise ValueError(f"--corpus_path {place}: cannot be read ({fault})") from fault
+
+
+def _of_rows(description: str, rows: Any, max_pages: int | None, fingerprint: str) -> Corpus:
+    def reader(first: int, end: int) -> Callable[[PartNotes], Iterator[Page]]:
+        def read(notes: PartNotes) -> Iterator[Page]:
+            for number in range(first, end):
+                notes.read()
+                try:
+                    page = page_of(rows[number])
+                except ValueError as fault:
+                    notes.fault(str(fault))
+                else:
+                    yield notes.page(page)
+
+        return read
+
+    size = len(rows) if max_pages is None else min(max_pages, len(rows))
+    parts = [Part(description, min(first + PART_ROWS, size) - first, reader(first, min(first + PART_ROWS, size)))
+             for first in range(0, size, PART_ROWS)]
+    return Corpus(description, "rows", parts, fingerprint)

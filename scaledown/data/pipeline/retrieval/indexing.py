@@ -1,0 +1,79 @@
+"""Building and opening the index that a retriever searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from scaledown.data.pipeline.corpus.passage_store import PassageStore
+from scaledown.data.pipeline.retrieval import dense, splade
+from scaledown.data.pipeline.retrieval.bm25 import BM25
+from scaledown.data.pipeline.retrieval.encoders import Encoder, load_encoder
+from scaledown.data.pipeline.retrieval.qdrant import Qdrant, QdrantSearch, is_server
+from scaledown.data.pipeline.retrieval.retrieval_config import RetrievalConfig
+from scaledown.data.pipeline.retrieval.searcher import Searcher
+from scaledown.data.pipeline.retrieval.vectors import VectorFiles, encode_passages
+from scaledown.files import WHAT_TO_DO, disk_faults
+from scaledown.processes import Processes
+
+COLLECTION = "scaledown-{}"
+
+
+def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes: Processes) -> None:
+    """Build what is missing of the index in ``folder``: processes share the encoding, one does the rest.
+
+    Raises:
+        ValueError: where the encoder cannot be had, or the index cannot be kept.
+    """
+    if config.retriever == "bm25":
+        if processes.is_main:
+            texts = tqdm(store.documents(), total=len(store), desc="reading words", unit=" passages", unit_scale=True)
+            index = BM25(texts, show_progress=True)
+            with disk_faults(folder, WHAT_TO_DO):
+                index.save(folder)
+        return
+    encoder = load_encoder(config)
+    if config.index_url is not None:
+        _upload(config, encoder, store, folder, processes)
+        return
+    files = VectorFiles(folder, config.retriever == "splade")
+    encode_passages(store, encoder, files, processes)
+    processes.wait()
+    if not processes.is_main:
+        return
+    if config.retriever == "splade":
+        splade.build_index(files, len(store), folder)
+    elif config.faiss_index is not None:
+        dense.build_index(config.faiss_index, encoder.width, files, folder)
+
+
+def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
+    """Open the index that :func:`build` left in ``folder``.
+
+    Raises:
+        ValueError: where the encoder cannot be had, or Qdrant not reached.
+    """
+    if config.retriever == "bm25":
+        return BM25.load(folder)
+    encoder = load_encoder(config)
+    if config.index_url is not None:
+        return QdrantSearch(encoder, Qdrant(config.index_url, COLLECTION.format(folder.name), folder))
+    if config.retriever == "splade":
+        return splade.SeismicSearch(encoder, folder)
+    if config.faiss_index is not None:
+        return dense.IndexSearch(encoder, folder)
+    return dense.ExactSearch(encoder, VectorFiles(folder, is_sparse=False))
+
+
+def _upload(config: RetrievalConfig, encoder: Encoder, store: PassageStore, folder: Path,
+            processes: Processes) -> None:
+    if processes.count > 1 and not is_server(config.index_url):
+        raise ValueError(f"--index_url {config.index_url}: the embedded form of Qdrant is for one process; start a "
+                         "server for several")
+    qdrant = Qdrant(config.index_url, COLLECTION.format(folder.name), folder)
+    if processes.is_main:
+        qdrant.create(encoder, config.retriever == "splade")
+    processes.wait()
+    encode_passages(store, encoder, qdrant, processes)
+    qdrant.close()

@@ -1,0 +1,66 @@
+"""Make training records as OSCAR does: queries, passages found for them, reranked, and a teacher's answers.
+
+    python -m scaledown.data.prepare_dataset --num_synthetic_queries 200 --teacher_model embedded
+    python -m scaledown.data.prepare_dataset --download_ms_marco --corpus_path kilt_knowledgesource.json
+
+Every stage keeps what it has made in --work_dir: killed at any moment, the same command goes on from there. Under
+accelerate launch or torchrun, processes on one machine or many share the work, over a work folder that all can see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from scaledown import cli
+from scaledown.data.pipeline.pipeline_config import CorpusConfig, PipelineConfig, RecordsConfig
+from scaledown.data.pipeline.plan import tell_plan
+from scaledown.data.pipeline.preflight import check_needs
+from scaledown.data.pipeline.queries import QueriesConfig
+from scaledown.data.pipeline.retrieval import RetrievalConfig
+from scaledown.data.pipeline.run import run
+from scaledown.data.pipeline.stages.context import Context
+from scaledown.data.pipeline.teacher import TeacherConfig
+from scaledown.data.reranking.reranker import RerankerConfig
+from scaledown.data.storage.work_folder import WorkFolder
+from scaledown.processes import join_processes
+
+CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": RetrievalConfig,
+           "reranker": RerankerConfig, "teacher": TeacherConfig, "records": RecordsConfig}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(prog="python -m scaledown.data.prepare_dataset", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    for config in CONFIGS.values():
+        cli.add_flags(parser, config)
+    parser.add_argument("--dry_run", action="store_true",
+                        help="print the plan, with time, memory and disk estimated from a sample, and do nothing")
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the records, and say what came out and where it is."""
+    args = build_parser().parse_args(argv)
+    config = PipelineConfig(**{name: cli.config_from(args, each) for name, each in CONFIGS.items()})
+    # Tokenizers warn of forks that DataLoaders would make; there are none here, and threads are wanted.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    check_needs(config)
+    if args.dry_run:
+        tell_plan(config)
+        return 0
+    processes = join_processes()
+    work = WorkFolder(config.records.work_folder, processes)
+    try:
+        run(Context(config, work, processes))
+    finally:
+        work.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""HotpotQA (Yang et al., arXiv:1809.09600): questions that need two Wikipedia introductions, among ten.
+
+Gold are the passages that hold the supporting facts. Answers are stated there, or are yes or no.
+"""
+
+from __future__ import annotations
+
+from html import unescape
+from typing import Any
+
+from scaledown.data.passages import Paragraph
+from scaledown.data.qa.checks import each, fields, label, pairs, plain_text, whole_number
+from scaledown.data.qa.layouts.rows import as_pairs, clean_query, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+from scaledown.data.sentences import Span
+
+FIELDS = fields({"_id|id": label, "question": plain_text, "answer?": plain_text,
+                 "supporting_facts?": pairs("title", plain_text, "sent_id", whole_number),
+                 "context": pairs("title", plain_text, "sentences", each(plain_text))})
+
+
+def question(row: dict[str, Any]) -> Question:
+    """Read one row, official or the Hub's.
+
+    Raises:
+        Unusable: where a supporting fact is not in the question's paragraphs, as happens in ``fullwiki``.
+    """
+    if row.get("answer") is None or not row.get("supporting_facts"):
+        raise Unusable("it has no answer or no supporting facts (test set)")
+    paragraphs, sentences = [], []
+    for title, texts in as_pairs(row["context"], "title", "sentences"):
+        text, spans = _joined([unescape(text) for text in texts])
+        paragraphs.append(Paragraph(article=f"hotpot_qa/{title}", title=unescape(title), text=text))
+        sentences.append(spans)
+    places = {paragraph.article: place for place, paragraph in reversed(list(enumerate(paragraphs)))}
+    gold = []
+    for title, number in as_pairs(row["supporting_facts"], "title", "sent_id"):
+        place = places.get(f"hotpot_qa/{title}")
+        if place is None or not 0 <= number < len(sentences[place]):
+            raise Unusable("a supporting fact is not among its paragraphs")
+        gold.append(Gold(place, sentences[place][number]))
+    return Question(str(row["_id"] if "_id" in row else row["id"]), clean_query(row["question"]),
+                    distinct_answers([row["answer"]]), tuple(paragraphs), tuple(gold))
+
+
+def _joined(sentences: list[str]) -> tuple[str, list[Span]]:
+    text, spans = "", []
+    for sentence in sentences:
+        if text and not text[-1].isspace() and not sentence[:1].isspace():
+            text += " "
+        spans.append((len(text), len(text) + len(sentence)))
+        text += sentence
+    return text, spans
+
+
+ROWS = Layout("hotpot_qa", "HotpotQA's JSON, a list of {_id, question, answer, supporting_facts, context}",
+              has_keys("question", "context", "supporting_facts"), FIELDS, same_rows, question,
+              questions_a_record=4, buffered_rows=20_000)

@@ -1,0 +1,66 @@
+"""SQuAD (Rajpurkar et al., arXiv:1606.05250): questions on one paragraph each, whose answer stands in it.
+
+Version 2.0 (arXiv:1806.03822) has the same layout; its impossible questions are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from urllib.parse import unquote
+
+from scaledown.data.passages import Paragraph
+from scaledown.data.qa.checks import each, fields, label, objects, plain_text, whole_number
+from scaledown.data.qa.layouts.rows import as_objects, clean_query, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+
+ANSWER = {"text": plain_text, "answer_start": whole_number}
+QUESTION = fields({"id": label, "question": plain_text, "answers": each(fields(ANSWER))})
+PARAGRAPH = fields({"context": plain_text, "qas": each(QUESTION)})
+ARTICLE = fields({"title": plain_text, "paragraphs": each(PARAGRAPH)})
+OFFICIAL_FIELDS = fields({"data": each(ARTICLE)})
+ROW_FIELDS = fields({"id": label, "title": plain_text, "context": plain_text, "question": plain_text,
+                     "answers": objects(ANSWER)})
+
+
+def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    """The questions of an official file, in the shape that the Hub's rows have."""
+    return [
+        {"id": question["id"], "title": article["title"], "context": paragraph["context"],
+         "question": question["question"], "answers": {
+            "text": [answer["text"] for answer in question["answers"]],
+            "answer_start": [answer["answer_start"] for answer in question["answers"]]}}
+        for article in content["data"] for paragraph in article["paragraphs"] for question in paragraph["qas"]]
+
+
+def question(row: dict[str, Any]) -> Question:
+    """Read one row; the answer to learn is the one that most annotators gave.
+
+    Raises:
+        Unusable: for an impossible question, or an answer that is not where it is said to be.
+    """
+    given = [(answer["text"], answer["answer_start"]) for answer in as_objects(row["answers"], *ANSWER)]
+    if not given:
+        raise Unusable("it cannot be answered (SQuAD 2.0)")
+    texts = [text for text, _ in given]
+    answer, _ = Counter(texts).most_common(1)[0]
+    start = given[texts.index(answer)][1]
+    if start < 0 or row["context"][start:start + len(answer)] != answer:
+        raise Unusable("its answer is not where answer_start says")
+    title = unquote(row["title"]).replace("_", " ")
+    paragraph = Paragraph(article=f"squad/{title}", title=title, text=row["context"])
+    return Question(str(row["id"]), clean_query(row["question"]), distinct_answers([answer, *texts]), (paragraph,),
+                    (Gold(0, (start, start + len(answer))),))
+
+
+def _is_official(head: dict[str, Any]) -> bool:
+    articles = head.get("data")
+    return isinstance(articles, list) and any(isinstance(article, dict) and "paragraphs" in article
+                                              for article in articles[:1])
+
+
+OFFICIAL = Layout("squad", "SQuAD's JSON ({data: [{title, paragraphs: [{context, qas}]}]})", _is_official,
+                  OFFICIAL_FIELDS, official_rows, question, questions_a_record=20, buffered_rows=0)
+ROWS = Layout("squad", "SQuAD's rows on the Hub (id, title, context, question, answers)",
+              has_keys("context", "question", "answers"), ROW_FIELDS, same_rows, question,
+              questions_a_record=20, buffered_rows=100_000)

@@ -1,0 +1,108 @@
+"""TriviaQA (Joshi et al., arXiv:1705.03551): trivia with Wikipedia articles and web pages gathered as evidence.
+
+Nobody marked where an answer stands. Gold is the line of the evidence that holds an alias and, among those, answers
+the question best by BM25.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scaledown.data.answers import answer_spans, holds_answer, padded
+from scaledown.data.passages import Paragraph
+from scaledown.data.pipeline.retrieval import BM25
+from scaledown.data.qa.checks import each, fields, label, objects, plain_text
+from scaledown.data.qa.layouts.rows import as_objects, clean_query, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+
+PAGES = each(fields({"Title": plain_text, "Filename?": plain_text}))
+ANSWER = fields({"Value?": plain_text, "Aliases?": each(plain_text)})
+OFFICIAL_FIELDS = fields({"Data": each(fields({
+    "QuestionId": label, "Question": plain_text, "Answer?": ANSWER, "EntityPages?": PAGES, "SearchResults?": PAGES}))})
+ROW_FIELDS = fields({
+    "question_id": label, "question": plain_text, "answer": fields({"value?": plain_text, "aliases": each(plain_text)}),
+    "entity_pages": objects({"title": plain_text, "filename": plain_text, "wiki_context": plain_text}),
+    "search_results": objects({"title": plain_text, "filename": plain_text, "search_context": plain_text})})
+
+_LINE = re.compile(r"[^\n]+")
+
+
+def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    """The questions of a file in ``qa/``, in the shape of the Hub's rows, with paths in the place of texts.
+
+    Raises:
+        ValueError: for the test set, which has no answers, or where there is no ``evidence`` folder.
+    """
+    if not any(row.get("Answer") for row in content["Data"]):
+        raise ValueError("it has no answers (TriviaQA's test set); use a train or dev file")
+    evidence = _evidence_folder(Path(place))
+    return [
+        {"question_id": row["QuestionId"], "question": row["Question"],
+         "answer": {"value": (row.get("Answer") or {}).get("Value"),
+                    "aliases": (row.get("Answer") or {}).get("Aliases") or []},
+         "evidence": [(folder, page["Title"], page["Filename"], evidence / folder / page["Filename"])
+                      for key, folder in (("EntityPages", "wikipedia"), ("SearchResults", "web"))
+                      for page in row.get(key) or [] if page.get("Filename")]}
+        for row in content["Data"]]
+
+
+def question(row: dict[str, Any]) -> Question:
+    """Read one row, official or the Hub's, and find the gold line in its evidence.
+
+    Raises:
+        Unusable: where the evidence is missing, or no line of it holds the answer or an alias.
+    """
+    if row["answer"].get("value") in (None, "", "<unk>"):
+        raise Unusable("it has no answer (test set)")
+    answers = distinct_answers([row["answer"]["value"], *row["answer"]["aliases"]])
+    query = clean_query(row["question"])
+    paragraphs = tuple(_evidence(row))
+    if not paragraphs:
+        raise Unusable("its evidence is missing")
+    return Question(str(row["question_id"]), query, answers, paragraphs, (_gold(query, answers, paragraphs),))
+
+
+def _gold(query: str, answers: tuple[str, ...], paragraphs: tuple[Paragraph, ...]) -> Gold:
+    lines = [(place, match) for place, paragraph in enumerate(paragraphs) for match in _LINE.finditer(paragraph.text)]
+    wanted = [padded(answer) for answer in answers]
+    holding = [holds_answer(padded(match.group()), wanted) for _, match in lines]
+    if not any(holding):
+        raise Unusable("no line of its evidence holds the answer")
+    ranked = BM25([match.group() for _, match in lines]).search([query], len(lines))[0]
+    place, line = next(lines[hit.index] for hit in ranked if holding[hit.index])
+    start, end = answer_spans(line.group(), answers)[0]
+    return Gold(place, (line.start() + start, line.start() + end))
+
+
+def _evidence(row: dict[str, Any]) -> Iterator[Paragraph]:
+    """Each page of a question's evidence, as one paragraph of many lines."""
+    for folder, title, name, path in row.get("evidence", ()):
+        if path.is_file():
+            yield _page(folder, title, name, path.read_text(encoding="utf-8", errors="replace"))
+    for key, folder, text in (("entity_pages", "wikipedia", "wiki_context"), ("search_results", "web",
+                                                                              "search_context")):
+        for page in as_objects(row.get(key, ()), "title", "filename", text):
+            yield _page(folder, page["title"], page["filename"], page[text])
+
+
+def _page(folder: str, title: str, name: str, text: str) -> Paragraph:
+    return Paragraph(article=f"trivia_qa/{folder}/{name}", title=title.removesuffix("...").strip(), text=text)
+
+
+def _evidence_folder(path: Path) -> Path:
+    """The evidence that a file in ``qa/`` speaks of; the unfiltered set shares the one of ``triviaqa-rc``."""
+    for folder in (path.parent, path.parent.parent):
+        for candidate in (folder / "evidence", folder / "triviaqa-rc" / "evidence"):
+            if candidate.is_dir():
+                return candidate
+    raise ValueError("no evidence folder near it; expected TriviaQA's qa/ and evidence/ side by side")
+
+
+OFFICIAL = Layout("trivia_qa", "TriviaQA's folder with qa/*.json ({Data: [...]}) and evidence/", has_keys("Data"),
+                  OFFICIAL_FIELDS, official_rows, question, questions_a_record=1.5, buffered_rows=0)
+ROWS = Layout("trivia_qa", "TriviaQA's rows on the Hub (question, answer, entity_pages, search_results)",
+              has_keys("question", "answer", "entity_pages", "search_results"), ROW_FIELDS, same_rows, question,
+              questions_a_record=1.5, buffered_rows=200)

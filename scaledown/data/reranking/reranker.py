@@ -1,0 +1,121 @@
+"""A cross-encoder as reranking teacher: how relevant each document of a query is, in one number.
+
+It reads query and document together. Its raw logits become the ``reranking_scores`` of records, which the compressor
+learns to give (paper, equation 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from scaledown.config import setting
+from scaledown.data.records import Record
+from scaledown.data.reranking.encoder_limits import ReadableLength
+from scaledown.hub import SAFE_WEIGHTS, locate
+from scaledown.precision import dtype_to_load
+
+DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
+WHAT_WORKS = ("What works without it: a local folder, such as the one that "
+              "python -m lab.embedded.reranker trains.")
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class RerankerConfig:
+    """The cross-encoder (default: the paper's teacher)."""
+
+    reranker_model: str = setting(DEFAULT_RERANKER, "the cross-encoder: a Hub id or a local folder")
+    reranker_revision: str | None = setting(None, "commit, branch or tag of the cross-encoder on the Hub")
+    reranker_batch_size: int = setting(32, "pairs of a query and a document scored together")
+
+    def __post_init__(self) -> None:
+        if self.reranker_batch_size < 1:
+            raise ValueError(f"--reranker_batch_size must be above 0, got {self.reranker_batch_size}")
+
+
+class Reranker:
+    """A cross-encoder, on the GPU where there is one.
+
+    Raises:
+        ValueError: where the model cannot be found or read, or is no cross-encoder that gives one score a pair.
+    """
+
+    def __init__(self, config: RerankerConfig) -> None:
+        self.config = config
+        self.cross_encoder = _load(config)
+        self._flag = f"--reranker_model {config.reranker_model}"
+        self._length = ReadableLength(self.cross_encoder, self._flag)
+
+    def scores(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float]]:
+        """The raw logit (no sigmoid) of each (query, document), with the number of its pair.
+
+        They come as they are computed: longest pairs first, so that batches hold little padding and one that is too
+        big for memory fails at once.
+
+        Raises:
+            ValueError: if a score is no finite number.
+        """
+        from torch import nn
+
+        self._length.tell_cut(pairs)
+        order = sorted(range(len(pairs)), key=lambda number: (-sum(map(len, pairs[number])), number))
+        size = self.config.reranker_batch_size
+        for start in range(0, len(order), size):
+            numbers = order[start:start + size]
+            logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=size,
+                                                activation_fn=nn.Identity(), show_progress_bar=False)
+            for number, logit in zip(numbers, map(float, logits), strict=True):
+                if not math.isfinite(logit):
+                    raise ValueError(f"{self._flag}: scores {pairs[number][0][:60]!r} with a document of "
+                                     f"{len(pairs[number][1])} characters as {logit}; expected a finite number")
+                yield number, logit
+
+
+def _load(config: RerankerConfig) -> Any:
+    name, revision = config.reranker_model, config.reranker_revision
+    from safetensors import SafetensorError
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.util import get_device_name
+    from transformers import AutoConfig
+
+    try:
+        place = locate(name, revision, what_works=WHAT_WORKS)
+        settings = {"revision": revision or "main", "trust_remote_code": False}
+        architectures = AutoConfig.from_pretrained(place, **settings).architectures or []
+        if not any(each.endswith("ForSequenceClassification") for each in architectures):
+            raise ValueError(f"its config names {architectures}, and no ...ForSequenceClassification: not a "
+                             "cross-encoder, or one without a trained head")
+        device = get_device_name()
+        cross_encoder = CrossEncoder(place, device=device, **settings,
+                                     model_kwargs={**SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
+    except (OSError, SafetensorError, ValueError) as fault:
+        raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
+    if cross_encoder.num_labels != 1:
+        raise ValueError(f"--reranker_model {name}: gives {cross_encoder.num_labels} numbers a pair; expected a "
+                         "cross-encoder that gives one")
+    return cross_encoder
+
+
+def score_pairs(reranker: Reranker, pairs: Sequence[Pair]) -> list[float]:
+    """The score of every pair, in their order, with a progress bar."""
+    found = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
+    return [found[number] for number in range(len(pairs))]
+
+
+def with_scores(records: Sequence[Record], scores: Sequence[float]) -> list[Record]:
+    """The records with ``reranking_scores``, from the scores of all their documents one after another."""
+    left = iter(scores)
+    return [dataclasses.replace(record, reranking_scores=tuple(next(left) for _ in record.documents))
+            for record in records]
+
+
+def pairs_of(records: Sequence[Record]) -> list[Pair]:
+    """Each query with each of its documents."""
+    return [(record.query, document) for record in records for document in record.documents]

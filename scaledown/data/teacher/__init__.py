@@ -1,6 +1,0 @@
-"""The teacher: a large model whose answers the generator learns to say (paper, section 4)."""
-
-from scaledown.data.teacher.config import Question, Teacher, TeacherConfig
-from scaledown.data.teacher.loading import load_teacher
-
-__all__ = ["Question", "Teacher", "TeacherConfig", "load_teacher"]

@@ -1,0 +1,72 @@
+"""The main job's two measurements, before and after training, and what is told at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaledown import processes
+from scaledown.config import EvaluationConfig
+from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
+from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.figures.needle import memory_of_one
+from scaledown.evaluation.report.results import RunResults, write_numbers, write_page
+from scaledown.evaluation.systems import BASELINES, SCALEDOWN
+from scaledown.evaluation.timing import time_systems
+from scaledown.files import write_json
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was measured before training: ScaleDown as it starts, and the baselines, which training leaves alone."""
+
+    scaledown: SystemResult
+    baselines: Mapping[str, SystemResult]
+
+
+def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path) -> Before:
+    """Measure ScaleDown and the baselines; the answers are written at once, so that a crash later loses none."""
+    baselines = {system.name: evaluate_system(model, system, records, config, seed) for system in BASELINES}
+    scaledown = evaluate_system(model, SCALEDOWN, records, config, seed)
+    if processes.rank() == 0:
+        write_json(folder / "before_training_results.json", scaledown.to_dict())
+    return Before(scaledown, baselines)
+
+
+def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path,
+                  before: Before, history: Sequence[Mapping[str, Any]], run: Mapping[str, Any],
+                  notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure ScaleDown again and time every system; write all results; returns ``metrics_report.json``'s content."""
+    after = evaluate_system(model, SCALEDOWN, records, config, seed)
+    if processes.rank() == 0:
+        write_json(folder / "after_training_results.json", after.to_dict())
+    latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
+
+    def count_tokens(text: str) -> int:
+        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    cost = model_cost(model, [after, *before.baselines.values()],
+                      mean_text_tokens(records, count_tokens, model.config))
+    results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
+    report = write_numbers(folder, results) if processes.rank() == 0 else {}
+
+    # Only now what is only drawn.
+    figures = Figures(folder)
+    memory = figures.attempt("memory.png", memory_of_one, model, records)
+    if processes.rank() == 0:
+        write_page(figures, report, results, memory)
+    return report
+
+
+def summary(report: Mapping[str, Any], folder: Path) -> str:
+    """The run in a few lines, for the terminal."""
+    if not report:
+        return ""
+    rows = {"before training": report["before_training"], "after training": report["after_training"],
+            **{name.replace("_", " "): report["baselines"][name] for name in report["baselines"]}}
+    lines = [f"{name:>15}  exact match {row['exact_match_avg']:.3f} [{row['exact_match_ci95'][0]:.3f}, "
+             f"{row['exact_match_ci95'][1]:.3f}]  token F1 {row['token_f1_avg']:.3f}" for name, row in rows.items()]
+    return "\n".join([f"n = {report['run']['n']} questions", *lines, f"report: {folder / 'report.html'}"])

@@ -1,0 +1,121 @@
+"""Batches of a run: the order in which records are learnt, a step's parts for each process, and the shapes they have.
+
+Order: random, but with records of like length in a batch. Attention pads prompts to the longest of their batch; drawn
+without regard to length, a sixth or more of what it computes on real questions is padding.
+
+Parts: every process draws the same records for a step and takes its share of them. So a step is the same however many
+processes share it, and however many parts each cuts its share into to need less memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from scaledown.config import TrainingConfig
+from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.losses import IGNORED
+from scaledown.models.model import ScaleDownModel
+from scaledown.models.processor import Processor
+from scaledown.training.devices import check_compiler, wants_one_shape
+
+CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class StepCollator:
+    """From the records of a step to the batches of this process; all processes get the same number of them.
+
+    Attributes:
+        processor: makes the batches; all of a step have one number of memory tokens.
+        config: how large a step is, and how many parts it has.
+        shapes: the shape of all batches; None where each is as large as its records need.
+        rank: this process's number, of ``num_processes``.
+    """
+
+    processor: Processor
+    config: TrainingConfig
+    shapes: Shapes | None = None
+    rank: int = 0
+    num_processes: int = 1
+
+    @property
+    def part_size(self) -> int:
+        """Most records that a process computes at one time."""
+        return self.config.batch_size // (self.num_processes * self.config.gradient_accumulation_steps)
+
+    def __call__(self, records: Sequence[Any]) -> list[dict[str, Any]]:
+        """The batches of this process; each also has the ``record_ids`` of what it is made of."""
+        num_memory_tokens = self.processor.draw_memory_tokens(records)
+        size = self.part_size * self.num_processes
+        together = [records[start:start + size] for start in range(0, len(records), size)]
+        return [self._batch(some[self.rank::self.num_processes], records[0], num_memory_tokens) for some in together]
+
+    def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int) -> dict[str, Any]:
+        """Where the records do not suffice for all processes, one stands in of which nothing is learnt."""
+        batch = self.processor.collate(records or [stand_in], self.config.answer_tokens, num_memory_tokens,
+                                       with_readout=self.config.readout_loss_weight > 0, shapes=self.shapes,
+                                       batch_size=self.part_size)
+        if not records:
+            for name in {"answer_targets", "readout_targets"} & batch.keys():
+                batch[name] = torch.full_like(batch[name], IGNORED)
+            if "has_score" in batch:
+                batch["has_score"] = torch.zeros_like(batch["has_score"])
+        return batch | {"record_ids": [record.id for record in records]}
+
+
+def prompt_sizes(records: Sequence[Any], num_memory_tokens: int) -> list[int]:
+    """About how many tokens each record's prompt and answer take, without tokenising them."""
+    return [len(record.documents) * (num_memory_tokens + 1)
+            + (len(record.query) + len(record.answer)) // CHARACTERS_A_TOKEN for record in records]
+
+
+class LikeLengthSampler(Sampler[int]):
+    """Random batches of records of like length; the order depends on the seed and the epoch alone.
+
+    Args:
+        sizes: of each record, in any unit.
+        batch_size: the global one.
+        seed: of the order.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int) -> None:
+        self.sizes, self.batch_size, self.seed, self.epoch = list(sizes), batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order; the trainer calls this, also when it goes on in the middle of a run."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.sizes, self.batch_size, generator=generator))
+
+
+def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
+    """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device or a compiler needs it.
+
+    Raises:
+        ValueError: where they cannot have one, or cannot be compiled.
+    """
+    needing = next((flag for flag in ("compile", "shard") if getattr(config, flag)), None)
+    wants = needing is not None or wants_one_shape(model.device)
+    if config.shard and (config.compile or model.config.load_in_4bit or model.config.load_in_8bit):
+        raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
+    if not (wants if config.pad_to_max is None else config.pad_to_max):
+        if needing is not None:
+            raise ValueError(f"--{needing} and --no-pad_to_max contradict each other: batches must have one shape")
+        return False
+    if config.compile:
+        check_compiler(model.device)
+    if len(choices := model.config.memory_token_choices) > 1:
+        raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
+                         f"{len(choices)} shapes; train one number of memory tokens")
+    return True

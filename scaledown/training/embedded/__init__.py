@@ -1,1 +1,0 @@
-"""How the embedded weights were made, and are made again: ``python -m scaledown.training.embedded``."""

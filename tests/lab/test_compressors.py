@@ -1,0 +1,144 @@
+"""The builder of the compressors that ship, and its documents of many lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from lab.embedded import lessons
+from lab.embedded.compressors import StageSteps, main, stages
+from lab.embedded.lessons import kept, many, mixed, with_kept
+from scaledown.data.world.candidates import ranking_records
+from scaledown.data.world.lengths import of_many_lengths
+from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
+from scaledown.models.model import ScaleDownModel
+from scaledown.models.parameters import trained
+from scaledown.models.selection import by_score
+
+FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--kept_steps", "1",
+       "--enable_reranking"]
+
+
+def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
+    records = list(synthetic_records(40, seed=1, split="eval"))
+    longer = list(of_many_lengths(records, seed=2, share=1.0, longest_words=90, split="eval"))
+    grown = [(old, new) for one, other in zip(records, longer, strict=True)
+             for old, new in zip(one.documents, other.documents, strict=True)]
+    assert all(old in new for old, new in grown)
+    assert all(len(new.split()) <= max(90, len(old.split())) for old, new in grown)
+    assert {new.startswith(old) for old, new in grown if new != old} == {True, False}
+    assert len({len(new.split()) for _, new in grown}) > 30
+    assert all(one.answer == other.answer and one.reranking_scores == other.reranking_scores
+               for one, other in zip(records, longer, strict=True))
+    assert longer == list(of_many_lengths(records, seed=2, share=1.0, longest_words=90, split="eval"))
+    assert list(of_many_lengths(records, seed=2, share=0.0)) == records
+
+
+def test_half_of_the_later_records_are_candidates_and_all_have_scores():
+    records = many(90, seed=3)
+    assert len(records) == 90 and all(record.reranking_scores for record in records)
+    assert 35 <= sum(record.id.startswith("ranking") for record in records) <= 55
+    assert {len(record.documents) for record in records} >= {2, 3, 5, 8, 10}
+
+
+def test_mixed_records_are_half_of_many_kinds_and_half_of_the_usual_one():
+    records = mixed(60, seed=3)
+    usual = [record for record in records if record.id.startswith("synthetic-train-304-")]
+    assert len(records) == 60 and len(usual) == 30
+    assert {len(record.documents) for record in usual} == {2, 3, 4, 5, 6}
+    assert records != sorted(records, key=lambda record: record.id) and records == mixed(60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ScaleDownModel:
+    return ScaleDownModel.from_pretrained("embedded")
+
+
+def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(shipped):
+    records = kept(shipped, 18, 3, lessons.AS_FOUND)
+    drawn = {record.id: record for record in ranking_records(18, seed=503)}
+    assert {3, 4, 5, 6} >= {len(record.documents) for record in records} and len(records) == 18
+    for record in records[:6]:
+        whole = drawn[record.id]
+        order, _ = shipped.rerank(whole.query, whole.documents)
+        best = [whole.documents[number] for number in order[:len(record.documents)]]
+        assert list(record.documents[:-1]) == best[:-1]
+        relevant = [score == GOLD_SCORE for score in record.reranking_scores]
+        assert any(relevant) and (record.documents[-1] == best[-1] or relevant == [False] * (len(best) - 1) + [True])
+        assert [whole.reranking_scores[whole.documents.index(each)] for each in record.documents] == list(
+            record.reranking_scores)
+
+
+def test_a_relevant_document_takes_the_last_place_where_the_model_keeps_none(shipped, monkeypatch):
+    monkeypatch.setattr(lessons, "by_score", lambda scores: by_score(scores)[::-1])
+    records = kept(shipped, 6, 3, lessons.AS_FOUND)
+    assert all(GOLD_SCORE in record.reranking_scores for record in records)
+    assert sum(record.reranking_scores.index(GOLD_SCORE) == len(record.documents) - 1 for record in records) >= 5
+
+
+def test_half_of_the_last_records_are_kept_candidates(shipped):
+    records = with_kept(shipped, 30, 3, lessons.AS_FOUND)
+    assert len(records) == 30 and sum(record.id.startswith("ranking-train-503-") for record in records) == 15
+    assert records == with_kept(shipped, 30, 3, lessons.AS_FOUND)
+
+
+def test_near_candidates_are_more_and_of_the_kind_of_what_is_asked_for(shipped, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(lessons, "by_score", lambda scores: drawn.append(len(scores)) or by_score(scores))
+    assert len(kept(shipped, 4, 3, lessons.NEAR)) == 4 and drawn == [30] * 4
+    relevance = [score for record in ranking_records(30, 3, **lessons.NEAR) for score in record.reranking_scores]
+    assert EASY_SCORE not in relevance and EASY_SCORE in next(ranking_records(1, 3)).reranking_scores
+
+
+def test_answers_are_learnt_first_then_scores_then_both(shipped):
+    steps = StageSteps(enable_reranking=True, many_steps=2, mixed_steps=1, name_steps=1, joint_steps=1, kept_steps=1)
+    found = list(stages(steps))
+    names = [stage.name for stage in found]
+    assert names == ["lessons", "many", "mixed", "names", "joint", "kept_1", "kept_2", "kept_3"]
+    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 5
+    records = {stage.name: stage.records(shipped) for stage in found[1:]}
+    assert all(len(each) == 16 for each in records.values())
+    assert [stage.training.batch_size for stage in found] == [8] * 2 + [16] * 6
+    ids = [{record.id for record in records[name]} for name in ("mixed", "joint", "kept_1", "kept_2", "kept_3")]
+    assert len(set.union(*ids)) == sum(map(len, ids))
+    weights = {stage.name: stage.training.reranking_loss_weight for stage in found}
+    assert weights["names"] > weights["kept_1"] == weights["kept_3"] > weights["joint"] > 0
+    assert [stage.name for stage in stages(dataclasses.replace(steps, enable_reranking=False))] == names[:3]
+
+
+def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys, shipped):
+    flags = [*FEW, "--init_compressor", "embedded", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    assert main(flags) == 0
+    first = capsys.readouterr().out
+    assert "lessons" not in first and f"done: {tmp_path / 'out' / 'final'}" in first
+    model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "kept_3/final"))
+    for half, weight in zip(trained(model.compressor).values(), trained(whole.compressor).values(), strict=True):
+        assert torch.equal(half, weight.half().float())
+    order, scores = model.rerank("Who?", ["Ada was born in Oslo.", "Nobody."])
+    assert sorted(order) == [0, 1] and len(scores) == 2
+    assert not torch.equal(model.compressor.memory_rows, shipped.compressor.memory_rows)
+    assert main(flags) == 0
+    assert capsys.readouterr().out.count("done already") == 7
+
+
+def test_a_folder_of_other_settings_is_left_alone(tmp_path, capsys):
+    out = ["--init_compressor", "embedded", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    assert main([*FEW, *out]) == 0
+    assert main([*FEW, *out, "--seed", "7"]) == 2
+    assert "--seed was 42, is 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--many_steps", "--mixed_steps", "--name_steps", "--joint_steps", "--kept_steps"])
+def test_steps_below_none_are_refused(flag, capsys):
+    assert main([flag, "-1"]) == 2
+    assert flag in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded_modernbert"])
+def test_what_ships_answers(name):
+    model, records = ScaleDownModel.from_pretrained(name), list(synthetic_records(20, seed=9, split="eval"))
+    answers = model.answer([record.query for record in records], [record.documents for record in records],
+                           max_new_tokens=16)
+    assert sum(answer == record.answer for answer, record in zip(answers, records, strict=True)) >= 15

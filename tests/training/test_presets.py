@@ -1,0 +1,87 @@
+"""--preset: what it sets, that a flag beside it wins, and that the documented table is the code's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+import train
+import train_with_evaluation
+from scaledown.cli import config_from
+from scaledown.config import COMPRESSOR_TYPES, EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.data.records import eval_path, write_records
+from scaledown.data.world.synthetic import synthetic_records
+from scaledown.training import demo
+from scaledown.training.presets import PRESETS, settings
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "REAL_DATA_TRAINING.md"
+CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
+SCRIPTS = {"train": train, "train_with_evaluation": train_with_evaluation}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("compressor_type", COMPRESSOR_TYPES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_gives_valid_settings_for_every_compressor(script, compressor_type, preset):
+    args = SCRIPTS[script].parse(["--preset", preset, "--compressor_type", compressor_type, "--train_data", "x.json"])
+    model, training = config_from(args, ScaleDownConfig), config_from(args, TrainingConfig)
+    assert model.generator_model == PRESETS[preset]["generator_model"]
+    assert training.batch_size == PRESETS[preset]["batch_size"] and args.preset == preset
+    if preset == "demo":
+        assert training.optimizer == "muon" and model.memory_norm == demo.MODEL[compressor_type]["memory_norm"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_flag_beside_a_preset_wins_also_where_it_is_the_usual_default(script):
+    args = SCRIPTS[script].parse(["--preset", "paper", "--batch_size", "4", "--generator_model", "here",
+                                  "--no-gradient_checkpointing", "--train_data", "x.json"])
+    assert (args.batch_size, args.generator_model, args.gradient_checkpointing) == (4, "here", False)
+    assert args.gradient_accumulation_steps == PRESETS["paper"]["gradient_accumulation_steps"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_readout_shows_the_way_to_encoders_and_to_all_that_learn_scores_as_well(script):
+    def weight(*flags):
+        return SCRIPTS[script].parse(["--preset", "demo", "--train_data", "x.json", *flags]).readout_loss_weight
+
+    assert weight() == 0.0 and weight("--compressor_type", "modernbert") == weight("--enable_reranking") == 1.0
+    assert weight("--enable_reranking", "--readout_loss_weight", "0.3") == 0.3
+
+
+def test_without_a_preset_nothing_changes():
+    assert settings(None, "n_layers", False, *CONFIGS) == {}
+    args = train.parse(["--train_data", "x.json"])
+    assert config_from(args, TrainingConfig) == TrainingConfig() and args.preset is None
+
+
+def test_the_embedded_generator_keeps_its_recipe_under_another_preset():
+    args = train_with_evaluation.parse(["--preset", "laptop", "--generator_model", "embedded"])
+    assert args.memory_norm and args.batch_size == PRESETS["laptop"]["batch_size"]
+
+
+def test_training_alone_gets_no_settings_of_the_evaluation():
+    assert not hasattr(train.parse(["--preset", "laptop", "--train_data", "x.json"]), "max_new_tokens")
+
+
+def test_a_preset_is_written_into_the_runs_config(tmp_path):
+    data, folder = tmp_path / "records.json", tmp_path / "run"
+    write_records(data, list(synthetic_records(4)))
+    write_records(eval_path(data), list(synthetic_records(2, split="eval")))
+    assert train.main(["--preset", "laptop", "--train_data", str(data), "--output_dir", str(folder), "--max_steps", "1",
+                       "--generator_model", tiny.generator_folder(tmp_path)]) == 0
+    written = json.loads((folder / "config.json").read_text())["settings"]
+    assert written["preset"] == "laptop" and written["answer_tokens"] == PRESETS["laptop"]["answer_tokens"]
+
+
+def test_the_table_in_the_guide_is_the_codes():
+    names = dict.fromkeys(name for each in PRESETS.values() for name in each)
+    defaults = {field.name: field.default for config in CONFIGS for field in dataclasses.fields(config)}
+    defaults["learning_rate_compressor"] = "by type"
+    rows = [["setting", *PRESETS]]
+    rows += [[f"`{name}`", *(f"{each.get(name, defaults[name])}" for each in PRESETS.values())] for name in names]
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in GUIDE.read_text(encoding="utf-8")

@@ -1,0 +1,23 @@
+"""--shard with what it does not go with. That shared models train as whole ones is held in test_processes.py."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+import train
+from scaledown.data.records import write_records
+from scaledown.data.world.synthetic import synthetic_records
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--compile"], "--shard goes neither with --compile nor"),
+    (["--no-pad_to_max"], "--shard and --no-pad_to_max contradict"),
+    (["--train_memory_tokens", "1", "2"], "1 2 would give batches of 2 shapes"),
+    (["--pretrain_steps", "1"], "--shard goes with one stage")])
+def test_what_it_does_not_go_with_is_refused_at_once(tmp_path, capsys, flags, message):
+    write_records(tmp_path / "data.json", list(synthetic_records(2, seed=5)))
+    assert train.main(["--train_data", str(tmp_path / "data.json"), "--device", "cpu", "--num_memory_tokens", "2",
+                       "--generator_model", tiny.generator_folder(tmp_path / "generator", layers=1), "--shard", *flags,
+                       "--output_dir", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
