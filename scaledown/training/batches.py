@@ -1,10 +1,10 @@
-"""Batches of a run: the order in which records are learnt, a step's parts for each process, and the shapes they have.
+"""Batches of a run: the order of the records, the micro-batches of each process, and their shapes.
 
-Order: random, but with records of like length in a batch. Attention pads prompts to the longest of their batch; drawn
-without regard to length, a sixth or more of what it computes on real questions is padding.
+Order: random, but records of similar length share a batch. Attention pads prompts to the longest of their batch; in
+purely random batches of real questions a sixth or more of its work is padding.
 
-Parts: every process draws the same records for a step and takes its share of them. So a step is the same however many
-processes share it, and however many parts each cuts its share into to need less memory.
+Micro-batches: every process draws the same records for a step and takes its share of them. So a step does not depend on
+the number of processes, nor on the number of micro-batches into which each divides its share to save memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CHARACTERS_A_TOKEN = 4
 
 @dataclass(frozen=True)
 class StepCollator:
-    """From the records of a step to the batches of this process; all processes get the same number of them.
+    """Turns the records of a step into the micro-batches of this process; all processes get the same number of them.
 
     Attributes:
-        processor: makes the batches; all of a step have one number of memory tokens.
-        config: how large a step is, and how many parts it has.
-        shapes: the shape of all batches; None where each is as large as its records need.
-        rank: this process's number, of ``num_processes``.
+        processor: collates; all micro-batches of a step have one number of memory tokens.
+        config: the size of a step and its number of micro-batches.
+        shapes: the one shape of all batches; if None, each is as large as its records need.
+        rank: the number of this process, of ``num_processes``.
     """
 
     processor: Processor
@@ -46,21 +46,27 @@ class StepCollator:
 
     @property
     def part_size(self) -> int:
-        """Most records that a process computes at one time."""
+        """The largest number of records in a micro-batch."""
         return self.config.batch_size // (self.num_processes * self.config.gradient_accumulation_steps)
 
     def __call__(self, records: Sequence[Any]) -> list[dict[str, Any]]:
-        """The batches of this process; each also has the ``record_ids`` of what it is made of."""
+        """Return the micro-batches of this process; each also has the ``record_ids`` of its records."""
         num_memory_tokens = self.processor.draw_memory_tokens(records)
+        # One micro-batch of every process at a time; process r takes records r, r + n, r + 2n, ... of these.
         size = self.part_size * self.num_processes
-        together = [records[start:start + size] for start in range(0, len(records), size)]
-        return [self._batch(some[self.rank::self.num_processes], records[0], num_memory_tokens) for some in together]
+        batches = []
+        for start in range(0, len(records), size):
+            own_records = records[start:start + size][self.rank::self.num_processes]
+            batches.append(self._batch(own_records, records[0], num_memory_tokens))
+        return batches
 
     def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int) -> dict[str, Any]:
-        """Where the records do not suffice for all processes, one stands in of which nothing is learnt."""
+        """Collate ``records``; if there are none left for this process, ``stand_in`` with no target that counts."""
         batch = self.processor.collate(records or [stand_in], self.config.answer_tokens, num_memory_tokens,
                                        with_readout=self.config.readout_loss_weight > 0, shapes=self.shapes,
                                        batch_size=self.part_size)
+
+        # All processes run the same number of passes, or those that run more would wait for the others forever.
         if not records:
             for name in {"answer_targets", "readout_targets"} & batch.keys():
                 batch[name] = torch.full_like(batch[name], IGNORED)
@@ -70,13 +76,17 @@ class StepCollator:
 
 
 def prompt_sizes(records: Sequence[Any], num_memory_tokens: int) -> list[int]:
-    """About how many tokens each record's prompt and answer take, without tokenising them."""
-    return [len(record.documents) * (num_memory_tokens + 1)
-            + (len(record.query) + len(record.answer)) // CHARACTERS_A_TOKEN for record in records]
+    """Return about how many tokens each record's prompt and answer take, without tokenising them."""
+    sizes = []
+    for record in records:
+        # A document takes its memory tokens and a separator.
+        of_documents = len(record.documents) * (num_memory_tokens + 1)
+        sizes.append(of_documents + (len(record.query) + len(record.answer)) // CHARACTERS_A_TOKEN)
+    return sizes
 
 
 class LikeLengthSampler(Sampler[int]):
-    """Random batches of records of like length; the order depends on the seed and the epoch alone.
+    """Random batches of records of similar length; the order depends on the seed and the epoch alone.
 
     Args:
         sizes: of each record, in any unit.
@@ -91,7 +101,7 @@ class LikeLengthSampler(Sampler[int]):
         return len(self.sizes)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw another order; the trainer calls this, also when it goes on in the middle of a run."""
+        """Draw another order; the trainer calls this, also when a run is resumed."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What happens around a training step: who learns, when to evaluate or stop, what is averaged, what must be finite."""
+"""Callbacks around a training step: freezing the generator, evaluating, stopping, averaging and guarding the losses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CompressorFirst(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                               **kwargs: Any) -> None:
-        """Called when all gradients of a step are there."""
+        """Drop the gradients; the trainer calls this when all gradients of a step are computed."""
         if state.global_step < self.steps:
             self.generator.zero_grad(set_to_none=True)
 
@@ -37,12 +37,12 @@ class EvaluateEvery(TrainerCallback):
         self.steps = steps
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask where it is due; the run's end is measured by whoever started it."""
+        """Ask if it is due. Not at the end of the run: whoever started it measures that."""
         control.should_evaluate = state.global_step % self.steps == 0 and state.global_step < state.max_steps
 
 
 class RunningMean:
-    """Means over steps of loss parts and the like, held as tensors so that no step waits for the device."""
+    """Means over steps, such as those of the loss's parts, held as tensors so that no step waits for the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -50,48 +50,55 @@ class RunningMean:
         self._of_step: set[str] = set()
 
     def add(self, **values: Tensor | None) -> None:
-        """Add to what a step comes to; values that are None are left out."""
+        """Add values to the current step; None is ignored."""
         for name, value in values.items():
             if value is not None:
                 self.sums[name] = self.sums.get(name, 0.0) + value.detach()
                 self._of_step.add(name)
 
     def end_step(self) -> None:
-        """Say that what was added since the last call is a whole step."""
+        """End the current step: what was added since the last call is one step."""
         self.num_steps.update(self._of_step)
         self._of_step = set()
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, over all processes and the steps that had such a part."""
-        means = {name: (processes.summed(value) / (self.num_steps[name] * processes.count())).item()
-                 for name, value in self.sums.items()}
+        """Return the means since the last call, over all processes and the steps that had such a value."""
+        means = {}
+        for name, value in self.sums.items():
+            # Of all processes, whose number of steps is the same.
+            total = processes.summed(value)
+            means[name] = (total / (self.num_steps[name] * processes.count())).item()
         self.sums, self.num_steps = {}, Counter()
         return means
 
 
 class LossGuard:
-    """Watches losses and gradients of a run; they are looked at when asked, so that no step waits for the device."""
+    """Guards that the losses and gradients of a run are finite; checked on demand, so that no step waits for a device.
+    """
 
     def __init__(self) -> None:
         self._seen: list[tuple[str, Sequence[str], Tensor]] = []
 
     def add(self, step: int, record_ids: Sequence[str], value: Tensor, what: str = "loss") -> None:
-        """Remember the loss of a step, or the norm of its gradient, and whose it is."""
+        """Remember the loss of a step, or the norm of its gradient, with the ids of its records."""
         self._seen.append((f"{what} of step {step}", record_ids, value.detach().float()))
 
     def check(self) -> None:
-        """Forget the values since the last call, if they are numbers.
+        """Check the values since the last call.
 
         Raises:
-            ValueError: where one is not, with its step and its records.
+            ValueError: if one is not finite, with its step and its records.
         """
         seen, self._seen = self._seen, []
         if not seen:
             return
+
+        # One copy from the device for all of them.
         are_finite = torch.stack([value for _, _, value in seen]).isfinite().tolist()
         for (what, record_ids, value), is_finite in zip(seen, are_finite, strict=True):
             if not is_finite:
-                more = f" and {len(record_ids) - SHOWN_RECORDS} more" * (len(record_ids) > SHOWN_RECORDS)
+                num_more = len(record_ids) - SHOWN_RECORDS
+                more = f" and {num_more} more" if num_more > 0 else ""
                 raise ValueError(
                     f"the {what} is {value.item()}, on the records {', '.join(record_ids[:SHOWN_RECORDS])}"
                     f"{more}. Nothing was saved since. A lower learning rate may help, from the last checkpoint on "
@@ -99,7 +106,7 @@ class LossGuard:
 
 
 class Interrupt(TrainerCallback):
-    """While it is entered, the first Ctrl-C asks for an orderly end; the second one ends the run at once.
+    """Within its context the first Ctrl-C ends the run in order, with a checkpoint; the second ends it at once.
 
     Attributes:
         is_asked: whether Ctrl-C was pressed.
@@ -110,7 +117,7 @@ class Interrupt(TrainerCallback):
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
-        # Only the main thread may take signals; elsewhere Ctrl-C keeps what it does there.
+        # Only the main thread may handle signals; in others Ctrl-C stays as it is.
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask)
         return self
@@ -121,11 +128,12 @@ class Interrupt(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                     **kwargs: Any) -> None:
-        """The trainer's call after a step: save and stop where that was asked for."""
+        """Save and stop after this step if that was asked for."""
         if self.is_asked:
             control.should_save = control.should_training_stop = True
 
     def _ask(self, *signal_and_frame: object) -> None:
+        # A second Ctrl-C does what it did before.
         self.is_asked = True
         signal.signal(signal.SIGINT, self._before)
         print("\nstopping after this step, with a checkpoint (Ctrl-C again: at once, without one)", flush=True)

@@ -1,7 +1,7 @@
-"""Checkpoints of a run on disk: each appears whole, under its own name, or not at all.
+"""Checkpoints of a run on disk: a named one is complete.
 
-A checkpoint is written aside, with a list of its files, and renamed. So a folder ``checkpoint-N`` was once complete;
-whether it still is, its list tells.
+A checkpoint is written to a draft folder, with a list of its files, and renamed. So a folder ``checkpoint-N`` was
+complete once; the list tells whether it still is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ PLACES = ("", "checkpoints")
 
 
 def seal(draft: Path, checkpoint: Path) -> None:
-    """Give a finished ``draft`` the list of its files, with their SHA-256, and its name."""
+    """Rename a finished ``draft`` to ``checkpoint``, after writing the list of its files with their SHA-256."""
     sums = {str(path.relative_to(draft)): _sum(path) for path in sorted(draft.rglob("*")) if path.is_file()}
+
+    # On the disk before the rename, so that a named checkpoint has its list even after a power cut.
     with (draft / FILES).open("w", encoding="utf-8") as file:
         json.dump(sums, file, indent=2)
         file.flush()
@@ -27,20 +29,23 @@ def seal(draft: Path, checkpoint: Path) -> None:
 
 
 def found(folder: Path) -> list[Path]:
-    """The checkpoints under ``folder``, in it or in its ``checkpoints`` folder, by step."""
-    paths = [path.parent for place in PLACES for path in (folder / place).glob(f"checkpoint-*/{FILES}")]
+    """Return the checkpoints in ``folder`` or in its ``checkpoints`` folder, by step."""
+    paths = []
+    for place in PLACES:
+        paths += [path.parent for path in (folder / place).glob(f"checkpoint-*/{FILES}")]
     return sorted(paths, key=step_of)
 
 
 def last(folder: Path) -> Path | None:
-    """The checkpoint of the latest step under ``folder``; None where there is none.
+    """Return the checkpoint of the latest step in ``folder``, or None.
 
     Raises:
-        ValueError: where a file of it is missing or was cut short; the one before it is offered.
+        ValueError: if a file of it is missing or was cut short; the message offers the checkpoint before it.
     """
     paths = found(folder)
     if not paths:
         return None
+
     if faults := _faults(paths[-1]):
         other = f" to go on from {paths[-2].name}" if len(paths) > 1 else "; there is no earlier one"
         raise ValueError(f"{paths[-1]} is damaged: {'; '.join(faults)}. Restore it, or delete it{other}")
@@ -48,7 +53,7 @@ def last(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which it was written."""
+    """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -58,6 +63,8 @@ def _faults(checkpoint: Path) -> list[str]:
         expected = {checkpoint / name: known for name, known in sums.items()}
     except (ValueError, AttributeError):
         return [f"{FILES} cannot be read"]
+
+    # Sizes and dates may be right after a crash; only the sums tell.
     faults = []
     for path, known in expected.items():
         if not path.is_file():

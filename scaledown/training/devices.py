@@ -1,8 +1,8 @@
-"""``--device`` becomes a torch device, with a dtype that it computes well; and what to do when its memory is full.
+"""Devices: ``--device`` as a torch device, a dtype that it computes well, and advice when its memory is full.
 
-Trainium is PyTorch's native backend, device ``neuron`` (Trn2, Trn3). It is known by its device files and by what
-torch says, never by a package's presence: the torch-neuronx of the public index is a stub without code. Not yet run
-on Trainium hardware.
+Trainium is PyTorch's native backend, device ``neuron`` (Trn2, Trn3). It is detected by its device files and by torch,
+never by an installed package: the torch-neuronx of the public index is a stub without code. Not yet run on Trainium
+hardware.
 """
 
 from __future__ import annotations
@@ -31,30 +31,34 @@ ALLOCATION_FAULTS = ("can't allocate memory", "out of memory", "not enough memor
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Turn a value of ``--device`` into a device that is there; ``auto`` is the fastest that is.
+    """Return the device for a value of ``--device``; ``auto`` is the fastest available one.
 
     Raises:
-        ValueError: for an unknown name, or where that device is missing: what was found, and what is missing.
+        ValueError: if the name is unknown or the device is not available: why not, and which are.
     """
     if name not in DEVICES:
         raise ValueError(f"--device must be one of {', '.join(DEVICES)}, got {name!r}")
+
     missing = {kind: _what_is_missing(kind) for kind in _IN_ORDER_OF_CHOICE}
-    found = [kind for kind in _IN_ORDER_OF_CHOICE if missing[kind] is None]
+    available = [kind for kind in _IN_ORDER_OF_CHOICE if missing[kind] is None]
+
     if name == "auto":
-        if _neuron_files() and "neuron" not in found:
+        # An expensive machine should not fall back to its CPU in silence.
+        if _neuron_files() and "neuron" not in available:
             warnings.warn(f"this machine has Neuron devices that are not used: {missing['neuron']}", stacklevel=2)
-        return torch.device(found[0])
+        return torch.device(available[0])
+
     kind = _KINDS.get(name, name)
-    if kind not in found:
-        raise ValueError(f"--device {name}: {missing[kind]}. Found here: {', '.join(found)}")
+    if kind not in available:
+        raise ValueError(f"--device {name}: {missing[kind]}. Found here: {', '.join(available)}")
     return torch.device(kind)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn a value of ``--dtype`` into a dtype; ``auto`` is what :func:`dtype_for` says.
+    """Return the dtype for a value of ``--dtype``; ``auto`` is that of :func:`dtype_for`.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: if the name is unknown.
     """
     if name == "auto":
         return dtype_for(device)
@@ -64,58 +68,64 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def wants_one_shape(device: torch.device) -> bool:
-    """Whether ``device`` compiles a program for each shape of a batch, which takes minutes."""
+    """Return whether ``device`` compiles a program for each shape of a batch, which takes minutes."""
     return device.type == "neuron"
 
 
 def check_compiler(device: torch.device) -> None:
-    """See that what compiles for ``device`` finds what it needs.
+    """Check that torch's compiler for ``device`` has what it needs.
 
     Raises:
-        ValueError: where it does not.
+        ValueError: if it does not.
     """
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
         raise ValueError("--compile on a CPU needs a C++ compiler, and there is none (g++ or clang++)")
 
 
 def compiled(step: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """``step`` as one compiled graph for batches of one shape, by the device's own compiler."""
+    """Return ``step`` as one compiled graph for batches of one shape, by the device's own compiler."""
     return torch.compile(step, backend=_COMPILERS.get(device.type, "inductor"), fullgraph=True, dynamic=False)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next tensor instead of handing it back to the system at once.
+    """Let glibc keep freed memory for the next tensor instead of returning it to the system at once.
 
-    Training on a CPU frees and takes the same large blocks at every step; each return costs page faults that
-    together take up to half of the time. Elsewhere than on glibc nothing happens.
+    Training on a CPU frees and allocates the same large blocks at every step; returned blocks cost page faults, which
+    take up to half of the time. Without glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
+
+    # No block comes from mmap, which would be unmapped when freed; and the heap is never trimmed.
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether ``fault`` is memory that could not be had, of any device."""
-    return isinstance(fault, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(fault, RuntimeError) and any(text in str(fault) for text in ALLOCATION_FAULTS))
+    """Return whether ``fault`` says that memory ran out, on any device."""
+    if isinstance(fault, MemoryError | torch.OutOfMemoryError):
+        return True
+    # Allocators of CPUs and other devices raise a plain RuntimeError.
+    return isinstance(fault, RuntimeError) and any(text in str(fault) for text in ALLOCATION_FAULTS)
 
 
 def largest_fitting(step: Callable[[Sequence[Any]], None], records: Sequence[Any], batch_size: int) -> int:
-    """How many examples, ``batch_size`` halved as often as need be, ``step`` can take; 0 where not even one.
+    """Return how many examples fit, ``batch_size`` halved as often as needed; 0 if not even one does.
 
     Args:
-        step: forward and backward pass over some records.
-        records: tried with the longest of them.
-        batch_size: what did not fit.
+        step: runs the forward and backward pass over some records.
+        records: the longest of them are tried.
+        batch_size: the number that did not fit.
     """
     longest = sorted(records, key=lambda record: -len(record.query) - sum(map(len, record.documents)))[:batch_size]
     size = batch_size // 2
     while size:
+        # Memory that the failed attempt left in the cache counts as taken.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
         try:
             step(longest[:size])
             return size
@@ -127,9 +137,11 @@ def largest_fitting(step: Callable[[Sequence[Any]], None], records: Sequence[Any
 
 
 def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> str:
-    """What to do, for ``examples`` a pass that did not fit where ``num_fitting`` do."""
+    """Return advice for passes over ``examples`` examples that did not fit, if ``num_fitting`` do."""
     if not num_fitting:
         return f"out of memory: not even one example fits. What helps: a smaller --generator_model, {_LESS_MEMORY}"
+
+    # As many times more micro-batches as a pass must be divided into, rounded up.
     steps = accumulation_steps * -(-examples // num_fitting)
     return (f"out of memory with {examples} examples at a time on this device; {num_fitting} of the longest fit: "
             f"--gradient_accumulation_steps {steps} takes as many and trains alike, and --resume goes "
@@ -137,15 +149,16 @@ def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> s
 
 
 def out_of_memory_of_many(examples: int, accumulation_steps: int) -> str:
-    """As :func:`out_of_memory` for a model that processes share, of which none can try alone what fits."""
+    """Return the same for a sharded model, with which no process can try alone what fits."""
     return (f"out of memory with {examples} examples at a time on this device. What helps: "
             f"--gradient_accumulation_steps {2 * accumulation_steps}, with which --resume goes on, and {_LESS_MEMORY}")
 
 
 def _what_is_missing(kind: str) -> str | None:
-    """Say why torch cannot use a device of this kind here; None where it can."""
+    """Return why torch cannot use a device of this kind here; None if it can."""
     if kind == "cuda" and not torch.cuda.is_available():
         if torch.version.cuda is None and torch.version.hip is None:
+            # Also true of a machine without a GPU, where it is the whole reason.
             return (f"torch {torch.__version__} is built without CUDA; on a machine with an NVIDIA GPU, "
                     "`bash setup_env.sh` installs the build that has it")
         return "torch sees no GPU (does `nvidia-smi` see one? A driver older than torch's CUDA hides it)"

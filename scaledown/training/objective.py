@@ -1,6 +1,6 @@
-"""The loss that a step learns from: the parts that the model measures, weighed (paper, equation 3).
+"""The loss of a training step: the weighted sum of the parts that the model returns (paper, equation 3).
 
-A reranking head learns from teachers' scores; without them it would rank documents at random, without a word.
+A reranking head is trained on a teacher's scores; without them it would silently rank documents at random.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from scaledown.models.model import ScaleDownModel
 
 
 def weights(config: TrainingConfig, step: int, num_steps: int) -> tuple[float, ...]:
-    """Return the weight of each part of the loss, in their order in :class:`Losses`, in a step counted from 0.
+    """Return the weight of each part of the loss, in the order of :class:`Losses`, in a step counted from 0.
 
-    That of the readout loss falls to 0 once the generator learns: what shows the way at first would later hold the
+    The weight of the readout loss falls to 0 once the generator is trained: helpful initially, it would later tie the
     memory to words of one document.
     """
-    alone = config.readout_steps
-    share = max(0, step - alone) / max(1, num_steps - alone)
-    return (1.0, config.reranking_loss_weight, config.readout_loss_weight * (1 - share))
+    # Steps in which the generator is trained, and the share of them that is over.
+    first_step = config.readout_steps
+    progress = max(0, step - first_step) / max(1, num_steps - first_step)
+    return (1.0, config.reranking_loss_weight, config.readout_loss_weight * (1 - progress))
 
 
 def times(losses: Losses, factors: Sequence[float] | Tensor) -> Losses:
@@ -39,16 +40,16 @@ def weighted(losses: Losses, weights: Sequence[float]) -> Tensor:
 
 def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Sequence[Record],
           train_data: Path | str | None) -> None:
-    """See that there is something for the head of ``--enable_reranking`` to learn from.
+    """Check that ``--enable_reranking`` has scores to train its head on.
 
     Args:
-        config: the model that was asked for.
-        training: how it is to be trained.
-        records: what it is to be trained on; none where the run only pretrains.
+        config: the settings of the model.
+        training: the settings of the training.
+        records: to train on; none if the run only pretrains.
         train_data: the file that they were read from.
 
     Raises:
-        ValueError: if there is nothing: what to do.
+        ValueError: if there are no scores, with what to do.
     """
     if not config.enable_reranking:
         return
@@ -58,6 +59,7 @@ def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Seq
     if not records:
         raise ValueError("--enable_reranking: pretraining has no scores to learn from. Leave it out here, and give it "
                          "with --train_data, or with --init_compressor later")
+
     if not has_scores(records):
         path = Path(train_data or "records.json")
         scored = path.with_name(f"{path.stem}_scored{path.suffix}")
@@ -68,12 +70,12 @@ def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Seq
 
 
 def has_scores(records: Sequence[Record]) -> bool:
-    """Whether any document has a teacher's score."""
+    """Return whether any document has a teacher's score."""
     return any(record.reranking_scores for record in records)
 
 
 def note_before(model: ScaleDownModel, training: TrainingConfig, records: Sequence[Record]) -> str | None:
-    """What to know before a training in which a reranking head that is there learns nothing; None otherwise."""
+    """Return a warning if the model has a reranking head that this training leaves untrained, else None."""
     if not model.config.enable_reranking or (has_scores(records) and training.reranking_loss_weight):
         return None
     return ("the model has a reranking head, which learns nothing here (no record has reranking_scores, or their loss "
@@ -81,5 +83,5 @@ def note_before(model: ScaleDownModel, training: TrainingConfig, records: Sequen
 
 
 def note_after(model: ScaleDownModel) -> str | None:
-    """What to know of a model's reranking head after a training; None if there is none, or all is well."""
+    """Return a warning about a model's reranking head after a training; None if there is no head, or all is well."""
     return model.progress.warning() if model.config.enable_reranking else None

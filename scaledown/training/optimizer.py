@@ -1,8 +1,8 @@
-"""The optimizer of a run: AdamW as in the paper (table 7), or Muon for the compressor's matrices and AdamW beside.
+"""The optimizer of a run: AdamW as in the paper (table 7), or Muon for the compressor's matrices and AdamW for others.
 
-Muon (Jordan et al., 2024) iterates in float32 on a CPU, and together for matrices of one shape. PyTorch's own iterates
-in bfloat16, whatever the device. A processor without instructions for it emulates them: with the embedded compressor
-that took six times as long as forward and backward pass together (lab/LOG.md).
+Muon here (Jordan et al., 2024) iterates in float32 on a CPU, for all matrices of one shape at once. PyTorch's iterates
+in bfloat16 on any device. A processor without instructions for it emulates them: with the embedded compressor that took
+six times as long as forward and backward pass together (lab/LOG.md).
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ RMS_OF_ADAMW = 0.2
 
 
 def build_optimizer(name: str, groups: Sequence[ParameterGroup], model: ScaleDownModel) -> Optimizer:
-    """The optimizer ``name`` ("adamw" or "muon") over the parameter groups of ``model``.
+    """Return the optimizer ``name`` ("adamw" or "muon") for the parameter groups of ``model``.
 
-    Muon's steps are scaled to AdamW's size, so both take the same learning rates.
+    Muon's steps are scaled to AdamW's size, so both use the same learning rates.
     """
     if name == "adamw":
         return torch.optim.AdamW(groups)
+
     matrices, rest = _split(groups, model.compressor)
     return OptimizerPair(Muon(matrices), torch.optim.AdamW(rest))
 
@@ -41,7 +42,7 @@ class OptimizerPair(Optimizer):
         self._share_groups()
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of each; ``closure`` is called once."""
+        """Make one step of each; ``closure`` is called once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,13 +52,14 @@ class OptimizerPair(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each."""
+        """Return the state of each."""
         return {"pair": [optimizer.state_dict() for optimizer in self.pair]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state of each."""
+        """Load the state of each."""
         for optimizer, state in zip(self.pair, state_dict["pair"], strict=True):
             optimizer.load_state_dict(state)
+        # Loading gives each of them new groups.
         self._share_groups()
 
     def _groups(self) -> list[ParameterGroup]:
@@ -69,42 +71,51 @@ class OptimizerPair(Optimizer):
 
 def _split(groups: Sequence[ParameterGroup],
            compressor: nn.Module) -> tuple[list[ParameterGroup], list[ParameterGroup]]:
-    """Groups of the compressor's linear maps, and of everything else; a score's head is a row, not a map."""
-    linear = {id(part.weight) for part in compressor.modules() if isinstance(part, nn.Linear) and len(part.weight) > 1}
-    matrices, rest = [], []
+    """Return groups of the compressor's matrices, and of all other parameters, each with its group's settings."""
+    # The head that scores documents has one output: a vector, not a matrix.
+    linear = [part for part in compressor.modules() if isinstance(part, nn.Linear) and len(part.weight) > 1]
+    matrix_ids = {id(part.weight) for part in linear}
+
+    matrix_groups, other_groups = [], []
     for group in groups:
-        for kept, is_kept in ((matrices, True), (rest, False)):
-            parameters = [each for each in group["params"] if (id(each) in linear) is is_kept]
-            if parameters:
-                kept.append(group | {"params": parameters})
-    return matrices, rest
+        matrices = [parameter for parameter in group["params"] if id(parameter) in matrix_ids]
+        others = [parameter for parameter in group["params"] if id(parameter) not in matrix_ids]
+        if matrices:
+            matrix_groups.append(group | {"params": matrices})
+        if others:
+            other_groups.append(group | {"params": others})
+    return matrix_groups, other_groups
 
 
 class Muon(torch.optim.Muon):
-    """``torch.optim.Muon`` with steps of AdamW's size: the same settings and state, in fewer and faster operations."""
+    """``torch.optim.Muon`` with steps of AdamW's size: the same settings and state, but fewer and faster operations."""
 
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, adjust_lr_fn="match_rms_adamw", **settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step."""
+        """Make one step."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+
+        # Matrices of one shape are iterated together.
         for group in self.param_groups:
             by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[tuple(parameter.shape)].append(parameter)
             for parameters in by_shape.values():
-                self._step_alike(parameters, group)
+                self._step_together(parameters, group)
         return loss
 
-    def _step_alike(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        updates = torch.stack([self._momentum(parameter, group) for parameter in parameters])
+    def _step_together(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        updates = torch.stack([self._momentum(parameter, group) for parameter in parameters])    # (N, H, W)
         updates = orthogonal(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+
+        # An orthogonal matrix (H, W) has entries of RMS 1 / sqrt(max(H, W)); AdamW's steps have an RMS of about 0.2.
         size = group["lr"] * RMS_OF_ADAMW * max(parameters[0].shape) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
@@ -113,18 +124,28 @@ class Muon(torch.optim.Muon):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+
         mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
         return parameter.grad.lerp(mean, group["momentum"]) if group["nesterov"] else mean
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:
-    """Matrices (N, H, W) with all their singular values brought near 1, by Newton-Schulz iterations."""
+    """Return matrices (N, H, W) with all their singular values brought near 1, by Newton-Schulz iterations."""
     a, b, c = coefficients
-    found = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
-    is_tall = found.shape[1] > found.shape[2]
-    found = found.mT if is_tall else found
-    found = found / found.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    result = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+
+    # The products are smaller if the matrices are wide.
+    is_tall = result.shape[1] > result.shape[2]
+    if is_tall:
+        result = result.mT
+
+    # Singular values of at most 1, for which the iteration converges.
+    result = result / result.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(num_steps):
-        gram = found @ found.mT
-        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
-    return (found.mT if is_tall else found).to(matrices.dtype)
+        gram = result @ result.mT                                         # (N, H, H)
+        # X becomes a X + (b G + c G G) X.
+        result = torch.baddbmm(result, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
+
+    if is_tall:
+        result = result.mT
+    return result.to(matrices.dtype)

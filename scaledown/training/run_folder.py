@@ -1,7 +1,7 @@
-"""One folder, one run: claimed before anything is computed, so that no run writes over another.
+"""One folder for one run: claimed before anything is computed, so that no run overwrites another.
 
-A run that goes on must read what it read before. What it reads is known by what it holds and not by its name: each
-input is named by its flag and its file, and has a fingerprint; None stands for one that this start does not read.
+A resumed run must have the inputs that it had before. They are compared by content, not by name: each input is named by
+its flag and its file, and has a fingerprint; None stands for one that this start does not read.
 """
 
 from __future__ import annotations
@@ -33,45 +33,46 @@ PRETRAINING = "pretraining"
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
 NOT_PART_OF_THE_RUN = {"resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers",
                        "gradient_checkpointing", "shard", "gradient_accumulation_steps"}
-"""Settings that may differ when a run goes on: they change no result beyond rounding."""
+"""Settings that may differ when a run is resumed: they change results by rounding at most."""
 Inputs = Mapping[str, str | None]
 TEXT_FILES = (".json", ".jinja", ".txt", ".model", ".py")
-"""Beside its weights, what a model's folder says: its config, its tokenizer and its chat template."""
+"""Files of a model's folder beside its weights: its config, its tokenizer and its chat template."""
 
 
 @contextmanager
 def claimed(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False,
             resume: bool = False) -> Iterator[Path | None]:
-    """Take ``folder`` for a run while it lasts, and write ``config.json`` into it.
+    """Claim ``folder`` for a run while it lasts, and write ``config.json`` into it.
 
-    Of several processes one does, and all wait for it.
+    Of several processes one does so, and the others wait for it.
 
     Args:
-        folder: made if need be.
-        run: what ``config.json`` shall say; ``run["settings"]`` holds every setting by name, ``run["inputs"]`` what
-            the run reads (:func:`inputs_of_run` and those after it).
-        overwrite: remove what another run left there.
-        resume: go on with the run that is there.
+        folder: created if needed.
+        run: the content of ``config.json``; ``run["settings"]`` holds every setting by name, ``run["inputs"]`` the
+            inputs of the run (:func:`inputs_of_run` and those after it).
+        overwrite: remove another run that is there.
+        resume: continue the run that is there.
 
     Yields:
-        The last whole checkpoint to go on from, or None for a run that starts anew.
+        The last complete checkpoint to continue from, or None for a new run.
 
     Raises:
-        ValueError: where another run is there and neither flag was given, or both were; where there is nothing to
-            resume, or the run to resume had other settings or inputs; where the folder cannot be made, or a run is at
-            work in it.
+        ValueError: if another run is there and neither flag was given, or both were; if there is nothing to resume, or
+            the run to resume had other settings or inputs; if the folder cannot be created, or a run is active in it.
     """
     folder = Path(folder)
-    with ExitStack() as held:
-        processes.once(lambda: _claim(folder, run, overwrite, resume, held))
+    with ExitStack() as lock:
+        processes.once(lambda: _claim(folder, run, overwrite, resume, lock))
         yield checkpoints.last(folder) if resume else None
 
 
-def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, held: ExitStack) -> None:
+def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, lock: ExitStack) -> None:
+    # Refuse first, before anything is written.
     if resume and overwrite:
         raise ValueError("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder}: is a file; give a folder")
+
     is_taken = (folder / RUN_FILE).exists() or any(checkpoints.found(folder))
     if is_taken and not (overwrite or resume):
         raise ValueError(f"--output_dir {folder} holds another run: give --resume to go on with it, --overwrite to "
@@ -80,7 +81,9 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, 
         _check_same(folder, run)
     else:
         make(folder)
-    held.enter_context(_lock(folder))
+
+    # Then lock, and only then remove or write.
+    lock.enter_context(_lock(folder))
     if resume:
         return
     if overwrite and is_taken:
@@ -89,7 +92,7 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, 
 
 
 def _lock(folder: Path) -> AcquireReturnProxy:
-    """Hold ``folder`` until what is returned is left, or this process ends, however it ends."""
+    """Lock ``folder`` until the returned context is left, or this process ends, even by a kill."""
     try:
         return FileLock(folder / LOCK_FILE).acquire(timeout=0)
     except Timeout:
@@ -98,10 +101,10 @@ def _lock(folder: Path) -> AcquireReturnProxy:
 
 
 def make(folder: Path, flag: str = "--output_dir") -> None:
-    """Make ``folder`` where it does not exist.
+    """Create ``folder`` if it does not exist.
 
     Raises:
-        ValueError: naming ``flag``, where that cannot be.
+        ValueError: naming ``flag``, if it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,10 +113,10 @@ def make(folder: Path, flag: str = "--output_dir") -> None:
 
 
 def output_file(name: str | None) -> Path | None:
-    """The path of ``--output_file``, made sure of before there is anything to write; None where none is asked for.
+    """Return the path of ``--output_file``, checked before there is anything to write; None if there is none.
 
     Raises:
-        ValueError: where it is a folder, or the one that it is to lie in cannot be made.
+        ValueError: if it is a folder, or its folder cannot be created.
     """
     if name is None:
         return None
@@ -125,9 +128,12 @@ def output_file(name: str | None) -> Path | None:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove a run's checkpoints and its config; results are written over one by one."""
-    for path in (*folder.glob("checkpoint-*"), folder / checkpoints.DRAFT, *(folder / name for name in PARTS)):
+    """Remove a run's checkpoints and its config; results are overwritten one by one."""
+    parts = [folder / name for name in PARTS]
+    for path in (*folder.glob("checkpoint-*"), folder / checkpoints.DRAFT, *parts):
         shutil.rmtree(path, ignore_errors=True)
+
+    # Last, so that a folder with a config is known as taken until then.
     (folder / RUN_FILE).unlink(missing_ok=True)
 
 
@@ -140,62 +146,71 @@ def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
         raise ValueError(f"--resume: no run in {folder} (it has no {RUN_FILE})") from None
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
         raise ValueError(f"--resume: {path} is damaged; start again with --overwrite") from None
+
+    # Through JSON, as the earlier settings: a tuple becomes a list.
     now = json.loads(json.dumps(run[SETTINGS]))
-    differing = [f"--{name} was {settings.get(name)!r}, is {now.get(name)!r}"
-                 for name in sorted(set(settings) | set(now) - NOT_PART_OF_THE_RUN)
-                 if name not in NOT_PART_OF_THE_RUN and settings.get(name) != now.get(name)]
-    # A run of an older version did not write down what it read.
+    differing = []
+    for name in sorted({*settings, *now} - NOT_PART_OF_THE_RUN):
+        if settings.get(name) != now.get(name):
+            differing.append(f"--{name} was {settings.get(name)!r}, is {now.get(name)!r}")
+
+    # Older versions did not record the inputs of a run.
     changed = _changed(read, run[INPUTS]) if read is not None and INPUTS in run else []
-    others = [f"other {what}: {'; '.join(faults)}" for what, faults in (("settings", differing), ("inputs", changed))
-              if faults]
+
+    others = []
+    if differing:
+        others.append(f"other settings: {'; '.join(differing)}")
+    if changed:
+        others.append(f"other inputs: {'; '.join(changed)}")
     if others:
         raise ValueError(f"--resume: the run in {folder} had {'. It had '.join(others)}. Go on with what it had, or "
                          "start anew in another --output_dir")
 
 
 def inputs_of_run(config: ScaleDownConfig, init_compressor: str | None = None) -> dict[str, str | None]:
-    """The inputs that a model is built from.
+    """Return the inputs that a model is built from.
 
     A model of the Hub is not among them: its commit is one of the run's settings.
 
     Args:
-        config: the built model's, with nothing left open.
+        config: of the built model, with everything resolved.
         init_compressor: the checkpoint that it started from.
     """
-    found = inputs_of_model("--generator_model", config.generator_model, config.generator_revision)
+    inputs = inputs_of_model("--generator_model", config.generator_model, config.generator_revision)
     if init_compressor is not None:
-        found |= inputs_of_checkpoint("--init_compressor", init_compressor)
+        inputs |= inputs_of_checkpoint("--init_compressor", init_compressor)
     elif config.compressor_model not in (None, EMBEDDED):
-        found |= inputs_of_model("--compressor_model", config.compressor_model, config.compressor_revision)
-    return found
+        inputs |= inputs_of_model("--compressor_model", config.compressor_model, config.compressor_revision)
+    return inputs
 
 
 def inputs_of_model(flag: str, name: str, revision: str | None) -> dict[str, str | None]:
-    """A model in a local folder; nothing for one of the Hub."""
+    """Return a model in a local folder as an input; nothing for one of the Hub."""
     folder = None if revision else on_disk(name)
     return {} if folder is None else {f"{flag} {name}": _of_folder(folder, generator_files.weight_files(folder))}
 
 
 def inputs_of_checkpoint(flag: str, name: str) -> dict[str, str | None]:
-    """A checkpoint: a folder, a Hub id, or one that ships."""
+    """Return a checkpoint as an input: a folder, a Hub id, or one that ships."""
     folder = checkpoint.find(name)
     return {f"{flag} {name}": _of_folder(folder, sorted(folder.glob("*.safetensors")))}
 
 
 def inputs_of_records(flag: str, path: Path | str | None, records: Sequence[Record]) -> dict[str, str | None]:
-    """Records read from a file; nothing where there is no file."""
+    """Return records read from a file as an input; nothing if there is no file."""
     if path is None:
         return {}
     return {f"{flag} {path}": fingerprints.of_each(record.to_dict() for record in records)}
 
 
 def inputs_of_texts(flag: str, source: str, texts: Iterable[str] | None) -> dict[str, str | None]:
-    """Texts read from a file or the Hub; None where an earlier start has made all that is made of them."""
+    """Return texts of a file or the Hub as an input; None if an earlier start has done all that needs them."""
     return {f"{flag} {source}": None if texts is None else fingerprints.of_each(texts)}
 
 
 def _changed(then: Inputs, now: Inputs) -> list[str]:
-    """What a run reads now that it did not read then, in words."""
+    """Return the differences between two starts' inputs, in words."""
+    # Inputs that this start does not read cannot be compared.
     not_read = {name for name, fingerprint in now.items() if fingerprint is None}
     faults = []
     for name in sorted({*then, *now} - not_read):
@@ -209,9 +224,10 @@ def _changed(then: Inputs, now: Inputs) -> list[str]:
 
 
 def _of_folder(folder: Path, weights: list[Path]) -> str:
-    places = (folder, folder / loading.TOKENIZER_FOLDER, folder / loading.COMPRESSOR_FOLDER)
-    texts = [path for place in places for path in sorted(place.glob("*"))
-             if path.suffix in TEXT_FILES and path.is_file()]
-    values = [generator_files.fingerprint([path for path in weights if path.is_file()]),
-                         [str(path.relative_to(folder)) for path in texts], fingerprints.of_files(texts)]
-    return fingerprints.of_values(values)
+    text_files = []
+    for place in (folder, folder / loading.TOKENIZER_FOLDER, folder / loading.COMPRESSOR_FOLDER):
+        text_files += [path for path in sorted(place.glob("*")) if path.suffix in TEXT_FILES and path.is_file()]
+
+    of_weights = generator_files.fingerprint([path for path in weights if path.is_file()])
+    names = [str(path.relative_to(folder)) for path in text_files]
+    return fingerprints.of_values([of_weights, names, fingerprints.of_files(text_files)])
