@@ -10,9 +10,9 @@ import torch
 from scaledown.data.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
 from scaledown.data.synthetic_lengths import of_many_lengths
 from scaledown.data.synthetic_ranking import ranking_records
+from scaledown.models.memory import by_score
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.parameters import trained
-from scaledown.models.selection import by_score
 from scaledown.training.embedded import lessons
 from scaledown.training.embedded.compressors import StageSteps, main, stages
 from scaledown.training.embedded.lessons import kept, many, mixed, with_kept

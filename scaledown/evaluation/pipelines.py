@@ -28,7 +28,7 @@ from scaledown.evaluation.ranking_input import EMBEDDED_SEED
 from scaledown.evaluation.report import write_json
 from scaledown.evaluation.run_information import run_information
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
-from scaledown.models.selection import AUTO, by_score
+from scaledown.models.memory import AUTO, by_score
 from scaledown.settings import positive, require
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, resolve_device

@@ -41,7 +41,7 @@ UNSTATED = "unknown"
 """The readout target of a document that does not state the answer."""
 SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer --num_memory_tokens"
 """Advice if a prompt is too long."""
-SHOWN_CHARACTERS = 80
+SHOWN_QUESTION_CHARACTERS = 80
 """Length to which a question is cut in a message."""
 
 logger = logging.getLogger(__name__)
@@ -292,7 +292,7 @@ class Processor:
     def _check_lengths(self, questions: Sequence[str], prompts: Sequence[list[int]]) -> None:
         """Refuse a prompt beyond the generator's hard limit, and warn of one that leaves no room for an answer."""
         for question, prompt in zip(questions, prompts, strict=True):
-            shown = question[:SHOWN_CHARACTERS]
+            shown = question[:SHOWN_QUESTION_CHARACTERS]
             if self.position_limit is not None:
                 self.position_limit.check(len(prompt), f"the prompt of {shown!r}", SHORTER_PROMPT)
 
