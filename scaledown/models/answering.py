@@ -105,7 +105,7 @@ def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]
 
     def run(prompts: Prompts, streamer: BaseStreamer, stopping_criteria: list[StoppingCriteria]) -> None:
         options = request.options | {"streamer": streamer, "stopping_criteria": [*criteria, *stopping_criteria]}
-        # The answers come through the streamer, too.
+        # The texts that it returns are not needed: their tokens came through the streamer.
         generate(model, prompts, request.max_new_tokens, **options)
 
     for batch in _batches(model, request):
@@ -129,10 +129,10 @@ def generate(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **opt
     # Dummies, which fill a batch up to a rounded shape, come last.
     prompts.num_new_tokens, texts = [], []
     for answer_ids in ids[:len(prompts.num_prompt_tokens)].tolist():
-        words = list(itertools.takewhile(lambda token: token not in model.stop_ids, answer_ids))
-        # The token that ends an answer counts, but one that was cut has none.
-        prompts.num_new_tokens.append(min(len(words) + 1, len(answer_ids)))
-        texts.append(to_text(model, words))
+        text_ids = list(itertools.takewhile(lambda token: token not in model.stop_ids, answer_ids))
+        # The end token counts, but an answer that was cut at its longest has none.
+        prompts.num_new_tokens.append(min(len(text_ids) + 1, len(answer_ids)))
+        texts.append(to_text(model, text_ids))
     return texts
 
 

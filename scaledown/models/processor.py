@@ -123,7 +123,7 @@ class Processor:
         if tokenizer.sep_token_id is not None:
             return [self._separator + ids[:limit] for ids in plain_ids(tokenizer, questions)]
 
-        # The words that lead to the question are not counted as its own.
+        # The words that lead to the question do not count as part of it.
         limit += len(plain_ids(tokenizer, [QUESTION])[0])
         # Memory tokens that start as the last token of what leads to a reply come after its other tokens.
         reply = self.prompt.reply[:-1] if self.config.memory_init == "reply" else []
@@ -155,7 +155,7 @@ class Processor:
         """Return the same prompts in full text, each document cut to ``document_tokens`` [``config.document_tokens``].
 
         They are what transformers makes of the chat template over the whole text. Only the embedded generator reads
-        each document tokenised by itself: so it was trained, and so it answers better (0.93 against 0.82 of 300
+        each document tokenised by itself: it was trained that way, and answers better (0.93 against 0.82 of 300
         questions).
         """
         limit = self.config.document_tokens if document_tokens is None else document_tokens
