@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from scaledown.models.generator import Prompts
 from scaledown.models.inputs import Documents, check_number, check_texts
-from scaledown.models.memory import Memory
+from scaledown.models.memory import Keep, Memory, check_keep_documents, documents_to_keep
 from scaledown.models.processor import SHORTER_PROMPT, Processor
-from scaledown.models.selection import Answer, Keep, check, kept
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
 
@@ -25,8 +24,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What :meth:`ScaleDownModel.answer` was asked, checked as a whole before anything is computed.
+class Answer:
+    """An answer with the documents that it was given, so that it can cite them.
+
+    Attributes:
+        text: what the generator said.
+        documents: numbers of its documents in the list that was given, in the order in which they were read.
+        scores: the relevance of each of these, or None without reranking.
+    """
+
+    text: str
+    documents: tuple[int, ...]
+    scores: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of :meth:`ScaleDownModel.answer`, checked as a whole before anything is computed.
 
     Attributes:
         options: of transformers' ``generate``.
@@ -46,79 +60,85 @@ class Asked:
         """Refuse what cannot be answered.
 
         Raises:
-            ValueError: if its parts do not go together, or the model cannot do it.
+            ValueError: if the arguments contradict one another, or the model cannot do what they ask for.
         """
         if self.documents is not None and self.memory is not None:
             raise ValueError("give documents or memory, not both")
         check_number("max_new_tokens", self.max_new_tokens)
         check_number("batch_size", self.batch_size)
         if self.keep_documents is not None:
-            check(self.keep_documents, model.config.enable_reranking, model.config.keep_threshold)
+            check_keep_documents(self.keep_documents, model.config.enable_reranking, model.config.keep_threshold)
+
+        # Memory was compressed with a number of its own.
         if self.memory is not None and self.num_memory_tokens is not None:
-            raise ValueError("num_memory_tokens is chosen where documents are compressed: give it to compress")
+            raise ValueError("num_memory_tokens is chosen when documents are compressed: give it to compress")
         model.config.checked_memory_tokens(self.num_memory_tokens)
+
         check_texts(self.questions, [[] for _ in self.questions] if self.documents is None else self.documents)
         if self.memory is not None and len(self.memory) != len(self.questions):
             raise ValueError(f"{len(self.questions)} questions, but memory for {len(self.memory)}")
         _generation_config(model, self.max_new_tokens, self.options)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Some of the questions, by number, their prompts, the documents of each and their scores."""
+class _Batch(NamedTuple):
+    """Some of the questions, by number, with their prompts, the documents in each prompt and their scores."""
 
     questions: list[int]
     prompts: Prompts
-    sources: list[tuple[int, ...]]
+    documents: list[list[int]]
     scores: list[tuple[float, ...] | None]
 
 
-def answers(model: ScaleDownModel, asked: Asked) -> list[Answer]:
+def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
     """Return the answers in the order of the questions."""
-    found: dict[int, Answer] = {}
-    for batch in _batches(model, asked):
-        texts = generate(model, batch.prompts, asked.max_new_tokens, **asked.options)
-        for number, *answer in zip(batch.questions, texts, batch.sources, batch.scores, strict=True):
-            found[number] = Answer(*answer)
-    return [found[number] for number in range(len(asked.questions))]
+    by_question: dict[int, Answer] = {}
+    for batch in _batches(model, request):
+        texts = generate(model, batch.prompts, request.max_new_tokens, **request.options)
+        for number, text, documents, scores in zip(batch.questions, texts, batch.documents, batch.scores, strict=True):
+            by_question[number] = Answer(text, tuple(documents), scores)
+    return [by_question[number] for number in range(len(request.questions))]
 
 
-def stream(model: ScaleDownModel, asked: Asked) -> Iterator[streaming.Piece]:
+def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]:
     """Yield the answers as they grow, piece by piece."""
-    own_criteria = asked.options.get("stopping_criteria") or []
+    criteria = request.options.get("stopping_criteria") or []
 
     def run(prompts: Prompts, streamer: BaseStreamer, stopping_criteria: list[StoppingCriteria]) -> None:
-        options = asked.options | {"streamer": streamer, "stopping_criteria": [*own_criteria, *stopping_criteria]}
-        _generate_ids(model, prompts, asked.max_new_tokens, **options)
+        options = request.options | {"streamer": streamer, "stopping_criteria": [*criteria, *stopping_criteria]}
+        # The texts that it returns are not needed: their tokens came through the streamer.
+        generate(model, prompts, request.max_new_tokens, **options)
 
-    for batch in _batches(model, asked):
+    for batch in _batches(model, request):
         tokens = streaming.steps(partial(run, batch.prompts))
         yield from streaming.pieces(tokens, batch.questions, model.stop_ids, partial(to_text, model))
 
 
 def generate(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **options: Any) -> list[str]:
-    """Return the answers to prompts that were read, and note their lengths there."""
-    ids = _generate_ids(model, prompts, max_new_tokens, **options)
-    rows = [until(row, model.stop_ids) for row in ids.tolist()][:len(prompts.num_prompt_tokens)]
-    prompts.num_new_tokens = [min(len(row) + 1, ids.shape[1]) for row in rows]
-    return [to_text(model, row) for row in rows]
-
-
-def _generate_ids(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **options: Any) -> Tensor:
+    """Return the answers to ``prompts``; sets ``prompts.num_new_tokens``."""
     config, others = _generation_config(model, max_new_tokens, options)
     limit = model.processor.position_limit
     if limit is not None:
         # An answer that passes the limit would change how its neighbours in the batch are read.
-        longest = max([0, *prompts.num_prompt_tokens]) + config.max_new_tokens
+        longest = max(prompts.num_prompt_tokens, default=0) + config.max_new_tokens
         limit.check(longest, f"the longest prompt with an answer of {config.max_new_tokens} tokens",
                     f"{SHORTER_PROMPT}, or lower --max_new_tokens")
+
     with model.inference():
-        return model.generator.generate(prompts, config, **others)
+        ids = model.generator.generate(prompts, config, **others)                 # (B and dummies, S)
+
+    # Dummies, which fill a batch up to a rounded shape, come last.
+    prompts.num_new_tokens, texts = [], []
+    for answer_ids in ids[:len(prompts.num_prompt_tokens)].tolist():
+        text_ids = list(itertools.takewhile(lambda token: token not in model.stop_ids, answer_ids))
+        # The end token counts, but an answer that was cut at its longest has none.
+        prompts.num_new_tokens.append(min(len(text_ids) + 1, len(answer_ids)))
+        texts.append(to_text(model, text_ids))
+    return texts
 
 
 def _generation_config(model: ScaleDownModel, max_new_tokens: int,
                        options: dict[str, Any]) -> tuple[GenerationConfig, dict[str, Any]]:
-    """Return what ``generate`` is to do, greedy unless ``options`` say otherwise, and those that no config has.
+    """Return the config of ``generate``, greedy unless ``options`` say otherwise, and the options that are not in it.
 
     Raises:
         ValueError: if they ask for several answers to a question.
@@ -129,7 +149,7 @@ def _generation_config(model: ScaleDownModel, max_new_tokens: int,
     if (config.num_return_sequences or 1) != 1:
         raise ValueError("num_return_sequences must be 1: every question gets one answer; ask it several times")
 
-    # An answer is its text.
+    # Token ids alone: an answer is its text.
     config.return_dict_in_generate = False
     if config.max_new_tokens is None:
         config.max_new_tokens = max_new_tokens
@@ -153,35 +173,30 @@ def to_text(model: ScaleDownModel, ids: list[int]) -> str:
     return text.strip()
 
 
-def until(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
-    """Return ``ids`` up to the first that ends an answer."""
-    end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
-    return ids[:end]
+def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
+    """Compress and choose documents and put the prompts together, for questions of similar length at a time."""
+    all_documents = [[] for _ in request.questions] if request.documents is None else request.documents
+    lengths = []
+    for question, documents in zip(request.questions, all_documents, strict=True):
+        lengths.append(len(question) + sum(map(len, documents)))
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
 
-
-def _batches(model: ScaleDownModel, asked: Asked) -> Iterator[_Batch]:
-    """Compress, choose and put the prompts together, of questions of like length."""
-    documents = [[] for _ in asked.questions] if asked.documents is None else asked.documents
-    order = sorted(range(len(asked.questions)), key=lambda number: _size(asked.questions[number], documents[number]))
-    for start in range(0, len(order), asked.batch_size):
-        numbers = order[start:start + asked.batch_size]
-        questions = [asked.questions[number] for number in numbers]
-        if asked.memory is None:
-            memory = model.compress(questions, [documents[number] for number in numbers], asked.batch_size,
-                                    asked.num_memory_tokens, asked.cache)
+    for start in range(0, len(by_length), request.batch_size):
+        numbers = by_length[start:start + request.batch_size]
+        questions = [request.questions[number] for number in numbers]
+        if request.memory is None:
+            documents = [all_documents[number] for number in numbers]
+            memory = model.compress(questions, documents, request.batch_size, request.num_memory_tokens, request.cache)
         else:
-            memory = asked.memory.select(numbers)
+            memory = request.memory.select(numbers)
 
-        if asked.keep_documents is None:
-            sources = [list(range(count)) for count in memory.num_documents.tolist()]
-        else:
-            sources = kept(memory, asked.keep_documents, model.config.keep_threshold)
-            memory = memory.keep(sources)
-        scores: list[Any] = [None] * len(numbers)
+        chosen_documents = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold)
+        if request.keep_documents is not None:
+            memory = memory.keep(chosen_documents)
+
+        scores: list[tuple[float, ...] | None] = [None] * len(numbers)
         if memory.scores is not None:
-            scores = [tuple(row[:len(each)]) for row, each in zip(memory.scores.tolist(), sources, strict=True)]
-        yield _Batch(numbers, model.prompts(questions, memory), [tuple(each) for each in sources], scores)
-
-
-def _size(question: str, documents: Sequence[str]) -> int:
-    return len(question) + sum(map(len, documents))
+            # Without the padding behind a question's documents.
+            scores = [tuple(padded[:len(of_question)])
+                      for padded, of_question in zip(memory.scores.tolist(), chosen_documents, strict=True)]
+        yield _Batch(numbers, model.prompts(questions, memory), chosen_documents, scores)

@@ -43,11 +43,10 @@ from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.inputs import Documents, check_number, check_texts
 from scaledown.models.losses import Losses
-from scaledown.models.memory import Memory
+from scaledown.models.memory import Keep, Memory, by_score
 from scaledown.models.merging import merged
 from scaledown.models.processor import Processor
 from scaledown.models.progress import Progress
-from scaledown.models.selection import Answer, Keep, by_score
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
@@ -163,8 +162,8 @@ class ScaleDownModel(nn.Module):
             raise ValueError("give stream or a streamer of your own, not both")
 
         # Refused, if at all, before anything is computed; a stream would fail only when it is read.
-        asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                keep_documents, cache, options)
+        asked = answering.Request(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
+                                  keep_documents, cache, options)
         asked.check(self)
         if stream:
             return answering.stream(self, asked)
@@ -173,10 +172,10 @@ class ScaleDownModel(nn.Module):
     def answer_with_sources(self, questions: Sequence[str], documents: Documents | None = None,
                             memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
-                            cache: MemoryCache | None = None, **options: Any) -> list[Answer]:
+                            cache: MemoryCache | None = None, **options: Any) -> list[answering.Answer]:
         """As :meth:`answer`; an answer also has its documents, in the order in which they were read, and scores."""
-        asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                keep_documents, cache, options)
+        asked = answering.Request(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
+                                  keep_documents, cache, options)
         asked.check(self)
         return answering.answers(self, asked)
 
@@ -290,7 +289,7 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: as :meth:`answer`.
         """
-        answering.Asked(questions, documents, memory).check(self)
+        answering.Request(questions, documents, memory).check(self)
         if memory is None:
             memory = self.compress(questions, [[] for _ in questions] if documents is None else documents)
         prompts = self.prompts(questions, memory)
