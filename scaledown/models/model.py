@@ -45,7 +45,7 @@ from scaledown.models.losses import Losses
 from scaledown.models.memory import Memory
 from scaledown.models.merging import merged
 from scaledown.models.processor import Processor
-from scaledown.models.progress import Progress
+from scaledown.models.progress import TrainingProgress
 from scaledown.models.selection import Answer, Keep, by_score
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
@@ -85,7 +85,7 @@ class ScaleDownModel(nn.Module):
         self._one_at_a_time = threading.RLock()
         quantised = loading.quantisation(config, self.dtype, torch.device(device or "cpu"))
         base = loading.load_base(config, self.dtype)
-        self.generator_files, self.progress = generator_files.read(config), Progress()
+        self.generator_files, self.progress = generator_files.read(config), TrainingProgress()
         self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         if quantised is not None:
@@ -368,7 +368,7 @@ class ScaleDownModel(nn.Module):
             ValueError: if a file is missing, damaged, of another model or of another generator.
         """
         generator_files.check(folder, self.config, self.generator_files)
-        progress = Progress.load(folder)
+        progress = TrainingProgress.load(folder)
         checkpoint.load(folder, self.compressor, self.generator)
         self.progress = progress
 
