@@ -125,6 +125,7 @@ class Compressor(nn.Module, ABC):
         embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])   # (P, L, D)
         if self.memory_norm is not None:
             embeddings = self.memory_norm(embeddings)
+
         # With reranking, the last state is the rerank token's.
         return Compressed(embeddings, self._scores(states[:, -1]))
 
