@@ -46,7 +46,7 @@ from scaledown.models.losses import Losses
 from scaledown.models.memory import Keep, Memory, by_score
 from scaledown.models.merging import merged
 from scaledown.models.processor import Processor
-from scaledown.models.progress import Progress
+from scaledown.models.progress import TrainingProgress
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
@@ -88,7 +88,7 @@ class ScaleDownModel(nn.Module):
         # The compressor first: its layers are a copy of the generator's, before LoRA and quantisation.
         quantised = loading.quantisation(config, self.dtype, torch.device(device or "cpu"))
         base = loading.load_base(config, self.dtype)
-        self.generator_files, self.progress = generator_files.read(config), Progress()
+        self.generator_files, self.progress = generator_files.read(config), TrainingProgress()
         self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         if quantised is not None:
@@ -378,7 +378,7 @@ class ScaleDownModel(nn.Module):
             ValueError: if a file is missing, damaged, of another model or of another generator.
         """
         generator_files.check(folder, self.config, self.generator_files)
-        progress = Progress.load(folder)
+        progress = TrainingProgress.load(folder)
         checkpoint.load(folder, self.compressor, self.generator)
         self.progress = progress
 

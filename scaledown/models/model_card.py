@@ -1,4 +1,4 @@
-"""A checkpoint's ``README.md``: on what it stands, what was trained, and how far."""
+"""A checkpoint's ``README.md``: the models it is made from, what was trained, and for how long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.models.progress import Progress
+from scaledown.models.progress import TrainingProgress
 
 FILE = "README.md"
 USE = """```python
@@ -18,41 +18,49 @@ model.answer(questions=["..."], documents=[["...", "..."]])
 ```"""
 
 
-def save(config: ScaleDownConfig, progress: Progress, num_trained: int, folder: Path) -> None:
+def save(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int, folder: Path) -> None:
     """Write the card of a checkpoint into ``folder``.
 
     Args:
         config: the model's, with all revisions.
-        progress: how far it was trained.
-        num_trained: weights that training changes, which are those in the checkpoint.
+        progress: the steps and scores that it was trained on.
+        num_trained: the number of weights that training changes, which are those in the checkpoint.
+        folder: the checkpoint's.
     """
     (folder / FILE).write_text(card(config, progress, num_trained), encoding="utf-8")
 
 
-def card(config: ScaleDownConfig, progress: Progress, num_trained: int) -> str:
-    """The card's text. No licence is named: whoever publishes the checkpoint knows it."""
-    # A local folder or the generator that ships is no model of the Hub, which its page could link to.
+def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) -> str:
+    """Return the card's text. It names no licence: that is for whoever publishes the checkpoint to choose."""
+    # Only a Hub model has a page to link to: a local folder and the generator that ships have no revision.
     base_model = config.generator_model if config.generator_revision else None
     header = ModelCardData(library_name="scaledown", base_model=base_model).to_yaml()
-    lines = [f"- Generator: {_named(config.generator_model, config.generator_revision)}; its weights are not in here.",
+
+    lines = [f"- Generator: {_source(config.generator_model, config.generator_revision)}; its weights are not in here.",
              f"- Compressor: {_compressor(config)}.",
              f"- A document of up to {config.document_tokens} tokens becomes {config.num_memory_tokens} embeddings.",
              f"- Trained: {_trained(config)}; {num_trained:,} weights.",
-             f"- Steps: {_number(progress.num_steps)}."]
+             f"- Steps: {_count(progress.num_steps)}."]
+
+    # A head that was trained on few scores, or long ago, gets a warning.
     if config.enable_reranking:
-        lines.append(f"- Scores that the reranking head has seen: {_number(progress.num_scores)}.")
+        lines.append(f"- Scores that the reranking head has seen: {_count(progress.num_scores)}.")
         if warning := progress.warning():
             lines.append(f"- Note: {warning}.")
-    facts = "\n".join(lines)
-    return "\n\n".join((f"---\n{header}\n---", "# A ScaleDown checkpoint",
-                        "It compresses documents with their question, and answers from what is left of them.", facts,
-                        USE, "The generator has a licence of its own; this card names none for the checkpoint.")) + "\n"
+
+    sections = [f"---\n{header}\n---",
+                "# A ScaleDown checkpoint",
+                "It compresses documents together with their question, and answers from the compressed documents.",
+                "\n".join(lines),
+                USE,
+                "The generator has its own licence; this card names none for the checkpoint."]
+    return "\n\n".join(sections) + "\n"
 
 
-def _named(name: str, revision: str | None) -> str:
+def _source(name: str, revision: str | None) -> str:
     if name == EMBEDDED:
         return "the one that ships with ScaleDown"
-    return f"`{name}`" + (f" at `{revision}`" if revision else ", a local folder")
+    return f"`{name}` at `{revision}`" if revision else f"`{name}`, a local folder"
 
 
 def _compressor(config: ScaleDownConfig) -> str:
@@ -60,13 +68,13 @@ def _compressor(config: ScaleDownConfig) -> str:
         return f"`n_layers`, a copy of the generator's first {config.num_layers} layers"
     if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
         return "`modernbert`, an encoder made from the generator's first layers"
-    return f"`{config.compressor_type}`, made from {_named(config.compressor_model, config.compressor_revision)}"
+    return f"`{config.compressor_type}`, made from {_source(config.compressor_model, config.compressor_revision)}"
 
 
 def _trained(config: ScaleDownConfig) -> str:
-    head = " with its reranking head" * config.enable_reranking
-    return f"the compressor{head}, and a LoRA adapter of rank {config.lora_rank} of the generator"
+    compressor = "the compressor with its reranking head" if config.enable_reranking else "the compressor"
+    return f"{compressor}, and a LoRA adapter of rank {config.lora_rank} of the generator"
 
 
-def _number(number: int | None) -> str:
+def _count(number: int | None) -> str:
     return "not known (the checkpoint that it started from did not say)" if number is None else f"{number:,}"

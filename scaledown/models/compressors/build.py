@@ -1,4 +1,4 @@
-"""A config becomes a compressor: which kind, how deep, from which weights."""
+"""The compressor that a config describes: its kind, its depth, and the weights that it starts from."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ from scaledown.models.decoder import token_embeddings
 
 def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
                      checkpoint: Path | None) -> tuple[Compressor, PreTrainedTokenizerBase | None]:
-    """Return the compressor that a resolved ``config`` asks for, and its tokenizer if it is not the generator's.
+    """Return the compressor that a resolved ``config`` describes, and its tokenizer if it is not the generator's.
 
     Args:
+        config: the model's settings, as :func:`resolve` returns them.
         base: the generator without LoRA; what the compressor takes from it is copied.
-        checkpoint: a folder whose weights will be loaded over these, or None for a new compressor.
+        checkpoint: a folder whose weights will be loaded into the compressor later; None for a new one.
     """
     body = base.base_model
     if config.compressor_type == "n_layers":
         return NLayersCompressor(config, body, config.num_layers), None
-    table = token_embeddings(body)
+
+    # The other kinds read with a model of their own, and need of the generator only its embeddings' width and scale.
     model, tokenizer = loading.load_compressor_model(config, body, checkpoint)
-    kind = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
-    return kind(config, model, table), tokenizer
+    compressor_class = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
+    return compressor_class(config, model, token_embeddings(body)), tokenizer
 
 
 def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = True) -> ScaleDownConfig:
-    """Return ``config`` with nothing left open: layers, the memory's start, the compressor's model, commits on the Hub.
+    """Return ``config`` with no choice left open: layers, the memory's start, the compressor's model, Hub commits.
 
     Args:
-        config: as it was asked for, or as a checkpoint has it.
-        num_generator_layers: layers that there are to copy.
-        is_new: the compressor is made from its model. That of a checkpoint has all its weights there: its model need
-            not be found any more.
+        config: as a user or a checkpoint gives it.
+        num_generator_layers: the number of layers that can be copied.
+        is_new: whether the compressor is made from its model's files. A checkpoint holds all of its weights, so then
+            those files need not be found.
 
     Raises:
-        ValueError: for more layers than the generator has, or names that cannot be reached.
+        ValueError: if more layers are asked for than the generator has, or a name cannot be reached.
     """
+    # The reply's tokens suit a compressor that reads with the embedded generator's layers.
+    default_init = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
     revision = resolve_revision(config.generator_model, config.generator_revision)
-    suits = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
-    config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or suits)
+    config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or default_init)
+
     if config.compressor_type == "n_layers":
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
+
     name = loading.compressor_model_name(config)
     revision = config.compressor_revision
     if is_new and name != EMBEDDED:
