@@ -16,7 +16,7 @@ from typing import Any
 
 from scaledown.config import EMBEDDED
 
-EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "embedded" / "generator"
+EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "weights" / "generator"
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
 WHAT_WORKS = {

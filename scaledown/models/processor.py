@@ -5,7 +5,7 @@
     generator                     template system MEM x L SEP MEM x L question template | answer end
 
 Left of a compressor's bar is a *prefix*, read once for all *suffixes* that continue it: a query for its documents, a
-document for its queries (:mod:`scaledown.models.packing`). An encoder reads every pair whole.
+document for its queries (:mod:`scaledown.models.engine.packing`). An encoder reads every pair whole.
 
 The L memory tokens MEM, the rerank token RR and the separator SEP between two documents are in no vocabulary, so their
 ids are placeholders. The compressor fills them with trained embeddings, the generator with the compressor's memory and
@@ -27,10 +27,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.engine.packing import TextLists
+from scaledown.models.engine.positions import PositionLimit, position_limit
 from scaledown.models.losses import IGNORED
-from scaledown.models.packing import TextLists
-from scaledown.models.positions import PositionLimit, position_limit
 from scaledown.prompt import QUESTION, Prompt, cut_texts, plain_ids
 
 MEMORY = -1

@@ -13,8 +13,8 @@ from torch import nn
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine.packing import PackedTexts, TextLists
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.packing import PackedTexts, TextLists
 from scaledown.models.processor import Processor
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?", "</s><s>?"]

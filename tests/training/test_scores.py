@@ -19,9 +19,9 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.reranking import __main__ as reranking
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models import model_card, progress
+from scaledown.models.loading import model_card, training_progress
+from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.progress import TrainingProgress
 from scaledown.training import run
 
 QUICK = ["--batch_size", "2", "--max_steps", "4", "--num_memory_tokens", "2", "--compression_rate", "8", "--device",
@@ -50,7 +50,7 @@ def flags(place: Path, data: str, output: str, *more: str) -> list[str]:
 
 
 def counted(folder: Path) -> dict[str, int]:
-    return json.loads((folder / progress.FILE).read_text())
+    return json.loads((folder / training_progress.FILE).read_text())
 
 
 @pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
@@ -93,7 +93,7 @@ def test_few_scores_are_told_by_the_run_its_report_and_the_card(place: Path, cap
 
 def test_enough_scores_are_no_matter(place: Path, monkeypatch: pytest.MonkeyPatch,
                                      capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(progress, "FEW_SCORES", NUM_SCORES)
+    monkeypatch.setattr(training_progress, "FEW_SCORES", NUM_SCORES)
     assert train.main(flags(place, "scored", "run", "--enable_reranking")) == 0
     assert "warning" not in capsys.readouterr().out
     assert "Note" not in (place / "run" / "final" / model_card.FILE).read_text()
@@ -115,7 +115,7 @@ def test_steps_and_scores_are_counted_once_also_by_a_run_that_went_on(parts: str
 
 def test_a_head_below_which_the_compressor_moves_is_told(place: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(progress, "FEW_SCORES", 1)
+    monkeypatch.setattr(training_progress, "FEW_SCORES", 1)
     assert train.main(flags(place, "scored", "first", "--enable_reranking")) == 0
     start = str(place / "first" / "final")
     assert train.main(flags(place, "plain", "second", "--init_compressor", start)) == 0
@@ -138,7 +138,7 @@ def test_a_new_head_on_a_trained_model_has_seen_no_scores(place: Path) -> None:
     config = ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, compression_rate=8, enable_reranking=True)
     model = run.build_model(config, "cpu", 1, str(place / "first" / "final"))
     assert model.progress == TrainingProgress(4, 0, 0)
-    (place / "first" / "final" / progress.FILE).unlink()
+    (place / "first" / "final" / training_progress.FILE).unlink()
     assert run.build_model(config, "cpu", 1, str(place / "first" / "final")).progress == TrainingProgress(None, 0, 0)
 
 
@@ -161,7 +161,7 @@ def test_an_untrained_head_is_told_when_it_is_loaded(place: Path, caplog: pytest
         ScaleDownModel.from_pretrained(place / "new")
     assert "was trained on no scores: its ranking of documents says little" in caplog.text
     caplog.clear()
-    (place / "new" / progress.FILE).unlink()  # an older checkpoint: nobody counted
+    (place / "new" / training_progress.FILE).unlink()  # an older checkpoint: nobody counted
     with caplog.at_level(logging.WARNING):
         assert ScaleDownModel.from_pretrained(place / "new").progress == TrainingProgress(None, None, None)
     assert not caplog.records
@@ -170,8 +170,8 @@ def test_an_untrained_head_is_told_when_it_is_loaded(place: Path, caplog: pytest
 @pytest.mark.parametrize("text", ["{", "[]", '{"num_scores": "many"}', '{"num_tokens": 1}'])
 def test_a_damaged_count_is_named(text: str, place: Path) -> None:
     ScaleDownModel(ScaleDownConfig(str(place / "generator"), num_memory_tokens=2)).save_pretrained(place / "new")
-    (place / "new" / progress.FILE).write_text(text)
-    with pytest.raises(ValueError, match=progress.FILE):
+    (place / "new" / training_progress.FILE).write_text(text)
+    with pytest.raises(ValueError, match=training_progress.FILE):
         ScaleDownModel.from_pretrained(place / "new")
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.decoder import rows_like
-from scaledown.models.packing import PackedTexts
-from scaledown.models.positions import PositionLimit
+from scaledown.models.engine.decoder import rows_like
+from scaledown.models.engine.packing import PackedTexts
+from scaledown.models.engine.positions import PositionLimit
 
 Embed = Callable[[Tensor], Tensor]
 OTHER_UNITS = 0.1

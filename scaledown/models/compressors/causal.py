@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
 from scaledown.models.compressors.base import Compressor, Embed
-from scaledown.models.packing import KeysValues, PackedTexts
-from scaledown.models.positions import position_limit
+from scaledown.models.engine import decoder
+from scaledown.models.engine.packing import KeysValues, PackedTexts
+from scaledown.models.engine.positions import position_limit
 
 
 class CausalCompressor(Compressor):

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressors.base import Compressor, Embed, memory_mlp, start_mlp_as_identity
-from scaledown.models.packing import NEVER, PackedTexts
-from scaledown.models.positions import position_limit
+from scaledown.models.engine.packing import NEVER, PackedTexts
+from scaledown.models.engine.positions import position_limit
 
 
 class EncoderCompressor(Compressor):

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
 from scaledown.models.compressors.base import Embed, memory_mlp, start_mlp_as_identity
 from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine import decoder
 
 
 class LLMCompressor(CausalCompressor):

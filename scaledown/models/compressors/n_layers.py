@@ -5,8 +5,8 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
 from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine import decoder
 
 FEW_LAYERS = 24
 DEFAULT_LAYERS = 8

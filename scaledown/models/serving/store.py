@@ -12,8 +12,8 @@ from torch import Tensor
 
 from scaledown.models.compressors.base import Embed
 from scaledown.models.compressors.causal import CausalCompressor
-from scaledown.models.decoder import weights_version
-from scaledown.models.packing import KeysValues, TextLists
+from scaledown.models.engine.decoder import weights_version
+from scaledown.models.engine.packing import KeysValues, TextLists
 
 DocumentKey = tuple[int, ...]
 

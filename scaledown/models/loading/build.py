@@ -9,12 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.hub import resolve_revision
-from scaledown.models import loading
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.encoder import EncoderCompressor
 from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
-from scaledown.models.decoder import token_embeddings
+from scaledown.models.engine.decoder import token_embeddings
+from scaledown.models.loading import pretrained
 
 
 def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
@@ -31,7 +31,7 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
         return NLayersCompressor(config, body, config.num_layers), None
 
     # The other kinds read with a model of their own, and need of the generator only its embeddings' width and scale.
-    model, tokenizer = loading.load_compressor_model(config, body, checkpoint)
+    model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
     compressor_class = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
     return compressor_class(config, model, token_embeddings(body)), tokenizer
 
@@ -56,7 +56,7 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = T
     if config.compressor_type == "n_layers":
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
 
-    name = loading.compressor_model_name(config)
+    name = pretrained.compressor_model_name(config)
     revision = config.compressor_revision
     if is_new and name != EMBEDDED:
         revision = resolve_revision(name, revision)

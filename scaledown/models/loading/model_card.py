@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.models.progress import TrainingProgress
+from scaledown.models.loading.training_progress import TrainingProgress
 
 FILE = "README.md"
 USE = """```python

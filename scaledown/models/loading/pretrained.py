@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
-from scaledown.models.decoder import text_config
+from scaledown.models.engine.decoder import text_config
 
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"

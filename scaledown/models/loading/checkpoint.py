@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
 from scaledown.hub import locate
 from scaledown.models.compressors.base import Compressor
-from scaledown.models.loading import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
-from scaledown.models.parameters import trained
+from scaledown.models.loading.parameters import trained
+from scaledown.models.loading.pretrained import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
 from scaledown.models.processor import Processor
 
 CONFIG_FILE = "config.json"
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
-SHIPPED = Path(__file__).parent / "embedded" / "checkpoint"
+SHIPPED = Path(__file__).parents[1] / "weights" / "checkpoint"
 SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
 SHOWN_SHAPES = 3
 

@@ -13,11 +13,11 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from scaledown.models.generator import Prompts
-from scaledown.models.inputs import Documents, check_number, check_texts
 from scaledown.models.memory import Keep, Memory, check_keep_documents, documents_to_keep
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.user_input import Documents, check_number, check_texts
 
 if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel

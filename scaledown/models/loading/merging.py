@@ -8,9 +8,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import checkpoint, loading
 from scaledown.models.generator import Generator, with_adapter
-from scaledown.models.parameters import trained
+from scaledown.models.loading import checkpoint, pretrained
+from scaledown.models.loading.parameters import trained
 
 
 def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.dtype, stop_ids: list[int],
@@ -26,7 +26,7 @@ def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.d
         folder: if given, the model and its tokenizer are also written there.
     """
     # A new base with a new adapter. Not a Generator, which changes its base's attention and head.
-    model = with_adapter(config, loading.load_base(config, dtype))
+    model = with_adapter(config, pretrained.load_base(config, dtype))
 
     # Both have the same adapter's parameters, by the same names.
     weights = trained(trained_generator.language_model)
