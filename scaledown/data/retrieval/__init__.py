@@ -1,4 +1,4 @@
-"""Finding passages: BM25, SPLADE, dense vectors, or a TREC run of any other engine."""
+"""Retrieval of passages: BM25, SPLADE, dense vectors, or a TREC run of any other engine."""
 
 from scaledown.data.retrieval.bm25 import BM25
 from scaledown.data.retrieval.config import RETRIEVERS, RetrievalConfig
