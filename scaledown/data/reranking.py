@@ -1,7 +1,7 @@
 """The reranking teacher's scores, by a cross-encoder: python -m scaledown.data.reranking --train_data X.json
 
-A cross-encoder reads a query and a document together and says in one number how relevant the document is. Its raw
-logits become the ``reranking_scores`` of records, which the compressor learns to give (paper, equation 3).
+A cross-encoder reads a query and a document together and gives one number, the document's relevance. Its raw logits
+become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RerankerConfig:
 
     reranker_model: str = setting(DEFAULT_RERANKER, "the cross-encoder: a Hub id or a local folder")
     reranker_revision: str | None = setting(None, "commit, branch or tag of the cross-encoder on the Hub")
-    reranker_batch_size: int = setting(32, "pairs of a query and a document scored together")
+    reranker_batch_size: int = setting(32, "pairs of a query and a document that are scored in one batch")
 
     def __post_init__(self) -> None:
         if self.reranker_batch_size < 1:
@@ -48,10 +48,10 @@ class RerankerConfig:
 
 
 class Reranker:
-    """A cross-encoder, on the GPU where there is one.
+    """A cross-encoder, on the GPU if there is one.
 
     Raises:
-        ValueError: where the model cannot be found or read, or is no cross-encoder that gives one score a pair.
+        ValueError: if the model cannot be found or read, or is no cross-encoder that gives one score a pair.
     """
 
     def __init__(self, config: RerankerConfig) -> None:
@@ -61,7 +61,7 @@ class Reranker:
         self._length = ReadableLength(self.cross_encoder, self._flag)
 
     def scores(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float]]:
-        """The raw logit (no sigmoid) of each (query, document), with the number of its pair.
+        """Yield the raw logit (no sigmoid) of each (query, document), with the number of its pair.
 
         They come as they are computed: longest pairs first, so that batches hold little padding and one that is too
         big for memory fails at once.
@@ -72,12 +72,15 @@ class Reranker:
         from torch import nn
 
         self._length.tell_cut(pairs)
-        order = sorted(range(len(pairs)), key=lambda number: (-sum(map(len, pairs[number])), number))
-        size = self.config.reranker_batch_size
-        for start in range(0, len(order), size):
-            numbers = order[start:start + size]
-            logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=size,
-                                                activation_fn=nn.Identity(), show_progress_bar=False)
+        # By length in characters; the stable sort keeps equally long pairs in order.
+        order = sorted(range(len(pairs)), key=lambda number: -sum(map(len, pairs[number])))
+        batch_size = self.config.reranker_batch_size
+        for start in range(0, len(order), batch_size):
+            numbers = order[start:start + batch_size]
+            logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=batch_size,
+                                                activation_fn=nn.Identity(), show_progress_bar=False)  # (batch,)
+
+            # A damaged model is reported here, before its scores train another one.
             for number, logit in zip(numbers, map(float, logits), strict=True):
                 if not math.isfinite(logit):
                     raise ValueError(f"{self._flag}: scores {pairs[number][0][:60]!r} with a document of "
@@ -86,24 +89,33 @@ class Reranker:
 
 
 def _load(config: RerankerConfig) -> Any:
-    name, revision = config.reranker_model, config.reranker_revision
+    """Load the cross-encoder.
+
+    Raises:
+        ValueError: if it cannot be found or read, or does not give one score a pair.
+    """
     from safetensors import SafetensorError
     from sentence_transformers import CrossEncoder
     from sentence_transformers.util import get_device_name
     from transformers import AutoConfig
 
+    name, revision = config.reranker_model, config.reranker_revision
     try:
         place = locate(name, revision, what_works=WHAT_WORKS)
         settings = {"revision": revision or "main", "trust_remote_code": False}
+
+        # CrossEncoder would put a random head on any other model.
         architectures = AutoConfig.from_pretrained(place, **settings).architectures or []
-        if not any(each.endswith("ForSequenceClassification") for each in architectures):
+        if not any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
             raise ValueError(f"its config names {architectures}, and no ...ForSequenceClassification: not a "
                              "cross-encoder, or one without a trained head")
+
         device = get_device_name()
         cross_encoder = CrossEncoder(place, device=device, **settings,
                                      model_kwargs={**SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
     except (OSError, SafetensorError, ValueError) as fault:
         raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
+
     if cross_encoder.num_labels != 1:
         raise ValueError(f"--reranker_model {name}: gives {cross_encoder.num_labels} numbers a pair; expected a "
                          "cross-encoder that gives one")
@@ -111,29 +123,36 @@ def _load(config: RerankerConfig) -> Any:
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[Pair]) -> list[float]:
-    """The score of every pair, in their order, with a progress bar."""
-    found = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
-    return [found[number] for number in range(len(pairs))]
+    """Return the score of every pair, in their order, with a progress bar."""
+    scores = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
+    return [scores[number] for number in range(len(pairs))]  # they come longest pair first
 
 
 def with_scores(records: Sequence[Record], scores: Sequence[float]) -> list[Record]:
-    """The records with ``reranking_scores``, from the scores of all their documents one after another."""
-    left = iter(scores)
-    return [dataclasses.replace(record, reranking_scores=tuple(next(left) for _ in record.documents))
-            for record in records]
+    """Return the records with ``reranking_scores``, from the scores of all their documents one after another."""
+    scored_records = []
+    start = 0
+    for record in records:
+        end = start + len(record.documents)
+        scored_records.append(dataclasses.replace(record, reranking_scores=tuple(scores[start:end])))
+        start = end
+    return scored_records
 
 
 def pairs_of(records: Sequence[Record]) -> list[Pair]:
-    """Each query with each of its documents."""
-    return [(record.query, document) for record in records for document in record.documents]
+    """Return each query with each of its documents."""
+    pairs: list[Pair] = []
+    for record in records:
+        pairs += [(record.query, document) for document in record.documents]
+    return pairs
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_data", required=True, help="records to be scored, JSON or JSONL")
-    parser.add_argument("--output_file", required=True, help="the records with their reranking_scores; a killed run "
-                        "goes on where it was")
+    parser.add_argument("--train_data", required=True, help="records to score, JSON or JSONL")
+    parser.add_argument("--output_file", required=True, help="the records with their reranking_scores; after a kill "
+                        "the same command goes on with the missing scores")
     add_flags(parser, RerankerConfig)
     return parser
 
@@ -146,26 +165,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = read_records(args.train_data)
     pairs = pairs_of(records)
     print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}")
-    reranker, kept_in = Reranker(config), output_file.with_name(f".{output_file.name}.scores")
-    write_records(output_file, with_scores(records, _kept_scores(reranker, pairs, AppendLog(kept_in))))
-    shutil.rmtree(kept_in)
+
+    # The hidden folder beside the output holds scores of this and killed runs, until the output is written.
+    reranker = Reranker(config)
+    log_folder = output_file.with_name(f".{output_file.name}.scores")
+    scores = _logged_scores(reranker, pairs, AppendLog(log_folder))
+    write_records(output_file, with_scores(records, scores))
+    shutil.rmtree(log_folder)
     print(f"done: {output_file}")
     return 0
 
 
-def _kept_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) -> list[float]:
-    """The score of every pair, in their order; ``log`` keeps each as it comes, and what it has is not computed again.
+def _logged_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) -> list[float]:
+    """Return the score of every pair, in their order; those in ``log`` are not computed again, others are added to it.
 
-    A score's key is the model with the pair, so those of other records or models that ``log`` holds are not taken.
+    The key of a score is a hash of the model and the pair, so that scores of other records or models are not taken.
     """
     config = reranker.config
     model = fingerprints.of_model(config.reranker_model, config.reranker_revision)
     keys = [key_of(model, *pair) for pair in pairs]
+
+    # By key, so that equal pairs are scored once.
     missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in log}
-    left, num_different = list(missing), len(set(keys))
-    for place, score in tqdm(reranker.scores(list(missing.values())), desc="scoring", total=num_different,
-                             initial=num_different - len(left), unit="pair"):
-        log.append([(left[place], score)])
+    missing_keys, num_distinct = list(missing), len(set(keys))
+    for number, score in tqdm(reranker.scores(list(missing.values())), desc="scoring", total=num_distinct,
+                              initial=num_distinct - len(missing), unit="pair"):
+        log.append([(missing_keys[number], score)])
+
     scores = [log[key] for key in keys]
     log.close()
     return scores
