@@ -26,7 +26,7 @@ def num_positions(network: Any) -> int | None:
 
 
 class ReadableLength:
-    """The longest input of a sentence-transformers model, which is set to cut longer ones; the first one is reported.
+    """The longest input that a sentence-transformers model has positions for: longer ones are cut, and reported once.
 
     Args:
         model: a CrossEncoder, SentenceTransformer or SparseEncoder.
@@ -47,7 +47,7 @@ class ReadableLength:
         if self._has_warned or not texts or limit is None or not callable(tokenizer):
             return
 
-        # The longest in characters stands for the longest in tokens: only one input is tokenized twice.
+        # The longest in characters, taken for the longest in tokens: so only one input is tokenized twice.
         longest = max(texts, key=lambda text_or_pair: sum(map(len, text_or_pair)))
         num_tokens = len(tokenizer(*longest, truncation=False, verbose=False)["input_ids"])
         if num_tokens > limit:

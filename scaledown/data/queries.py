@@ -26,8 +26,8 @@ class QueriesConfig:
     """Settings of the queries; exactly one of the first three is given."""
 
     queries_file: str | None = setting(None, f"queries in a file: {EXPECTED}")
-    num_synthetic_queries: int | None = setting(None, "this number of queries about the demo world, which brings "
-                                                      "its own corpus: nothing is downloaded")
+    num_synthetic_queries: int | None = setting(None, "this number of queries about the demo world, which comes "
+                                                      "with its own corpus: nothing is downloaded")
     download_ms_marco: bool = setting(False, "the queries of MS MARCO, from the Hub")
     ms_marco_split: str = setting("train", "split of MS MARCO", ("train", "validation", "test"))
     max_queries: int | None = setting(None, "at most this many of them, drawn at random")
@@ -117,7 +117,7 @@ def read_queries_file(path: Path | str) -> ReadQueries:
         if query.text in seen_texts:
             read.leave_out(REPEATED, place)
         elif query.id in place_of_id:
-            faults.add(place, f"id {query.id!r} is taken by {place_of_id[query.id]}; expected one of its own")
+            faults.add(place, f"id {query.id!r} is taken by {place_of_id[query.id]}; expected another one")
         else:
             seen_texts.add(query.text)
             place_of_id[query.id] = place

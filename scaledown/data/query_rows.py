@@ -20,7 +20,7 @@ EXPECTED = ("text with one query a line, id TAB query, a TSV or CSV under a head
             "question TAB ['answers'], JSONL with query (or question), or records")
 MARKUP = re.compile(r"\s*<(?:[a-z]+>|\?xml|!doctype|topics?\b|quer(?:y|ies)\b)", re.IGNORECASE)
 NOT_QUERIES = {"lines of a TREC run or of qrels": re.compile(r"\s*\S+\s+Q?0\s+\S+\s+-?\d\S*(?:\s|$)"),
-               "columns apart by commas, without a heading": re.compile(r'\s*"?\d+"?,')}
+               "columns separated by commas, without a heading": re.compile(r'\s*"?\d+"?,')}
 """Kinds of file that hold no queries: all lines, if there is more than one, begin with the pattern."""
 READING = "columns by their heading"
 """The way in which rows are read: part of the queries' fingerprint, so that those of another way are read again."""
@@ -129,7 +129,7 @@ def _tab_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]
             faults.add(place, f"{len(cells)} columns without a heading; expected id TAB query, or a heading such as "
                               "id TAB query TAB answers in the first line")
         elif len(cells[0].split()) > 1:
-            faults.add(place, f"{cells[0][:60]!r} is no id, having spaces in it; expected id TAB query, or a heading")
+            faults.add(place, f"{cells[0][:60]!r} is no id: it has spaces in it; expected id TAB query, or a heading")
         else:
             # A line that ends with its TAB has one cell, and a blank query.
             yield place, {"id": cells[0], "query": cells[1] if len(cells) == 2 else ""}
@@ -164,7 +164,7 @@ def _refuse_what_is_no_query(path: Path, lines: Sequence[tuple[int, str]]) -> No
     # Ids and numbers alone, such as the two columns of some judgements.
     queries = (text.partition("\t")[2] or text for text in texts)
     if not any(map(str.isalpha, itertools.chain.from_iterable(queries))):
-        raise _refusal(path, "not one of its queries has a letter in it")
+        raise _refusal(path, "none of its queries has a letter in it")
 
 
 def _refusal(path: Path, reason: str) -> ValueError:

@@ -157,7 +157,7 @@ def _write_part(part: Part, cutter: Cutter, path: Path) -> None:
 def _rows(page: Page, documents: Sequence[tuple[str, int]]) -> list[Row]:
     """Return the passages of one page, from their documents and numbers of tokens.
 
-    The only passage of a page has the page's id; several have it with their number behind it.
+    The only passage of a page has the page's id; if there are several, their numbers follow it.
     """
     rows = []
     for number, (document, num_tokens) in enumerate(documents):

@@ -24,7 +24,7 @@ _BULLET = re.compile(r"^BULLET::::\s*(?:[-*#:]+\s+|\d+\.\s+)?")
 
 @dataclass(frozen=True)
 class Page:
-    """A whole text of the corpus, before it is cut. No other page has its ``id``."""
+    """A whole text of the corpus, before it is cut. Its ``id`` should be unique."""
 
     id: str
     title: str

@@ -1,7 +1,7 @@
 """The sources of a corpus: files, folders and Hub datasets, in parts.
 
 Each part can be read alone, so that several processes share them, and a killed run reads only the unfinished ones
-again. A file of any size is read as a stream, in stretches of ``PART_BYTES``; memory holds one page at a time.
+again. A file of any size is read as a stream, page by page, in stretches of ``PART_BYTES``.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def require_corpus(path: str) -> None:
     if Path(path).expanduser().exists():
         return
 
-    # A path with a typing error should not be looked up on the Hub.
+    # A dataset's name has exactly one slash; anything else is a misspelt path, and not asked for on the Hub.
     if path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED}")
     hub.locate(path, kind="dataset", what_works=WHAT_WORKS)

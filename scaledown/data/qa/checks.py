@@ -56,7 +56,7 @@ def each(check: Check) -> Check:
 def fields(checks: dict[str, Check]) -> Check:
     """Return a check of an object with these fields.
 
-    The name ``"a|b"`` stands for a field that is called ``a`` or ``b``; ``"a?"`` for one that may be missing or null.
+    The name ``"a|b"`` means a field that is called ``a`` or ``b``, and ``"a?"`` one that may be missing or null.
     """
     def faults(value: Any, place: str) -> Iterator[Fault]:
         if not isinstance(value, dict):

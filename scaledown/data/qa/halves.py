@@ -2,7 +2,7 @@
 
 Questions whose gold passages come from one article, or from equal paragraphs, form one group and stay together; so do
 equal questions, whichever dataset they come from. Any other paragraph belongs to the half that owns its article; one
-that comes with questions of both halves goes to the half whose question brings it first, and one whose text is also in
+that comes with questions of both halves goes to the half whose question has it first, and one whose text is also in
 the other half is used in neither.
 """
 
@@ -142,7 +142,7 @@ def _owners(candidates: Sequence[Candidate], halves: Sequence[int]) -> dict[str,
         for key in _keys(passage.paragraph for passage in candidate.gold):
             owner[key] = half
 
-    # Articles and texts that are gold to nobody go to the first question that brings them.
+    # Articles and texts that are gold to nobody go to the half of the first question that has them.
     for candidate, half in zip(candidates, halves, strict=True):
         for key in _keys(candidate.question.paragraphs):
             owner.setdefault(key, half)

@@ -52,7 +52,7 @@ def _join_sentences(sentences: list[str]) -> tuple[str, list[Span]]:
     """Return the text of a paragraph, and the characters of each sentence in it."""
     text, spans = "", []
     for sentence in sentences:
-        # Most sentences bring their space along.
+        # Most sentences begin with their space.
         if text and not text[-1].isspace() and not sentence[:1].isspace():
             text += " "
         spans.append((len(text), len(text) + len(sentence)))

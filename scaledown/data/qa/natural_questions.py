@@ -106,15 +106,15 @@ def qed_question(row: dict[str, Any]) -> Question:
         Unusable: if it has no short answer.
     """
     words = row["paragraph_text"].split(" ")
-    starts = [0]  # of each word, in characters, and of one more behind the last
+    starts = [0]  # starts[i] is the first character of word i; the last entry is past the end
     for word in words:
         starts.append(starts[-1] + len(word) + 1)
 
-    # Answers are characters of this text; they become words, from the first one to the one behind the last.
+    # Characters become words: from that of the first character to the one after that of the last (not included).
     spans = [(bisect_right(starts, start) - 1, bisect_right(starts, end - 1))
              for start, end in row["answer_spans"] if start >= 0]
 
-    # Those become characters again, of the text as people write it.
+    # And words become characters again, of the text as people write it.
     paragraph = detokenise(words)
     places = [paragraph.span(*span) for span in _short(spans)]
     answers = [paragraph.text[start:end] for start, end in places]
@@ -137,7 +137,7 @@ def _short(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _tokens(document: dict[str, Any]) -> list[str]:
-    """Return a page's tokens, which each of the three layouts has in a place of its own."""
+    """Return a page's tokens, which are in a different place in each of the three layouts."""
     if "document_text" in document:  # simplified
         return document["document_text"].split(" ")
     tokens = document.get("document_tokens", document.get("tokens"))  # original, or the Hub's

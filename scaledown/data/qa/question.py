@@ -47,7 +47,7 @@ class Layout:
             it, not yet read.
         question: reads one of them, and may raise :class:`Unusable`.
         questions_a_record: questions that are read for each record wanted. More make a larger pool of hard negatives;
-            fewer are enough if each brings a whole article along.
+            fewer are enough if each comes with a whole article.
         buffered_rows: rows that are shuffled together, if they come as a stream.
     """
 

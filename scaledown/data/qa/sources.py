@@ -185,7 +185,7 @@ def _layout_of(dataset: str, head: Any, place: str) -> Layout:
     layout = next((layout for layout in LAYOUTS if isinstance(head, dict) and layout.recognises(head)), None)
     if layout is None:
         keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"
-        raise Unfit(f"{place}: not a layout that is known ({keys}); expected {_expected(dataset)}")
+        raise Unfit(f"{place}: not a known layout ({keys}); expected {_expected(dataset)}")
     if layout.dataset != dataset:
         raise Unfit(f"{place}: this is {layout.name}; use --dataset {layout.dataset}")
     return layout

@@ -28,7 +28,7 @@ class RetrievalConfig:
                                           "(http://HOST:6333), or in a folder with its embedded form; a "
                                           "key is taken from the environment, QDRANT_API_KEY")
     faiss_index: str | None = setting(None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]")
-    top_k_retrieval: int = setting(20, "passages found for each query")
+    top_k_retrieval: int = setting(20, "passages retrieved for each query")
 
     def __post_init__(self) -> None:
         faults = positive(self, "retriever_batch_size", "top_k_retrieval")

@@ -20,7 +20,7 @@ NO_HIT = -1
 
 
 class ExactSearch:
-    """Compares each query with every passage, one file of vectors in memory at a time."""
+    """Exact search: each query against every passage, with one file of vectors in memory at a time."""
 
     def __init__(self, encoder: Encoder, files: VectorFiles) -> None:
         self._encoder, self._files = encoder, files
@@ -41,7 +41,7 @@ class ExactSearch:
 
 
 class IndexSearch:
-    """Searches a FAISS index that :func:`build_index` wrote."""
+    """Search in a FAISS index that :func:`build_index` wrote."""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         faiss = _faiss()
