@@ -113,7 +113,8 @@ def open_corpus(config: PipelineConfig) -> corpus_files.Corpus:
         return corpus_files.of_pages("the demo world", pages, fingerprints.of_values([number, seed]))
 
     corpus = config.corpus
-    return corpus_files.open_corpus(corpus.corpus_path, corpus.max_corpus_size, corpus.corpus_config, corpus.corpus_split)
+    return corpus_files.open_corpus(corpus.corpus_path, corpus.max_corpus_size, corpus.corpus_config,
+                                    corpus.corpus_split)
 
 
 def cutter_of(context: Context) -> cutting.Cutter:
