@@ -1,4 +1,4 @@
-"""Milliseconds a query, by phase: compress, prefill, decode. One question at a time, systems in turn."""
+"""Milliseconds per query by phase (compress, prefill, decode): one question at a time, systems in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WARM_UP_QUERIES = 3
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """One phase's time over the timed queries, in milliseconds: the middle, the spread and the mean."""
+    """One phase's time over the timed queries, in milliseconds: median, spread and mean."""
 
     median_ms: float
     p10_ms: float
@@ -40,7 +40,7 @@ class PhaseTime:
 
 @dataclass(frozen=True)
 class Latency:
-    """One system's time a query at batch size 1, by phase; ``total`` is the sum of a query's phases."""
+    """One system's time per query at batch size 1, by phase; ``total`` is the sum of a query's phases."""
 
     compress: PhaseTime
     prefill: PhaseTime
@@ -51,7 +51,7 @@ class Latency:
     num_queries: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain numbers."""
+        """Return nested dictionaries of plain numbers."""
         return dataclasses.asdict(self)
 
 
@@ -63,18 +63,20 @@ class _TimedQuery:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it, so that a clock read now is true."""
+    """Wait until ``device`` has finished its queue, so that a clock read now is true."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     else:
+        # The CPU, Apple's and Neuron's module have one queue, and take no device.
         getattr(torch, device.type).synchronize()
 
 
 def _time_query(model: Any, system: System, record: Any, max_new_tokens: int) -> _TimedQuery:
-    questions, documents = [record.query], [list(record.documents)]
+    questions, documents = [record.query], [list(record.documents)]  # a batch of one
     times_ms: list[float] = []
 
     def timed(phase: Callable[..., Any], *arguments: Any) -> Any:
+        # Before the phase as well: work that is still queued belongs to whoever asked for it.
         synchronise(model.device)
         start = time.perf_counter()
         value = phase(*arguments)
@@ -85,12 +87,17 @@ def _time_query(model: Any, system: System, record: Any, max_new_tokens: int) ->
     memory = timed(system.compress, model, questions, documents)
     state = timed(system.prefill, model, questions, documents, memory)
     timed(model.decode, state, max_new_tokens)
+
     compress_ms, prefill_ms, decode_ms = times_ms
     return _TimedQuery((compress_ms, prefill_ms, decode_ms), state.num_prompt_tokens[0], state.num_new_tokens[0])
 
 
 def _latency(queries: Sequence[_TimedQuery]) -> Latency:
-    phases = [PhaseTime.of([query.phases_ms[column] for query in queries]) for column in range(len(PHASES))]
+    phases = []
+    for times_ms in zip(*(query.phases_ms for query in queries), strict=True):
+        phases.append(PhaseTime.of(times_ms))
+
+    # The total's percentiles are those of whole queries, not sums of the phases' percentiles.
     return Latency(*phases, total=PhaseTime.of([sum(query.phases_ms) for query in queries]),
                    mean_prompt_tokens=statistics.fmean(query.num_prompt_tokens for query in queries),
                    mean_new_tokens=statistics.fmean(query.num_new_tokens for query in queries),
@@ -100,16 +107,20 @@ def _latency(queries: Sequence[_TimedQuery]) -> Latency:
 def _time_all(model: Any, systems: Sequence[System], records: Sequence[Any], config: EvaluationConfig,
               progress: bool) -> dict[str, Latency]:
     queries: dict[str, list[_TimedQuery]] = {system.name: [] for system in systems}
+
     with inference(model):
+        # The first calls build caches and choose kernels, which no later query pays for.
         for record in records[:WARM_UP_QUERIES]:
             for system in systems:
                 _time_query(model, system, record, config.max_new_tokens)
-        timed = records[:config.timed_queries]
-        for number, record in enumerate(tqdm(timed, desc="timing", unit="question", disable=not progress)):
+
+        timed_records = records[:config.timed_queries]
+        for number, record in enumerate(tqdm(timed_records, desc="timing", unit="question", disable=not progress)):
             # The order rotates, so that no system always runs on the caches another has just warmed.
-            first = number % len(systems)
-            for system in (*systems[first:], *systems[:first]):
+            start = number % len(systems)
+            for system in (*systems[start:], *systems[:start]):
                 queries[system.name].append(_time_query(model, system, record, config.max_new_tokens))
+
     return {name: _latency(timed) for name, timed in queries.items()}
 
 
@@ -121,11 +132,13 @@ def time_systems(model: Any, systems: Sequence[System], records: Sequence[Any], 
     processes the first does the timing while the others wait, and all return its figures.
 
     Raises:
-        ValueError: where ``records`` is empty.
+        ValueError: if ``records`` is empty.
     """
     if not records:
         raise ValueError("no records to time")
     step = max(1, len(records) // config.timed_queries)
+
+    # The list is what torch broadcasts in place: process 0 fills it, the others receive it.
     results: list[Any] = [None]
     if processes.rank() == 0:
         results = [_time_all(model, systems, records[::step], config, progress)]
