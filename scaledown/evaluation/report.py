@@ -28,7 +28,7 @@ SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")
 
 @dataclass(frozen=True)
 class RunResults:
-    """All that a run measured.
+    """All measurements of a run.
 
     Attributes:
         before: ScaleDown before training.
@@ -38,7 +38,7 @@ class RunResults:
         cost: from :func:`scaledown.evaluation.model_cost.model_cost`.
         history: the trainer's ``log_history``.
         run: from :func:`scaledown.evaluation.run_information.run_information`.
-        notes: what a reader must know, shown under the heading: where training started, for one.
+        notes: what a reader must know, shown under the heading, such as the weights that training started from.
     """
 
     before: SystemResult
@@ -59,10 +59,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        ValueError: if the disk cannot take it.
+        ValueError: if it cannot be written.
     """
     with whole_file(path) as draft:
-        # A lone surrogate in a record cannot be UTF-8; written as its escape it is valid JSON and readable text.
+        # A lone surrogate in a record has no UTF-8 form; written as its escape it is valid JSON and readable text.
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -70,22 +70,24 @@ def write_json(path: Path, values: Any) -> None:
     """Write JSON whole or not at all.
 
     Raises:
-        ValueError: for NaN and infinities, which are not JSON; if the disk cannot take it.
+        ValueError: if a number is NaN or infinite, which JSON does not have, or the file cannot be written.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def improvements(before: SystemResult, after: SystemResult, num_resamples: int, seed: int) -> dict[str, Any]:
-    """What training changed, by metric.
+    """Return the change from training, by metric.
 
     Returns:
         ``absolute`` (after - before), ``absolute_ci95`` (paired: questions are resampled, so that both sides see the
-        same ones) and ``relative`` (absolute / before; None where before is 0).
+        same ones) and ``relative`` (absolute / before; None if before is 0).
     """
-    pairs = zip(before.questions, after.questions, strict=True)
-    changes = np.array([[getattr(new.scores, metric) - getattr(old.scores, metric) for metric in METRICS]
-                        for old, new in pairs])
-    intervals = bootstrap_ci95(changes, num_resamples, seed)
+    changes = []
+    for old, new in zip(before.questions, after.questions, strict=True):
+        changes.append([getattr(new.scores, metric) - getattr(old.scores, metric) for metric in METRICS])
+    # Resampling differences pairs the two sides: a hard question is hard in both, and its difficulty cancels out.
+    intervals = bootstrap_ci95(np.array(changes), num_resamples, seed)  # (metrics, 2)
+
     absolute, relative, ends = {}, {}, {}
     for column, metric in enumerate(METRICS):
         key = f"{metric}_avg"
@@ -93,23 +95,27 @@ def improvements(before: SystemResult, after: SystemResult, num_resamples: int, 
         absolute[key] = reached - base
         relative[key] = (reached - base) / base if base else None
         ends[key] = [float(end) for end in intervals[column]]
+
     return {"absolute": absolute, "absolute_ci95": ends, "relative": relative}
 
 
 def _speed_statistics(latencies: Mapping[str, Latency]) -> dict[str, Any]:
     scaledown, full_text = latencies["scaledown"], latencies["full_text"]
-    median_ms = scaledown.total.median_ms
+    median_ms = scaledown.total.median_ms  # 0 only on a clock that is too coarse
     return {**scaledown.to_dict(), "batch_size": 1,
             "speedup_over_full_text": full_text.total.median_ms / median_ms if median_ms else None}
 
 
 def metrics_report(results: RunResults) -> dict[str, Any]:
-    """The content of ``metrics_report.json``: plain numbers, no NaN and no infinity."""
+    """Return the content of ``metrics_report.json``: plain numbers, no NaN and no infinity."""
+    # The intervals of the improvements are made as those of the averages were.
     settings = results.run["settings"]
     num_resamples = settings.get("bootstrap_resamples", EvaluationConfig.bootstrap_resamples)
     seed = results.run.get("seed", TrainingConfig.seed)
+
     baselines = {name: {**result.summary(), "times": results.latencies[name].to_dict()}
                  for name, result in results.baselines.items()}
+
     return {"before_training": results.before.summary(), "after_training": results.after.summary(),
             "improvements": improvements(results.before, results.after, num_resamples, seed),
             "baselines": baselines, "speed_statistics": _speed_statistics(results.latencies),
@@ -118,7 +124,7 @@ def metrics_report(results: RunResults) -> dict[str, Any]:
 
 
 def write_numbers(folder: Path, results: RunResults) -> dict[str, Any]:
-    """Write every answer and ``metrics_report.json``; returns the content of the latter."""
+    """Write every answer and ``metrics_report.json``; return the content of the latter."""
     report = metrics_report(results)
     write_json(folder / "before_training_results.json", results.before.to_dict())
     write_json(folder / "after_training_results.json", results.after.to_dict())
@@ -128,15 +134,17 @@ def write_numbers(folder: Path, results: RunResults) -> dict[str, Any]:
 
 def write_page(figures: Figures, report: Mapping[str, Any], results: RunResults,
                memory: Mapping[str, Any] | None = None) -> None:
-    """Draw the figures, and write the page that shows them, as ``report.md`` and as ``report.html``.
+    """Draw the figures, and write the page that shows them as ``report.md`` and ``report.html``.
 
     Args:
-        figures: of the folder that gets all of it.
+        figures: those of the run's folder, which also gets the page.
         report: from :func:`write_numbers`.
-        results: what ``report`` was made of.
+        results: the measurements in ``report``.
         memory: from :func:`scaledown.evaluation.needle.memory_of_one`.
     """
+    # The page says which figures failed, so they come first.
     _draw(figures, results, memory)
+
     page = report_page(report, results.before, results.after, results.baselines["full_text"], memory,
                        figures.left_out)
     write_text(figures.folder / "report.md", page)
