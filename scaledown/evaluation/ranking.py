@@ -1,7 +1,7 @@
-"""How well a checkpoint ranks documents: python -m scaledown.evaluation.ranking --checkpoint C --data X.json
+"""Measure how well a checkpoint ranks documents: python -m scaledown.evaluation.ranking --checkpoint C --data X.json
 
-The compressor's scores, beside the order given, BM25 and, where there is one, the teacher: nDCG@10, MRR@10 and
-recall@k. With no arguments the shipped checkpoint ranks 20 candidates a question of the embedded world.
+nDCG@10, MRR@10 and recall@k of the compressor's scores, beside the order given, BM25 and the teacher, if there is one.
+Without arguments the shipped checkpoint ranks 20 candidates per question of the embedded world.
 """
 
 from __future__ import annotations
@@ -34,47 +34,62 @@ SCALEDOWN = "scaledown"
 
 
 def order_given(task: RankingTask) -> Run:
-    """The candidates as they came."""
-    return {query: {name: -float(rank) for rank, name in enumerate(texts)} for query, texts in task.candidates.items()}
+    """Return scores that keep the candidates in the order given."""
+    run = {}
+    for query, texts in task.candidates.items():
+        run[query] = {name: -float(rank) for rank, name in enumerate(texts)}  # higher scores rank first
+    return run
 
 
 def bm25(task: RankingTask) -> Run:
-    """BM25's scores; how rare a word is, is counted over all queries' candidates together."""
-    texts = list(dict.fromkeys(text for each in task.candidates.values() for text in each.values()))
+    """Return BM25's scores, with word frequencies counted over the candidates of all queries together."""
+    candidate_texts: dict[str, None] = {}
+    for candidates in task.candidates.values():
+        candidate_texts |= dict.fromkeys(candidates.values())
+    texts = list(candidate_texts)  # each once, in order
+
     index, run = BM25(texts), {}
     for name, query in tqdm(task.queries.items(), desc="scoring, BM25", unit="query", leave=False):
+        # Of the whole index, from which the query's own candidates are picked.
         score_of = {texts[hit.index]: hit.score for hit in index.search([query], len(texts))[0]}
         run[name] = {document: score_of[text] for document, text in task.candidates[name].items()}
     return run
 
 
 def cross_encoder(task: RankingTask, reranker: Reranker) -> Run:
-    """A cross-encoder's scores."""
-    pairs = [(task.queries[query], text) for query, texts in task.candidates.items() for text in texts.values()]
+    """Return a cross-encoder's scores."""
+    pairs = []
+    for query, texts in task.candidates.items():
+        pairs += [(task.queries[query], text) for text in texts.values()]
+
+    # All pairs in one call, so that the reranker can batch them as it likes; scores come in the pairs' order.
     scores = iter(score_pairs(reranker, pairs))
-    return {query: {name: next(scores) for name in texts} for query, texts in task.candidates.items()}
+    run = {}
+    for query, texts in task.candidates.items():
+        run[query] = {name: next(scores) for name in texts}
+    return run
 
 
 def scaledown(task: RankingTask, model: ScaleDownModel) -> Run:
-    """The compressor's scores, in the pass that compresses."""
+    """Return the compressor's scores, from the pass that compresses."""
     names, run = list(task.queries), {}
     with tqdm(total=len(names), desc="scoring, ScaleDown", unit="query", leave=False) as bar:
         for start in range(0, len(names), QUERIES_AT_ONCE):
             batch = names[start:start + QUERIES_AT_ONCE]
             memory = model.compress([task.queries[name] for name in batch],
                                     [list(task.candidates[name].values()) for name in batch])
-            for name, scores in zip(batch, memory.scores.tolist(), strict=True):
-                # A query with fewer candidates than others has -inf behind them.
+            for name, scores in zip(batch, memory.scores.tolist(), strict=True):  # scores (B, K)
+                # A query with fewer candidates than others in its batch is padded with -inf.
                 run[name] = dict(zip(task.candidates[name], scores, strict=False))
             bar.update(len(batch))
     return run
 
 
 def load_scoring_model(checkpoint: str, device: torch.device) -> ScaleDownModel:
-    """The model of ``--checkpoint``.
+    """Load the model of ``--checkpoint``.
 
     Raises:
-        ValueError: where there is none, or it has no reranking head.
+        ValueError: if it cannot be loaded or has no reranking head.
     """
     model = ScaleDownModel.from_pretrained(checkpoint, device=device, dtype=dtype_for(device))
     if not model.config.enable_reranking:
@@ -83,25 +98,29 @@ def load_scoring_model(checkpoint: str, device: torch.device) -> ScaleDownModel:
 
 
 def table(scores: Mapping[str, RankingScores]) -> str:
-    """One line a system, each measure with its interval."""
-    measures = list(next(iter(scores.values())).means)
+    """Return one line per system, each measure with its interval."""
+    measures = list(next(iter(scores.values())).means)  # the same of every system
     lines = [f"{'':<12}" + "".join(f"{measure:>24}" for measure in measures)]
-    for name, row in scores.items():
-        cells = (f"{row.means[measure]:.3f} [{row.ci95[measure][0]:.3f}, {row.ci95[measure][1]:.3f}]"
-                 for measure in measures)
+
+    for name, system in scores.items():
+        cells = []
+        for measure in measures:
+            low, high = system.ci95[measure]
+            cells.append(f"{system.means[measure]:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"{name:<12}" + "".join(f"{cell:>24}" for cell in cells))
+
     return "\n".join(lines)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
-    cli.add_flags(parser, RankingInput)
+    cli.add_flags(parser, RankingInput)  # which queries and documents
     parser.add_argument("--run_out", help="write ScaleDown's ranking there, as a TREC run")
     parser.add_argument("--output_file", help="write the figures there, as JSON")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed,
                         help=f"seed of the intervals' resamples [{TrainingConfig.seed}]")
     cli.add_flags(parser, RerankerConfig, reranker_model=None)
@@ -110,17 +129,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rank, score and compare."""
+    """Rank the documents with every system, score the rankings and compare them."""
     args = build_parser().parse_args(argv)
     output_file = run_folder.output_file(args.output_file)
     given = cli.config_from(args, RankingInput)
+
+    # Models first: one that cannot be loaded is told before the data is read.
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = resolve_device(args.device)
     model = load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
     if args.run_out:
-        require_ids(itertools.chain(task.queries, *task.candidates.values()))
+        require_ids(itertools.chain(task.queries, *task.candidates.values()))  # a TREC run has no ids with spaces
     print(describe(task, args))
+
     runs = {"order given": order_given(task), "BM25": bm25(task)}
     if reranker or teacher:
         runs["teacher"] = cross_encoder(task, reranker) if reranker else teacher
@@ -128,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = {name: score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
     print(table(scores))
+
     if output_file:
         write_json(output_file, _report(args, device, task, scores))
         print(f"figures: {output_file}")
@@ -139,8 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace, device: Any, task: RankingTask,
             scores: Mapping[str, RankingScores]) -> dict[str, Any]:
-    return {"systems": {name: row.to_dict() for name, row in scores.items()}, "num_candidates": task.num_candidates,
-            "run": run_information(args.seed, device, sys.argv, vars(args))}
+    return {"systems": {name: system.to_dict() for name, system in scores.items()},
+            "num_candidates": task.num_candidates, "run": run_information(args.seed, device, sys.argv, vars(args))}
 
 
 if __name__ == "__main__":
