@@ -286,7 +286,7 @@ def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
         documents, [question] = world.context(difficulty)
         name = f"synthetic-{split}-{seed}-{number}"
 
-        # The last gold document states the answer: what is of its kind is hard to tell from it.
+        # The last gold document states the answer; others of its kind are hard negatives.
         kind = documents[question.gold[-1]].entity.kind
         scores = [HARD_SCORE if document.entity.kind is kind else EASY_SCORE for document in documents]
         for place in question.gold:
