@@ -75,7 +75,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, but: Sequence[str] = (
     hints = typing.get_type_hints(cls)
     group = parser.add_argument_group(cls.__name__)
     for field in dataclasses.fields(cls):
-        if field.name in but:
+        if field.name in but or not field.metadata["has_flag"]:
             continue
         default = defaults.get(field.name, field.default)
         text = field.metadata["help"].replace("%", "%%")

@@ -38,9 +38,9 @@ def _spaced(numbers: tuple[int, ...]) -> str:
     return " ".join(map(str, numbers))
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that carries the help text and the choices of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, *, has_flag: bool = True) -> Any:
+    """Return a dataclass field that carries the help text and the choices of its flag, if it has one."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "has_flag": has_flag})
 
 
 def require(faults: list[str]) -> None:
@@ -85,7 +85,8 @@ class ScaleDownConfig:
         "document_first a document's reading can be stored and serve any query (n_layers, llm)", INPUT_ORDERS)
     enable_reranking: bool = setting(False, "also score each document, in the same pass")
     keep_threshold: float | None = setting(
-        None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
+        None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it',
+        has_flag=False)
     memory_norm: bool = setting(
         False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
     memory_init: str | None = setting(
@@ -220,8 +221,6 @@ class TrainingConfig:
     shard: bool = setting(False, "share weights, gradients and optimizer state out among the processes (FSDP2)")
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
-    pad_to_max: bool | None = setting(None, "pad all batches to the longest texts of all records, to one shape [on "
-                                      "Trainium, and with --compile]")
     logging_steps: int = setting(10, "steps between two lines of the log")
     save_steps: int = setting(500, "steps between two checkpoints")
     seed: int = setting(42, "seed of everything random")
@@ -260,24 +259,11 @@ class PretrainingConfig:
     pretrain_data: str | None = setting(
         None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
         f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]")
-    pretrain_batch_size: int | None = setting(None, "spans of text a step [as --batch_size]")
-    pretrain_learning_rate: float = setting(1e-4, "peak learning rate of pretraining, for compressor and generator")
-    pretrain_shortest_words: int = setting(2, "length of the first spans, in words; later ones are longer")
-    pretrain_longest_words: int | None = setting(
-        None, "length of the last spans, in words [three quarters of a document's tokens]")
-    pretrain_auto_encoding_share: float = setting(0.5, "share of spans to give back; after the others the text goes on")
 
     def __post_init__(self) -> None:
-        faults = positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
-                          "pretrain_shortest_words", "pretrain_longest_words")
+        faults = positive(self, "pretrain_steps")
         if self.pretrain_data is not None and self.pretrain_steps is None:
             faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
-        if self.pretrain_longest_words is not None and self.pretrain_longest_words < self.pretrain_shortest_words:
-            faults.append(f"--pretrain_longest_words {self.pretrain_longest_words} is below --pretrain_shortest_words "
-                          f"{self.pretrain_shortest_words}")
-        if not 0 <= self.pretrain_auto_encoding_share <= 1:
-            faults.append("--pretrain_auto_encoding_share must be between 0 and 1, got "
-                          f"{self.pretrain_auto_encoding_share}")
         require(faults)
 
 

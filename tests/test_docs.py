@@ -43,7 +43,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
                                        "--bootstrap_resamples 20"),
     (r"--train_data data\.json", "--output_dir data_run"),
     (r"^python train.*compressor_type (llm|modernbert)", "--mlp_width 256"),
-    (r"pretrain_steps", "--pretrain_steps 1 --pretrain_batch_size 2"),
+    (r"pretrain_steps", "--pretrain_steps 1"),
     (r"pretrain_steps(?!.*pretrain_data)", "--pretrain_data small_real_dataset.json"),
     (r"^python prepare_small_real_dataset(?!.*--source)", "--source ../shared/data/squad"),
     (r"^python example_dataset_generation", "--num_examples 10"),
