@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaledown import processes
 from scaledown.config import DEFAULT_PRETRAINING_TEXTS, PretrainingConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.data.texts import read_texts
@@ -100,11 +101,15 @@ class Pretraining:
 
     def run(self, model: ScaleDownModel) -> list[dict[str, Any]]:
         """Pretrain ``model``, or load what an earlier start made of it; returns the trainer's log."""
+        processes.say(f"pretraining for {self.config.max_steps} steps on {model.device}, into {self.folder}")
+        log: list[dict[str, Any]] = []
         if self.records is None:
             model.load_trained(self.final)
-            return []
-        last = checkpoints.last(self.folder) if self.resume else None
-        return run.train(model, self.config, self.records, self.folder, last, in_order=True)
+        else:
+            last = checkpoints.last(self.folder) if self.resume else None
+            log = run.train(model, self.config, self.records, self.folder, last, in_order=True)
+        processes.say(f"pretrained: {self.final}")
+        return log
 
 
 def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens: int, folder: Path,

@@ -61,6 +61,14 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
     return report
 
 
+def notes(init_compressor: str | None, warnings: Sequence[str | None]) -> list[str]:
+    """Return what a reader of the report should know of the run; a warning that is None is left out."""
+    start = "a new compressor: nothing but the generator was pretrained"
+    if init_compressor:
+        start = f"the pretrained checkpoint {init_compressor}"
+    return [f"Training started from {start}.", *(f"Note: {warning}." for warning in warnings if warning)]
+
+
 def summary(report: Mapping[str, Any], folder: Path) -> str:
     """The run in a few lines, for the terminal."""
     if not report:
