@@ -1,8 +1,8 @@
-"""The generator's prompt (paper, section 4) as token ids, for documents in memory and documents in text alike.
+"""The generator's prompt (paper, section 4) as token ids, with each document as memory or as text.
 
-The tokenizer's chat template is rendered once, with a mark where the user's turn goes, and cut at the mark. What
-comes from the user is tokenised as plain text, so it can never become a mark of the template or the vocabulary, and
-every place in the prompt is known by construction: nothing is searched for in rendered text.
+The tokenizer's chat template is rendered once, with a placeholder for the user's turn, and split there. The user's text
+is tokenised as plain text, so it can never become a control token, and every position in the prompt is known by
+construction: nothing is searched for in rendered text.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ BETWEEN_TEXTS = "\n"
 QUESTION = "\n\nQuestion: "
 USER_MARK = "0USER0TURN0"
 ANSWER_MARK = "0ANSWER0TURN0"
-# Templates know these by name: no thinking before the answer, and no date of today, which would make a prompt (and
-# so an answer) depend on the day.
 TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
-
+"""Variables that some templates read: no thinking before the answer, and a fixed date instead of today's, which would
+make prompts, and so answers, depend on the day."""
 
 _text_readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""For each tokenizer the copy that :func:`text_reader` made of it; None for one that reads texts itself."""
+"""For each tokenizer the copy that :func:`text_reader` made of it; None if it needs none."""
 
 
 def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts as plain text: ``"</s>"`` or ``"</think>"`` written by a user stays those characters."""
+    """Return the token ids of texts as plain text: ``"</s>"`` or ``"</think>"`` in one stays those characters."""
     if not texts:
         return []
     reader = text_reader(tokenizer)
@@ -39,17 +38,20 @@ def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def text_reader(tokenizer: Any) -> Any:
-    """Return the tokenizer that reads users' texts: ``tokenizer``, or a copy to which all its marks are special.
+    """Return the tokenizer for users' texts: ``tokenizer``, or a copy for which all control tokens are special.
 
-    ``split_special_tokens`` takes special tokens apart and no others. But vocabularies hold marks that are not special,
-    such as the ``<think>`` of Qwen3, and a document that writes one must not put it into the prompt.
+    ``split_special_tokens`` splits special tokens and no others. But vocabularies have control tokens that are not
+    special, such as the ``<think>`` of Qwen3, and a document that contains one must not put it into the prompt.
     """
     if tokenizer not in _text_readers:
-        tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        marks = [token.content for token in tokens if not token.special and _is_framed(token.content)]
-        reader = copy.deepcopy(tokenizer) if marks else None
-        if reader is not None:
-            reader.add_special_tokens({"extra_special_tokens": marks}, replace_extra_special_tokens=False)
+        added_tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        controls = [token.content for token in added_tokens if not token.special and _is_framed(token.content)]
+
+        reader = None
+        if controls:
+            reader = copy.deepcopy(tokenizer)
+            reader.add_special_tokens({"extra_special_tokens": controls}, replace_extra_special_tokens=False)
+        # None, not the tokenizer itself: a value that refers to its own weak key would keep it alive.
         _text_readers[tokenizer] = reader
 
     reader = _text_readers[tokenizer]
@@ -57,20 +59,23 @@ def text_reader(tokenizer: Any) -> Any:
 
 
 def cut_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[str]:
-    """Return the texts, each cut where its first ``max_tokens`` tokens end; a character is kept whole or not at all."""
+    """Return each text's first ``max_tokens`` tokens as text, without a character of which only some bytes fit."""
     if not texts:
         return []
+
+    # Slow tokenizers do not say which characters a token covers.
     reader = text_reader(tokenizer)
     if not reader.is_fast:
         return [reader.decode(ids[:max_tokens]) if len(ids) > max_tokens else text
                 for text, ids in zip(texts, plain_ids(tokenizer, texts), strict=True)]
 
-    read = reader(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False,
-                  return_offsets_mapping=True)
+    encoding = reader(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False,
+                      return_offsets_mapping=True)
     cut = []
-    for text, spans in zip(texts, read.offset_mapping, strict=True):
+    for text, spans in zip(texts, encoding.offset_mapping, strict=True):
+        # A span is a token's (start, end) in characters. Tokens that share a character's bytes all cover it: if the
+        # first token beyond the limit does, the character is left out.
         if len(spans) > max_tokens:
-            # The next token may hold the rest of the last character's bytes; it then starts where that one does.
             end = min(spans[max_tokens - 1][1], spans[max_tokens][0]) if max_tokens else 0
             text = text[:end]
         cut.append(text)
@@ -78,18 +83,20 @@ def cut_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[str
 
 
 def _is_framed(token: str) -> bool:
-    """Whether a token is written as marks are, such as ``<think>``, ``[INST]`` or ``|||EMAIL|||``.
+    """Return whether a token is written as control tokens are, such as ``<think>``, ``[INST]`` or ``|||EMAIL|||``.
 
-    Added words and runs of spaces are not: they are how the model reads ordinary text.
+    Added words and runs of spaces are not: the model reads ordinary text with them.
     """
     return not token.isspace() and not token[0].isalnum() and not token[-1].isalnum()
 
 
 def chat_messages(question: str, documents: Sequence[str], has_system_role: bool = True) -> list[dict[str, str]]:
-    """The prompt with documents in text, as messages for a server that renders a chat template itself.
+    """Return the prompt with documents as text, in messages for a server that renders a chat template itself.
 
     Args:
-        has_system_role: False for a template that knows no system; its text then leads the user's turn.
+        question: the user's.
+        documents: their texts.
+        has_system_role: False for a template without a system role; the user's turn then begins with its text.
     """
     return _turns(_user_text(question, documents), has_system_role)
 
@@ -105,91 +112,109 @@ def _turns(user: str, has_system_role: bool) -> list[dict[str, str]]:
 
 
 class Prompt:
-    """Builds prompts for one tokenizer: the template's ids around the user's.
+    """The prompts for one tokenizer: the template's ids around the user's.
+
+        start | document, separator, document ... | question | reply
+        ----------------- trunk ----------------- | ---- branch ----
 
     Attributes:
-        start: ids that every prompt begins with: the template's, the system text and what leads to the documents.
+        start: ids that every prompt begins with: the template's, the system text and the lead to the documents.
         end_id: the token that ends an answer, as the chat template writes it.
         reply: ids between the user's text and the answer.
 
     Raises:
-        ValueError: where the template leaves out what the user says, or nothing ends an answer.
+        ValueError: if the template leaves out the user's text, or no token ends an answer.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         before, after, end = self._plain_format() if tokenizer.chat_template is None else self._chat_format()
         self._before, self._after = before, after
+
+        # The template's parts are tokenised with its control tokens, all other parts as plain text.
         self.start = self._template_ids(before) + self._plain(BACKGROUND)
         self.reply = self._template_ids(after)
         self._between_texts = self._plain(BETWEEN_TEXTS)
-        ends = [token for token in self._template_ids(end) if token in tokenizer.all_special_ids]
-        self.end_id = ends[0] if ends else tokenizer.eos_token_id
+
+        # After an answer a template may also write a line break, which models do not wait for.
+        special_ends = [token for token in self._template_ids(end) if token in tokenizer.all_special_ids]
+        self.end_id = special_ends[0] if special_ends else tokenizer.eos_token_id
         if self.end_id is None:
             raise ValueError(f"{tokenizer.name_or_path}: its tokenizer has no token that ends an answer")
 
     def of_memory(self, question: str, num_documents: int, memory: Sequence[int], separator: int) -> list[int]:
-        """Prompt ids with the placeholders ``memory`` for each document and ``separator`` between two."""
+        """Return prompt ids with the placeholders ``memory`` for each document and ``separator`` between two."""
         return self._trunk([memory] * num_documents, [separator]) + self.branch(question)
 
     def of_texts(self, question: str, documents: Sequence[Sequence[int]]) -> list[int]:
-        """The same prompt with the documents' own token ids, a line break between two."""
+        """Return the same prompt with the documents' token ids instead of memory, and a line break between two."""
         return self._trunk(documents, self._between_texts) + self.branch(question)
 
     def as_chat(self, question: str, documents: Sequence[str]) -> list[int]:
-        """The prompt in full text, tokenised in one piece: what a chat server makes of :func:`chat_messages`.
+        """Return the prompt in full text, tokenised as a whole: the ids that a server makes of :func:`chat_messages`.
 
-        Some tokenizers begin a text with a space of their own; here there is one beginning, above there are several.
-        If the question or a document writes a mark of the vocabulary, the user's turn is tokenised apart, as text.
+        Some tokenizers add a space to the beginning of a text: here to one beginning, in :meth:`of_texts` to several.
+        If the question or a document contains a control token, the user's turn is tokenised apart, as plain text.
         """
         user = _user_text(question, documents)
-        if self._reads_marks(user):
+        if self._has_control_tokens(user):
             return self._template_ids(self._before) + self._plain(user) + self.reply
+
+        # Rendered again rather than put together: templates may change the user's turn, for example by trimming it.
         if self._tokenizer.chat_template is None:
             return self._template_ids(f"{self._before}{user}{self._after}")
         messages = chat_messages(question, documents, self._has_system_role)
         return self._template_ids(self._render(messages, add_generation_prompt=True))
 
-    def _reads_marks(self, text: str) -> bool:
-        """Whether the tokenizer makes a mark of something that is written in ``text``."""
+    def _has_control_tokens(self, text: str) -> bool:
+        """Return whether the tokenizer makes a control token of some characters of ``text``."""
         return self._template_ids(text) != self._plain(text)
 
     def trunk(self, documents: Sequence[Sequence[int]]) -> list[int]:
-        """The prompt up to its question: what all questions about the same documents share."""
+        """Return the ids up to the question, which all questions about the same documents share."""
         return self._trunk(documents, self._between_texts)
 
     def branch(self, question: str) -> list[int]:
-        """The question and what follows it, up to where the answer starts."""
-        # A template that trims its turns would trim the question too.
+        """Return the ids of the question and all that follows it, up to the answer."""
+        # Stripped as by the templates that trim their turns, so that all prompts agree.
         return self._plain(QUESTION + question.strip()) + self.reply
 
     def _trunk(self, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
         ids = list(self.start)
         for number, document in enumerate(documents):
-            ids += separator if number else ()
+            if number > 0:
+                ids += separator
             ids += document
         return ids
 
     def _plain(self, text: str) -> list[int]:
+        """Return the ids of a text, without control tokens whatever it says."""
         return plain_ids(self._tokenizer, [text])[0]
 
     def _template_ids(self, text: str) -> list[int]:
+        """Return the ids of a part of the template, control tokens included."""
         return self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids if text else []
 
     def _plain_format(self) -> tuple[str, str, str]:
-        """A base model's format: what comes before the user's text, after it, and after the answer."""
-        first = self._tokenizer.bos_token or ""
-        return f"{first}{SYSTEM}\n\n", "\n\nAnswer:\n", self._tokenizer.eos_token or ""
+        """Return a base model's text before the user's text, after it, and after the answer."""
+        bos = self._tokenizer.bos_token or ""
+        eos = self._tokenizer.eos_token or ""
+        return f"{bos}{SYSTEM}\n\n", "\n\nAnswer:\n", eos
 
     def _chat_format(self) -> tuple[str, str, str]:
+        """Return the chat template's text before the user's text, after it, and after the answer."""
+        # Without a system role, templates raise an error (Gemma's does) or leave the system text out.
         for has_system_role in (True, False):
             turns = _turns(USER_MARK, has_system_role)
             try:
-                before, mark, after = self._render(turns, add_generation_prompt=True).partition(USER_MARK)
+                question = self._render(turns, add_generation_prompt=True)
                 answered = self._render([*turns, {"role": "assistant", "content": ANSWER_MARK}])
             except TemplateError:
                 continue
-            if SYSTEM in before and mark:
+
+            # A usable template repeats both texts unchanged.
+            before, user, after = question.partition(USER_MARK)
+            if SYSTEM in before and user:
                 self._has_system_role = has_system_role
                 return before, after, answered.partition(ANSWER_MARK)[2]
         raise ValueError(f"{self._tokenizer.name_or_path}: its chat template does not say what the user says")

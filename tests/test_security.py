@@ -25,7 +25,7 @@ from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import write_records
 from scaledown.data.reranking.reranker import Reranker, RerankerConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.compressors.build import resolve
+from scaledown.models.loading.build import resolve
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 

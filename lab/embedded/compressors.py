@@ -24,7 +24,7 @@ from lab.embedded.stages import Stage, train_all
 from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, TrainingConfig, positive, require, setting
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.checkpoint import whole_folder
+from scaledown.models.loading.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import demo, run, run_folder
 from scaledown.training.devices import DEVICES

@@ -12,8 +12,8 @@ from scaledown.data.records import Record
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import GOLD_SCORE, Difficulty, synthetic_records
+from scaledown.models.memory import by_score
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.selection import by_score
 
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scaledown.config import TrainingConfig
 from scaledown.data.records import Record
-from scaledown.models.checkpoint import CONFIG_FILE
+from scaledown.models.loading.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run
 

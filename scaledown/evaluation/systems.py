@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.models.selection import Keep, kept
+from scaledown.models.memory import Keep, documents_to_keep
 
 Questions = list[str]
 Documents = list[list[str]]
@@ -79,6 +79,6 @@ def keeping(keep_documents: Keep) -> System:
 
     def compress(model: Any, questions: Questions, documents: Documents) -> Any:
         memory = model.compress(questions, documents)
-        return memory.keep(kept(memory, keep_documents, model.config.keep_threshold))
+        return memory.keep(documents_to_keep(memory, keep_documents, model.config.keep_threshold))
 
     return System(f"scaledown_keeping_{keep_documents}", _prefill_memory, compress)

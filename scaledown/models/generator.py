@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder, fixed_shapes, last_layer
-from scaledown.models.few_rows import use_few_rows
+from scaledown.models.engine import decoder, fixed_shapes, last_layer
+from scaledown.models.engine.few_rows import use_few_rows
+from scaledown.models.engine.packing import NEVER, PackedTexts
 from scaledown.models.losses import Head, head_cross_entropy
-from scaledown.models.packing import NEVER, PackedTexts
 from scaledown.models.processor import MEMORY
 
 

@@ -1,4 +1,8 @@
-"""Compressed documents as they travel between compressing and answering."""
+"""Compressed documents as they travel between compressing and answering, and the choice of those to answer from.
+
+Compressing scores every document in the same pass, so a pipeline that would rerank anyway compresses for nothing
+(arXiv:2504.07109). If few documents matter, the generator reads few, and an easy question costs less.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,19 @@ from torch import Tensor
 
 from scaledown.models.compressors.base import Compressed
 
+AUTO = "auto"
+
+Keep = int | str | None
+"""Documents to keep: a number of the best, "auto" (all above the calibrated threshold, at least one) or None (all)."""
+
 
 @dataclass(frozen=True)
 class Memory:
     """The documents of B questions, compressed once, to be answered from any number of times.
 
     Attributes:
-        embeddings: (B, K, L, D), zeros where a question has fewer than K documents.
-        scores: (B, K) relevance, -inf where there is no document; None without reranking.
+        embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K.
+        scores: (B, K) relevance, -inf for missing documents; None without reranking.
         num_documents: (B,).
     """
 
@@ -28,41 +37,88 @@ class Memory:
     @classmethod
     def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int]) -> Memory:
         """Gather batches of P pairs, in the order of their questions, into one padded memory."""
-        pairs = torch.cat([batch.embeddings for batch in compressed])
+        pairs = torch.cat([batch.embeddings for batch in compressed])             # (P, L, D)
         counts = torch.tensor(num_documents, dtype=torch.long, device=pairs.device)
-        is_document = _is_document(counts, max([0, *num_documents]))
-        embeddings = pairs.new_zeros(*is_document.shape, *pairs.shape[1:])
+
+        # The True places of this mask, read line by line, are the P pairs in their order.
+        places = torch.arange(max(num_documents, default=0), device=pairs.device)
+        is_document = places < counts[:, None]                                    # (B, K)
+        embeddings = pairs.new_zeros(*is_document.shape, *pairs.shape[1:])        # (B, K, L, D)
         embeddings[is_document] = pairs
-        scores = None
-        if compressed[0].scores is not None:
-            values = torch.cat([batch.scores for batch in compressed])
-            scores = values.new_full(is_document.shape, -torch.inf)
-            scores[is_document] = values
+        if compressed[0].scores is None:
+            return cls(embeddings, None, counts)
+
+        pair_scores = torch.cat([batch.scores for batch in compressed])           # (P,)
+        scores = pair_scores.new_full(is_document.shape, -torch.inf)              # (B, K)
+        scores[is_document] = pair_scores
         return cls(embeddings, scores, counts)
 
     def __len__(self) -> int:
         return len(self.num_documents)
 
     def pairs(self) -> Tensor:
-        """The embeddings without padding (P, L, D)."""
-        return self.embeddings[_is_document(self.num_documents, self.embeddings.shape[1])]
+        """Return the embeddings without padding (P, L, D)."""
+        places = torch.arange(self.embeddings.shape[1], device=self.embeddings.device)
+        return self.embeddings[places < self.num_documents[:, None]]
 
     def select(self, questions: Sequence[int]) -> Memory:
-        """The memory of some of the questions, by number."""
-        rows = torch.tensor(questions, dtype=torch.long, device=self.num_documents.device)
-        return Memory(self.embeddings[rows], None if self.scores is None else self.scores[rows],
-                      self.num_documents[rows])
+        """Return the memory of some of the questions, by number."""
+        at = torch.tensor(questions, dtype=torch.long, device=self.num_documents.device)
+        scores = None if self.scores is None else self.scores[at]
+        return Memory(self.embeddings[at], scores, self.num_documents[at])
 
     def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
-        """For each question the memory of some of its documents, by number, in the order in which they are named."""
-        device = self.num_documents.device
-        rows, columns = (torch.tensor(index, dtype=torch.long, device=device) for index in (
-            [row for row, numbers in enumerate(documents) for _ in numbers],
-            [number for numbers in documents for number in numbers]))
-        scores = None if self.scores is None else self.scores[rows, columns]
-        return Memory.of_pairs([Compressed(self.embeddings[rows, columns], scores)], [len(each) for each in documents])
+        """Return the memory of some of each question's documents, by number, in the order in which they are named."""
+        questions: list[int] = []
+        numbers: list[int] = []
+        for question, of_question in enumerate(documents):
+            questions += [question] * len(of_question)
+            numbers += of_question
+
+        # One index into the first two dimensions, (B, K), for each of the P pairs that stay.
+        at = tuple(torch.tensor([questions, numbers], dtype=torch.long, device=self.num_documents.device))
+        scores = None if self.scores is None else self.scores[at]
+        return Memory.of_pairs([Compressed(self.embeddings[at], scores)], list(map(len, documents)))
 
 
-def _is_document(counts: Tensor, size: int) -> Tensor:
-    """Whether each of ``size`` places (B, K) holds a document; each question has ``counts`` (B,) of them."""
-    return torch.arange(size, device=counts.device) < counts[:, None]
+def check_keep_documents(keep_documents: int | str, enable_reranking: bool, threshold: float | None) -> None:
+    """Refuse a choice of documents that a model cannot make.
+
+    Args:
+        keep_documents: a number, or "auto".
+        enable_reranking: the model scores documents.
+        threshold: its calibrated one, if there is one.
+
+    Raises:
+        ValueError: for a number below 1, another word than "auto", or a model that cannot score or was not calibrated.
+    """
+    is_number = isinstance(keep_documents, int) and not isinstance(keep_documents, bool)
+    if keep_documents != AUTO and not (is_number and keep_documents > 0):
+        raise ValueError(f"keep_documents must be a whole number above 0 or {AUTO!r}, got {keep_documents!r}")
+    if not enable_reranking:
+        raise ValueError("this model has no reranking head to choose documents by; train one with --enable_reranking")
+    if keep_documents == AUTO and threshold is None:
+        raise ValueError(f"keep_documents={AUTO!r} needs a threshold, which this model has not; find it with "
+                         "python -m scaledown.evaluation.calibration")
+
+
+def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | None) -> list[list[int]]:
+    """Return the numbers of the documents that each question keeps, best first; if it keeps all, in the order given."""
+    counts = memory.num_documents.tolist()
+    if keep_documents is None:
+        return [list(range(count)) for count in counts]
+
+    documents = []
+    for padded_scores, count in zip(memory.scores.tolist(), counts, strict=True):
+        scores = padded_scores[:count]
+        limit = keep_documents
+        if keep_documents == AUTO:
+            # The best one stays however low it scores: a question that has documents is answered from one.
+            limit = max(1, sum(score >= threshold for score in scores))
+        documents.append(by_score(scores)[:limit])
+    return documents
+
+
+def by_score(scores: Sequence[float]) -> list[int]:
+    """Return the numbers of the documents with these scores, best first; of equals the one given first."""
+    return sorted(range(len(scores)), key=lambda number: -scores[number])

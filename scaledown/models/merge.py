@@ -21,22 +21,27 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or '{EMBEDDED}' [{EMBEDDED}]")
-    parser.add_argument("--output_dir", default="merged_generator", help="gets the model [merged_generator]")
+    parser.add_argument("--output_dir", default="merged_generator",
+                        help="folder for the model, new or empty [merged_generator]")
     parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="of the merged weights [bfloat16]")
     return parser
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Merge, and say where the model is."""
+    """Merge the generator and print the folder of the result."""
     args = build_parser().parse_args(argv)
+
+    # Refused before the model is loaded, which takes long.
     folder = Path(args.output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output_dir {folder}: is not an empty folder; give another, or delete it")
+
+    # The model's dtype is that of the merged weights.
     print(f"merging the generator of {args.checkpoint} in {args.dtype}")
     ScaleDownModel.from_pretrained(args.checkpoint, dtype=DTYPES[args.dtype]).merge(folder)
     print(f"done: {folder}")

@@ -25,32 +25,23 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import (
-    answering,
-    checkpoint,
-    decoder,
-    fixed_shapes,
-    generator_files,
-    loading,
-    losses,
-    model_card,
-    packing,
-    parameters,
-)
+from scaledown.models import losses
 from scaledown.models.compressors.base import Compressed
-from scaledown.models.compressors.build import build_compressor, resolve
 from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine import decoder, fixed_shapes, packing
 from scaledown.models.generator import Generator, Prompts
-from scaledown.models.inputs import Documents, check_number, check_texts
+from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, pretrained
+from scaledown.models.loading.build import build_compressor, resolve
+from scaledown.models.loading.merging import merged
+from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
-from scaledown.models.memory import Memory
-from scaledown.models.merging import merged
+from scaledown.models.memory import Keep, Memory, by_score
 from scaledown.models.processor import Processor
-from scaledown.models.progress import Progress
-from scaledown.models.selection import Answer, Keep, by_score
+from scaledown.models.serving import question_answering
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
+from scaledown.models.serving.user_input import Documents, check_number, check_texts
 
 logger = logging.getLogger(__name__)
 
@@ -87,21 +78,21 @@ class ScaleDownModel(nn.Module):
         self._one_at_a_time = threading.RLock()
 
         # The compressor first: its layers are a copy of the generator's, before LoRA and quantisation.
-        quantised = loading.quantisation(config, self.dtype, torch.device(device or "cpu"))
-        base = loading.load_base(config, self.dtype)
-        self.generator_files, self.progress = generator_files.read(config), Progress()
+        quantised = pretrained.quantisation(config, self.dtype, torch.device(device or "cpu"))
+        base = pretrained.load_base(config, self.dtype)
+        self.generator_files, self.progress = generator_files.read(config), TrainingProgress()
         self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
         self.compressor, compressor_tokenizer = build_compressor(self.config, base, folder)
         if quantised is not None:
-            base = loading.load_base(config, self.dtype, quantised)
+            base = pretrained.load_base(config, self.dtype, quantised)
         self.generator = Generator(self.config, base)
 
         # The tokenizers, and the texts that both models can read.
-        tokenizer = loading.load_generator_tokenizer(self.config, folder)
-        loading.check_vocabulary(tokenizer, base, folder or self.config.generator_model)
+        tokenizer = pretrained.load_generator_tokenizer(self.config, folder)
+        pretrained.check_vocabulary(tokenizer, base, folder or self.config.generator_model)
         self.processor = Processor(tokenizer, self.config, compressor_tokenizer)
         self.processor.limit_positions(base, self.compressor.position_limit)
-        self.stop_ids = answering.stop_ids(self.processor, base)
+        self.stop_ids = question_answering.stop_ids(self.processor, base)
         # generate would take the base's own penalties, temperatures and beams from here.
         base.generation_config = GenerationConfig()
         if self.config.memory_init == "reply":
@@ -163,22 +154,22 @@ class ScaleDownModel(nn.Module):
             raise ValueError("give stream or a streamer of your own, not both")
 
         # Refused, if at all, before anything is computed; a stream would fail only when it is read.
-        asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                keep_documents, cache, options)
+        asked = question_answering.Request(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
+                                  keep_documents, cache, options)
         asked.check(self)
         if stream:
-            return answering.stream(self, asked)
-        return [answer.text for answer in answering.answers(self, asked)]
+            return question_answering.stream(self, asked)
+        return [answer.text for answer in question_answering.answers(self, asked)]
 
     def answer_with_sources(self, questions: Sequence[str], documents: Documents | None = None,
                             memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
-                            cache: MemoryCache | None = None, **options: Any) -> list[Answer]:
+                            cache: MemoryCache | None = None, **options: Any) -> list[question_answering.Answer]:
         """As :meth:`answer`; an answer also has its documents, in the order in which they were read, and scores."""
-        asked = answering.Asked(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                keep_documents, cache, options)
+        asked = question_answering.Request(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
+                                  keep_documents, cache, options)
         asked.check(self)
-        return answering.answers(self, asked)
+        return question_answering.answers(self, asked)
 
     def compress(self, questions: Sequence[str], documents: Documents, batch_size: int = 8,
                  num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
@@ -278,7 +269,7 @@ class ScaleDownModel(nn.Module):
             ValueError: if a prompt with an answer of ``max_new_tokens`` is longer than the generator reads exactly.
         """
         check_number("max_new_tokens", max_new_tokens)
-        return answering.generate(self, prompts, max_new_tokens, **options)
+        return question_answering.generate(self, prompts, max_new_tokens, **options)
 
     def prompt_embeds(self, questions: Sequence[str], documents: Documents | None = None,
                       memory: Memory | None = None) -> list[Tensor]:
@@ -290,7 +281,7 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: as :meth:`answer`.
         """
-        answering.Asked(questions, documents, memory).check(self)
+        question_answering.Request(questions, documents, memory).check(self)
         if memory is None:
             memory = self.compress(questions, [[] for _ in questions] if documents is None else documents)
         prompts = self.prompts(questions, memory)
@@ -363,7 +354,7 @@ class ScaleDownModel(nn.Module):
     # Saving
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write a checkpoint (see :mod:`scaledown.models.checkpoint`); an existing one is replaced as a whole."""
+        """Write a checkpoint (:mod:`scaledown.models.loading.checkpoint`); an existing one is replaced as a whole."""
         with checkpoint.whole_folder(Path(folder)) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, draft)
@@ -379,7 +370,7 @@ class ScaleDownModel(nn.Module):
             ValueError: if a file is missing, damaged, of another model or of another generator.
         """
         generator_files.check(folder, self.config, self.generator_files)
-        progress = Progress.load(folder)
+        progress = TrainingProgress.load(folder)
         checkpoint.load(folder, self.compressor, self.generator)
         self.progress = progress
 

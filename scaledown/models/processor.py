@@ -1,7 +1,20 @@
-"""Text to tensors: the one place that knows the token layout of compressor and generator."""
+"""Texts to token ids: the one place that knows the token layout of compressor and generator.
+
+    compressor, query first       start query separator | document MEM x L RR
+    compressor, document first    start document        | query MEM x L RR
+    generator                     template system MEM x L SEP MEM x L question template | answer end
+
+Left of a compressor's bar is a *prefix*, read once for all *suffixes* that continue it: a query for its documents, a
+document for its queries (:mod:`scaledown.models.engine.packing`). An encoder reads every pair whole.
+
+The L memory tokens MEM, the rerank token RR and the separator SEP between two documents are in no vocabulary, so their
+ids are placeholders. The compressor fills them with trained embeddings, the generator with the compressor's memory and
+a trained separator.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
@@ -14,185 +27,182 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.engine.packing import TextLists
+from scaledown.models.engine.positions import PositionLimit, position_limit
 from scaledown.models.losses import IGNORED
-from scaledown.models.packing import TextLists
-from scaledown.models.positions import PositionLimit, position_limit
 from scaledown.prompt import QUESTION, Prompt, cut_texts, plain_ids
 
 MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
 SEPARATOR = -2
-"""Placeholder in prompt ids: the separator row between two documents goes here."""
+"""Placeholder in prompt ids: the trained separator between two documents goes here."""
 UNSTATED = "unknown"
-"""What the memory of a document that does not state the answer is to say, where it is to say something."""
+"""The readout target of a document that does not state the answer."""
 SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer --num_memory_tokens"
-"""What helps if a prompt is too long."""
-LONGEST_INPUT = "the longest input of the compressor (query, document and memory tokens)"
-SHORTER_INPUT = "lower --query_tokens or --compression_rate, or choose another --compressor_model"
-SHOWN_CHARACTERS = 80
-"""So much of a question is shown in a warning."""
+"""Advice if a prompt is too long."""
+SHOWN_QUESTION_CHARACTERS = 80
+"""Length to which a question is cut in a message."""
 
 logger = logging.getLogger(__name__)
 
 
 class Processor:
-    """Tokenises queries and documents for the compressor, prompts for the generator, and batches for training.
+    """Tokenises queries and documents for the compressor, prompts for the generator, and training records for both.
 
     It holds no tensors and can be sent to data-loading workers.
 
     Args:
         tokenizer: the generator's.
-        config: the budgets: query, document and memory tokens.
-        compressor_tokenizer: the compressor's, where it reads with a vocabulary of its own.
-
-    Attributes:
-        num_positions: how many positions the generator was made for; the model sets it. A prompt that leaves no room
-            for an answer within them is said to be too long.
-        position_limit: how many positions the generator reads exactly, if there is such a limit; the model sets it. A
-            prompt beyond it is refused.
+        config: the model's settings, among them the budgets of query, document and memory tokens.
+        compressor_tokenizer: the compressor's, if it has a vocabulary of its own.
     """
 
     num_positions: int | None = None
+    """Positions that the generator was made for; a prompt that leaves no room for an answer gets a warning."""
     position_limit: PositionLimit | None = None
+    """Positions that the generator reads exactly, if limited; a prompt beyond them is refused."""
 
     def __init__(self, tokenizer: Any, config: ScaleDownConfig, compressor_tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
         self.compressor_tokenizer = compressor_tokenizer or tokenizer
         self.config = config
         self.prompt = Prompt(tokenizer)
-        self._lead, self._separator = _frame(self.compressor_tokenizer)
-        self._has_warned = False
-        self._has_warned_of_prompt = False
+        self._start, self._separator = _start_and_separator(self.compressor_tokenizer)
+        self._warnings: set[str] = set()
+
+    # The compressor's texts
 
     def compressor_texts(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
                          num_memory_tokens: int | None = None) -> TextLists:
-        """Return what the compressor reads of each document with its query, and the memory tokens that it wants.
+        """Return the texts that the compressor reads for the P pairs of a question and one of its documents.
 
-        Query first, ``[query][separator]`` is the prefix of all its documents; document first, a document is the prefix
-        of all its queries, and is there once. Memory tokens (and the rerank token) come directly behind the suffix. An
-        encoder's texts share nothing: each is a whole pair.
+        Each pair ends with L placeholders, ``num_memory_tokens`` [``config.num_memory_tokens``], and with reranking one
+        more.
         """
-        special = [0] * (num_memory_tokens or self.config.num_memory_tokens) + [0] * self.config.enable_reranking
-        flat = [document for each in documents for document in each]
-        pair_query = [number for number, each in enumerate(documents) for _ in each]
+        config, tokenizer = self.config, self.compressor_tokenizer
+        num_special = (num_memory_tokens or config.num_memory_tokens) + config.enable_reranking
+        special = [0] * num_special
 
-        if self.config.input_order == "document_first":
-            queries, keys = self._queries_behind(questions), self.document_keys(flat)
-            numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-            prefixes, prefix = list(numbers), [numbers[key] for key in keys]
-            suffixes = [[*queries[number], *special] for number in pair_query]
+        # All documents are tokenised together, question by question.
+        flat_documents: list[str] = []
+        question_of_pair: list[int] = []
+        for number, of_question in enumerate(documents):
+            flat_documents += of_question
+            question_of_pair += [number] * len(of_question)
+
+        if config.input_order == "query_first":
+            prefixes = [self._start + ids[:config.query_tokens] + self._separator
+                        for ids in plain_ids(tokenizer, questions)]
+            prefix_of_pair = question_of_pair
+            suffixes = [ids + special for ids in self._cut(plain_ids(tokenizer, flat_documents))]
         else:
-            prefixes, prefix = self._queries_before(questions), pair_query
-            texts = self._cut(plain_ids(self.compressor_tokenizer, flat))
-            suffixes = [[*ids, *special] for ids in texts]
+            # A document of several questions is one prefix.
+            keys = self.document_keys(flat_documents)
+            numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+            prefixes, prefix_of_pair = list(numbers), [numbers[key] for key in keys]
+            queries = self._query_suffixes(questions)
+            suffixes = [queries[number] + special for number in question_of_pair]
 
-        if self.config.compressor_type == "modernbert":
-            wholes = [[*prefixes[number], *suffix] for number, suffix in zip(prefix, suffixes, strict=True)]
-            return TextLists(wholes, [], [], [_last(ids, len(special)) for ids in wholes])
-        reads = [range(0)] * len(prefixes) + [_last(ids, len(special)) for ids in suffixes]
-        return TextLists(prefixes, suffixes, prefix, reads)
+        if config.compressor_type == "modernbert":
+            # In an encoder a prefix's states depend on what follows it, so nothing can be shared.
+            pairs = [[*prefixes[number], *suffix] for number, suffix in zip(prefix_of_pair, suffixes, strict=True)]
+            return TextLists(pairs, [], [], [_last(ids, num_special) for ids in pairs])
 
-    def _queries_before(self, questions: Sequence[str]) -> list[list[int]]:
-        budget = self.config.query_tokens
-        return [self._lead + ids[:budget] + self._separator for ids in plain_ids(self.compressor_tokenizer, questions)]
+        # Final states are wanted of the special tokens alone, so of prefixes none.
+        reads = [range(0)] * len(prefixes) + [_last(ids, num_special) for ids in suffixes]
+        return TextLists(prefixes, suffixes, prefix_of_pair, reads)
 
     def document_keys(self, documents: Sequence[str]) -> list[tuple[int, ...]]:
-        """What the compressor reads of documents that come first, by which a store knows them."""
-        return [tuple(self._lead + ids) for ids in self._cut(plain_ids(self.compressor_tokenizer, documents))]
+        """Return the ids of documents that come first, by which a document store knows them."""
+        return [tuple(self._start + ids) for ids in self._cut(plain_ids(self.compressor_tokenizer, documents))]
 
-    def _queries_behind(self, questions: Sequence[str]) -> list[list[int]]:
-        """Queries as they follow a document: behind an encoder's separator, or as the generator's prompt puts them.
-
-        Where the memory starts as the reply, what leads to the reply's last token stands between query and memory.
-        """
-        tokenizer, budget = self.compressor_tokenizer, self.config.query_tokens
+    def _query_suffixes(self, questions: Sequence[str]) -> list[list[int]]:
+        """Return queries as they follow a document: after an encoder's separator, or worded as in the prompt."""
+        tokenizer, limit = self.compressor_tokenizer, self.config.query_tokens
         if tokenizer.sep_token_id is not None:
-            return [self._separator + ids[:budget] for ids in plain_ids(tokenizer, questions)]
-        budget += len(plain_ids(tokenizer, [QUESTION])[0])
-        lead = self.prompt.reply[:-1] if self.config.memory_init == "reply" else []
-        return [ids[:budget] + lead for ids in plain_ids(tokenizer, [QUESTION + each.strip() for each in questions])]
+            return [self._separator + ids[:limit] for ids in plain_ids(tokenizer, questions)]
 
-    def limit_positions(self, base: PreTrainedModel, of_compressor: PositionLimit | None) -> None:
-        """Refuse prompts that the generator cannot read, and now, not in mid-training, a compressor that cannot read.
+        # The words that lead to the question do not count as part of it.
+        limit += len(plain_ids(tokenizer, [QUESTION])[0])
+        # Memory tokens that start as the last token of what leads to a reply come after its other tokens.
+        reply = self.prompt.reply[:-1] if self.config.memory_init == "reply" else []
+        worded = [QUESTION + question.strip() for question in questions]
+        return [ids[:limit] + reply for ids in plain_ids(tokenizer, worded)]
 
-        Args:
-            base: the generator.
-            of_compressor: how long a text the compressor's model reads exactly.
+    def _cut(self, documents: list[list[int]], document_tokens: int | None = None) -> list[list[int]]:
+        """Cut the ids of documents to ``document_tokens`` [``config.document_tokens``, with a warning]."""
+        limit = self.config.document_tokens if document_tokens is None else document_tokens
+        longest = max(map(len, documents), default=0)
+        if document_tokens is None and longest > limit:
+            self._warn_once("documents longer than %d tokens are cut there (the first such has %d); said once", limit,
+                            longest)
+        return [ids[:limit] for ids in documents]
 
-        Raises:
-            ValueError: if the longest document with the longest query would be beyond that.
-        """
-        self.num_positions = getattr(base.config, "max_position_embeddings", None)
-        self.position_limit = position_limit(base)
-        if of_compressor is not None:
-            of_compressor.check(self.longest_compressor_input(), LONGEST_INPUT, SHORTER_INPUT)
-
-    def longest_compressor_input(self) -> int:
-        """Return how many positions the longest document with the longest query takes, memory tokens included."""
-        config = self.config
-        frame = len(self._lead) + len(self._separator)
-        if config.input_order == "document_first":
-            # The words that lead to a query and, behind it, to the reply.
-            frame += len(plain_ids(self.compressor_tokenizer, [QUESTION])[0]) + len(self.prompt.reply)
-        return frame + config.query_tokens + config.document_tokens + config.num_memory_tokens + config.enable_reranking
+    # The generator's prompts
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
                        num_memory_tokens: int | None = None) -> list[list[int]]:
-        """Prompt ids with placeholders where each document's memory belongs [``config.num_memory_tokens`` of them]."""
+        """Return prompts with ``num_memory_tokens`` placeholders [``config.num_memory_tokens``] for each document."""
         memory = [MEMORY] * (num_memory_tokens or self.config.num_memory_tokens)
         prompts = [self.prompt.of_memory(question, number, memory, SEPARATOR)
                    for question, number in zip(questions, num_documents, strict=True)]
-        self._warn_of_length(questions, prompts)
+        self._check_lengths(questions, prompts)
         return prompts
 
     def text_prompts(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
                      document_tokens: int | None = None) -> list[list[int]]:
-        """The same prompts in full text, each document cut to ``document_tokens`` [the config's] tokens.
+        """Return the same prompts in full text, each document cut to ``document_tokens`` [``config.document_tokens``].
 
-        They are what transformers makes of the chat template over the whole text. The embedded generator alone reads
-        its documents tokenised apart: so it was trained, and so it answers better (0.93 against 0.82 of 300 questions).
+        They are what transformers makes of the chat template over the whole text. Only the embedded generator reads
+        each document tokenised by itself: it was trained that way, and answers better (0.93 against 0.82 of 300
+        questions).
         """
+        limit = self.config.document_tokens if document_tokens is None else document_tokens
         prompts = []
-        budget = self.config.document_tokens if document_tokens is None else document_tokens
-        for question, each in zip(questions, documents, strict=True):
-            texts = plain_ids(self.tokenizer, each)
-            if document_tokens is None:
-                self._warn_of_cut(texts)
+        for question, texts in zip(questions, documents, strict=True):
+            document_ids = self._cut(plain_ids(self.tokenizer, texts), document_tokens)
             if self.config.generator_model == EMBEDDED:
-                prompts.append(self.prompt.of_texts(question, [ids[:budget] for ids in texts]))
+                prompts.append(self.prompt.of_texts(question, document_ids))
             else:
-                prompts.append(self.prompt.as_chat(question, cut_texts(self.tokenizer, each, budget)))
-        self._warn_of_length(questions, prompts)
+                prompts.append(self.prompt.as_chat(question, cut_texts(self.tokenizer, texts, limit)))
+        self._check_lengths(questions, prompts)
         return prompts
 
+    # Training
+
     def answer_ids(self, answer: str, answer_tokens: int | None = None) -> list[int]:
-        """What the generator learns to say: the answer and the token that ends it, cut at ``answer_tokens``."""
+        """Return the tokens that the generator is trained to say: answer and end token, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
     def readout_targets(self, records: Iterable[Any], num_memory_tokens: int) -> Tensor:
-        """What the memory of each document is to say by itself, token by token: (P, num_memory_tokens).
+        """Return the tokens that each document's memory is trained to say by itself: (P, num_memory_tokens).
 
-        A document that states the answer is to say it, as far as it goes, and another of the same record ``UNSTATED``.
-        Where no document of a record states it, as with answers in a teacher's own words, nothing is asked for.
+        They are the start of the answer for a document that states it, and of ``UNSTATED`` for the others of a record.
         """
-        rows = []
+        readouts: list[list[int]] = []
         for record in records:
             stated = record.stated_answers
-            asks = any(stated)
-            rows += [self._read_ids(answer or UNSTATED, num_memory_tokens) if asks else [] for answer in stated]
-        return torch.tensor([ids + [IGNORED] * (num_memory_tokens - len(ids)) for ids in rows],
-                            dtype=torch.long).view(-1, num_memory_tokens)
+            if any(stated):
+                readouts += [self._readout_ids(answer or UNSTATED)[:num_memory_tokens] for answer in stated]
+            else:
+                # As with answers in a teacher's own words: there is nothing to read out.
+                readouts += [[] for _ in stated]
 
-    def _read_ids(self, answer: str, num_memory_tokens: int) -> list[int]:
-        """An answer as it stands in a document, behind a space, where that is one word to the tokenizer."""
-        bare, spaced = (self.answer_ids(text) for text in (answer, f" {answer}"))
-        return (spaced if len(spaced) <= len(bare) else bare)[:num_memory_tokens]
+        targets = torch.full((len(readouts), num_memory_tokens), IGNORED)
+        for target, ids in zip(targets, readouts, strict=True):
+            target[:len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return targets
+
+    def _readout_ids(self, answer: str) -> list[int]:
+        """Return the ids of an answer as a document has it, after a space, unless that takes more tokens."""
+        bare, spaced = self.answer_ids(answer), self.answer_ids(f" {answer}")
+        return spaced if len(spaced) <= len(bare) else bare
 
     def draw_memory_tokens(self, records: Iterable[Any]) -> int:
-        """One of the numbers of memory tokens that are trained together, for a step on ``records``.
+        """Draw one of the numbers of memory tokens that are trained together, for a step on ``records``.
 
-        What they say draws it: a run that is resumed draws as one that never stopped, and all processes draw alike.
+        The records' texts seed it: a resumed run draws as one that never stopped, and all processes draw alike.
         """
         rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
         return rng.choice(self.config.memory_token_choices)
@@ -204,103 +214,119 @@ class Processor:
         Args:
             answer_tokens: answers are cut there.
             num_memory_tokens: L [``config.num_memory_tokens``].
-            with_readout: also say what each memory by itself is to say.
+            with_readout: add the targets of each document's memory by itself.
             shapes: give the batch one shape, that of ``batch_size`` of the longest records.
 
         Returns:
-            ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`), each with its
-            answer but for the token that ends it, after which nothing is predicted; ``answer_targets`` (A,), the tokens
-            that the wanted ones of ``prompts`` predict; ``num_memory_tokens``, L; ``padding_share``, of the tokens that
-            are computed; with reranking ``teacher_scores`` (P,) and ``has_score`` (P,); with readout
-            ``readout_targets`` (P, L).
+            ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`) with their
+            answers; ``answer_targets`` (A,), the next tokens of those that ``prompts`` reads; ``num_memory_tokens``, L;
+            ``padding_share``, of all tokens that are computed; with reranking ``teacher_scores`` (P,) and
+            ``has_score`` (P,); with readout ``readout_targets`` (P, L).
         """
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
-        num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
+        num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
 
         texts = self.compressor_texts(questions, documents, num_memory_tokens)
-        prompts = self.memory_prompts(questions, [len(each) for each in documents], num_memory_tokens)
-        # A token is predicted by the one before it: the answer's first by the prompt's last.
-        whole = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-        prompts = TextLists(whole, [], [], [_last(ids, len(own)) for ids, own in zip(whole, answers, strict=True)])
+        # A token is predicted by the one before it, the answer's first by the prompt's last. So the end token is not
+        # read, and as many tokens are wanted as the answer has.
+        whole, reads = [], []
+        prompts = self.memory_prompts(questions, [len(of_question) for of_question in documents], num_memory_tokens)
+        for prompt, answer in zip(prompts, answers, strict=True):
+            whole.append([*prompt, *answer[:-1]])
+            reads.append(_last(whole[-1], len(answer)))
+        prompt_texts = TextLists(whole, [], [], reads)
+
         batch: dict[str, Any] = {"num_memory_tokens": num_memory_tokens}
         if self.config.enable_reranking:
             batch |= _teacher_scores(records)
         if with_readout:
             batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
 
-        num_needed = texts.num_tokens + prompts.num_tokens
+        num_needed = texts.num_tokens + prompt_texts.num_tokens
         if shapes is not None:
-            texts, prompts, answers, batch = shapes.fill(texts, prompts, answers, batch, batch_size)
-        batch["documents"], batch["prompts"] = texts.packed(), prompts.packed()
-        batch["answer_targets"] = torch.tensor([token for answer in answers for token in answer], dtype=torch.long)
-        num_computed = prompts.num_tokens + self._num_computed(texts)
-        return batch | {"padding_share": 1 - num_needed / max(1, num_computed)}
+            texts, prompt_texts, answers, batch = shapes.fill(texts, prompt_texts, answers, batch, batch_size)
+        batch["documents"], batch["prompts"] = texts.packed(), prompt_texts.packed()
+        batch["answer_targets"] = torch.tensor(list(itertools.chain.from_iterable(answers)), dtype=torch.long)
 
-    def _num_computed(self, texts: TextLists) -> int:
-        """An encoder computes padded texts, a causal compressor packed ones."""
+        num_computed = texts.num_tokens
         if self.config.compressor_type == "modernbert":
-            return len(texts.prefixes) * max(map(len, texts.prefixes), default=0)
-        return texts.num_tokens
+            # An encoder pads its texts, a causal compressor packs them.
+            num_computed = len(texts.prefixes) * max(map(len, texts.prefixes), default=0)
+        batch["padding_share"] = 1 - num_needed / max(1, num_computed + prompt_texts.num_tokens)
+        return batch
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
-        """Write the tokenizers: the generator's, and the compressor's where it is another."""
+        """Write the tokenizers: the generator's, and the compressor's if it is another."""
         self.tokenizer.save_pretrained(folder)
         if self.compressor_tokenizer is not self.tokenizer:
             self.compressor_tokenizer.save_pretrained(compressor_folder)
 
-    def _warn_of_length(self, questions: Sequence[str], prompts: Sequence[list[int]]) -> None:
-        """Say which prompt is too long.
+    # What the models can read
 
-        Ordinary rotary positions have no hard end, so a prompt beyond what the generator was made for is answered, only
-        badly: no error, a warning.
+    def limit_positions(self, base: PreTrainedModel, of_compressor: PositionLimit | None) -> None:
+        """Set the limits of prompts, and refuse a compressor that cannot read its longest input before training starts.
+
+        Args:
+            base: the generator.
+            of_compressor: the longest text that the compressor's model reads exactly.
 
         Raises:
-            ValueError: if a prompt is beyond the generator's hard limit.
+            ValueError: if the longest query with the longest document is beyond the compressor's limit.
         """
-        if self.position_limit is not None:
-            for question, prompt in zip(questions, prompts, strict=True):
-                self.position_limit.check(len(prompt), f"the prompt of {question[:SHOWN_CHARACTERS]!r}", SHORTER_PROMPT)
-        if self.num_positions is None or self._has_warned_of_prompt:
+        self.num_positions = getattr(base.config, "max_position_embeddings", None)
+        self.position_limit = position_limit(base)
+        if of_compressor is None:
             return
+
+        config = self.config
+        longest = len(self._start) + config.query_tokens + len(self._separator) + config.document_tokens
+        longest += config.num_memory_tokens + config.enable_reranking
+        if config.input_order == "document_first":
+            # The words that lead to the query, and to the reply after it.
+            longest += len(plain_ids(self.compressor_tokenizer, [QUESTION])[0]) + len(self.prompt.reply)
+        of_compressor.check(longest, "the longest input of the compressor (query, document and memory tokens)",
+                            "lower --query_tokens or --compression_rate, or choose another --compressor_model")
+
+    def _check_lengths(self, questions: Sequence[str], prompts: Sequence[list[int]]) -> None:
+        """Refuse a prompt beyond the generator's hard limit, and warn of one that leaves no room for an answer."""
         for question, prompt in zip(questions, prompts, strict=True):
-            if len(prompt) >= self.num_positions:
-                self._has_warned_of_prompt = True
-                logger.warning("the prompt of %r has %d positions, the generator was made for %d, answer included: "
-                               "expect bad answers; %s; said once", question[:SHOWN_CHARACTERS], len(prompt),
-                               self.num_positions, SHORTER_PROMPT)
-                return
+            shown = question[:SHOWN_QUESTION_CHARACTERS]
+            if self.position_limit is not None:
+                self.position_limit.check(len(prompt), f"the prompt of {shown!r}", SHORTER_PROMPT)
 
-    def _cut(self, texts: list[list[int]]) -> list[list[int]]:
-        self._warn_of_cut(texts)
-        return [ids[:self.config.document_tokens] for ids in texts]
+            # Ordinary rotary positions have no hard end: beyond them the generator still answers, only badly.
+            if self.num_positions is not None and len(prompt) >= self.num_positions:
+                self._warn_once("the prompt of %r has %d positions, the generator was made for %d, answer included: "
+                                "expect bad answers; %s; said once", shown, len(prompt), self.num_positions,
+                                SHORTER_PROMPT)
 
-    def _warn_of_cut(self, texts: list[list[int]]) -> None:
-        limit = self.config.document_tokens
-        longest = max([0, *map(len, texts)])
-        if longest > limit and not self._has_warned:
-            self._has_warned = True
-            logger.warning("documents longer than %d tokens are cut there (the first such has %d); said once",
-                           limit, longest)
+    def _warn_once(self, message: str, *values: object) -> None:
+        if message not in self._warnings:
+            self._warnings.add(message)
+            logger.warning(message, *values)
 
 
-def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids before and after a query: the sequence start that the model knows, if any, and a separator."""
+def _start_and_separator(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the ids before and after a query: the start of a sequence, if the model knows one, and a separator."""
     start = tokenizer("").input_ids[:1]
-    lead = start if start and start[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
+    if start and start[0] not in (tokenizer.bos_token_id, tokenizer.cls_token_id):
+        start = []
+    # Encoders have a token that separates, causal models read a line break.
     separator = plain_ids(tokenizer, ["\n"])[0] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
-    return lead, separator
+    return start, separator
 
 
 def _last(ids: Sequence[int], number: int) -> range:
-    """The places of the last ``number`` of some tokens."""
+    """Return the places of the last ``number`` tokens of a text."""
     return range(len(ids) - number, len(ids))
 
 
 def _teacher_scores(records: Sequence[Any]) -> dict[str, Tensor]:
-    scores = [score for record in records
-              for score in (record.reranking_scores or [math.nan] * len(record.documents))]
-    teacher = torch.tensor(scores, dtype=torch.float32)
-    has_score = ~teacher.isnan()
-    return {"teacher_scores": teacher.nan_to_num(), "has_score": has_score}
+    scores: list[float] = []
+    for record in records:
+        scores += record.reranking_scores or [math.nan] * len(record.documents)
+
+    teacher_scores = torch.tensor(scores, dtype=torch.float32)                # (P,)
+    return {"teacher_scores": teacher_scores.nan_to_num(), "has_score": ~teacher_scores.isnan()}

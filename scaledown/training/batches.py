@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from scaledown.config import TrainingConfig
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor

@@ -17,7 +17,7 @@ from scaledown import processes
 from scaledown.config import DEFAULT_PRETRAINING_TEXTS, PretrainingConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.data.texts import read_texts
-from scaledown.models.checkpoint import CONFIG_FILE
+from scaledown.models.loading.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run, run_folder
 

@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from scaledown import processes
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import sharding

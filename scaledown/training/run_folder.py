@@ -24,7 +24,7 @@ from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
 from scaledown.files import write_json
 from scaledown.hub import on_disk
-from scaledown.models import checkpoint, generator_files, loading
+from scaledown.models.loading import checkpoint, generator_files, pretrained
 from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
 from scaledown.training import checkpoints
@@ -253,7 +253,7 @@ def _changed(then: Inputs, now: Inputs) -> list[str]:
 
 def _of_folder(folder: Path, weights: list[Path]) -> str:
     text_files = []
-    for place in (folder, folder / loading.TOKENIZER_FOLDER, folder / loading.COMPRESSOR_FOLDER):
+    for place in (folder, folder / pretrained.TOKENIZER_FOLDER, folder / pretrained.COMPRESSOR_FOLDER):
         text_files += [path for path in sorted(place.glob("*")) if path.suffix in TEXT_FILES and path.is_file()]
 
     of_weights = generator_files.fingerprint([path for path in weights if path.is_file()])

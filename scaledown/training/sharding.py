@@ -2,8 +2,8 @@
 
 Every linear map, with its adapter, is a unit: its weights are gathered when it is called, in the forward and in the
 backward pass, and freed again. Decoder layers would be larger units, but the last layer is left as soon as its keys and
-values are computed, and called again (:mod:`scaledown.models.last_layer`); FSDP2 waits for the end of every call. All
-other weights (embeddings, output head, norms, special tokens) are one more unit, gathered for the whole step.
+values are computed, and called again (:mod:`scaledown.models.engine.last_layer`); FSDP2 waits for the end of every
+call. All other weights (embeddings, output head, norms, special tokens) are one more unit, gathered for the whole step.
 
 All processes must call the same units in the same order, hence batches of one shape: without documents the compressor
 would not be called at all.

@@ -17,10 +17,10 @@ from transformers.integrations import TensorBoardCallback
 
 from scaledown import processes
 from scaledown.config import TrainingConfig
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.engine.packing import moved
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.packing import moved
 from scaledown.training import checkpoints, devices, objective, sharding
 from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean

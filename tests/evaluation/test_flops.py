@@ -27,8 +27,8 @@ from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN
 from scaledown.models.compressors.n_layers import NLayersCompressor
+from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator
-from scaledown.models.packing import TextLists
 
 TINY = DecoderShape.gated(3, 16, 24, 4, 2, 4, 50)
 MISTRAL_7B = DecoderShape.gated(32, 4096, 14336, 32, 8, 128, 32000)

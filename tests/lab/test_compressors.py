@@ -13,9 +13,9 @@ from lab.embedded.lessons import kept, many, mixed, with_kept
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
+from scaledown.models.loading.parameters import trained
+from scaledown.models.memory import by_score
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.parameters import trained
-from scaledown.models.selection import by_score
 
 FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--kept_steps", "1",
        "--enable_reranking"]

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.eager_paged import repeat_kv
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.attention import HaveKeysValues, attention
-from scaledown.models.fixed_shapes import filled
+from scaledown.models.engine.attention import HaveKeysValues, attention
+from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.packing import TextLists
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.packing import TextLists
 
 LENGTHS = [7, 2, 12], [(9, 0), (4, 0), (15, 2), (1, 2), (6, 1), (3, 0)]
 WIDTH = 8

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
 from scaledown.models.compressors.base import Compressed, Compressor, Embed
 from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.compressors.embedded_encoder import embedded_encoder_config
 from scaledown.models.compressors.encoder import EncoderCompressor
 from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
-from scaledown.models.fixed_shapes import filled
-from scaledown.models.packing import TextLists
+from scaledown.models.engine import decoder
+from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.packing import TextLists
 
 QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
 DOCUMENTS = [[list(range(10, 31)), [44, 45]], [list(range(60, 73))], [], [[], list(range(90, 97)), [3]]]

@@ -13,8 +13,8 @@ from torch import nn
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine.packing import PackedTexts, TextLists
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.packing import PackedTexts, TextLists
 from scaledown.models.processor import Processor
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?", "</s><s>?"]
@@ -98,7 +98,7 @@ def test_a_store_serves_any_question(folders: dict[str, str], kind: str, monkeyp
     assert model.answer(QUESTIONS, memory=found, max_new_tokens=6) == model.answer(QUESTIONS, memory=wanted,
                                                                                    max_new_tokens=6)
     # Nothing but queries and memory tokens went through the decoder.
-    queries = [len(ids) for ids in model.processor._queries_behind(QUESTIONS)]
+    queries = [len(ids) for ids in model.processor._query_suffixes(QUESTIONS)]
     wanted_tokens = sum((length + 4) * len(each) for length, each in zip(queries, DOCUMENTS, strict=True))
     assert sum(counted) == 3 * wanted_tokens
     other = model.compress(["Another question?"], [DOCUMENTS[2]], store=store)
@@ -153,9 +153,9 @@ def test_the_query_follows_as_the_prompt_puts_it() -> None:
     texts = own.compressor_texts(["who is it?", "q" * 99], [["Paris.", "d" * 99], ["Oslo."]])
     first = own.tokenizer.batch_decode(texts.prefixes)
     second = own.tokenizer.batch_decode([ids[:-2] for ids in texts.suffixes])
-    assert first == ["<s>Paris."[len("<s>") if not own._lead else 0:], *first[1:]] and first[2].endswith("Oslo.")
+    assert first == ["<s>Paris."[len("<s>") if not own._start else 0:], *first[1:]] and first[2].endswith("Oslo.")
     assert second[0] == second[1] and second[0].startswith("\n\nQuestion: who") and "q" * 2 in second[2]
-    assert len(texts.prefixes[1]) == len(own._lead) + config.document_tokens
+    assert len(texts.prefixes[1]) == len(own._start) + config.document_tokens
     longest = max(map(len, texts.suffixes))
     assert len(texts.suffixes[2]) == longest <= 2 + 4 + len(own.tokenizer("\n\nQuestion: ").input_ids)
     assert list(texts.prefix) == [0, 1, 2]

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
+from scaledown.models.engine import decoder
 from scaledown.models.generator import Prompts
 from scaledown.models.model import ScaleDownModel
 

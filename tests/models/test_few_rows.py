@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaledown.models.few_rows import FEWEST, MOST, FewRowsLinear, use_few_rows
+from scaledown.models.engine.few_rows import FEWEST, MOST, FewRowsLinear, use_few_rows
 
 
 def both(bias: bool = True) -> tuple[nn.Linear, nn.Linear]:

@@ -13,7 +13,7 @@ import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import batches, run
 from scaledown.training.devices import wants_one_shape

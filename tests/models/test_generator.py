@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.engine.packing import PackedTexts, TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.losses import IGNORED
-from scaledown.models.packing import PackedTexts, TextLists
 from scaledown.models.processor import MEMORY, SEPARATOR
 
 PROMPTS = [[3, 9, MEMORY, MEMORY, SEPARATOR, MEMORY, MEMORY, 50, 51], [40], list(range(60, 80)), [7, MEMORY, MEMORY]]

@@ -14,8 +14,8 @@ from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import generator_files
-from scaledown.models.checkpoint import SHIPPED, SHIPPED_BESIDE
+from scaledown.models.loading import generator_files
+from scaledown.models.loading.checkpoint import SHIPPED, SHIPPED_BESIDE
 from scaledown.models.model import ScaleDownModel
 
 SETTINGS = {"num_memory_tokens": 2, "compression_rate": 8, "mlp_width": 64, "lora_rank": 4}

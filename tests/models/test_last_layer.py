@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from scaledown.models import decoder, last_layer
-from scaledown.models.packing import PackedTexts, Reads, TextLists
+from scaledown.models.engine import decoder, last_layer
+from scaledown.models.engine.packing import PackedTexts, Reads, TextLists
 
 LAYOUTS = {"llama": {}, "qwen3": {}, "mistral": {"sliding_window": 4},
            "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}}

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import scaledown
 from scaledown.config import ScaleDownConfig
-from scaledown.models import checkpoint
+from scaledown.models.loading import checkpoint
 from scaledown.models.model import ScaleDownModel
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway, the northern country?", "</s><s>?"]

@@ -14,7 +14,7 @@ from test_families import DOCUMENTS, MEMORY, QUESTIONS, answer_ids, build, ended
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import generator_files
+from scaledown.models.loading import generator_files
 from scaledown.models.model import ScaleDownModel
 
 IMAGES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,

@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 
-from scaledown.models.fixed_shapes import filled
-from scaledown.models.packing import NEVER, Packing, Padding, TextLists
+from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.packing import NEVER, Packing, Padding, TextLists
 
 
 def example() -> TextLists:

@@ -19,8 +19,8 @@ from transformers import (
 from transformers import RobertaModel as Roberta
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.engine.positions import position_limit
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.positions import position_limit
 
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128,

@@ -93,7 +93,7 @@ def test_query_and_document_have_budgets_of_their_own() -> None:
     texts = processor.compressor_texts(["q" * 99, "q"], [["d" * 99, "d"], ["e"]])
     num_special = CONFIG.num_memory_tokens
     assert [len(ids) - num_special for ids in texts.suffixes] == [CONFIG.document_tokens, 1, 1]
-    frame = len(processor._lead) + len(processor._separator)
+    frame = len(processor._start) + len(processor._separator)
     assert [len(ids) for ids in texts.prefixes] == [CONFIG.query_tokens + frame, 1 + frame]
     assert list(texts.prefix) == [0, 0, 1]
 

@@ -12,7 +12,7 @@ from torch import nn
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models import loading
+from scaledown.models.loading import pretrained
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 
@@ -65,10 +65,10 @@ def test_what_cannot_be_quantised_is_refused(generator, monkeypatch):
     with pytest.raises(ValueError, match="--load_in_4bit and --load_in_8bit contradict"):
         ScaleDownConfig(load_in_4bit=True, load_in_8bit=True)
     config = ScaleDownConfig(generator_model=generator, load_in_8bit=True)
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: object())
     with pytest.raises(ValueError, match="--load_in_8bit works on cpu and cuda, not on mps"):
-        loading.quantisation(config, torch.float32, torch.device("mps"))
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+        pretrained.quantisation(config, torch.float32, torch.device("mps"))
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--load_in_8bit needs bitsandbytes: pip install bitsandbytes"):
         new_model(generator, load_in_8bit=True)
 

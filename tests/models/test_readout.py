@@ -12,10 +12,10 @@ from transformers import TrainerCallback
 
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.loading.parameters import trained
 from scaledown.models.losses import IGNORED, READOUT_SHARPNESS, Losses
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.parameters import trained
 from scaledown.models.processor import UNSTATED
 from scaledown.training import objective, pretraining, run, trainer
 from scaledown.training.callbacks import RunningMean

@@ -13,8 +13,8 @@ from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models import fixed_shapes
-from scaledown.models.fixed_shapes import COMPILED_BY_SHAPE, rounded, rounded_texts
+from scaledown.models.engine import fixed_shapes
+from scaledown.models.engine.fixed_shapes import COMPILED_BY_SHAPE, rounded, rounded_texts
 from scaledown.models.model import ScaleDownModel
 
 RECORDS = list(synthetic_records(12, seed=3))

@@ -13,8 +13,7 @@ from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE
 from scaledown.evaluation.calibration import __main__ as calibration
 from scaledown.evaluation.calibration.__main__ import mean_kept, threshold_for
-from scaledown.models.memory import Memory
-from scaledown.models.selection import kept
+from scaledown.models.memory import Memory, documents_to_keep
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo", "Paris is a town", "1815"], [],
@@ -49,7 +48,7 @@ HAND_MADE = memory([[0.5, 2.0, -1.0, 2.0], [None] * 4, [-3.0, -2.0, None, None]]
     (None, [[0, 1, 2, 3], [], [0, 1]]), (1, [[1], [], [1]]), (3, [[1, 3, 0], [], [1, 0]]),
     (9, [[1, 3, 0, 2], [], [1, 0]]), ("auto", [[1, 3, 0], [], [1]])])
 def test_which_are_kept(keep, wanted):
-    assert kept(HAND_MADE, keep, threshold=0.5) == wanted
+    assert documents_to_keep(HAND_MADE, keep, threshold=0.5) == wanted
 
 
 def test_memory_keeps_what_is_named_in_that_order():

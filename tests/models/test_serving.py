@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models import attention
+from scaledown.models.engine import attention
 from scaledown.models.merge import main
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.cache import MemoryCache

@@ -12,10 +12,10 @@ import torch
 from test_attention import LAYER, LENGTHS, READS, inputs, lists
 from torch import Tensor
 
-from scaledown.models import varlen
-from scaledown.models.attention import attention
-from scaledown.models.fixed_shapes import filled
-from scaledown.models.packing import TextLists
+from scaledown.models.engine import varlen
+from scaledown.models.engine.attention import attention
+from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.packing import TextLists
 
 PLAIN = {"scaling": None, "dropout": 0.0, "softcap": None, "sinks": None}
 

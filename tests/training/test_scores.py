@@ -19,9 +19,9 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.reranking import __main__ as reranking
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models import model_card, progress
+from scaledown.models.loading import model_card, training_progress
+from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.progress import Progress
 from scaledown.training import run
 
 QUICK = ["--batch_size", "2", "--max_steps", "4", "--num_memory_tokens", "2", "--compression_rate", "8", "--device",
@@ -50,7 +50,7 @@ def flags(place: Path, data: str, output: str, *more: str) -> list[str]:
 
 
 def counted(folder: Path) -> dict[str, int]:
-    return json.loads((folder / progress.FILE).read_text())
+    return json.loads((folder / training_progress.FILE).read_text())
 
 
 @pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
@@ -84,7 +84,7 @@ def test_other_ways_to_learn_nothing_are_refused(more: list[str], message: str, 
 def test_few_scores_are_told_by_the_run_its_report_and_the_card(place: Path, capsys: pytest.CaptureFixture) -> None:
     argv = flags(place, "scored", "run", "--enable_reranking", *MEASURED)
     assert train_with_evaluation.main(argv) == 0
-    few = f"the reranking head has learnt from {NUM_SCORES} scores, which is few"
+    few = f"the reranking head was trained on {NUM_SCORES} scores, which is few"
     assert f"warning: {few}" in capsys.readouterr().out
     assert few in (place / "run" / "report.md").read_text()
     assert few in (place / "run" / "checkpoints" / "final" / model_card.FILE).read_text()
@@ -93,7 +93,7 @@ def test_few_scores_are_told_by_the_run_its_report_and_the_card(place: Path, cap
 
 def test_enough_scores_are_no_matter(place: Path, monkeypatch: pytest.MonkeyPatch,
                                      capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(progress, "FEW_SCORES", NUM_SCORES)
+    monkeypatch.setattr(training_progress, "FEW_SCORES", NUM_SCORES)
     assert train.main(flags(place, "scored", "run", "--enable_reranking")) == 0
     assert "warning" not in capsys.readouterr().out
     assert "Note" not in (place / "run" / "final" / model_card.FILE).read_text()
@@ -115,13 +115,13 @@ def test_steps_and_scores_are_counted_once_also_by_a_run_that_went_on(parts: str
 
 def test_a_head_below_which_the_compressor_moves_is_told(place: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(progress, "FEW_SCORES", 1)
+    monkeypatch.setattr(training_progress, "FEW_SCORES", 1)
     assert train.main(flags(place, "scored", "first", "--enable_reranking")) == 0
     start = str(place / "first" / "final")
     assert train.main(flags(place, "plain", "second", "--init_compressor", start)) == 0
     told = capsys.readouterr().out
     assert "warning: the model has a reranking head, which learns nothing here" in told
-    assert "warning: the reranking head learnt nothing in the last 4 steps" in told
+    assert "warning: the reranking head was not trained in the last 4 steps" in told
     assert counted(place / "second" / "final") == {"num_steps": 8, "num_scores": NUM_SCORES,
                                                    "num_steps_since_scores": 4}
     assert "in the last 4 steps" in (place / "second" / "final" / model_card.FILE).read_text()
@@ -137,9 +137,9 @@ def test_a_new_head_on_a_trained_model_has_seen_no_scores(place: Path) -> None:
     assert train.main(flags(place, "plain", "first")) == 0
     config = ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, compression_rate=8, enable_reranking=True)
     model = run.build_model(config, "cpu", 1, str(place / "first" / "final"))
-    assert model.progress == Progress(4, 0, 0)
-    (place / "first" / "final" / progress.FILE).unlink()
-    assert run.build_model(config, "cpu", 1, str(place / "first" / "final")).progress == Progress(None, 0, 0)
+    assert model.progress == TrainingProgress(4, 0, 0)
+    (place / "first" / "final" / training_progress.FILE).unlink()
+    assert run.build_model(config, "cpu", 1, str(place / "first" / "final")).progress == TrainingProgress(None, 0, 0)
 
 
 def test_a_threshold_goes_with_the_scores_that_it_was_found_for(place: Path, capsys: pytest.CaptureFixture) -> None:
@@ -158,33 +158,33 @@ def test_an_untrained_head_is_told_when_it_is_loaded(place: Path, caplog: pytest
     ScaleDownModel(config).save_pretrained(place / "new")
     with caplog.at_level(logging.WARNING):
         ScaleDownModel.from_pretrained(place / "new")
-    assert "has learnt from no scores: how it ranks documents says little" in caplog.text
+    assert "was trained on no scores: its ranking of documents says little" in caplog.text
     caplog.clear()
-    (place / "new" / progress.FILE).unlink()  # an older checkpoint: nobody counted
+    (place / "new" / training_progress.FILE).unlink()  # an older checkpoint: nobody counted
     with caplog.at_level(logging.WARNING):
-        assert ScaleDownModel.from_pretrained(place / "new").progress == Progress(None, None, None)
+        assert ScaleDownModel.from_pretrained(place / "new").progress == TrainingProgress(None, None, None)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"num_scores": "many"}', '{"num_tokens": 1}'])
 def test_a_damaged_count_is_named(text: str, place: Path) -> None:
     ScaleDownModel(ScaleDownConfig(str(place / "generator"), num_memory_tokens=2)).save_pretrained(place / "new")
-    (place / "new" / progress.FILE).write_text(text)
-    with pytest.raises(ValueError, match=progress.FILE):
+    (place / "new" / training_progress.FILE).write_text(text)
+    with pytest.raises(ValueError, match=training_progress.FILE):
         ScaleDownModel.from_pretrained(place / "new")
 
 
 def test_the_card_says_on_what_a_checkpoint_stands_and_names_no_licence() -> None:
     config = ScaleDownConfig("me/base", generator_revision="abc", num_layers=3, num_memory_tokens=4)
-    card = ModelCard(model_card.card(config, Progress(12, 0, 0), 3456))
+    card = ModelCard(model_card.card(config, TrainingProgress(12, 0, 0), 3456))
     assert card.data.base_model == "me/base" and card.data.license is None
     assert "`me/base` at `abc`" in card.text and "first 3 layers" in card.text and "64 tokens becomes 4" in card.text
     assert "3,456 weights" in card.text and "Steps: 12." in card.text and "reranking" not in card.text
     local = dataclasses.replace(config, generator_model="./base", generator_revision=None, compressor_type="llm",
                                 num_layers=None, compressor_model="embedded", enable_reranking=True)
-    card = ModelCard(model_card.card(local, Progress(None, 0, None), 1))
-    assert card.data.base_model is None and "not known" in card.text and "learnt from no scores" in card.text
-    encoder = model_card.card(dataclasses.replace(local, compressor_type="modernbert"), Progress(), 1)
+    card = ModelCard(model_card.card(local, TrainingProgress(None, 0, None), 1))
+    assert card.data.base_model is None and "not known" in card.text and "trained on no scores" in card.text
+    encoder = model_card.card(dataclasses.replace(local, compressor_type="modernbert"), TrainingProgress(), 1)
     assert "an encoder made from the generator's first layers" in encoder
 
 
@@ -202,4 +202,4 @@ def test_a_card_that_the_hub_has_already_stays(place: Path, monkeypatch: pytest.
 def test_a_training_from_python_counts_too(place: Path) -> None:
     model = ScaleDownModel(ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, enable_reranking=True))
     run.train(model, TrainingConfig(batch_size=4, max_steps=1), RECORDS, place / "run")
-    assert model.progress == Progress(1, NUM_SCORES // 2, 0)
+    assert model.progress == TrainingProgress(1, NUM_SCORES // 2, 0)

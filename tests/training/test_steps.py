@@ -10,9 +10,9 @@ import torch
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.fixed_shapes import Shapes
+from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.engine.packing import moved
 from scaledown.models.losses import counts
-from scaledown.models.packing import moved
 from scaledown.training import run
 from scaledown.training.batches import StepCollator
 

@@ -23,8 +23,8 @@ from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.metrics import METRICS
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.files import write_json
+from scaledown.models.memory import AUTO, Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.selection import AUTO, Keep, check
 from scaledown.run_information import run_information
 from scaledown.training import run, run_folder
 from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
@@ -97,7 +97,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
 def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
     try:
         for count in counts:
-            check(count, model.config.enable_reranking, model.config.keep_threshold)
+            check_keep_documents(count, model.config.enable_reranking, model.config.keep_threshold)
     except ValueError as fault:
         raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
 

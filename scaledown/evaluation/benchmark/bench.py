@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Pr
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.compressors.n_layers import NLayersCompressor
+from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
-from scaledown.models.packing import TextLists
 from scaledown.models.processor import MEMORY, SEPARATOR
 
 IGNORED = -100

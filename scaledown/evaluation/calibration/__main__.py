@@ -19,7 +19,7 @@ from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.scorers import load_scoring_model, scaledown
 from scaledown.files import write_json
-from scaledown.models import checkpoint
+from scaledown.models.loading import checkpoint
 from scaledown.training.devices import DEVICES, resolve_device
 
 EMBEDDED_SEED = 4243

@@ -13,12 +13,12 @@ from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.cost.flops import Flops, TokenCounts
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.evaluation.cost.shapes import compressor_without_values, generator_without_values
-from scaledown.models import decoder, last_layer
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.encoder import EncoderCompressor
 from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
-from scaledown.models.packing import TextLists
+from scaledown.models.engine import decoder, last_layer
+from scaledown.models.engine.packing import TextLists
 
 
 def measured_flops(args: argparse.Namespace, tokens: TokenCounts, compresses: bool) -> Flops:

@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreT
 from transformers.pytorch_utils import Conv1D
 
 from scaledown.evaluation.cost.known_shapes import config_of
-from scaledown.models.decoder import text_config
-from scaledown.models.loading import DEFAULT_MODELS
+from scaledown.models.engine.decoder import text_config
+from scaledown.models.loading.pretrained import DEFAULT_MODELS
 
 FLOPS_PER_SCORE = 4
 

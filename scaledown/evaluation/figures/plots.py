@@ -34,7 +34,7 @@ def plot_before_after(path: Path, summaries: Mapping[str, Mapping[str, Any]]) ->
 
     Args:
         path: where the PNG goes.
-        summaries: averages and intervals by system, from the top down; keys as in ``figure_style.LABELS``, of which
+        summaries: averages and intervals by system, from the top down; keys as in ``style.LABELS``, of which
             ``before_training``, ``scaledown`` and ``full_text`` must be there.
     """
     before, after, full_text = (summaries[name] for name in ("before_training", "scaledown", "full_text"))

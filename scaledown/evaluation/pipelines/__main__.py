@@ -27,7 +27,7 @@ from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids,
 from scaledown.evaluation.ranking.scorers import bm25, cross_encoder, load_scoring_model
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.files import write_json
-from scaledown.models.selection import AUTO, by_score
+from scaledown.models.memory import AUTO, by_score
 from scaledown.run_information import run_information
 from scaledown.training import run_folder
 from scaledown.training.devices import DEVICES, resolve_device

@@ -14,7 +14,7 @@ from scaledown.evaluation.cost.model_cost import compressor_shape, mean_text_tok
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.systems import FULL_TEXT
-from scaledown.models.loading import CAUSAL_LMS, MASKED_LMS
+from scaledown.models.loading.pretrained import CAUSAL_LMS, MASKED_LMS
 
 PAIR_TOKENS = 2.0
 """Special tokens that a cross-encoder reads beside query and document."""

@@ -1,8 +1,9 @@
-"""What all compressors share: what they read, what they give, and the rows they learn (paper, section 3.1).
+"""The part that all compressors share: memory and rerank tokens, the reranking head, the norm (paper, section 3.1).
 
 A compressor reads ``[query][document][MEM x L][RR]``, or the document before the query. The states at the memory
-positions stand for the document; the state at the rerank position, through a dense head, scores it. These rows are
-parameters of the compressor's own, outside any vocabulary: nothing is resized, and they alone are trained.
+positions represent the document; the state at the rerank position, through a linear head, scores it. These special
+tokens are parameters of the compressor, outside any vocabulary: no table of embeddings is resized for them. Parameters
+and checkpoints call their embeddings rows.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.decoder import rows_like
-from scaledown.models.packing import PackedTexts
-from scaledown.models.positions import PositionLimit
+from scaledown.models.engine.decoder import rows_like
+from scaledown.models.engine.packing import PackedTexts
+from scaledown.models.engine.positions import PositionLimit
 
 Embed = Callable[[Tensor], Tensor]
 OTHER_UNITS = 0.1
-"""An MLP that starts as the identity needs two hidden units for each input; the others start with a tenth of their
-weights."""
+"""An MLP that starts as the identity needs two hidden units for each input; the output weights of its other units are
+scaled by this."""
 
 
 class Compressed(NamedTuple):
@@ -34,34 +35,36 @@ class Compressed(NamedTuple):
 
 
 def start_mlp_as_identity(mlp: nn.Sequential) -> None:
-    """Let an MLP (D, width, D) of at least twice its input's width hand on what it gets: as max(x, 0) - max(-x, 0).
+    """Let an MLP (D, width, D) compute nearly the identity, if it is at least twice as wide as its input.
 
-    Hidden units beyond these start as they were drawn, with less say.
+    Hidden units beyond these two for each input keep their random weights, with a smaller effect on the output.
 
     Raises:
-        ValueError: where it is too narrow, or changes the width.
+        ValueError: if it is too narrow, or its output is not as wide as its input.
     """
     inner, _, outer = mlp
     size = inner.in_features
     if outer.out_features != size or inner.out_features < 2 * size:
         raise ValueError(f"--mlp_width {inner.out_features}: the memory starts as the reply's tokens, which takes at "
                          f"least {2 * size}; make it wider, or give --memory_init tokens")
-    both_signs = torch.cat([torch.eye(size), -torch.eye(size)])
+
+    # Hidden unit i is relu(x_i), unit D + i is relu(-x_i), and relu(x) - relu(-x) = x.
+    both_signs = torch.cat([torch.eye(size), -torch.eye(size)])               # (2 D, D)
     with torch.no_grad():
         inner.weight[:2 * size] = both_signs
         inner.bias.zero_()
         outer.weight *= OTHER_UNITS
-        outer.weight[:, :2 * size] = both_signs.T
+        outer.weight[:, :2 * size] = both_signs.T                             # (D, 2 D)
         outer.bias.zero_()
 
 
 def memory_mlp(config: ScaleDownConfig, width: int, generator_width: int) -> nn.Sequential:
-    """Linear-ReLU-Linear: from the width of a compressor's own model to the generator's (paper, section 3)."""
+    """Return Linear-ReLU-Linear, from the width of a compressor's own model to the generator's (paper, section 3)."""
     return nn.Sequential(nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Linear(config.mlp_width, generator_width))
 
 
 class Compressor(nn.Module, ABC):
-    """The learnt rows, the reranking head and the optional norm; subclasses do the reading.
+    """The special tokens, the reranking head and the optional norm; subclasses read the texts.
 
     Args:
         config: the model's settings.
@@ -70,9 +73,9 @@ class Compressor(nn.Module, ABC):
         state_width: of its final states, if they are not as wide as its token embeddings (ELECTRA's, ALBERT's).
 
     Attributes:
-        model_config: of the Hugging Face model that it is made from, where that is not the generator: a checkpoint
-            keeps it.
-        position_limit: how long an input that model reads exactly, if there is a limit.
+        model_config: of the Hugging Face model that it is made from, for the checkpoint; None if that is the
+            generator.
+        position_limit: the longest input that this model reads exactly, if there is a limit.
     """
 
     model_config: PretrainedConfig | None = None
@@ -82,22 +85,21 @@ class Compressor(nn.Module, ABC):
                  state_width: int | None = None) -> None:
         super().__init__()
         self.state_width = state_width or table.shape[1]
-        self.memory_rows = rows_like(table, config.num_memory_tokens)
+        self.memory_rows = rows_like(table, config.num_memory_tokens)         # (L, width of embeddings)
         self.rerank_row = rows_like(table, 1) if config.enable_reranking else None
         self.rerank_head = nn.Linear(self.state_width, 1) if config.enable_reranking else None
         self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
 
     def start_as_identity(self) -> None:
-        """Let what stands behind the layers change nothing at first: here there is nothing."""
+        """Let the map from final states to memory change nothing initially; a compressor without one does nothing."""
 
     def add_reranking(self) -> None:
-        """Give a compressor that was trained without them a rerank row (1, width), at first the last memory row, and a
-        head (width to 1) of zeros.
+        """Add a rerank token, initially a copy of the last memory token, and a head of zeros to a trained compressor.
 
         Trained states may be of any size. A head drawn at random then starts far from all scores (its squared error was
-        ten times that of a guess), and what the memory has learnt is torn up on the way back.
+        ten times that of a guess), and its gradients destroy what the memory has been trained to hold.
         """
-        self.rerank_row = nn.Parameter(self.memory_rows.detach()[-1:].clone())
+        self.rerank_row = nn.Parameter(self.memory_rows.detach()[-1:].clone())  # (1, width)
         self.rerank_head = nn.Linear(self.state_width, 1, device=self.memory_rows.device)
         for parameter in self.rerank_head.parameters():
             nn.init.zeros_(parameter)
@@ -106,21 +108,25 @@ class Compressor(nn.Module, ABC):
         """Compress each document with its query.
 
         Args:
-            texts: queries and documents; wanted are the memory tokens (and the rerank token) of each.
-            embed: the generator's token embeddings, ids (..., T) to (..., T, D); read, never trained.
-            num_memory: L, how many of the memory tokens are read [all]: the first ones.
+            texts: queries and documents; the wanted tokens are each document's memory tokens (and rerank token).
+            embed: the generator's token embeddings, ids (..., T) to (..., T, D), which are not trained.
+            num_memory: L, to read only the first L memory tokens [all].
         """
-        rows = self._special_rows(num_memory)                                 # (L (+ 1), width)
-        num_documents = len(texts.reads.at) // len(rows)
-        if num_documents:
-            states = self._read(texts, embed, rows.repeat(num_documents, 1))
-        else:
-            states = rows.new_zeros(0, self.state_width)
-        states = states.unflatten(0, (num_documents, len(rows)))              # (P, L (+ 1), width)
+        special = self._special_rows(num_memory)                              # (L (+ 1), width)
+        num_documents = len(texts.reads.at) // len(special)
 
-        embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])
+        # The wanted tokens lie document after document: P blocks of L (+ 1).
+        if num_documents:
+            states = self._read(texts, embed, special.repeat(num_documents, 1))
+        else:
+            states = special.new_zeros(0, self.state_width)
+        states = states.unflatten(0, (num_documents, len(special)))           # (P, L (+ 1), width)
+
+        embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])   # (P, L, D)
         if self.memory_norm is not None:
             embeddings = self.memory_norm(embeddings)
+
+        # With reranking, the last state is the rerank token's.
         return Compressed(embeddings, self._scores(states[:, -1]))
 
     def stored_name(self, name: str) -> str:
@@ -136,23 +142,26 @@ class Compressor(nn.Module, ABC):
         """Return the final states (M, width) of the wanted tokens, whose embeddings are ``special`` (M, width)."""
 
     def _project(self, states: Tensor) -> Tensor:
-        """Memory states (P, L, width) to the generator's width (P, L, D)."""
+        """Return memory states (P, L, width) in the generator's width (P, L, D)."""
         return states
 
     def _special_rows(self, num_memory: int | None) -> Tensor:
-        """Rows that follow each document: (L, width), or (L + 1, width) with reranking."""
+        """Return the embeddings that follow each document: (L, width), or (L + 1, width) with reranking."""
         memory_rows = self.memory_rows[:num_memory]
         return memory_rows if self.rerank_row is None else torch.cat([memory_rows, self.rerank_row])
 
     def _scores(self, states: Tensor) -> Tensor | None:
-        """Scores (P,) of the states (P, width) at the rerank position, in float32: bfloat16 would make ties."""
+        """Return scores (P,) of the states (P, width) at the rerank position; None without reranking."""
         if self.rerank_head is None:
             return None
+        # Not by calling the head: autocast would round the scores to bfloat16, in which many are equal.
         return (states.float() * self.rerank_head.weight).sum(-1) + self.rerank_head.bias
 
 
 def _embedding_norm(generator_table: Tensor) -> nn.RMSNorm:
+    """Return a norm that gives memory the scale of the generator's token embeddings (V, D)."""
     norm = nn.RMSNorm(generator_table.shape[1], eps=1e-6)
+    # The same gain for all dimensions: the root mean square of the table.
     with torch.no_grad():
         norm.weight.copy_(generator_table.float().pow(2).mean().sqrt().expand_as(norm.weight))
     return norm

@@ -1,11 +1,11 @@
-"""An encoder for use without a hub: the first layers of a generator, in ModernBERT's layout, reading both ways.
+"""An encoder that needs no download: the first layers of a generator, in ModernBERT's layout, reading both ways.
 
-A ModernBERT from the Hub has been pretrained for long; one with new weights would have to learn here what a text is.
-So this one starts from layers that can read. Where the layouts differ it computes nearly what they did:
+A ModernBERT from the Hub has been pretrained for long; one with new weights would have to learn here to read. So this
+one starts from layers that can read. Three differences of the layouts make it only nearly compute what these did:
 
-- ModernBERT norms the token embeddings once, and what its layers add must grow as much as the embeddings did;
-- LayerNorm takes the mean away, which in the generator's states is small;
-- its first layer has no norm before attention, so that norm's gain moves into the weights behind it.
+- ModernBERT normalises the token embeddings once, so what its layers add must be scaled up as much as they were;
+- LayerNorm subtracts the mean, which in the generator's states is small;
+- its first layer has no norm before attention, so that norm's gain moves into the weights that follow it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import ModernBertConfig, ModernBertModel, PretrainedConfig
 
 EMBEDDED_LAYERS = 4
-"""The embedded generator learnt to look things up with its first four layers alone."""
+"""The embedded generator was trained to look things up with its first four layers alone."""
 
 
 def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:
-    """ModernBERT's layout in the generator's sizes.
+    """Return ModernBERT's layout in the generator's sizes.
 
     All its layers see the whole text: at this size a local window saves nothing, and memory tokens sit at the end.
     """
@@ -35,39 +35,57 @@ def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:
 
 
 def embedded_encoder(body: nn.Module) -> ModernBertModel:
-    """The encoder that starts from ``body``, a generator without its head.
+    """Return the encoder that starts from a copy of the first layers of ``body``, a generator without its head.
 
     Raises:
-        ValueError: for heads of a size that ModernBERT cannot have.
+        ValueError: if ModernBERT cannot have heads of the generator's width.
     """
     config = body.config
     head_dim = body.layers[0].self_attn.head_dim
+    # ModernBERT has no setting for a head's width: heads share the hidden size.
     if head_dim * config.num_attention_heads != config.hidden_size:
         raise ValueError("--compressor_model embedded: ModernBERT cannot have this generator's heads, "
                          f"{config.num_attention_heads} of {head_dim} at a width of {config.hidden_size}; name an "
                          "encoder")
+
     encoder = ModernBertModel(embedded_encoder_config(config))
-    table = body.get_input_embeddings().weight
+    table = body.get_input_embeddings().weight                                # (V, D)
+    # The norm of the token embeddings multiplies them by about this: 1 / their root mean square.
     growth = 1 / table.float().square().mean(-1).sqrt().mean()
+
     with torch.no_grad():
         encoder.get_input_embeddings().weight.copy_(table)
+        # The encoder may have fewer layers than the generator.
         for number, (layer, source) in enumerate(zip(encoder.layers, body.layers, strict=False)):
-            attention, mlp = source.self_attn, source.mlp
-            repeats = config.num_attention_heads // config.num_key_value_heads
-            read = torch.cat([attention.q_proj.weight, _repeated(attention.k_proj.weight, head_dim, repeats),
-                              _repeated(attention.v_proj.weight, head_dim, repeats)])
-            if number:
-                layer.attn_norm.weight.copy_(source.input_layernorm.weight)
-            else:
-                read = read * source.input_layernorm.weight
-            layer.attn.Wqkv.weight.copy_(read)
-            layer.attn.Wo.weight.copy_(attention.o_proj.weight * growth)
-            layer.mlp_norm.weight.copy_(source.post_attention_layernorm.weight)
-            layer.mlp.Wi.weight.copy_(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
-            layer.mlp.Wo.weight.copy_(mlp.down_proj.weight * growth)
+            _copy_layer(source, layer, growth, is_first=number == 0)
     return encoder
 
 
-def _repeated(weight: Tensor, head_dim: int, times: int) -> Tensor:
-    """Rows (H * head_dim, D) of keys or values that several query heads share, one copy for each of these."""
-    return weight.unflatten(0, (-1, head_dim)).repeat_interleave(times, 0).flatten(0, 1)
+def _copy_layer(source: nn.Module, layer: nn.Module, growth: Tensor, is_first: bool) -> None:
+    """Copy the weights of ``source``, a generator's layer, to ``layer``, an encoder's."""
+    attention, mlp = source.self_attn, source.mlp
+
+    # ModernBERT has as many key heads as query heads; queries, keys and values are one map.
+    repeats = attention.q_proj.out_features // attention.k_proj.out_features
+    keys = _repeat_heads(attention.k_proj.weight, attention.head_dim, repeats)
+    values = _repeat_heads(attention.v_proj.weight, attention.head_dim, repeats)
+    queries_keys_values = torch.cat([attention.q_proj.weight, keys, values])  # (3 D, D)
+
+    # The encoder's first layer has no such norm: the gain moves into the columns of the map.
+    if is_first:
+        queries_keys_values = queries_keys_values * source.input_layernorm.weight
+    else:
+        layer.attn_norm.weight.copy_(source.input_layernorm.weight)
+    layer.attn.Wqkv.weight.copy_(queries_keys_values)
+    layer.attn.Wo.weight.copy_(attention.o_proj.weight * growth)
+
+    # ModernBERT's Wi makes both factors of a gated MLP, the activated one first.
+    layer.mlp_norm.weight.copy_(source.post_attention_layernorm.weight)
+    layer.mlp.Wi.weight.copy_(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+    layer.mlp.Wo.weight.copy_(mlp.down_proj.weight * growth)
+
+
+def _repeat_heads(weight: Tensor, head_dim: int, times: int) -> Tensor:
+    """Return the map to keys or values (G * head_dim, D) with each head repeated, once for each of its query heads."""
+    heads = weight.unflatten(0, (-1, head_dim))                               # (G, head_dim, D)
+    return heads.repeat_interleave(times, 0).flatten(0, 1)                    # (G * times * head_dim, D)

@@ -1,7 +1,7 @@
 """Encoder compressor: a small bidirectional encoder and an MLP to the generator's width (paper, section 3.1).
 
-A bidirectional encoder's query states depend on the document, so here the query is read with each document, whichever
-comes first.
+In a bidirectional encoder each token's state depends on the whole text, so no prefix can be shared: the query is read
+with each document, whichever comes first.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressors.base import Compressor, Embed, memory_mlp, start_mlp_as_identity
-from scaledown.models.packing import NEVER, PackedTexts
-from scaledown.models.positions import position_limit
+from scaledown.models.engine.packing import NEVER, PackedTexts
+from scaledown.models.engine.positions import position_limit
 
 
 class EncoderCompressor(Compressor):
@@ -25,6 +25,8 @@ class EncoderCompressor(Compressor):
         width = encoder.config.hidden_size
         super().__init__(config, table, generator_table, state_width=width)
         self.position_limit = position_limit(encoder)
+
+        # What is trained is held in float32. A pooler would be trained for nothing.
         self.encoder = encoder.float().requires_grad_(True)
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
@@ -32,11 +34,12 @@ class EncoderCompressor(Compressor):
         self.model_config = encoder.config
 
     def start_as_identity(self) -> None:
-        """Let the MLP hand the encoder's states on as they are."""
+        """Let the MLP pass the encoder's states on nearly unchanged."""
         start_mlp_as_identity(self.mlp)
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the encoder's activations twice in training."""
+        # Without reentry there is no need for the gradients of the embeddings that transformers asks for.
         self.encoder.activation_checkpointing_enable({"use_reentrant": False})
         self.encoder.disable_input_require_grads()
 
@@ -44,23 +47,27 @@ class EncoderCompressor(Compressor):
         tokens = self.encoder.get_input_embeddings()(texts.ids)               # (N, width of embeddings)
         embeddings = tokens.index_copy(0, texts.reads.at, special.to(tokens.dtype))
 
-        rows = texts.packing.prefixes
-        padded = rows.pad(embeddings[:, None])[:, 0]                          # (P, T, width of embeddings)
-        is_read = rows.positions != NEVER
-        states = self.encoder(inputs_embeds=padded, attention_mask=self._attention_mask(is_read)).last_hidden_state
-        return rows.pack(states[:, None])[:, 0].index_select(0, texts.reads.at)
+        # Inputs are prefixes that nothing continues. Rows pad heads (N, H, W): an embedding is one head of full width.
+        inputs = texts.packing.prefixes
+        padded = inputs.pad(embeddings[:, None])[:, 0]                        # (P, T, width of embeddings)
+        is_token = inputs.positions != NEVER                                  # (P, T)
+        states = self.encoder(inputs_embeds=padded, attention_mask=self._attention_mask(is_token)).last_hidden_state
+        packed = inputs.pack(states[:, None])[:, 0]                           # (N, width)
+        return packed.index_select(0, texts.reads.at)                         # (M, width)
 
-    def _attention_mask(self, is_read: Tensor) -> Tensor | dict[str, Tensor]:
-        """What to attend to: for ModernBERT one explicit mask (P, 1, T, T) for each kind of layer.
+    def _attention_mask(self, is_token: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the attention mask: for ModernBERT one explicit mask (P, 1, T, T) for each kind of layer.
 
-        From the short form (P, T) transformers would make the same, but ask the device whether it is needed, and a
-        training step would wait for the answer. Padding sees itself: a row with nothing to see would be NaN.
+        From the short form (P, T) transformers would make the same, but ask the device if it is needed, and a training
+        step would wait for the answer.
         """
         if self.encoder.config.model_type != "modernbert":
-            return is_read.long()
-        place = torch.arange(is_read.shape[1], device=is_read.device)
-        distance = (place[:, None] - place).abs()
-        seen = is_read[:, None, None, :] | (distance == 0)
+            return is_token.long()
+
+        place = torch.arange(is_token.shape[1], device=is_token.device)
+        distance = (place[:, None] - place).abs()                             # (T, T)
+        # Padding sees itself: the softmax over nothing would be NaN.
+        seen = is_token[:, None, None, :] | (distance == 0)                   # (P, 1, T, T)
         near = seen & (distance <= self.encoder.config.sliding_window)
         return {"full_attention": _additive(seen), "sliding_attention": _additive(near)}
 
@@ -69,6 +76,6 @@ class EncoderCompressor(Compressor):
 
 
 def _additive(seen: Tensor) -> Tensor:
-    """A bool mask as a float one, the form that every attention of transformers reads right."""
+    """Return a bool mask as a float mask to add, which all attention backends of transformers read correctly."""
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import decoder
 from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine import decoder
 
 FEW_LAYERS = 24
 DEFAULT_LAYERS = 8
 
 
 def resolve_num_layers(num_layers: int | None, generator_layers: int) -> int:
-    """Return how many layers to copy: as asked, else 8, or a third of a generator that has fewer than 24.
+    """Return the number of layers to copy: as asked, else 8, or a third of a generator that has fewer than 24.
 
     Raises:
         ValueError: if the generator has fewer layers than asked for.
     """
+    # At 24 layers a third is 8 as well.
     if num_layers is None:
         return DEFAULT_LAYERS if generator_layers >= FEW_LAYERS else max(1, generator_layers // 3)
     if num_layers > generator_layers:
@@ -28,17 +29,19 @@ def resolve_num_layers(num_layers: int | None, generator_layers: int) -> int:
 class NLayersCompressor(CausalCompressor):
     """Reads with the first ``num_layers`` layers of ``body`` (the generator without its head), copied.
 
-    No weight is shared: training the generator's adapter and the compressor are two things. The generator's frozen
-    token embeddings are only handed in when reading. No final norm (paper, section 3.1), and no map: the states have
-    the generator's width.
+    No weight is shared: the generator's adapter and the compressor are trained separately. The compressor reads the
+    generator's frozen token embeddings, which are passed in for each call. There is no final norm (paper, section 3.1)
+    and no map, because the states have the generator's width.
 
     Raises:
-        ValueError: if such a generator cannot read packed texts.
+        ValueError: if layers of ``body`` cannot read packed texts.
     """
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, num_layers: int) -> None:
         if fault := decoder.packing_fault(body):
             raise ValueError(f"--compressor_type n_layers cannot copy layers of a {body.config.model_type} model: "
                              f"{fault}; --compressor_type modernbert and llm read with a model of their own")
+
+        # It reads and writes embeddings of the generator: one table is both.
         table = decoder.token_embeddings(body)
         super().__init__(config, decoder.first_layers(body, num_layers), table, table)

@@ -1,7 +1,7 @@
-"""Memory of documents that were compressed before, for a service where questions and documents come back.
+"""Memory of documents that were compressed before, for a service in which questions and documents come back.
 
-A document's memory depends on its query, so what is kept is kept for a query with a document; how many bytes may be
-held is bounded, and what was not asked for longest goes first.
+A document's memory depends on its query, so an entry belongs to a query with a document. The cache has a limit in
+bytes, and drops the longest unused entries first.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ class _Key(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    embedding: Tensor
-    score: Tensor | None
+    embeddings: Tensor       # (L, D)
+    score: Tensor | None     # ()
     num_bytes: int
 
 
 class MemoryCache:
-    """The memory of the pairs of a query and a document that were last used, for one model.
+    """The memory of the last used pairs of a query and a document, for one model.
 
     Args:
-        max_bytes: of embeddings and texts together; what goes beyond is forgotten, the longest unused first.
+        max_bytes: limit of embeddings and texts together; beyond it the longest unused pairs are dropped.
 
     Attributes:
-        hits: pairs that were found.
-        misses: pairs that had to be compressed.
-        num_bytes: what is held.
+        hits: number of pairs that were in the cache.
+        misses: number of pairs that had to be compressed.
+        num_bytes: size of embeddings and texts together.
 
     Raises:
         ValueError: for a limit that is not above 0.
@@ -59,43 +59,54 @@ class MemoryCache:
 
     def compressed(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory_tokens: int,
                    version: int, compress: Compress) -> Compressed:
-        """All pairs in order, those that are not known from ``compress``, which is asked for these alone.
+        """Return all P pairs in order, and compress those that are not in the cache.
 
         Args:
-            version: of the compressor's weights; what other weights made is not used.
-            compress: takes questions and documents, gives their pairs in order.
+            version: of the compressor's weights; memory that other weights made is not used.
+            compress: takes questions and documents, returns their pairs in order.
         """
-        keys = [[_Key(version, num_memory_tokens, question, document) for document in each]
-                for question, each in zip(questions, documents, strict=True)]
-        unknown = [list(dict.fromkeys(key for key in each if key not in self._entries)) for each in keys]
-        found = {key: self._touched(key) for each in keys for key in each if key in self._entries}
-        num_unknown = sum(map(len, unknown))
-        self.misses += num_unknown
-        self.hits += sum(map(len, keys)) - num_unknown
-        if num_unknown or not found:
-            fresh = compress(questions, [[key.document for key in each] for each in unknown])
-            for place, key in enumerate(key for each in unknown for key in each):
-                found[key] = self._keep(key, fresh.embeddings[place],
-                                        None if fresh.scores is None else fresh.scores[place])
-            if not found:
-                return fresh
-        pairs = [found[key] for each in keys for key in each]
-        has_scores = pairs[0].score is not None
-        return Compressed(torch.stack([pair.embedding for pair in pairs]),
-                          torch.stack([pair.score for pair in pairs]) if has_scores else None)
+        keys: list[_Key] = []
+        missing_keys: list[_Key] = []
+        missing_documents: list[list[str]] = []
+        for question, texts in zip(questions, documents, strict=True):
+            question_keys = [_Key(version, num_memory_tokens, question, document) for document in texts]
+            keys += question_keys
+            # A document that a question has twice is compressed once.
+            missing = [key for key in dict.fromkeys(question_keys) if key not in self._entries]
+            missing_keys += missing
+            missing_documents.append([key.document for key in missing])
+        self.misses += len(missing_keys)
+        self.hits += len(keys) - len(missing_keys)
 
-    def _touched(self, key: _Key) -> _Entry:
-        self._entries.move_to_end(key)
-        return self._entries[key]
+        # New entries may push out old ones, so those that are needed are taken out before.
+        entries: dict[_Key, _Entry] = {}
+        for key in keys:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                entries[key] = self._entries[key]
 
-    def _keep(self, key: _Key, embedding: Tensor, score: Tensor | None) -> _Entry:
-        # A view would hold the memory of its whole batch.
-        embedding = embedding.clone()
-        num_bytes = embedding.nbytes + len(key.query.encode()) + len(key.document.encode())
-        entry = _Entry(embedding, score if score is None else score.clone(), num_bytes)
-        self._entries[key] = entry
+        if missing_keys or not keys:
+            new = compress(questions, missing_documents)
+            for number, key in enumerate(missing_keys):
+                score = None if new.scores is None else new.scores[number]
+                entries[key] = self._add(key, new.embeddings[number], score)
+            if not keys:
+                return new
+
+        embeddings = torch.stack([entries[key].embeddings for key in keys])       # (P, L, D)
+        if entries[keys[0]].score is None:
+            return Compressed(embeddings, None)
+        return Compressed(embeddings, torch.stack([entries[key].score for key in keys]))
+
+    def _add(self, key: _Key, embeddings: Tensor, score: Tensor | None) -> _Entry:
+        # Cloned, as a view would hold the memory of its whole batch.
+        embeddings = embeddings.clone()
+        score = None if score is None else score.clone()
+        num_bytes = embeddings.nbytes + len(key.query.encode()) + len(key.document.encode())
+        entry = self._entries[key] = _Entry(embeddings, score, num_bytes)
+
         self.num_bytes += num_bytes
         while self.num_bytes > self.max_bytes:
-            _, forgotten = self._entries.popitem(last=False)
-            self.num_bytes -= forgotten.num_bytes
+            _, oldest = self._entries.popitem(last=False)
+            self.num_bytes -= oldest.num_bytes
         return entry

@@ -1,7 +1,7 @@
 """Answers as they grow: token ids become text that is never taken back.
 
-``generate`` hands its tokens to a streamer while it runs, so it runs in a thread of its own, and whoever reads the
-pieces takes them from a queue.
+``generate`` passes its tokens to a streamer while it runs, so it runs in a thread, and the reader of the answers takes
+the tokens from a queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 UNFINISHED = "\ufffd"
-"""What a tokenizer writes for a character of which only some bytes are there."""
+"""The text of a tokenizer for a character of which some bytes are still missing."""
 _END = object()
 
 
@@ -26,7 +26,7 @@ class Piece(NamedTuple):
 
     Attributes:
         question: its number among the questions.
-        text: what is new.
+        text: the new text.
     """
 
     question: int
@@ -37,14 +37,14 @@ def steps(generate: Callable[..., Any]) -> Iterator[Tensor]:
     """Run ``generate`` in a thread, and yield the next token (B,) of each answer as it comes.
 
     Args:
-        generate: takes ``streamer`` and ``stopping_criteria``. It ends early if nobody takes its tokens any more.
+        generate: takes ``streamer`` and ``stopping_criteria``. It is stopped if the caller stops taking tokens.
     """
-    streamer = _Queue()
+    streamer = _TokenQueue()
 
     def run() -> None:
         try:
             generate(streamer=streamer, stopping_criteria=[streamer.stopping])
-        except BaseException as fault:  # noqa: BLE001 - handed to whoever reads
+        except BaseException as fault:  # noqa: BLE001 - raised again below, in the thread of the reader
             streamer.tokens.put(fault)
         finally:
             streamer.tokens.put(_END)
@@ -57,24 +57,68 @@ def steps(generate: Callable[..., Any]) -> Iterator[Tensor]:
                 raise token
             yield token
     finally:
+        # The model is free again only when the thread has ended.
         streamer.stopping.is_asked = True
         thread.join()
 
 
-class _Queue(BaseStreamer):
-    """A streamer of transformers that keeps the tokens until they are taken."""
+def pieces(tokens: Iterator[Tensor], numbers: Sequence[int], stop_ids: Sequence[int],
+           to_text: Callable[[list[int]], str]) -> Iterator[Piece]:
+    """Yield text as its tokens come; all text of a question, joined, is its whole answer.
+
+    Args:
+        tokens: the next token of each answer, step by step; those of dummies come last.
+        numbers: of the questions.
+        stop_ids: tokens that end an answer.
+        to_text: an answer's ids to its text, without spaces around it.
+    """
+    answers = [_GrowingAnswer(number) for number in numbers]
+    for step in tokens:
+        for answer, token in zip(answers, step.tolist()[:len(answers)], strict=True):
+            # Behind its end an answer is padded until the longest of the batch ends.
+            if token in stop_ids:
+                answer.has_ended = True
+            elif not answer.has_ended:
+                answer.ids.append(token)
+                text = to_text(answer.ids)
+                # The last character may still change: its other bytes come with the next tokens.
+                if not text.endswith(UNFINISHED) and (new := answer.take(text)):
+                    yield Piece(answer.number, new)
+
+    # Half a character at the end of an answer will not become a whole one any more.
+    for answer in answers:
+        if new := answer.take(to_text(answer.ids)):
+            yield Piece(answer.number, new)
+
+
+class _GrowingAnswer:
+    """An answer, and the text of it that was already yielded."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.ids, self.text, self.has_ended = number, [], "", False
+
+    def take(self, text: str) -> str:
+        """Return the new end of ``text``; nothing if it changes what was already yielded."""
+        if not text.startswith(self.text):
+            return ""
+        new, self.text = text[len(self.text):], text
+        return new
+
+
+class _TokenQueue(BaseStreamer):
+    """A streamer of transformers that holds tokens until they are taken."""
 
     def __init__(self) -> None:
         self.tokens: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.stopping = _Stopping()
 
     def put(self, value: Tensor) -> None:
-        """Take the next tokens (B,); what comes first are the prompt's ids, of which embeddings have none."""
+        """Take the next tokens (B,), but not the prompt's ids, which come first: a prompt of embeddings has none."""
         if value.numel() and value.dim() == 1:
             self.tokens.put(value)
 
     def end(self) -> None:
-        """Called by ``generate`` at its end; the thread says so itself, in any case."""
+        """Do nothing: the thread itself puts the end into the queue, also after an error."""
 
 
 class _Stopping(StoppingCriteria):
@@ -84,45 +128,3 @@ class _Stopping(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **settings: Any) -> Tensor:
         return torch.full((len(input_ids),), self.is_asked, dtype=torch.bool, device=input_ids.device)
-
-
-def pieces(tokens: Iterator[Tensor], numbers: Sequence[int], stop_ids: Sequence[int],
-           to_text: Callable[[list[int]], str]) -> Iterator[Piece]:
-    """Yield text as its tokens come; the pieces of a question, joined, are its whole answer.
-
-    Args:
-        tokens: the next token of each answer, step by step; those of dummies come behind.
-        numbers: of the questions.
-        stop_ids: tokens that end an answer.
-        to_text: an answer's ids to its text, without spaces around it.
-    """
-    growing = [_Growing(number) for number in numbers]
-    for step in tokens:
-        for answer, token in zip(growing, step.tolist()[:len(growing)], strict=True):
-            if token in stop_ids:
-                answer.has_ended = True
-            elif not answer.has_ended:
-                answer.ids.append(token)
-                if text := answer.take(to_text(answer.ids)):
-                    yield Piece(answer.number, text)
-    for answer in growing:
-        if rest := answer.rest(to_text(answer.ids)):
-            yield Piece(answer.number, rest)
-
-
-class _Growing:
-    """An answer with the text of it that was handed on."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.ids, self.said, self.has_ended = number, [], "", False
-
-    def take(self, text: str) -> str:
-        """Return what is new in ``text``; nothing while its last character may still change."""
-        return "" if text.endswith(UNFINISHED) else self.rest(text)
-
-    def rest(self, text: str) -> str:
-        """Return what is new in ``text``."""
-        if not text.startswith(self.said):
-            return ""
-        new, self.said = text[len(self.said):], text
-        return new

@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import StoppingCriteria
 
+from scaledown.models.engine.packing import Ids, TextLists
 from scaledown.models.losses import IGNORED
-from scaledown.models.packing import Ids, TextLists
 
 if TYPE_CHECKING:
     from scaledown.models.processor import Processor

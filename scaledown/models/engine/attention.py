@@ -3,7 +3,7 @@
 It is registered with transformers (``AttentionInterface``) under the name :data:`NAME`, so a model's own layers, norms,
 rotary embeddings and experts run unchanged. Called with a :class:`Packing` it reads packed texts; called without, as
 ``generate`` does, it is transformers' own SDPA. Extra arguments of ``model(...)`` reach it through the layers:
-``packing``, ``keep``, and those that :mod:`scaledown.models.last_layer` adds.
+``packing``, ``keep``, and those that :mod:`scaledown.models.engine.last_layer` adds.
 
 Shapes: H heads, G key heads (each serves H / G heads), W width of a head, N packed tokens; R padded texts of T tokens.
 """
@@ -19,8 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from scaledown.models import varlen
-from scaledown.models.packing import KeysValues, Packing, Reads
+from scaledown.models.engine import varlen
+from scaledown.models.engine.packing import KeysValues, Packing, Reads
 
 NAME = "scaledown"
 

@@ -11,8 +11,8 @@ suffix. Prompts of the generator are prefixes that nothing continues.
     prefix                      |     0     |    0    |   1
 
 Linear maps, norms and experts run on the packed tokens as they are. Attention alone needs to know which token belongs
-to which text, and pads (:mod:`scaledown.models.attention`). All indices are computed on the CPU from the lengths of the
-texts, so that no step ever waits for a device to report a number.
+to which text, and pads (:mod:`scaledown.models.engine.attention`). All indices are computed on the CPU from the lengths
+of the texts, so that no step ever waits for a device to report a number.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from scaledown.models import attention, last_layer
-from scaledown.models.packing import KeysValues, Packing, Reads
+from scaledown.models.engine import attention, last_layer
+from scaledown.models.engine.packing import KeysValues, Packing, Reads
 
 PACKED_LAYERS = ("full_attention", "sliding_attention")
 """Kinds of layers, as transformers names them, whose attention depends on positions alone."""
@@ -73,7 +73,7 @@ def _passes_settings_on(body: PreTrainedModel) -> bool:
 
 
 def register(model: PreTrainedModel) -> None:
-    """Let ``model`` attend by :func:`scaledown.models.attention.attention`, packed texts and batches alike."""
+    """Let ``model`` attend by :func:`scaledown.models.engine.attention.attention`, packed texts and batches alike."""
     model.set_attn_implementation(attention.NAME)
 
 

@@ -1,4 +1,4 @@
-"""Where a model's parts come from: by name for a new model, or from a checkpoint's folder."""
+"""Loading of a model's components: by name for a new model, or from a checkpoint's folder."""
 
 from __future__ import annotations
 
@@ -28,142 +28,175 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
-from scaledown.models.decoder import text_config
+from scaledown.models.engine.decoder import text_config
 
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
 QUANTISED_DEVICES = ("cpu", "cuda")
 INNER_NAMES = {r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
                r"^(model\.)?language_model\.lm_head": "lm_head"}
-"""How multimodal models name the weights of the language model inside, and how it does by itself."""
+"""Patterns of names of the language model's weights inside multimodal models, and their names in it alone."""
 DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
 
 
 def load_base(config: ScaleDownConfig, dtype: torch.dtype, quantised: dict[str, Any] | None = None) -> PreTrainedModel:
-    """The generator's base weights, by name.
+    """Load the base weights of the generator that ``config`` names.
 
     Args:
-        config: names it.
-        dtype: of its weights.
-        quantised: what :func:`quantisation` gave, to hold its linear maps in few bits.
+        config: the model's settings.
+        dtype: of the weights.
+        quantised: the settings from :func:`quantisation`, to hold the linear layers in 4 or 8 bits.
 
     Raises:
-        ValueError: for a model that is no causal LM, or files that cannot be read.
+        ValueError: if the model is no causal LM, or its files cannot be read.
     """
     name, revision, trust = config.generator_model, config.generator_revision, config.trust_remote_code
     hf_config = load_config(name, revision, trust)
     family = hf_config.model_type
     if hf_config.is_encoder_decoder:
         raise ValueError(f"--generator_model {name}: a causal LM is needed, this is an encoder-decoder ({family})")
-    of_text = _of_text(hf_config)
-    if type(of_text["config"]) not in MODEL_FOR_CAUSAL_LM_MAPPING and not trust:
+
+    # A family that comes with code of its own need not be known to transformers.
+    text_settings = _text_settings(hf_config)
+    if type(text_settings["config"]) not in MODEL_FOR_CAUSAL_LM_MAPPING and not trust:
         raise ValueError(f"--generator_model {name}: a causal LM is needed, and transformers has none of the family "
-                         f"{family} (or none that stands by itself)")
-    return _whole(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
-                  trust_remote_code=trust, dtype=dtype, **of_text, **SAFE_WEIGHTS, **(quantised or {}))
+                         f"{family} (or none that works without the rest of the model)")
+
+    return _load_complete(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
+                          trust_remote_code=trust, dtype=dtype, **text_settings, **SAFE_WEIGHTS, **(quantised or {}))
 
 
-def _of_text(hf_config: PretrainedConfig) -> dict[str, Any]:
-    """Return how transformers is to read a model's text: of a multimodal one only the language model inside is."""
+def _text_settings(hf_config: PretrainedConfig) -> dict[str, Any]:
+    """Return settings of ``from_pretrained`` for text: of a multimodal model, only its language model is loaded."""
     text = text_config(hf_config)
-    return {"config": text} | ({} if text is hf_config else {"key_mapping": INNER_NAMES})
+    if text is hf_config:
+        return {"config": text}
+    return {"config": text, "key_mapping": INNER_NAMES}
 
 
-def _whole(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> PreTrainedModel:
-    """Load a model all of whose weights are there: transformers would draw the others at random.
+def _load_complete(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> PreTrainedModel:
+    """Load a model and require all of its weights: transformers would draw missing ones at random.
 
     Raises:
-        ValueError: if some are missing, or it cannot be read.
+        ValueError: if weights are missing, or the model cannot be read.
     """
-    model, found = _read(name, load, *arguments, output_loading_info=True, **settings)
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
+    model, info = _load(name, load, *arguments, output_loading_info=True, **settings)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
         raise ValueError(f"{name}: {len(missing)} of its weights are missing, such as {missing[0]}")
     return model
 
 
 def quantisation(config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any] | None:
-    """How transformers loads a base in 4 or 8 bits onto ``device``; None where ``config`` asks for neither.
+    """Return settings of ``from_pretrained`` for a base in 4 or 8 bits on ``device``; None if neither is asked for.
+
+    Args:
+        config: the model's settings.
+        dtype: of the arithmetic.
+        device: gets the weights while they are loaded.
 
     Raises:
-        ValueError: where bitsandbytes is not installed, or does not compute on the device.
+        ValueError: if bitsandbytes is not installed, or does not run on the device.
     """
     if not (config.load_in_4bit or config.load_in_8bit):
         return None
+
     flag = "--load_in_4bit" if config.load_in_4bit else "--load_in_8bit"
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(f"{flag} needs bitsandbytes: pip install bitsandbytes")
     if device.type not in QUANTISED_DEVICES:
         raise ValueError(f"{flag} works on {' and '.join(QUANTISED_DEVICES)}, not on {device.type}")
-    # It would say before each product that it rounds to float16.
+
+    # bitsandbytes warns before each matrix product that it rounds to float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+    # QLoRA's 4 bits: the NF4 data type, whose block scales are quantised as well.
     bits = BitsAndBytesConfig(load_in_4bit=config.load_in_4bit, load_in_8bit=config.load_in_8bit,
                               bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    # The key "" stands for the whole model.
     return {"quantization_config": bits, "device_map": {"": device}}
 
 
 def load_generator_tokenizer(config: ScaleDownConfig, checkpoint: Path | None) -> PreTrainedTokenizerBase:
-    """The generator's tokenizer: the checkpoint's copy, so that prompts stay what they were in training."""
+    """Load the generator's tokenizer: the checkpoint's copy if there is one, so that prompts stay as in training."""
     if checkpoint is not None:
-        return _read(str(checkpoint), AutoTokenizer.from_pretrained, checkpoint / TOKENIZER_FOLDER)
+        return _load(str(checkpoint), AutoTokenizer.from_pretrained, checkpoint / TOKENIZER_FOLDER)
     return load_tokenizer(config.generator_model, config.generator_revision, config.trust_remote_code)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, source: Path | str) -> None:
-    """Refuse a tokenizer that can give tokens which the generator has no embedding for.
+    """Refuse a tokenizer with tokens that the generator has no embedding for.
 
     Raises:
-        ValueError: naming ``source``, where the tokenizer comes from.
+        ValueError: if there are any; the message names ``source``, the tokenizer's folder or Hub id.
     """
-    num_rows = len(base.get_input_embeddings().weight)
-    # Tokens added to a vocabulary may have no row: a pad token that no text ever becomes, for one.
-    if tokenizer.vocab_size > num_rows:
+    num_embeddings = len(base.get_input_embeddings().weight)
+    # vocab_size leaves out added tokens. These may lack an embedding, as a pad token does that no text contains.
+    if tokenizer.vocab_size > num_embeddings:
         raise ValueError(f"{source}: its tokenizer has {tokenizer.vocab_size} tokens, but {base.name_or_path} "
-                         f"embeds {num_rows}: it belongs to another generator")
+                         f"embeds {num_embeddings}: it belongs to another generator")
 
 
 def compressor_model_name(config: ScaleDownConfig) -> str:
-    """The model that the compressor is made from: beside the embedded generator one without a hub, by default."""
+    """Return the name of the model that the compressor is made from."""
     if config.compressor_model is not None:
         return config.compressor_model
-    return EMBEDDED if config.generator_model == EMBEDDED else DEFAULT_MODELS[config.compressor_type]
+    # The embedded generator works without a network, so its compressor must, too.
+    if config.generator_model == EMBEDDED:
+        return EMBEDDED
+    return DEFAULT_MODELS[config.compressor_type]
 
 
 def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
                           checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The encoder or the causal LM (without its head) that the compressor reads with, and its tokenizer.
+    """Load the encoder or the causal LM (without its head) that the compressor reads with, and its tokenizer.
 
     Args:
+        config: the model's settings.
         body: the generator without its head; the embedded encoder starts from a copy of its layers.
-        checkpoint: a folder whose weights will be loaded over these: then no weights are looked for here.
+        checkpoint: a folder whose weights will be loaded into the model later: then its weights are left as drawn.
 
     Returns:
-        the tokenizer is None where it is the generator's.
+        the model, and its tokenizer or None if that is the generator's.
 
     Raises:
-        ValueError: for a model of the wrong kind, or files that cannot be read.
+        ValueError: if the model is of the wrong kind, or its files cannot be read.
     """
     name = compressor_model_name(config)
     trust = {"trust_remote_code": config.trust_remote_code}
     is_embedded_encoder = name == EMBEDDED and config.compressor_type == "modernbert"
+
+    # A checkpoint has everything that is needed, so the model's own files are not looked for.
     if checkpoint is not None:
         folder = checkpoint / COMPRESSOR_FOLDER
-        model = AutoModel.from_config(_read(str(folder), AutoConfig.from_pretrained, folder, **trust), **trust)
-        tokenizer = None if is_embedded_encoder else _read(str(folder), AutoTokenizer.from_pretrained, folder, **trust)
-        return model, tokenizer
+        model = AutoModel.from_config(_load(str(folder), AutoConfig.from_pretrained, folder, **trust), **trust)
+        if is_embedded_encoder:
+            return model, None
+        return model, _load(str(folder), AutoTokenizer.from_pretrained, folder, **trust)
+
     if is_embedded_encoder:
         return embedded_encoder(body), None
+
     revision = config.compressor_revision
     hf_config = load_config(name, revision, config.trust_remote_code)
-    # An encoder may lack what is not read of it, such as a pooler.
-    load, of_text = (_whole, _of_text(hf_config)) if config.compressor_type == "llm" else (_read, {})
-    _check_kind(config.compressor_type, name, of_text.get("config", hf_config))
+    if config.compressor_type == "llm":
+        load, text_settings = _load_complete, _text_settings(hf_config)
+    else:
+        # An encoder may lack weights that are not used here, such as a pooler's.
+        load, text_settings = _load, {}
+    _check_kind(config.compressor_type, name, text_settings.get("config", hf_config))
+
+    # Whatever type the files have: what is trained is held in float32.
     model = load(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
-                 **of_text, **trust, **SAFE_WEIGHTS)
+                 **text_settings, **trust, **SAFE_WEIGHTS)
     return model, load_tokenizer(name, revision, config.trust_remote_code)
 
 
 def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) -> None:
+    """Refuse a causal LM as an encoder, an encoder as a causal LM, and an encoder-decoder as either.
+
+    A family that transformers has as both, such as BERT, passes as either.
+    """
     family = hf_config.model_type
     if compressor_type == "llm" and family not in CAUSAL_LMS:
         raise ValueError(f"--compressor_model {name}: a causal LM is needed, this is a {family} model (an encoder: "
@@ -175,7 +208,8 @@ def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) ->
         raise ValueError(f"--compressor_model {name}: an encoder is needed, this is an encoder-decoder")
 
 
-def _read(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+def _load(name: str, load: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    """Return ``load(*arguments, **settings)``; its errors become a ValueError that names ``name``."""
     try:
         return load(*arguments, **settings)
     except (OSError, RuntimeError, SafetensorError) as fault:

@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scaledown.models.attention import HaveKeysValues
-from scaledown.models.packing import Reads
+from scaledown.models.engine.attention import HaveKeysValues
+from scaledown.models.engine.packing import Reads
 
 
 class LastLayer(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from scaledown.models.packing import NEVER, Packing, Padding, Reads
+from scaledown.models.engine.packing import NEVER, Packing, Padding, Reads
 
 DTYPES = (torch.float16, torch.bfloat16)
 """The types that flash attention computes in."""

@@ -1,12 +1,12 @@
-"""A checkpoint on disk: what was trained and no more, in safetensors; the generator's base is named, not copied.
+"""A checkpoint on disk, in safetensors: what was trained and no more. The generator's base is named, not copied.
 
     config.json              ScaleDownConfig, with the number of layers and the revisions that were really used
-    compressor.safetensors   the compressor: layers or model, memory and rerank rows, heads
-    generator.safetensors    LoRA and the separator row
+    compressor.safetensors   the compressor: layers or model, memory and rerank tokens, heads
+    generator.safetensors    LoRA and the separator token
     tokenizer/               the generator's tokenizer and chat template
     compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
-    generator_files.json     what the base's files held, for it fits no other one
-    training.json            steps and scores that it has learnt from
+    generator_files.json     a fingerprint of the base's files: the weights here fit no other base
+    training.json            the number of steps and scores that it was trained on
     README.md                the model card
 """
 
@@ -28,22 +28,23 @@ from torch import Tensor, nn
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
 from scaledown.hub import locate
 from scaledown.models.compressors.base import Compressor
-from scaledown.models.loading import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
-from scaledown.models.parameters import trained
+from scaledown.models.loading.parameters import trained
+from scaledown.models.loading.pretrained import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
 from scaledown.models.processor import Processor
 
 CONFIG_FILE = "config.json"
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
-SHIPPED = Path(__file__).parent / "embedded" / "checkpoint"
+SHIPPED = Path(__file__).parents[1] / "weights" / "checkpoint"
 SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
+SHOWN_SHAPES = 3
 
 
 def find(name: str, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: a local one, one that ships (by name), or a Hub id's, downloaded.
+    """Return the folder of a checkpoint: a local one, one that ships (by name), or a download from the Hub.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: if there is none.
     """
     if name == EMBEDDED:
         if not (SHIPPED / CONFIG_FILE).is_file():
@@ -52,12 +53,16 @@ def find(name: str, revision: str | None = None) -> Path:
         return SHIPPED
     if name in SHIPPED_BESIDE:
         return SHIPPED_BESIDE[name]
+
+    # Taken as it is: what is missing in it is named when its files are read.
     if Path(name).is_dir():
         return Path(name)
+
     try:
         path = Path(locate(name, revision))
     except ValueError as fault:
         raise ValueError(f"{fault} Checkpoints that ship: {', '.join((EMBEDDED, *SHIPPED_BESIDE))}.") from None
+    # A folder if it is in the local cache or begins with ~, else still the Hub id.
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision))
 
 
@@ -71,7 +76,7 @@ def save(folder: Path, compressor: Compressor, generator: nn.Module, processor: 
 
 
 def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:
-    """Read back what :func:`save` wrote, into the parts of a model of the same shape.
+    """Load what :func:`save` wrote into the compressor and generator of a model of the same shape.
 
     Raises:
         ValueError: if a file is missing, damaged or of another model.
@@ -81,22 +86,23 @@ def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:
 
 
 def stored(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return what was trained in ``module``, by the names that checkpoints have for it."""
+    """Return the trained parameters of ``module`` by their names in checkpoints."""
+    # Compressors rename some parameters; the generator's names are stored as they are.
     name_of = getattr(module, "stored_name", str)
     return {name_of(name): parameter for name, parameter in trained(module).items()}
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write what was trained in ``module``."""
+    """Write the trained parameters of ``module``."""
     weights = {name: parameter.detach().cpu().contiguous() for name, parameter in stored(module).items()}
     save_file(weights, path, metadata={"format": "pt"})
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Read back what :func:`save_weights` wrote, into a module of the same shape.
+    """Load what :func:`save_weights` wrote into a module of the same shape.
 
     Raises:
-        ValueError: where the file is missing, cut short, or of another model; nothing is loaded then.
+        ValueError: if the file is missing, cut short, or of another model; then nothing is loaded.
     """
     try:
         weights = load_file(path)
@@ -104,39 +110,57 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise ValueError(f"{path}: missing; the checkpoint is incomplete") from None
     except (SafetensorError, OSError) as fault:
         raise ValueError(f"{path}: damaged or cut short ({fault})") from None
+
+    # All weights are compared before the first one is copied.
     parameters = stored(module)
     if faults := _differences(weights, parameters):
         raise ValueError(f"{path}: does not belong to this model: {'; '.join(faults)}")
+
+    # copy_ also moves the weights to the parameters' device and dtype.
     with torch.no_grad():
         for name, weight in weights.items():
             parameters[name].copy_(weight)
 
 
 def _differences(weights: dict[str, Tensor], parameters: dict[str, nn.Parameter]) -> list[str]:
-    missing, unknown = sorted(set(parameters) - set(weights)), sorted(set(weights) - set(parameters))
-    shapes = [f"{name} is {tuple(weights[name].shape)}, not {tuple(parameters[name].shape)}"
-              for name in sorted(set(weights) & set(parameters)) if weights[name].shape != parameters[name].shape]
-    faults = [f"{len(missing)} weights missing, such as {missing[0]}"] if missing else []
-    return faults + ([f"{len(unknown)} unknown, such as {unknown[0]}"] if unknown else []) + shapes[:3]
+    """Return in words how a file's weights differ from a module's parameters in names and shapes."""
+    faults = []
+    if missing := sorted(parameters.keys() - weights.keys()):
+        faults.append(f"{len(missing)} weights missing, such as {missing[0]}")
+    if unknown := sorted(weights.keys() - parameters.keys()):
+        faults.append(f"{len(unknown)} unknown, such as {unknown[0]}")
+
+    # A model of another width differs in nearly all shapes: a few tell it.
+    shapes = []
+    for name in sorted(weights.keys() & parameters.keys()):
+        stored_shape, shape = tuple(weights[name].shape), tuple(parameters[name].shape)
+        if stored_shape != shape:
+            shapes.append(f"{name} is {stored_shape}, not {shape}")
+    return faults + shapes[:SHOWN_SHAPES]
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` whose files move into it at the end, so that none is half-written.
+    """Yield a temporary folder beside ``folder`` whose files move there at the end, so that none is half-written.
 
     ``config.json`` moves last: a folder that has one is complete.
 
     Raises:
-        ValueError: where the disk cannot take the weights.
+        ValueError: if the disk cannot take the weights.
     """
+    # Beside the folder, hence on the same disk: there a file moves in one step.
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         yield draft
+
+        # Without its old config.json the folder counts as incomplete until the new one is there.
         folder.mkdir(exist_ok=True)
         (folder / CONFIG_FILE).unlink(missing_ok=True)
-        files = sorted(path for path in draft.rglob("*") if path.is_file())
-        for path in sorted(files, key=lambda path: path == draft / CONFIG_FILE):
+
+        # False sorts before True, so config.json comes last.
+        files = [path for path in draft.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: (path == draft / CONFIG_FILE, path)):
             target = folder / path.relative_to(draft)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)

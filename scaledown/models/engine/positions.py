@@ -1,8 +1,8 @@
-"""How long a text a model reads exactly: what holds it are learned positions, or rotary ones that depend on the batch.
+"""The longest text that a model reads exactly.
 
 Ordinary rotary positions have no hard end. But a table of learned positions ends, and two kinds of rotary positions
 (``dynamic`` and ``longrope``) change every frequency of a batch as soon as its longest text passes a limit: a short
-text beside a long one would be read otherwise than alone. Texts that reach beyond such a limit are refused.
+text would be read differently beside a long one. Texts beyond such a limit are refused.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import nn
 from transformers import PretrainedConfig
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
-"""What models call their learned positions."""
+"""Names that models give their tables of learned positions."""
 
 
 class PositionLimit(NamedTuple):
     """The longest text that a model reads exactly.
 
     Attributes:
-        num_positions: in tokens, memory embeddings counted.
-        reason: what in the model sets the limit, to be said to a user.
+        num_positions: in tokens, memory embeddings included.
+        reason: what in the model sets the limit, for a message.
     """
 
     num_positions: int
@@ -40,26 +40,29 @@ class PositionLimit(NamedTuple):
 
 def position_limit(model: nn.Module) -> PositionLimit | None:
     """Return the longest text that ``model`` reads exactly; None if nothing limits it."""
-    limits = [*_learned_limits(model), *_rotary_limits(model.config)]
+    limits = [*_table_limits(model), *_rotary_limits(model.config)]
     return min(limits, default=None)
 
 
-def _learned_limits(model: nn.Module) -> Iterator[PositionLimit]:
+def _table_limits(model: nn.Module) -> Iterator[PositionLimit]:
     for name, module in model.named_modules():
-        table = getattr(module, "weight", None)
-        if name.rpartition(".")[2] not in POSITION_TABLES or table is None or table.dim() != 2:
+        table = getattr(module, "weight", None)                               # (number of positions, width)
+        is_table = table is not None and table.dim() == 2
+        if name.rpartition(".")[2] not in POSITION_TABLES or not is_table:
             continue
-        # RoBERTa and its kin count from behind the padding token's number.
+
+        # RoBERTa and its kin count positions from one above the padding token's id.
         padding_idx = getattr(module, "padding_idx", None)
         number = len(table) if padding_idx is None else len(table) - padding_idx - 1
+        # A table may be longer than the model was trained for.
         number = min(number, getattr(model.config, "max_position_embeddings", number))
         yield PositionLimit(number, f"a {model.config.model_type} model has {number} learned ones")
 
 
 def _rotary_limits(config: PretrainedConfig) -> Iterator[PositionLimit]:
     parameters = getattr(config, "rope_parameters", None) or {}
-    # Models with several kinds of layers name one set of parameters for each kind.
-    kinds = [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
+    # Models with several kinds of layers have one set of parameters for each kind.
+    kinds = [value for value in parameters.values() if isinstance(value, dict)] or [parameters]
     for kind in kinds:
         rope_type = kind.get("rope_type", "default")
         if rope_type == "longrope":
@@ -68,6 +71,6 @@ def _rotary_limits(config: PretrainedConfig) -> Iterator[PositionLimit]:
             number = config.max_position_embeddings
         else:
             continue
-        yield PositionLimit(number, f"with more than {number} rope type {rope_type!r} reads every other text of the "
-                            "batch otherwise than alone")
 
+        yield PositionLimit(number, f"with more than {number} rope type {rope_type!r} changes how every other text of "
+                            "the batch is read")

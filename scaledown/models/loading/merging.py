@@ -1,4 +1,4 @@
-"""The generator with its adapter folded in, as a plain model of transformers."""
+"""The generator with its adapter folded in, as a plain transformers model."""
 
 from __future__ import annotations
 
@@ -8,25 +8,37 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models import checkpoint, loading
 from scaledown.models.generator import Generator, with_adapter
-from scaledown.models.parameters import trained
+from scaledown.models.loading import checkpoint, pretrained
+from scaledown.models.loading.parameters import trained
 
 
 def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.dtype, stop_ids: list[int],
            tokenizer: PreTrainedTokenizerBase, folder: Path | str | None) -> PreTrainedModel:
-    """Return the base with the adapter of ``trained_generator``; see :meth:`ScaleDownModel.merge`."""
-    # Not a Generator: what it changes in its base has no place in a plain model.
-    model = with_adapter(config, loading.load_base(config, dtype))
+    """Return the base with the adapter of ``trained_generator`` folded in; see :meth:`ScaleDownModel.merge`.
+
+    Args:
+        config: the model's settings.
+        trained_generator: it stays as it is; the result is made from a new copy of the base.
+        dtype: of the merged weights.
+        stop_ids: the tokens that end an answer.
+        tokenizer: the generator's.
+        folder: if given, the model and its tokenizer are also written there.
+    """
+    # A new base with a new adapter. Not a Generator, which changes its base's attention and head.
+    model = with_adapter(config, pretrained.load_base(config, dtype))
+
+    # Both have the same adapter's parameters, by the same names.
     weights = trained(trained_generator.language_model)
     with torch.no_grad():
         for name, parameter in trained(model).items():
             parameter.copy_(weights[name])
     plain = model.merge_and_unload().requires_grad_(False).eval()
 
-    # Greedy, and nothing else: a model's own penalties and temperatures would give other answers than this one's.
+    # Plain greedy decoding: the base's own penalties and temperatures would change the answers.
     pad_id = stop_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     plain.generation_config = GenerationConfig(do_sample=False, eos_token_id=stop_ids, pad_token_id=pad_id)
+
     if folder is not None:
         with checkpoint.whole_folder(Path(folder)) as draft:
             plain.save_pretrained(draft)

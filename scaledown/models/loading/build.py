@@ -1,0 +1,63 @@
+"""The compressor that a config describes: its kind, its depth, and the weights that it starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.hub import resolve_revision
+from scaledown.models.compressors.base import Compressor
+from scaledown.models.compressors.encoder import EncoderCompressor
+from scaledown.models.compressors.llm import LLMCompressor
+from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.engine.decoder import token_embeddings
+from scaledown.models.loading import pretrained
+
+
+def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
+                     checkpoint: Path | None) -> tuple[Compressor, PreTrainedTokenizerBase | None]:
+    """Return the compressor that a resolved ``config`` describes, and its tokenizer if it is not the generator's.
+
+    Args:
+        config: the model's settings, as :func:`resolve` returns them.
+        base: the generator without LoRA; what the compressor takes from it is copied.
+        checkpoint: a folder whose weights will be loaded into the compressor later; None for a new one.
+    """
+    body = base.base_model
+    if config.compressor_type == "n_layers":
+        return NLayersCompressor(config, body, config.num_layers), None
+
+    # The other kinds read with a model of their own, and need of the generator only its embeddings' width and scale.
+    model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
+    compressor_class = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
+    return compressor_class(config, model, token_embeddings(body)), tokenizer
+
+
+def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = True) -> ScaleDownConfig:
+    """Return ``config`` with no choice left open: layers, the memory's start, the compressor's model, Hub commits.
+
+    Args:
+        config: as a user or a checkpoint gives it.
+        num_generator_layers: the number of layers that can be copied.
+        is_new: whether the compressor is made from its model's files. A checkpoint holds all of its weights, so then
+            those files need not be found.
+
+    Raises:
+        ValueError: if more layers are asked for than the generator has, or a name cannot be reached.
+    """
+    # The reply's tokens suit a compressor that reads with the embedded generator's layers.
+    default_init = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
+    revision = resolve_revision(config.generator_model, config.generator_revision)
+    config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or default_init)
+
+    if config.compressor_type == "n_layers":
+        return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
+
+    name = pretrained.compressor_model_name(config)
+    revision = config.compressor_revision
+    if is_new and name != EMBEDDED:
+        revision = resolve_revision(name, revision)
+    return dataclasses.replace(config, compressor_model=name, compressor_revision=revision)

@@ -1,0 +1,195 @@
+"""A fingerprint of a generator's files. A checkpoint keeps it, because its weights fit that generator alone.
+
+It is taken from the files, not from the loaded model, so it is the same in float32, in bfloat16 and in 4 bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from scaledown import hub
+from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.files import parse_json
+
+FILE = "generator_files.json"
+WEIGHTS_FILE = "model.safetensors"
+NOT_COMPARED = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+"""Settings in a generator's ``config.json`` that do not change what it computes."""
+SAMPLED_NUMBERS = 64
+SHOWN_SETTINGS = 3
+
+GeneratorFiles = Mapping[str, Any]
+"""``config``: the generator's ``config.json``; ``weights``: the fingerprint of numbers from each of its tensors."""
+
+
+def read(config: ScaleDownConfig) -> GeneratorFiles | None:
+    """Return what the files of the generator of ``config`` hold; None if they are not on this disk (yet).
+
+    Raises:
+        ValueError: if they are damaged.
+    """
+    folder = hub.on_disk(config.generator_model, config.generator_revision)
+    if folder is None:
+        return None
+
+    try:
+        settings = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+        compared = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
+        paths = weight_files(folder)
+        # Weights in another format than safetensors have no fingerprint.
+        weights = fingerprint(paths) if all(path.is_file() for path in paths) else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, SafetensorError) as fault:
+        raise ValueError(f"{folder}: cannot be loaded ({fault})") from fault
+    return {"config": compared, "weights": weights}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers loads a model's weights from."""
+    index = folder / f"{WEIGHTS_FILE}.index.json"
+    if not index.is_file():
+        return [folder / WEIGHTS_FILE]
+
+    # weight_map: from the name of a weight to the shard that holds it.
+    shards = parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [folder / shard for shard in sorted(set(shards))]
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """Return the fingerprint of weights in safetensors files: of the name, the shape and some numbers of each tensor.
+
+    Training changes all numbers of a tensor, so a few are enough, and a model of any size is read in moments. It is the
+    same however the tensors are split into files.
+    """
+    digest = hashlib.sha256()
+    with ExitStack() as stack:
+        file_of: dict[str, Any] = {}
+        for path in paths:
+            file = stack.enter_context(safe_open(path, framework="pt"))
+            file_of |= dict.fromkeys(file.keys(), file)
+
+        # By name, because the order in the files depends on the split.
+        for name in sorted(file_of):
+            weight = file_of[name].get_slice(name)
+            digest.update(f"{name}{weight.get_shape()}".encode())
+            for sample in _samples(weight):
+                # As bytes: numpy has no bfloat16.
+                digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _samples(weight: Any) -> Iterator[Tensor]:
+    """Yield numbers from the start, the middle and the end of a tensor, of which only these are read from the disk.
+
+    They are rounded to bfloat16, as some files are that hold the same weights.
+    """
+    size, *other_sizes = weight.get_shape() or [0]
+    if not size:
+        return
+
+    # Of a matrix, one index of the first dimension is a whole row; of a vector, it is a single number.
+    length = 1 if other_sizes else SAMPLED_NUMBERS
+    for start in (0, size // 2, max(0, size - length)):
+        sample = weight[start:start + length].flatten()
+        yield sample.to(torch.bfloat16) if sample.is_floating_point() else sample
+
+
+def save(files: GeneratorFiles | None, folder: Path) -> None:
+    """Write what the generator's files hold into a checkpoint's ``folder``: null if that is not known."""
+    (folder / FILE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+
+
+def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -> None:
+    """Refuse a checkpoint that was trained on another generator than the one whose ``files`` are there now.
+
+    A checkpoint without a record of its generator's files, as older versions wrote them, is accepted.
+
+    Raises:
+        ValueError: if it was trained on another one; the message names what differs, and what to do.
+    """
+    path = folder / FILE
+    if not path.is_file() or files is None:
+        return
+
+    # A record that can be parsed may still be no record: differences then fails on its type or keys.
+    try:
+        trained_on = parse_json(path.read_text(encoding="utf-8"))
+        faults = differences(trained_on, files) if trained_on is not None else []
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as fault:
+        raise ValueError(f"{path}: cannot be read ({fault}); delete it to load the checkpoint without knowing that its "
+                         "generator is the right one") from None
+
+    if faults:
+        raise ValueError(
+            f"{folder} was trained on another generator than {config.generator_model} is now: {'; '.join(faults)}. "
+            f"Put the one back that it was trained on, or name its folder as generator_model in "
+            f"{folder / 'config.json'}. If it is the same one, saved in another way, delete {path}: then it is loaded "
+            "unchecked")
+
+
+def check_unchanged(config: ScaleDownConfig, files: GeneratorFiles | None) -> None:
+    """Refuse a generator whose files have changed since a model was loaded from them.
+
+    Raises:
+        ValueError: if they have.
+    """
+    now = read(config)
+    if now is None or files is None:
+        return
+    if faults := differences(files, now):
+        raise ValueError(f"{config.generator_model} has changed since this model was loaded: {'; '.join(faults)}. Put "
+                         "the generator back that was there")
+
+
+def differences(before: GeneratorFiles, now: GeneratorFiles) -> list[str]:
+    """Return in words what differs between a generator's files before and now."""
+    # A setting that is null is the same as one that is missing.
+    old_settings = {name: value for name, value in before["config"].items() if value is not None}
+    new_settings = {name: value for name, value in now["config"].items() if value is not None}
+
+    faults = []
+    for name in sorted(old_settings.keys() | new_settings.keys()):
+        old, new = old_settings.get(name), new_settings.get(name)
+        if old != new:
+            faults.append(f"{name} in its config.json was {old!r}, is {new!r}")
+    if len(faults) > SHOWN_SETTINGS:
+        faults = [*faults[:SHOWN_SETTINGS], f"{len(faults) - SHOWN_SETTINGS} more of its settings"]
+
+    # None: the weights were not on the disk in full.
+    if None not in (before["weights"], now["weights"]) and before["weights"] != now["weights"]:
+        faults.append("its weights differ")
+    return faults
+
+
+def check_place(folder: Path, config: ScaleDownConfig) -> None:
+    """Refuse a checkpoint whose generator is a local folder that does not exist.
+
+    A model of the Hub has its commit beside its name, so a name without one is a folder's. If the Hub were asked for
+    it, the answer would at best be another model.
+
+    Raises:
+        ValueError: if it does not exist; the message says from where it was looked for, and what to do.
+    """
+    name = config.generator_model
+    path = os.path.expanduser(name)
+    if config.generator_revision is not None or name == EMBEDDED or os.path.isdir(path):
+        return
+
+    # A relative folder may be missing only because the program was started elsewhere.
+    place, other_remedy = "", ""
+    if not os.path.isabs(path):
+        place = f", a relative one, looked for from {Path.cwd()}"
+        other_remedy = ", or start from the folder that it was trained in"
+    raise ValueError(
+        f"{folder} names its generator by a local folder that is not there: {name!r}{place}. Write where it is now (or "
+        f"a Hub id, with its commit or branch as generator_revision) as generator_model into {folder / 'config.json'}"
+        f"{other_remedy}")

@@ -1,0 +1,80 @@
+"""A checkpoint's ``README.md``: the models it is made from, what was trained, and for how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.models.loading.training_progress import TrainingProgress
+
+FILE = "README.md"
+USE = """```python
+from scaledown import ScaleDownModel
+
+model = ScaleDownModel.from_pretrained("THIS FOLDER OR HUB ID")
+model.answer(questions=["..."], documents=[["...", "..."]])
+```"""
+
+
+def save(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int, folder: Path) -> None:
+    """Write the card of a checkpoint into ``folder``.
+
+    Args:
+        config: the model's, with all revisions.
+        progress: the steps and scores that it was trained on.
+        num_trained: the number of weights that training changes, which are those in the checkpoint.
+        folder: the checkpoint's.
+    """
+    (folder / FILE).write_text(card(config, progress, num_trained), encoding="utf-8")
+
+
+def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) -> str:
+    """Return the card's text. It names no licence: that is for whoever publishes the checkpoint to choose."""
+    # Only a Hub model has a page to link to: a local folder and the generator that ships have no revision.
+    base_model = config.generator_model if config.generator_revision else None
+    header = ModelCardData(library_name="scaledown", base_model=base_model).to_yaml()
+
+    lines = [f"- Generator: {_source(config.generator_model, config.generator_revision)}; its weights are not in here.",
+             f"- Compressor: {_compressor(config)}.",
+             f"- A document of up to {config.document_tokens} tokens becomes {config.num_memory_tokens} embeddings.",
+             f"- Trained: {_trained(config)}; {num_trained:,} weights.",
+             f"- Steps: {_count(progress.num_steps)}."]
+
+    # A head that was trained on few scores, or long ago, gets a warning.
+    if config.enable_reranking:
+        lines.append(f"- Scores that the reranking head has seen: {_count(progress.num_scores)}.")
+        if warning := progress.warning():
+            lines.append(f"- Note: {warning}.")
+
+    sections = [f"---\n{header}\n---",
+                "# A ScaleDown checkpoint",
+                "It compresses documents together with their question, and answers from the compressed documents.",
+                "\n".join(lines),
+                USE,
+                "The generator has its own licence; this card names none for the checkpoint."]
+    return "\n\n".join(sections) + "\n"
+
+
+def _source(name: str, revision: str | None) -> str:
+    if name == EMBEDDED:
+        return "the one that ships with ScaleDown"
+    return f"`{name}` at `{revision}`" if revision else f"`{name}`, a local folder"
+
+
+def _compressor(config: ScaleDownConfig) -> str:
+    if config.compressor_type == "n_layers":
+        return f"`n_layers`, a copy of the generator's first {config.num_layers} layers"
+    if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
+        return "`modernbert`, an encoder made from the generator's first layers"
+    return f"`{config.compressor_type}`, made from {_source(config.compressor_model, config.compressor_revision)}"
+
+
+def _trained(config: ScaleDownConfig) -> str:
+    compressor = "the compressor with its reranking head" if config.enable_reranking else "the compressor"
+    return f"{compressor}, and a LoRA adapter of rank {config.lora_rank} of the generator"
+
+
+def _count(number: int | None) -> str:
+    return "not known (the checkpoint that it started from did not say)" if number is None else f"{number:,}"
