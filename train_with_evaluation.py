@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import demo, presets
@@ -22,7 +22,8 @@ LOSS_RECORDS = 100
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the script's flags."""
-    return cli.settings_parser(__doc__, CONFIGS, output_dir="./training_with_eval", eval_steps=100, batch_size=4)
+    return cli.settings_parser(__doc__, CONFIGS, output_dir="./training_with_eval", eval_steps=100, batch_size=4,
+                               generator_model=None)
 
 
 def read_data(args: argparse.Namespace) -> tuple[list[Record], Path | None, list[Record]]:
@@ -38,7 +39,7 @@ def read_data(args: argparse.Namespace) -> tuple[list[Record], Path | None, list
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, train, measure again, report."""
-    args = presets.parse(build_parser(), argv, generator_without_data=EMBEDDED)
+    args = presets.parse(build_parser(), argv)
     _, config, training, evaluation = (cli.config_from(args, cls) for cls in CONFIGS)
     records, eval_data, eval_records = read_data(args)
 

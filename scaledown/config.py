@@ -351,7 +351,7 @@ class EvaluationConfig:
     eval_examples: int = setting(500, "evaluation questions, the first of the evaluation half")
     eval_batch_size: int = setting(8, "questions answered together", is_advanced=True)
     max_new_tokens: int = setting(64, "longest answer, in tokens")
-    timed_queries: int = setting(30, "questions that are timed one by one, for the latency figures")
+    timed_queries: int = setting(30, "questions timed one by one, for the latency figures", is_advanced=True)
     bootstrap_resamples: int = setting(1000, "resamples behind each 95% interval", is_advanced=True)
 
     def __post_init__(self) -> None:

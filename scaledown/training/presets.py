@@ -67,14 +67,12 @@ def settings(preset: str | None, compressor_type: str, enable_reranking: bool) -
     return dict(PRESETS[preset])
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
-          generator_without_data: str = DEFAULT_GENERATOR) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the settings of a training script's run.
 
     Args:
-        parser: the script's.
+        parser: the script's. If it has no default generator, that is the demo's for the demo's records.
         argv: its command line; None for that of the process.
-        generator_without_data: the generator if neither it nor training records are named.
 
     Raises:
         ValueError: for a file of settings with faults.
@@ -94,9 +92,10 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
     # A preset on the command line wins over the file, as any flag does; one in the file gives way to what stands there.
     chosen = file | preset | flags if "preset" in flags else preset | file | flags
 
-    # The embedded generator brings the settings that it is trained with; all that is asked for wins over them.
-    if chosen.get("train_data") is None:
-        defaults["generator_model"] = generator_without_data
+    if defaults["generator_model"] is None:
+        defaults["generator_model"] = EMBEDDED if chosen.get("train_data") is None else DEFAULT_GENERATOR
+
+    # The embedded generator brings the demo's settings; all that is asked for wins over them.
     if (defaults | chosen)["generator_model"] == EMBEDDED:
         defaults |= settings(DEMO, *compressor)
 
@@ -138,8 +137,8 @@ def read_settings(path: Path | str) -> dict[str, Any]:
                 values[name] = float(value)
 
     faults = wrong_types(values, hints)
-    for name in values.keys() & known.keys():
-        choices = known[name].metadata["choices"]
+    for name in values:
+        choices = known[name].metadata["choices"] if name in known else None
         if choices is not None and values[name] not in (None, *choices):
             faults.append(f"{name} is {values[name]!r}, expected one of {', '.join(choices)}")
     if unknown := [_with_likeness(str(name), known) for name in values if name not in known]:
