@@ -14,7 +14,8 @@ from scaledown import cli
 from scaledown.config import EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training import demo, presets
+from scaledown.training import presets
+from scaledown.training.presets import demo
 
 CONFIGS = {RunConfig: "data", ScaleDownConfig: "model", TrainingConfig: "training", EvaluationConfig: "evaluation"}
 LOSS_RECORDS = 100

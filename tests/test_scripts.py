@@ -15,7 +15,8 @@ import train
 import train_with_evaluation
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training import demo
+from scaledown.training import installation_check
+from scaledown.training.presets import demo
 
 QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num_memory_tokens", "2"]
 MEASURED = ["--eval_examples", "4", "--eval_steps", "1", "--timed_queries", "2", "--max_new_tokens", "4",
@@ -85,14 +86,14 @@ def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compres
 
 
 def test_the_check_of_an_installation_passes(monkeypatch, capsys):
-    monkeypatch.setattr(test_training, "STEPS", 12)
+    monkeypatch.setattr(installation_check, "STEPS", 12)
     assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 0
     assert "7 of 7 checks hold" in capsys.readouterr().out
 
 
 def test_the_check_of_an_installation_fails_where_something_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(test_training, "STEPS", 2)
-    monkeypatch.setattr(test_training, "_is_alone_as_in_a_batch", lambda model, records: False)
+    monkeypatch.setattr(installation_check, "STEPS", 2)
+    monkeypatch.setattr(installation_check, "_is_alone_as_in_a_batch", lambda model, records: False)
     assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 1
     assert "neighbours and padding" in capsys.readouterr().out.splitlines()[-1]
 

@@ -15,8 +15,8 @@ from scaledown.cli import config_from
 from scaledown.config import COMPRESSOR_TYPES, DEFAULT_GENERATOR, EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training import demo, presets
-from scaledown.training.presets import PRESETS, settings
+from scaledown.training import presets
+from scaledown.training.presets import PRESETS, demo, settings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "REAL_DATA_TRAINING.md"
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)

@@ -1,7 +1,4 @@
-"""The settings of a run: its flags, over those of a ``--config`` file, over a ``--preset``, over the defaults.
-
-A preset says what to type on which machine: it sets model, batch and lengths together.
-"""
+"""The settings of a run: its flags, over those of a ``--config`` file, over a ``--preset``, over the defaults."""
 
 from __future__ import annotations
 
@@ -28,24 +25,7 @@ from scaledown.config import (
     wrong_types,
 )
 from scaledown.files import parse_json
-from scaledown.training import demo
-
-DEMO = "demo"
-PAPERS_GENERATOR = "mistralai/Mistral-7B-Instruct-v0.2"
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    DEMO: {"generator_model": EMBEDDED, **demo.TRAINING, **demo.EVALUATION},
-    "laptop": {"generator_model": DEFAULT_GENERATOR, "batch_size": 4, "query_tokens": 64, "answer_tokens": 32,
-               "eval_examples": 100, "max_new_tokens": 16, "timed_queries": 10},
-    "colab_t4": {"generator_model": DEFAULT_GENERATOR, "batch_size": 16, "gradient_accumulation_steps": 2,
-                 "answer_tokens": 64, "eval_examples": 200, "max_new_tokens": 32},
-    "paper": {"generator_model": PAPERS_GENERATOR, "batch_size": 128, "gradient_accumulation_steps": 16,
-              "gradient_checkpointing": True, "answer_tokens": 128, "max_new_tokens": 128},
-}
-"""Settings by preset; others keep their defaults, which are the paper's if the paper names a value.
-
-None sets ``num_layers``: the default follows the generator, and is the paper's 8 if that has 24 layers or more.
-"""
+from scaledown.training.presets.machines import DEMO, settings
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
 """The settings that a file may hold. Either script reads the other's files, and leaves out what is not its own."""
@@ -53,18 +33,6 @@ RUN_SETTINGS = "settings"
 """The key of a run's ``config.json`` under which its settings stand."""
 NOT_FROM_A_RUN = {"resume", "overwrite"}
 """Settings that a run's ``config.json`` records, and that say what to do with that run alone."""
-
-
-def settings(preset: str | None, compressor_type: str, enable_reranking: bool) -> dict[str, Any]:
-    """Return the settings of a preset by name; none for None.
-
-    ``demo`` also has those of its compressor, which depend on its type and on reranking.
-    """
-    if preset is None:
-        return {}
-    if preset == DEMO:
-        return {**PRESETS[DEMO], **demo.MODEL[compressor_type], **demo.training(compressor_type, enable_reranking)}
-    return dict(PRESETS[preset])
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
