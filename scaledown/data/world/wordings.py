@@ -1,4 +1,4 @@
-"""The words of the embedded world: its kinds of entity, their relations, and every way to state or ask one.
+"""The words of the demo world: its kinds of entity, their relations, and every way to state or ask one.
 
 ``{s}`` is the subject, ``{p}`` its possessive ("Oda Velm's", "her", "the town's"), ``{v}`` the value. A statement
 may name its subject or point back to it, so ``{s}`` is always a grammatical subject.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Relation:
-    """One relation of a kind: how its value is drawn, stated and asked for."""
+    """One relation of a kind: the kind of its value, its statements and questions, and the noun that names it."""
 
     name: str
     value: str
