@@ -45,6 +45,8 @@ def write(halves: Mapping[Path, Sequence[Record]], with_qrels: bool) -> list[Pat
     qrels = {}
     if with_qrels:
         qrels = {path.with_name(f"{path.stem}_qrels.txt"): qrels_of(records) for path, records in halves.items()}
+
+    # The drafts have the order of the paths: first the records, then the qrels.
     with whole_files([*halves, *qrels]) as drafts:
         for draft, records in zip(drafts, halves.values(), strict=False):
             write_records(draft, records)
@@ -61,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.num_documents = NUM_CANDIDATES if args.ranking else 5
     require(positive(args, "num_examples", "num_documents"))
 
+    # The halves share no entity, so the second measures what training could not memorise.
     training, evaluation = Path(args.output_file), eval_path(args.output_file)
     halves = {training: list(make_records(args, args.num_examples, "train")),
               evaluation: list(make_records(args, max(1, args.num_examples // 5), "eval"))}

@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     training, evaluation = mixed(datasets, config.seed)
     write_records_together({training_path: training, evaluation_path: evaluation})
 
+    # A half may be short of what was asked for; then it is said why.
     is_short = False
     for name, path, records, number in (("training", training_path, training, config.num_examples),
                                         ("evaluation", evaluation_path, evaluation, config.num_eval_examples)):

@@ -112,11 +112,13 @@ def settings_parser(description: str | None, configs: Mapping[type, str], **defa
         defaults: of this script, for fields in which it differs from its configs.
     """
     parser = new_parser(description)
+    # Instead of a list of all flags, which argparse would show before every message, too.
     parser.usage = "%(prog)s [--config run.yaml] [--FLAG VALUE ...]"
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
     groups["data"].add_argument("--config", metavar="FILE", help="settings in YAML or JSON, named as the flags; or "
                                 "the config.json of a run. Flags win")
 
+    # The help that --help_all gives back to the flags that have none in --help.
     hidden: dict[argparse.Action, str] = {}
     for cls, title in configs.items():
         hints = typing.get_type_hints(cls)
@@ -153,6 +155,7 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, default: Any) -> 
     """Add the flag of one field to a group; its type is that of the field's annotation ``hint``."""
     kind = hint
     if isinstance(kind, types.UnionType):
+        # "int | None": a flag that is not given stands for None.
         kind = next(member for member in typing.get_args(kind) if member is not type(None))
 
     name, choices = f"--{field.name}", field.metadata["choices"]
@@ -186,5 +189,6 @@ def given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[s
 def config_from(args: argparse.Namespace, cls: type, **overrides: Any) -> Any:
     """Build config ``cls`` from parsed flags; ``overrides`` win, and fields without a flag keep their default."""
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls) if hasattr(args, field.name)}
+    # Flags with several values give lists, and configs hold tuples.
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return cls(**(values | overrides))

@@ -139,9 +139,11 @@ class ScaleDownConfig:
         False, "run model code that comes with a Hub model: only from authors you trust", is_advanced=True)
 
     def __post_init__(self) -> None:
+        # All faults are told together.
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                           "lora_rank", "lora_alpha")
         faults += not_among_choices(self)
+
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
         if self.load_in_4bit and self.load_in_8bit:
@@ -231,7 +233,7 @@ class ScaleDownConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a training run reads and writes, and the machine that it runs on."""
+    """The files of a training run, its start, and the machine that it runs on."""
 
     train_data: str | None = setting(
         None, "training records, JSON or JSONL [train_with_evaluation.py: the demo's, made from the seed]",

@@ -15,6 +15,8 @@ def describe_source(dataset: Prepared) -> str:
     """Return what one dataset gave, and what was left out and why, one reason a line."""
     lines = [f"{dataset.dataset}: {len(dataset.train)} training and {len(dataset.eval)} evaluation records from "
              f"{dataset.description}"]
+
+    # The commonest reasons first.
     lines += [f"  {count} left out: {reason}" for reason, count in dataset.dropped.most_common()]
     lines += [f"  a file left out: {reason}" for reason in dataset.left_out_files]
     return "\n".join(lines)
@@ -37,6 +39,7 @@ def describe_records(records: Sequence[Record], num_documents: int, count_tokens
         num_documents: documents that a record should have.
         count_tokens: the tokenizer's.
     """
+    # Counted in one call: tokenizers are fastest on many texts at once.
     documents: list[str] = []
     for record in records:
         documents += record.documents

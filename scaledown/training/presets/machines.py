@@ -1,4 +1,4 @@
-"""What to type on which machine: ``--preset`` sets model, batch and lengths together."""
+"""Settings for a machine: ``--preset`` sets model, batch and lengths together."""
 
 from __future__ import annotations
 
