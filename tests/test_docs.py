@@ -59,7 +59,7 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
     "--num_synthetic_queries 200": "fewer queries, and times of the machine",
 }
 NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
-TRIALS = {"how the embedded N-Layers compressor starts", "better training, in short trials"}
+TRIALS = {"how the demo's N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
 OTHER_PROGRAMS = {"pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
 OTHER_MODULES = {"pytest", "notebook", "zipfile"}
