@@ -29,6 +29,8 @@ TORCH_WRITER = "inline_container"
 """Named in the RuntimeError that torch raises if the disk cannot take a file."""
 GROUPS = ("data", "model", "training", "evaluation", "machine")
 """The groups of a training script's flags, in the order of its help."""
+USAGE = "%(prog)s [--FLAG VALUE ...]"
+"""For commands with many flags: argparse would list them all, also before every message."""
 METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
@@ -112,8 +114,7 @@ def settings_parser(description: str | None, configs: Mapping[type, str], **defa
         defaults: of this script, for fields in which it differs from its configs.
     """
     parser = new_parser(description)
-    # Instead of a list of all flags, which argparse would show before every message, too.
-    parser.usage = "%(prog)s [--config run.yaml] [--FLAG VALUE ...]"
+    parser.usage = USAGE
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
     groups["data"].add_argument("--config", metavar="FILE", help="settings in YAML or JSON, named as the flags; or "
                                 "the config.json of a run. Flags win")
