@@ -15,7 +15,7 @@ from scaledown import cli, hub
 from scaledown.config import EMBEDDED
 from scaledown.data.passages import token_counter
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
-from scaledown.data.qa.summary import describe_left_out, describe_records, describe_source
+from scaledown.data.qa.preparation_summary import describe_left_out, describe_records, describe_source
 from scaledown.data.records import eval_path, write_records_together
 
 

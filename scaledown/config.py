@@ -21,7 +21,7 @@ from scaledown.files import parse_json
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon")
-PRESETS = ("demo", "laptop", "colab_t4", "paper")
+PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
@@ -246,7 +246,7 @@ class RunConfig:
         None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model")
     preset: str | None = setting(
         None, "settings for a machine: demo (any, offline), laptop, colab_t4, paper (a GPU of 80 GB); flags beside it "
-        "win", PRESETS, group="training")
+        "win", PRESET_NAMES, group="training")
     learning_rate: float | None = setting(
         None, "peak learning rate of generator and compressor; --learning_rate_generator and "
         "--learning_rate_compressor set one of them [1e-4; 5e-5 for an n_layers compressor]", group="training")

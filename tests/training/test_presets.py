@@ -12,7 +12,7 @@ import tiny
 import train
 import train_with_evaluation
 from scaledown.cli import config_from
-from scaledown.config import COMPRESSOR_TYPES, DEFAULT_GENERATOR, EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import COMPRESSOR_TYPES, DEFAULT_GENERATOR, PRESET_NAMES, EvaluationConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import presets
@@ -110,3 +110,7 @@ def test_the_table_in_the_guide_is_the_codes():
     rows += [[f"`{name}`", *(f"{each.get(name, defaults[name])}" for each in PRESETS.values())] for name in names]
     for row in rows:
         assert f"| {' | '.join(row)} |" in GUIDE.read_text(encoding="utf-8")
+
+
+def test_the_flag_offers_the_presets_that_there_are():
+    assert tuple(PRESETS) == PRESET_NAMES

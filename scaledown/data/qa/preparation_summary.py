@@ -1,4 +1,4 @@
-"""What came out of a preparation, in words: the records, their documents' lengths, and what was left out and why."""
+"""A preparation in words: the records, the lengths of their documents, and what was left out and why."""
 
 from __future__ import annotations
 
