@@ -12,7 +12,14 @@ import tiny
 import train
 import train_with_evaluation
 from scaledown.cli import config_from
-from scaledown.config import COMPRESSOR_TYPES, DEFAULT_GENERATOR, PRESET_NAMES, EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import (
+    COMPRESSOR_TYPES,
+    DEFAULT_GENERATOR,
+    PRESET_NAMES,
+    EvaluationConfig,
+    ScaleDownConfig,
+    TrainingConfig,
+)
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import presets
