@@ -263,14 +263,15 @@ class World:
         target = self.entity(target_kind, start.facts[link.name])
         others[0] = self.document(target, list(others[0].stated), difficulty)
 
-        # order[place] is the number, before the shuffle, of the document that stands at ``place`` after it.
+        # order[place] is the number, in both halves together, of the document that moves to ``place``.
         order = list(range(count))
         rng.shuffle(order)
         gold = (order.index(0), order.index(len(documents)))  # the first document of each half
-        documents = [(documents + others)[number] for number in order]
+        both_halves = documents + others
+        shuffled = [both_halves[number] for number in order]
 
         text = self.ask(target, asked, subject=f"the {link.noun} of {start.name}")
-        return documents, [Question(text, target.facts[asked.name], gold)]
+        return shuffled, [Question(text, target.facts[asked.name], gold)]
 
 
 def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
@@ -286,7 +287,7 @@ def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
         documents, [question] = world.context(difficulty)
         name = f"synthetic-{split}-{seed}-{number}"
 
-        # The last gold document states the answer: what is of its kind is hard to tell from it.
+        # The last gold document states the answer; others of its kind are hard negatives.
         kind = documents[question.gold[-1]].entity.kind
         scores = [HARD_SCORE if document.entity.kind is kind else EASY_SCORE for document in documents]
         for place in question.gold:
