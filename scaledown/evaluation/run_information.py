@@ -1,4 +1,4 @@
-"""What a run was: versions, commit, device, command line and settings, so that it can be made again."""
+"""The record of a run: versions, commit, device, command line and settings, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ GIT_SECONDS = 10
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` where files were changed since; None without git or a repository."""
+    """Return the commit of this code, with ``-dirty`` if files have changed since; None without git or a repository."""
+    # Without tags (--exclude) describe gives the hash itself.
     command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True,
@@ -28,33 +29,36 @@ def git_commit() -> str | None:
 
 
 def library_versions() -> dict[str, str | None]:
-    """Python's version and those of the libraries that shape the results; None for one that is not installed."""
+    """Return Python's version and those of the libraries that shape the results; None for one not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
+
     for library in LIBRARIES:
-        try:
+        try:  # of the package's metadata, which imports nothing
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             versions[library] = None
+
     return versions
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words: a graphics card's own name, or the processor's architecture and threads."""
+    """Return the device in words: the name of a graphics card, or the processor's architecture and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        num_threads = torch.get_num_threads()
-        return f"CPU ({platform.machine()}, {num_threads} thread{'s' * (num_threads > 1)})"
+        num_threads = torch.get_num_threads()  # times depend on it
+        threads = "1 thread" if num_threads == 1 else f"{num_threads} threads"
+        return f"CPU ({platform.machine()}, {threads})"
     return device.type
 
 
 def run_information(seed: int, device: torch.device, command_line: Sequence[str],
                     settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``run`` of ``metrics_report.json``.
+    """Return the ``run`` of ``metrics_report.json``.
 
     Args:
         seed: the run's.
-        device: where the model lies.
+        device: the model's.
         command_line: ``sys.argv``.
         settings: every setting by name, as plain values.
     """
