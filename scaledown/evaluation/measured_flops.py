@@ -44,7 +44,7 @@ def measured_flops(args: argparse.Namespace, tokens: TokenCounts, compresses: bo
 
 def _compressor(args: argparse.Namespace, base: PreTrainedModel) -> Compressor:
     settings = ScaleDownConfig(compressor_type=args.compressor_type, num_memory_tokens=args.num_memory_tokens)
-    # A slice of the generator's own layers, which its decoder gives.
+    # It takes its layers from the generator's decoder.
     if args.compressor_type == "n_layers":
         return NLayersCompressor(settings, base.base_model,
                                  resolve_num_layers(args.num_layers, base.config.num_hidden_layers))
