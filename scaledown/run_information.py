@@ -19,7 +19,7 @@ GIT_SECONDS = 10
 
 def git_commit() -> str | None:
     """Return the commit of this code, with ``-dirty`` if files have changed since; None without git or a repository."""
-    # No tag is looked for (--exclude), so the answer is always the commit's number.
+    # Without tags (--exclude) describe gives the hash itself.
     command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True,
@@ -33,12 +33,14 @@ def git_commit() -> str | None:
 def library_versions() -> dict[str, str | None]:
     """Return the versions of Python and of the libraries behind the results; None for one that is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
+
     for library in LIBRARIES:
         # From the installed package's metadata: nothing is imported.
         try:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             versions[library] = None
+
     return versions
 
 
@@ -49,6 +51,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
+        # Times depend on them.
         num_threads = torch.get_num_threads()
         threads = "1 thread" if num_threads == 1 else f"{num_threads} threads"
         return f"CPU ({platform.machine()}, {threads})"
