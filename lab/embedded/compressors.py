@@ -26,8 +26,9 @@ from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig, Traini
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.loading.checkpoint import whole_folder
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import demo, run, run_folder
+from scaledown.training import run, run_folder
 from scaledown.training.devices import DEVICES
+from scaledown.training.presets import demo
 
 NAMES_WEIGHT, JOINT_WEIGHT, KEPT_WEIGHT = 0.5, 0.1, 0.2
 """Weights of the reranking loss: while scores are as good as guessed; beside answers that suffer; beside good ones."""

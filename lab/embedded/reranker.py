@@ -25,8 +25,8 @@ from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.training import demo
 from scaledown.training.devices import keep_freed_memory
+from scaledown.training.presets import demo
 
 LINE, REPLY = "LINE", "REPLY"
 

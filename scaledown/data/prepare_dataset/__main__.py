@@ -33,8 +33,8 @@ CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": Retrie
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.data.prepare_dataset", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.new_parser(__doc__, "scaledown.data.prepare_dataset")
+    parser.usage = cli.USAGE
     for config in CONFIGS.values():
         cli.add_flags(parser, config)
     parser.add_argument("--dry_run", action="store_true",

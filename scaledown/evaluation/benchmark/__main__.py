@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(args)
 
     bench = build(args)
-    run_folder.make(Path(args.output_dir))  # a folder that cannot be written is told before the work
+    run_folder.make(Path(args.output_dir))  # one that cannot be made is reported before the work
     print(f"{args.what} benchmark: {bench.shape.config.num_hidden_layers} layers of width "
           f"{bench.shape.config.hidden_size}, {bench.shape.num_layers} in the compressor, {bench.dtype} on "
           f"{bench.device}, {args.rounds} rounds of {', '.join(args.systems)}")

@@ -152,20 +152,20 @@ def _example(record: Record, needle: Needle, tokenizer: Any, memory: Tensor, sim
             "similarity": similarity.tolist(), "nearest": nearest}
 
 
-def plot_needle(path: Path, found: dict[str, Any]) -> None:
+def plot_needle(path: Path, likeness: dict[str, Any]) -> None:
     """Draw one document as a heat map with the words nearest to its memory, and all documents as a curve."""
     figure = style.new_figure(13, 7.6)
     heat, curve = figure.subplots(2, 1, height_ratios=(1.15, 1))
-    _heat_map(figure, heat, found["example"])
-    _curve(curve, found["around"])
+    _heat_map(figure, heat, likeness["example"])
+    _curve(curve, likeness["around"])
 
     inside = {}
-    for way, line in found["around"].items():
+    for way, line in likeness["around"].items():
         inside[way] = line["cosine"][line["distance_tokens"].index(0)]  # distance 0 is inside the answer
     style.head(figure, f"Likeness of the memory to the answer's tokens: {inside['asked']:.2f} when asked for it, "
                f"{inside['not_asked']:.2f} when not",
                "Cosine of memory embeddings with the generator's embeddings of the document's tokens. Curve: the "
-               f"embeddings' largest, mean of n = {found['n']} documents.")
+               f"embeddings' largest, mean of n = {likeness['n']} documents.")
     style.save(figure, path)
 
 

@@ -66,13 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     output_file = run_folder.output_file(args.output_file)
     given = cli.config_from(args, RankingInput)
 
-    # Models first: one that cannot be loaded is told before the data is read.
+    # Models first: one that cannot be loaded is reported before the data is read.
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = resolve_device(args.device)
     model = load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
     if args.run_out:
-        require_ids(itertools.chain(task.queries, *task.candidates.values()))  # a TREC run has no ids with spaces
+        # Before the work: TREC allows no spaces in ids.
+        require_ids(itertools.chain(task.queries, *task.candidates.values()))
     print(describe(task, args))
 
     runs = {"order given": order_given(task), "BM25": bm25(task)}

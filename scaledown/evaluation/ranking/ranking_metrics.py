@@ -41,7 +41,7 @@ def score_ranking(qrels: Qrels, run: Run, num_resamples: int, seed: int,
     query_numbers = {query: number for number, query in enumerate(qrels)}
     columns = {str(measure): number for number, measure in enumerate(measures)}
 
-    # ir-measures gives no value for a query that the run leaves out: it stays 0.
+    # A query for which ir-measures gives no value stays 0.
     values = np.zeros((len(query_numbers), len(measures)))  # (queries, measures)
     for metric in ir_measures.iter_calc(measures, qrels, run):
         values[query_numbers[metric.query_id], columns[str(metric.measure)]] = metric.value

@@ -89,7 +89,7 @@ def _against_baselines(report: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, baseline in report["baselines"].items():
         baseline_low, baseline_high = baseline["exact_match_ci95"]
-        # Intervals that do not touch are a strict test: some real differences stay untold.
+        # Intervals that do not overlap are a strict test, which misses some real differences.
         if low > baseline_high:
             verdict = "ScaleDown's interval is above it."
         elif high < baseline_low:

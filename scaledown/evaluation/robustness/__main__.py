@@ -88,7 +88,7 @@ def draw(folder: Path, model: ScaleDownModel, asked: Sequence[Case], rows: Rows)
     if processes.rank() == 0:
         figures.draw("robustness.png", plot_robustness, rows)
 
-    # None if no answer stands literally in its document; a warning has said so.
+    # None if no document contains its answer literally, of which a warning was printed.
     likeness = figures.attempt("needle.png", look_into_memory, model,
                               [(case.record, case.gold) for case in asked])
     if likeness is not None and processes.rank() == 0:

@@ -76,7 +76,7 @@ def _panel(axes: Axes, name: str, rows: Rows, metric: str) -> None:
     axes.set_ylim(-0.02, 1.04)
     labels = [f"{value:g}" for value in values]
     if name == "document_tokens" and values[0] == 0:
-        labels[0] = "as is"  # filled up to no length
+        labels[0] = "as is"  # not lengthened
     axes.set_xticks(list(positions.values()), labels, fontsize=9)
     axes.margins(x=0.08)
     axes.set_title(title, loc="left", fontsize=12, color=style.INK)
