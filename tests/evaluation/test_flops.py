@@ -22,7 +22,7 @@ from scaledown.evaluation.cost.flops import (
     plain_training_flops,
     training_flops,
 )
-from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
+from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, generator_without_values
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN

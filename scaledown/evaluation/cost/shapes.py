@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -182,6 +183,16 @@ def llm_shape(body: PreTrainedModel, mlp_width: int, generator_size: int) -> Dec
     """Read the shape of an llm compressor with ``body``, a causal LM without its head."""
     shape = decoder_shape(body)
     return dataclasses.replace(shape, map_weights=mlp_width * (shape.hidden_size + generator_size))
+
+
+def compressor_shape(model: Any) -> Compressor:
+    """Return the shape of a ScaleDownModel's compressor."""
+    config, width = model.config, model.generator.config.hidden_size  # width of the memory embeddings
+    if config.compressor_type == "n_layers":
+        return decoder_shape(model.compressor.body)
+    if config.compressor_type == "llm":
+        return llm_shape(model.compressor.body, config.mlp_width, width)
+    return encoder_shape(model.compressor.encoder, config.mlp_width, width)
 
 
 def linear_weights(module: nn.Module) -> int:
