@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaledown.files import parse_json
 
@@ -25,7 +25,6 @@ PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
-COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
@@ -34,6 +33,35 @@ EMBEDDED = "embedded"
 EMBEDDED_MODERNBERT = "embedded_modernbert"
 """A checkpoint that ships: the embedded generator with an encoder as its compressor."""
 LARGEST_SEED = 2**32 - 1
+GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
+"""The models that compressors read with."""
+
+
+class CompressorType(NamedTuple):
+    """A kind of compressor, as the rest of the project knows it.
+
+    Attributes:
+        reads_with: copied layers of the ``GENERATOR``, an ``ENCODER``, which reads each document with the whole query,
+            or a ``CAUSAL_LM``.
+        class_path: its module and class in ``scaledown.models.compressors``. It is made with the config, the model that
+            it reads with (without its head), and the generator's token embeddings (V, D).
+        default_model: the model that it reads with, if it is not the generator.
+        learning_rate: its peak (table 7 of the paper).
+    """
+
+    reads_with: str
+    class_path: str
+    default_model: str | None
+    learning_rate: float
+
+
+COMPRESSORS = {
+    "n_layers": CompressorType(GENERATOR, "n_layers.NLayersCompressor", None, 5e-5),
+    "modernbert": CompressorType(ENCODER, "encoder.EncoderCompressor", DEFAULT_ENCODER, 1e-4),
+    "llm": CompressorType(CAUSAL_LM, "llm.LLMCompressor", DEFAULT_LLM, 1e-4),
+}
+"""Every compressor, by its name in ``--compressor_type``."""
+COMPRESSOR_TYPES = tuple(COMPRESSORS)
 RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
@@ -162,9 +190,9 @@ class ScaleDownConfig:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
                           f"{self.compressor_type} with {self.compressor_model or 'its default'}")
-        if self.num_layers is not None and self.compressor_type != "n_layers":
+        if self.num_layers is not None and self.reads_with != GENERATOR:
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
-        if self.compressor_model is not None and self.compressor_type == "n_layers":
+        if self.compressor_model is not None and self.reads_with == GENERATOR:
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
         require(faults)
@@ -172,11 +200,16 @@ class ScaleDownConfig:
     @property
     def reads_as_generator(self) -> bool:
         """Return whether the compressor is made of the generator's own layers, and so reads the same tokens."""
-        if self.compressor_type == "llm":
+        if self.reads_with == CAUSAL_LM:
             # Its default is the embedded generator itself, or beside another generator a model of the Hub.
             return (self.compressor_model or EMBEDDED) == self.generator_model
         # The embedded encoder is made of the generator that it stands beside, whichever that is.
-        return self.compressor_type == "n_layers" or (self.compressor_model or self.generator_model) == EMBEDDED
+        return self.reads_with == GENERATOR or (self.compressor_model or self.generator_model) == EMBEDDED
+
+    @property
+    def reads_with(self) -> str:
+        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER`` or ``CAUSAL_LM``."""
+        return COMPRESSORS[self.compressor_type].reads_with
 
     @property
     def document_tokens(self) -> int:
