@@ -140,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
     if args.run_out:
-        require_ids(itertools.chain(task.queries, *task.candidates.values()))  # before the work: TREC allows no spaces in ids
+        # Before the work: ids in a TREC file have no spaces.
+        require_ids(itertools.chain(task.queries, *task.candidates.values()))
     print(describe(task, args))
 
     runs = {"order given": order_given(task), "BM25": bm25(task)}
