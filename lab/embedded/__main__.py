@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_folder.make(work_dir, "--work_dir")
     run_folder.make(output_dir)
 
+    # A new run, or the one that was killed.
     last_checkpoint = checkpoints.last(work_dir)
     if last_checkpoint is None:
         processes.once(lambda: begin(work_dir, config))

@@ -29,15 +29,8 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
-from lab.embedded.recipe import (
-    EVALUATION,
-    LEVELS,
-    MEMORY_OF_EXACT_MATCH,
-    PROMOTION_EXACT_MATCH,
-    SHALLOW_LAYERS,
-    WARMUP_STEPS,
-    PretrainConfig,
-)
+from lab.embedded import recipe
+from lab.embedded.recipe import PretrainConfig
 from lab.embedded.token_tree import IGNORED, collate
 from lab.embedded.world_batches import WorldBatches
 from scaledown import processes
@@ -74,7 +67,7 @@ def right_answers(is_correct: Tensor, is_answer: Tensor) -> Tensor:
         is_correct: for each of the answers' tokens (N,), whether it is the most likely one.
         is_answer: which targets (B, T) are of answers; between two answers there is always some other token.
     """
-    # A start is a target of an answer behind one that is not; the last target of a sequence never is one.
+    # A start follows a token of no answer. The last token of a sequence has no target, so rolling it round is harmless.
     is_start = is_answer & ~torch.roll(is_answer, 1, dims=1)
 
     # The answer of each token: the number of starts up to there, counted from 0.
@@ -111,7 +104,8 @@ class Climb(TrainerCallback, ExportableState):
 
     def add(self, exact_match: float) -> None:
         """Add the exact match on a training batch to the running mean."""
-        self.exact_match = MEMORY_OF_EXACT_MATCH * self.exact_match + (1 - MEMORY_OF_EXACT_MATCH) * exact_match
+        memory = recipe.MEMORY_OF_EXACT_MATCH
+        self.exact_match = memory * self.exact_match + (1 - memory) * exact_match
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                        model: LlamaForCausalLM, **kwargs: Any) -> None:
@@ -123,16 +117,16 @@ class Climb(TrainerCallback, ExportableState):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                     model: LlamaForCausalLM, **kwargs: Any) -> None:
         """Enter the next level, if it is time."""
-        if self.exact_match > PROMOTION_EXACT_MATCH and self.level + 1 < len(LEVELS):
+        if self.exact_match > recipe.PROMOTION_EXACT_MATCH and self.level + 1 < len(recipe.LEVELS):
             self.level, self.exact_match = self.level + 1, 0.0
             self._enter_level(model)
 
     def _enter_level(self, model: LlamaForCausalLM) -> None:
-        level = LEVELS[self.level]
+        level = recipe.LEVELS[self.level]
         self.batches.mixture = replace(level.mixture, tokens=self.config.batch_tokens)
         # transformers' Llama runs this number of its layers, the first ones.
         num_layers = self.config.num_layers
-        model.config.num_hidden_layers = num_layers if level.is_deep else min(SHALLOW_LAYERS, num_layers)
+        model.config.num_hidden_layers = num_layers if level.is_deep else min(recipe.SHALLOW_LAYERS, num_layers)
 
 
 class SealCheckpoints(TrainerCallback):
@@ -172,10 +166,10 @@ class GeneratorTrainer(Trainer):
     def __init__(self, config: PretrainConfig, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase,
                  folder: Path) -> None:
         self.config, self.folder = config, folder
-        train_batches = WorldBatches(tokenizer, LEVELS[0].mixture, config.seed, "train",
+        train_batches = WorldBatches(tokenizer, recipe.LEVELS[0].mixture, config.seed, "train",
                                      config.steps * processes.count())
         held_out = {name: WorldBatches(tokenizer, mixture, config.seed, "eval", HELD_OUT_BATCHES)
-                    for name, mixture in EVALUATION.items()}
+                    for name, mixture in recipe.EVALUATION.items()}
         self.climb = Climb(config, train_batches)
 
         super().__init__(model, training_arguments(config, model.device, folder / checkpoints.DRAFT),
@@ -200,7 +194,7 @@ class GeneratorTrainer(Trainer):
                      num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Return the loss of a batch, and note how many of its answers are right."""
         answer_loss, text_loss, right = losses(model, inputs)
-        # Of all processes, so that they climb together.
+        # The mean over all processes, so that they climb together.
         self.climb.add((processes.summed(right.float().mean()) / processes.count()).item())
 
         self._last_losses = (answer_loss.detach(), text_loss.detach())
@@ -210,6 +204,7 @@ class GeneratorTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Log the exact match on held-out batches; the Trainer calls this every ``eval_steps`` steps and at the end."""
         measured: dict[str, float] = {}
+        # One process measures, the others wait for it in the next step.
         if self.is_world_process_zero():
             answer_loss, text_loss = (loss.item() for loss in self._last_losses)
             measured = {"level": self.climb.level, "training_exact_match": self.climb.exact_match,
@@ -217,7 +212,6 @@ class GeneratorTrainer(Trainer):
                         "tokens_per_second": self._num_tokens / (time.perf_counter() - self._start)}
             for name, batches in self.eval_dataset.items():
                 measured[name] = exact_match(self.model, batches)
-
             with (self.folder / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"step": self.state.global_step} | measured) + "\n")
             self.log(measured)
@@ -242,7 +236,7 @@ def training_arguments(config: PretrainConfig, device: torch.device, output_dir:
     return TrainingArguments(
         output_dir=str(output_dir), use_cpu=device.type == "cpu", bf16=dtype_for(device) == torch.bfloat16,
         max_steps=config.steps, per_device_train_batch_size=1, max_grad_norm=config.max_grad_norm, seed=config.seed,
-        lr_scheduler_type="warmup_stable_decay", warmup_steps=WARMUP_STEPS,
+        lr_scheduler_type="warmup_stable_decay", warmup_steps=recipe.WARMUP_STEPS,
         lr_scheduler_kwargs={"num_decay_steps": round(config.decay_share * config.steps), "decay_type": "linear"},
         eval_strategy="steps", eval_steps=config.eval_steps, save_strategy="steps", save_steps=config.eval_steps,
         logging_strategy="no", report_to=[],

@@ -1,15 +1,16 @@
-"""The recipe of the demo's generator: its size, its schedule, and the levels that its training climbs.
+"""The recipes of the demo's weights: size, schedule and levels of its generator; the steps of its compressors' stages.
 
-Looking things up is trained step by step: lists that repeat themselves, then sentences of documents to be finished,
-then questions, about more and more documents. No torch here.
+A generator learns to look things up step by step: lists that repeat themselves, then sentences of documents to be
+finished, then questions, about more and more documents. No torch here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from scaledown.config import positive, require, setting
+from scaledown.config import TrainingConfig, positive, require, setting
 from scaledown.data.world.synthetic import Difficulty
 
 SMALLEST_VOCABULARY = 300
@@ -117,3 +118,26 @@ EVALUATION = {
     "query_first": Mixture(Difficulty(), query_first_share=1.0),
 }
 """Mixtures of held-out batches, by name; the exact match on each is logged."""
+
+AS_FOUND: Mapping[str, Any] = {}
+NEAR: Mapping[str, Any] = {"num_candidates": 30, "same_kind_share": 1.0}
+"""Candidates as a search engine finds them; and more, all of the entity's kind, so that some have nearly its name."""
+BEST_ROUNDS = (AS_FOUND, AS_FOUND, NEAR)
+"""The candidates of each round; the model is trained on those that it ranks best after the round before."""
+
+
+@dataclass(frozen=True)
+class StageSteps:
+    """The numbers of steps of a compressor's stages."""
+
+    enable_reranking: bool = setting(False, "train it to score documents, too")
+    many_steps: int = setting(1800, "steps on many documents of many lengths")
+    mixed_steps: int = setting(1500, "steps on these and on those of the usual kind, in larger batches")
+    name_steps: int = setting(900, "with scores: steps on short documents that differ in the entity alone")
+    joint_steps: int = setting(1300, "with scores: steps on all kinds again, for answers and scores together")
+    kept_steps: int = setting(1000, f"with scores: steps of each of {len(BEST_ROUNDS)} rounds on the documents that it "
+                                    "scores best")
+    seed: int = setting(TrainingConfig.seed, "seed of weights and records")
+
+    def __post_init__(self) -> None:
+        require(positive(self, "many_steps", "mixed_steps", "name_steps", "joint_steps", "kept_steps"))

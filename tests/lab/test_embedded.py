@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lab.embedded import generator_trainer
+from lab.embedded import generator_trainer, recipe
 from lab.embedded.__main__ import main
 from lab.embedded.generator_trainer import GeneratorTrainer, exact_match, losses
 from lab.embedded.new_generator import build_generator
@@ -22,7 +22,7 @@ from scaledown.models.model import ScaleDownModel
 
 EASY = Mixture(Difficulty((2, 3), (2, 3)), query_first_share=0.5, tokens=300)
 TINY_CONFIG = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "batch_tokens": 200}
-TINY = [text for name, value in TINY_CONFIG.items() for text in (f"--{name}", str(value))] + ["--eval_steps", "2"]
+TINY = [f"--{name}={value}" for name, value in TINY_CONFIG.items()] + ["--eval_steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_the_losses_are_means_over_the_answers_and_over_the_texts(tokenizer, mod
 def quick(monkeypatch):
     """Measure little, so that a run is its steps."""
     monkeypatch.setattr(generator_trainer, "HELD_OUT_BATCHES", 1)
-    monkeypatch.setattr(generator_trainer, "EVALUATION", {"standard": replace(EVALUATION["standard"], tokens=200)})
+    monkeypatch.setattr(recipe, "EVALUATION", {"standard": replace(EVALUATION["standard"], tokens=200)})
 
 
 def log_of(folder):
@@ -118,11 +118,16 @@ def log_of(folder):
 
 def test_training_climbs_and_the_deep_layers_join(tokenizer, tmp_path, monkeypatch, quick):
     mixtures, draw = [], WorldBatches.__getitem__
-    monkeypatch.setattr(WorldBatches, "__getitem__", lambda batches, number: (
-        mixtures.append(batches.mixture) if batches.split == "train" else None) or draw(batches, number))
-    monkeypatch.setattr(generator_trainer, "SHALLOW_LAYERS", 1)
+
+    def noted(batches, number):
+        if batches.split == "train":
+            mixtures.append(batches.mixture)
+        return draw(batches, number)
+
+    monkeypatch.setattr(WorldBatches, "__getitem__", noted)
+    monkeypatch.setattr(recipe, "SHALLOW_LAYERS", 1)
     # Any exact match is above this, also 0.
-    monkeypatch.setattr(generator_trainer, "PROMOTION_EXACT_MATCH", -1.0)
+    monkeypatch.setattr(recipe, "PROMOTION_EXACT_MATCH", -1.0)
     config = PretrainConfig(**TINY_CONFIG, steps=5, eval_steps=1)
     generator = build_generator(config, tokenizer)
     deep = {name: weight.clone() for name, weight in generator.named_parameters() if "layers.1." in name}
@@ -153,7 +158,7 @@ def test_the_loss_falls(tokenizer, tmp_path, quick):
 
 
 def test_a_killed_build_goes_on_to_the_same_weights(tmp_path, monkeypatch, quick):
-    monkeypatch.setattr(generator_trainer, "WARMUP_STEPS", 1)
+    monkeypatch.setattr(recipe, "WARMUP_STEPS", 1)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder, steps in ((whole, ["4"]), (resumed, ["2", "4"])):
         for step in steps:
