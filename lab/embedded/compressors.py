@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Only now, so that --help and mistakes need not wait for torch.
     from lab.embedded.stages import LESSONS, save_small, stages, train_all
-    from scaledown.training import demo, run, run_folder
+    from scaledown.training import run, run_folder
+    from scaledown.training.presets import demo
 
     config = ScaleDownConfig(generator_model=EMBEDDED, compressor_type=args.compressor_type,
                              **demo.MODEL[args.compressor_type])

@@ -21,7 +21,7 @@ from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.training import demo
+from scaledown.training.presets import demo
 
 LINE, REPLY = "LINE", "REPLY"
 """Names, in the tokenizer's template, of the line break after a query and of the ids that come before an answer."""

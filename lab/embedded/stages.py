@@ -18,7 +18,8 @@ from scaledown.data.records import Record
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.loading.checkpoint import CONFIG_FILE, whole_folder
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import checkpoints, demo, run
+from scaledown.training import checkpoints, run
+from scaledown.training.presets import demo
 
 LESSONS = "lessons"
 """The first stage: the curriculum of the main job."""

@@ -1,8 +1,8 @@
-"""The one form in which texts are compared: by search, by the choice of negatives, and by the metrics.
+"""The normal form in which search, the choice of negatives, and the metrics compare texts.
 
 A word can be written in several ways that look alike: an accent as a letter of its own or composed with its letter (NFD
 and NFC), with a soft hyphen or a zero-width mark inside, with or without the vowel signs of Arabic and Hebrew or the
-stress marks of Russian. Python compares code points, and would find none of them in another.
+stress marks of Russian. Python compares code points, for which all of these differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 # Signs that writers add or leave out at will: Arabic vowels and the stretched line, Hebrew points, Cyrillic stress.
 # Hamza and madda (U+0653 to U+0655) make other letters, and stay. The dot on i is what lower() leaves of a Turkish İ.
 _OPTIONAL = regex.compile("[\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed"
-                          "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]+|(?<=\\p{Cyrillic})[\u0300\u0301]+|(?<=i)\u0307")
+                          "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]+"
+                          "|(?<=\\p{Cyrillic})[\u0300\u0301]+|(?<=i)\u0307")
 # A letter's marks belong to its word; in re's \w they end it, which cuts Hindi into single letters.
 _WORD = regex.compile(r"[\w\p{N}]+")
 # Thai, Lao, Tibetan, Burmese, Khmer, kana and Han ideographs are written without spaces between words.
@@ -26,13 +27,14 @@ _KEPT = ("L", "M", "N")
 
 
 def normal_form(text: str) -> str:
-    """Return ``text`` in lower case and composed, without what is invisible and without optional vowel signs.
+    """Return ``text`` in lower case and composed (NFC), without invisible characters and optional vowel signs.
 
     Of ASCII text this is its lower case, and nothing else.
     """
     if text.isascii():
         return text.lower()
-    # What is invisible goes first: it can stand between a letter and its accent, and keep them from being composed.
+
+    # Invisible characters go first: one between a letter and its accent would keep them from being composed.
     composed = unicodedata.normalize("NFC", _INVISIBLE.sub("", text).lower())
     return _OPTIONAL.sub("", composed)
 

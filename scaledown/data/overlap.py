@@ -1,4 +1,4 @@
-"""What the evaluation half has in common with the training half: measured on that, memory looks like skill."""
+"""The overlap of the evaluation half with the training half, on which memory would pass for skill."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scaledown.data.records import Record
 
 @dataclass(frozen=True)
 class Overlap:
-    """What of an evaluation half training has, too.
+    """The questions and passages of an evaluation half that are in training, too.
 
     Attributes:
-        num_shared_questions: questions, but for case, punctuation and articles.
+        num_shared_questions: evaluation questions that training has, up to case, punctuation and articles.
         num_questions: all questions of the evaluation half.
-        num_shared_passages: different passages, but for case and white space.
-        num_passages: all different passages of the evaluation half.
+        num_shared_passages: distinct evaluation passages that training has, up to case and white space.
+        num_passages: all distinct passages of the evaluation half.
     """
 
     num_shared_questions: int
@@ -26,8 +26,10 @@ class Overlap:
     num_passages: int
 
     def note(self) -> str | None:
-        """The overlap in a sentence, for the terminal and the report; None if there is none."""
+        """Return the overlap in a sentence, for the terminal and the report; None if there is none."""
         passages = f"{self.num_shared_passages} of their {self.num_passages} passages"
+
+        # Shared questions tell more than shared passages, so they come first.
         if self.num_shared_questions:
             return (f"{self.num_shared_questions} of the {self.num_questions} evaluation questions are in training "
                     f"too, and {passages}: on those, what is measured is memory, and says nothing of new questions")
@@ -38,18 +40,25 @@ class Overlap:
 
 
 def overlap(records: Sequence[Record], eval_records: Sequence[Record]) -> Overlap:
-    """Compare the two halves."""
-    questions = [_question(record) for record in eval_records]
-    passages = {_passage(document) for record in eval_records for document in record.documents}
-    shared_questions = set(questions) & {_question(record) for record in records}
-    shared_passages = passages & {_passage(document) for record in records for document in record.documents}
-    return Overlap(sum(question in shared_questions for question in questions), len(questions),
-                   len(shared_passages), len(passages))
+    """Count what training (``records``) and evaluation (``eval_records``) share."""
+    # Each evaluation question counts, also one that is repeated; passages count once.
+    train_questions = {_question_key(record) for record in records}
+    num_shared_questions = sum(_question_key(record) in train_questions for record in eval_records)
+
+    passages = _passage_keys(eval_records)
+    shared_passages = passages & _passage_keys(records)
+    return Overlap(num_shared_questions, len(eval_records), len(shared_passages), len(passages))
 
 
-def _question(record: Record) -> str:
+def _question_key(record: Record) -> str:
+    """Return the normal form of a record's query."""
+    # A query of nothing but punctuation stands for itself.
     return padded(record.query).strip() or record.query
 
 
-def _passage(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _passage_keys(records: Sequence[Record]) -> set[str]:
+    """Return the distinct documents of the records, up to case and white space."""
+    keys = set()
+    for record in records:
+        keys.update(" ".join(document.casefold().split()) for document in record.documents)
+    return keys

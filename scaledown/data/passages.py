@@ -1,7 +1,7 @@
-"""Paragraphs into passages short enough for a compressor to read whole, with nothing lost.
+"""Paragraphs cut into passages that a compressor can read whole, with nothing lost.
 
-A passage is a stretch of its paragraph. The document made of it has the title in front, ``Title. text``, as BERGEN
-(Rau et al., arXiv:2407.01102) writes them.
+A passage is a stretch of its paragraph. Its document has the title in front, ``Title. text``, as in BERGEN (Rau et al.,
+arXiv:2407.01102).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TokenCounter = Callable[[list[str]], list[int]]
 SMALLEST_PASSAGE_TOKENS = 16
 TEXTS_AT_ONCE = 10_000
 REMEMBERED_WORDS = 500_000
-"""Words whose tokens are counted once; beyond that they are forgotten, so that no corpus can fill the memory."""
+"""Words whose number of tokens is cached; beyond that the cache is cleared, so that no corpus fills the memory."""
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of an article. ``article`` names what never straddles the two halves of a dataset."""
+    """A paragraph of an article. All of an ``article`` stays in one half of a dataset."""
 
     article: str
     title: str
@@ -41,12 +41,12 @@ class Passage:
     num_tokens: int = 0
 
     def overlaps(self, span: Span) -> bool:
-        """Whether any character of ``span`` (in the paragraph) is in this passage."""
+        """Return whether any character of ``span`` (in the paragraph) is in this passage."""
         return self.start < span[1] and span[0] < self.end
 
 
 def token_counter(tokenizer: Callable[..., dict[str, list[list[int]]]]) -> TokenCounter:
-    """A function that counts the tokens of each of many texts by a transformers tokenizer, special ones left out."""
+    """Return a function that counts the tokens of many texts by a transformers tokenizer, without special tokens."""
 
     def count_tokens(texts: list[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
@@ -55,13 +55,13 @@ def token_counter(tokenizer: Callable[..., dict[str, list[list[int]]]]) -> Token
 
 
 class PassageSplitter:
-    """Cuts paragraphs into passages of at most ``passage_tokens`` tokens, the title in front counted.
+    """Cuts paragraphs into passages of at most ``passage_tokens`` tokens, with the title in front.
 
-    Each different word is counted once, all of them together, and paragraphs are cut by the sums. Then the documents
-    themselves are counted, and a paragraph with one too long is cut again, shorter.
+    The tokens of each distinct word are counted once, in one call of the tokenizer, and paragraphs are cut by the sums.
+    Then the documents themselves are counted, and a paragraph with one that is too long is cut again, shorter.
 
     Raises:
-        ValueError: for a ``passage_tokens`` that leaves no room for text beside a title.
+        ValueError: if ``passage_tokens`` leaves no room for text beside a title.
     """
 
     def __init__(self, count_tokens: TokenCounter, passage_tokens: int) -> None:
@@ -71,66 +71,94 @@ class PassageSplitter:
         self._passage_tokens = passage_tokens
         self._word_tokens: dict[str, int] = {}
 
-    def split(self, paragraphs: Sequence[Paragraph], kept: Sequence[Iterable[Span]]) -> list[list[Passage]]:
-        """The passages of each paragraph, in order, by batches and with a progress bar.
+    def split(self, paragraphs: Sequence[Paragraph], whole_spans: Sequence[Iterable[Span]]) -> list[list[Passage]]:
+        """Return the passages of each paragraph, in order, cut in batches with a progress bar.
 
-        ``kept[i]`` are the spans of ``paragraphs[i]`` that are to stay whole; one longer than a passage is cut.
+        ``whole_spans[i]`` are the spans of ``paragraphs[i]`` that must not be cut, such as answers; one that is longer
+        than a passage is cut nevertheless.
         """
         passages: list[list[Passage]] = []
+        # Batches bound the memory of the tokenizer's output.
         with tqdm(total=len(paragraphs), desc="cutting into passages", unit=" paragraphs", leave=False) as progress:
-            for first in range(0, len(paragraphs), TEXTS_AT_ONCE):
-                batch = slice(first, first + TEXTS_AT_ONCE)
-                passages += self.split_batch(paragraphs[batch], kept[batch])
-                progress.update(len(passages) - first)
+            for start in range(0, len(paragraphs), TEXTS_AT_ONCE):
+                batch = slice(start, start + TEXTS_AT_ONCE)
+                passages += self.split_batch(paragraphs[batch], whole_spans[batch])
+                progress.update(len(passages) - start)
         return passages
 
-    def split_batch(self, paragraphs: Sequence[Paragraph], kept: Sequence[Iterable[Span]]) -> list[list[Passage]]:
-        """As :meth:`split`, of few paragraphs."""
+    def split_batch(self, paragraphs: Sequence[Paragraph],
+                    whole_spans: Sequence[Iterable[Span]]) -> list[list[Passage]]:
+        """Split as :meth:`split`, all paragraphs at once."""
         if len(self._word_tokens) > REMEMBERED_WORDS:
             self._word_tokens.clear()
-        self._learn_words(text for paragraph in paragraphs for text in (paragraph.title, paragraph.text))
+        self._count_words([paragraph.title for paragraph in paragraphs] + [paragraph.text for paragraph in paragraphs])
+
+        # A shortened title ends in "word.", which is a new word to count.
         titles = [self._title(paragraph.title) for paragraph in paragraphs]
-        self._learn_words(titles)
-        budgets = [self._passage_tokens - self._sum(title) for title in titles]
+        self._count_words(titles)
+        budgets = [self._passage_tokens - self._num_tokens(title) for title in titles]
+
+        # Sums over words are only close to a document's own number of tokens: tokenizers merge across words. So cut,
+        # count the documents, and cut again those paragraphs whose longest document has ``excess`` tokens too many.
         passages: list[list[Passage]] = [[] for _ in paragraphs]
         pending = list(range(len(paragraphs)))
         while pending:
             for i in pending:
-                spans = cut(paragraphs[i].text, kept[i], self._word_tokens.__getitem__, budgets[i])
+                spans = cut(paragraphs[i].text, whole_spans[i], self._word_tokens.__getitem__, budgets[i])
                 passages[i] = [_passage(paragraphs[i], titles[i], *span) for span in spans]
             self._count(passages, pending)
-            excess = {i: max(passage.num_tokens for passage in passages[i]) - self._passage_tokens
-                      for i in pending if passages[i]}
-            pending = [i for i in excess if excess[i] > 0 and budgets[i] > 1]
+
+            too_long = []
             for i in pending:
-                budgets[i] = max(1, budgets[i] - excess[i])
+                longest = max((passage.num_tokens for passage in passages[i]), default=0)
+                excess = longest - self._passage_tokens
+                if excess > 0 and budgets[i] > 1:
+                    budgets[i] = max(1, budgets[i] - excess)
+                    too_long.append(i)
+            pending = too_long
         return passages
 
     def _count(self, passages: list[list[Passage]], pending: Sequence[int]) -> None:
-        """Put the true number of tokens into the pending paragraphs' passages."""
-        documents = [passage.document for i in pending for passage in passages[i]]
-        counts = iter(self._count_tokens(documents) if documents else ())
+        """Set the true number of tokens of the pending paragraphs' passages, by one call of the tokenizer."""
+        documents: list[str] = []
+        for i in pending:
+            documents += [passage.document for passage in passages[i]]
+        if not documents:
+            return
+
+        # The counts come in the order in which the documents were gathered.
+        counts = iter(self._count_tokens(documents))
         for i in pending:
             passages[i] = [dataclasses.replace(passage, num_tokens=next(counts)) for passage in passages[i]]
 
-    def _learn_words(self, texts: Iterable[str]) -> None:
-        """Count the tokens of words not met before, each as it stands in a text: after another word."""
-        words = sorted({word for text in texts for word in WORD.findall(text)} - self._word_tokens.keys())
-        if words:
-            alone, *after = self._count_tokens(["a", *(f"a {word}" for word in words)])
-            self._word_tokens |= {word: count - alone for word, count in zip(words, after, strict=True)}
+    def _count_words(self, texts: Iterable[str]) -> None:
+        """Count the tokens of words that are new, each as it stands in a text: after another word."""
+        words: set[str] = set()
+        for text in texts:
+            words.update(WORD.findall(text))
+        new_words = sorted(words - self._word_tokens.keys())
+        if not new_words:
+            return
 
-    def _sum(self, text: str) -> int:
+        # A word's tokens are those of "a word" less those of "a": at the start of a text it may have others.
+        num_alone, *counts = self._count_tokens(["a", *(f"a {word}" for word in new_words)])
+        for word, count in zip(new_words, counts, strict=True):
+            self._word_tokens[word] = count - num_alone
+
+    def _num_tokens(self, text: str) -> int:
+        """Return the tokens of ``text``, as the sum over its words."""
         return sum(self._word_tokens[word] for word in WORD.findall(text))
 
     def _title(self, title: str) -> str:
-        """The title with a full stop, cut after a word where it would fill more than half a passage."""
+        """Return the title with a full stop, cut after a word if it would fill more than half a passage."""
         words = title.split()
-        while words and self._sum(" ".join(words)) >= self._passage_tokens // 2:
+        while words and self._num_tokens(" ".join(words)) >= self._passage_tokens // 2:
             words.pop()
         return f"{' '.join(words)}." if words else ""
 
 
 def _passage(paragraph: Paragraph, title: str, start: int, end: int) -> Passage:
+    """Return the passage of a paragraph's characters ``start`` to ``end``, with its document."""
+    # Line breaks and repeated spaces become single spaces.
     words = paragraph.text[start:end].split()
     return Passage(paragraph, start, end, " ".join([title, *words] if title else words))

@@ -1,7 +1,7 @@
-"""Records: one question with its documents and its answer. Reading and writing them as JSON or JSONL.
+"""Records: a question, its documents and its answer, read and written as JSON or JSONL.
 
-A file is read whole before a single record is handed out, and all its faults are reported together: whoever made a
-file of ten thousand records learns in one go what to mend.
+A file is read and checked whole before any record is returned, and its faults are reported together, so that a file of
+ten thousand records can be mended in one go.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.data.answers import is_found_in_text, padded
-from scaledown.data.storage.lines import SHOWN_FAULTS
+from scaledown.data.storage.lines import SHOWN_FAULTS, fault_report
 from scaledown.data.storage.values import is_text, kind, shown
 from scaledown.files import finish_replacements, parse_json, whole_file, whole_files
 
@@ -24,9 +24,9 @@ from scaledown.files import finish_replacements, parse_json, whole_file, whole_f
 class Record:
     """A question, the documents to answer it from, and the answer.
 
-    ``answer`` is what the generator learns to say (a teacher's or the gold one); ``answers`` are the gold aliases that
-    the metrics compare with. ``reranking_scores`` (raw logits of a cross-encoder), ``document_ids`` and ``titles``
-    have one entry a document, or are None.
+    ``answer`` is the text that the generator is trained on (a teacher's or the gold one); ``answers`` are the gold
+    aliases that the metrics compare with. ``reranking_scores`` (raw logits of a cross-encoder), ``document_ids`` and
+    ``titles`` have one entry a document, or are None.
     """
 
     id: str
@@ -40,21 +40,29 @@ class Record:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """What a prediction is compared with: the gold aliases, or the answer where there are none."""
+        """The texts that a prediction is compared with: the gold aliases, or the answer if there are none."""
         return self.answers or (self.answer,)
 
     @property
     def stated_answers(self) -> tuple[str, ...]:
-        """For each document the first of the answer and its aliases that it states in so many words, or ""."""
-        wanted = {answer: padded(answer) for answer in (self.answer, *self.answers) if is_found_in_text(answer)}
-        texts = map(padded, self.documents)
-        return tuple(next((answer for answer, words in wanted.items() if words in text), "") for text in texts)
+        """For each document, the first of the answer and its aliases that it states word for word, or ""."""
+        padded_answers = {answer: padded(answer) for answer in (self.answer, *self.answers) if is_found_in_text(answer)}
+
+        stated = []
+        for document in self.documents:
+            # Both padded with spaces, so that only whole words match.
+            text = padded(document)
+            stated.append(next((answer for answer, words in padded_answers.items() if words in text), ""))
+        return tuple(stated)
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON has it: optional fields that say nothing are left out."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
-                if name in ("id", *REQUIRED) or value not in (None, ())}
+        """Return the record as a JSON object, without optional fields that are empty."""
+        values = {}
+        for name in KNOWN:
+            value = getattr(self, name)
+            if name in ("id", *REQUIRED) or value not in (None, ()):
+                values[name] = list(value) if isinstance(value, tuple) else value  # JSON has lists
+        return values
 
 
 REQUIRED = ("query", "documents", "answer")
@@ -63,12 +71,12 @@ KNOWN = tuple(field.name for field in dataclasses.fields(Record))
 
 
 def eval_path(path: Path | str) -> Path:
-    """Return where the evaluation half of the records at ``path`` lies: ``X_eval.json`` beside ``X.json``.
+    """Return the path of the evaluation half of the records at ``path``: ``X_eval.json`` beside ``X.json``.
 
-    If a replacement of both was cut off, it is finished first, so that what lies there belongs to ``path``.
+    If a replacement of both was interrupted, it is finished first, so that the file there belongs to ``path``.
 
     Raises:
-        ValueError: for a path that names no file.
+        ValueError: if the path names no file.
     """
     path = Path(path)
     if path.name in ("", ".."):
@@ -83,54 +91,65 @@ def read_records(path: Path | str) -> list[Record]:
     A record without an ``id`` is given its number in the file.
 
     Raises:
-        ValueError: where the file is missing, unreadable or empty, or any record in it has a fault. All faults are
+        ValueError: if the file is missing, unreadable or empty, or any record in it has a fault. All faults are
             named together, each by record or line and by field; the first 20 are shown and the rest counted.
     """
     path = Path(path)
     finish_replacements(path.parent)
-    found, faults = _parse(path, _read_text(path))
-    if not found and not faults:
+    entries, faults = _parse(path, _read_text(path))
+    if not entries and not faults:
         raise ValueError(f"{path}: no records in it; expected a JSON list or JSONL of {{query, documents, answer}}")
+
+    # ``place`` names a record in messages ("record 3", "line 7"); ``place_of`` has that of each id.
     records: list[Record] = []
-    seen: dict[str, str] = {}
-    for number, (place, values) in enumerate(found, start=1):
-        if record_faults := list(_faults(values)):
+    place_of: dict[str, str] = {}
+    for number, (place, values) in enumerate(entries, start=1):
+        record_faults = list(_faults(values))
+        if record_faults:
             faults += [(place, fault) for fault in record_faults]
             continue
+
         record = _build(values, number)
-        if record.id in seen:
-            faults.append((place, f"id {record.id!r} is taken by {seen[record.id]}; expected one of its own"))
-        seen.setdefault(record.id, place)
+        if record.id in place_of:
+            faults.append((place, f"id {record.id!r} is taken by {place_of[record.id]}; expected one of its own"))
+        place_of.setdefault(record.id, place)
         records.append(record)
+
     if faults:
         raise ValueError(_report(path, faults))
     return records
 
 
 def write_records(path: Path | str, records: Iterable[Record]) -> None:
-    """Write ``records`` to ``path``: JSONL where it ends in ``.jsonl``, else a JSON list, one record a line.
+    """Write ``records`` to ``path``: JSONL if it ends in ``.jsonl``, else a JSON list, one record a line.
 
     They are written as they come, to a temporary file that is renamed at the end, so that no reader ever sees half
-    a file, and no more than one of them needs to be in memory.
+    a file, and only one of them needs to be in memory.
 
     Raises:
         ValueError: if the folder cannot be written to, or a record could not be read again: a field of it is no text,
             or holds half a surrogate pair.
     """
     path = Path(path)
-    before, between, after = ("", "\n", "\n") if path.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
+    start, separator, end = ("", "\n", "\n") if path.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
     with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
-        file.write(before)
+        file.write(start)
         for number, record in enumerate(records, start=1):
+            # The same checks as in reading: a teacher's answer, for one, may be anything.
             values = record.to_dict()
-            if faults := list(_faults(values)):
-                raise ValueError(_report(path, [(f"record {number} (id {record.id!r})", fault) for fault in faults]))
-            file.write(between * (number > 1) + json.dumps(values, ensure_ascii=False))
-        file.write(after)
+            place = f"record {number} (id {record.id!r})"
+            faults = [(place, fault) for fault in _faults(values)]
+            if faults:
+                raise ValueError(_report(path, faults))
+
+            if number > 1:
+                file.write(separator)
+            file.write(json.dumps(values, ensure_ascii=False))
+        file.write(end)
 
 
 def write_records_together(files: Mapping[Path, Iterable[Record]]) -> None:
-    """Write files of records that belong together, in one folder: all of them take the places of old ones, or none.
+    """Write files of records that belong together, in one folder: all of them replace the old ones, or none does.
 
     Raises:
         ValueError: as :func:`write_records`.
@@ -147,15 +166,19 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: no such file; expected a JSON list or JSONL of records") from None
     except OSError as fault:
         raise ValueError(f"{path}: cannot be read ({fault.strerror}); expected a JSON or JSONL file") from None
+
+    # utf-8-sig: editors on Windows put a byte order mark in front.
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
+        # A line is easier to find than a byte.
         line = content[: fault.start].count(b"\n") + 1
         raise ValueError(f"{path}: line {line} is not UTF-8 (byte {content[fault.start]:#04x})") from None
 
 
 def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:
-    """The values in ``text`` and the lines that hold none, each with its place."""
+    """Return the JSON values in ``text`` and the lines that hold none, each with its place."""
+    # The content decides: a .jsonl file may hold a list, and a .json file JSON lines.
     if text.strip() and (path.suffix != ".jsonl" or text.lstrip().startswith("[")):
         try:
             values = parse_json(text)
@@ -165,33 +188,39 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
         else:
             values = values if isinstance(values, list) else [values]
             return [(f"record {number}", value) for number, value in enumerate(values, start=1)], []
-    found, faults = [], []
+
+    # "Extra data" behind a first value: JSON lines. One damaged line does not hide the others.
+    entries, faults = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            found.append((f"line {number}", parse_json(line)))
+            entries.append((f"line {number}", parse_json(line)))
         except json.JSONDecodeError as fault:
             faults.append((f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})"))
-    return found, faults
+    return entries, faults
 
 
 def _faults(values: Any) -> Iterator[str]:
-    """Everything that is wrong with one record."""
+    """Yield everything that is wrong with one record."""
     if not isinstance(values, dict):
         yield f"expected an object with {', '.join(REQUIRED)}, got {kind(values)}"
         return
+
     for name in REQUIRED:
         if values.get(name) is None:
             yield f"{name} is missing; expected {_EXPECTED[name][0]}"
+
+    documents = values.get("documents")
     for name, value in values.items():
         if name not in KNOWN:
             yield f"{name!r} is not a field of a record; expected one of {', '.join(KNOWN)}"
-        elif value is not None and (got := _wrong(name, value)):
+        elif value is None:
+            continue  # as if it were missing
+        elif got := _wrong(name, value):
             yield f"{name} must be {_EXPECTED[name][0]}; got {got}"
-        elif name in PER_DOCUMENT and isinstance(values.get("documents"), list) and value is not None:
-            if len(value) != len(values["documents"]):
-                yield f"{name} has {len(value)} entries; expected {len(values['documents'])}, one a document"
+        elif name in PER_DOCUMENT and isinstance(documents, list) and len(value) != len(documents):
+            yield f"{name} has {len(value)} entries; expected {len(documents)}, one a document"
 
 
 def _is_filled(value: Any) -> bool:
@@ -199,7 +228,8 @@ def _is_filled(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    # An integer of 400 digits is finite, but no float holds it; nan compares false.
+    """Return whether ``value`` is a number that a float can hold."""
+    # JSON can hold an integer of 400 digits, which is finite, but fits no float. NaN compares false.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
@@ -216,24 +246,30 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _wrong(name: str, value: Any) -> str | None:
-    """What stands where something else was expected, or None where all is well."""
+    """Return a description of the value that is not what the field expects, or None if all is well."""
     expected, is_right = _EXPECTED[name]
+
     if not expected.startswith("a list"):
         return None if is_right(value) else shown(value)
     if not isinstance(value, list):
         return shown(value)
-    wrong = next((place for place, entry in enumerate(value) if not is_right(entry)), None)
-    return None if wrong is None else f"{shown(value[wrong])} at entry {wrong + 1}"
+
+    # Of a list, the first wrong entry.
+    for number, entry in enumerate(value, start=1):
+        if not is_right(entry):
+            return f"{shown(entry)} at entry {number}"
+    return None
 
 
 def _build(values: dict[str, Any], number: int) -> Record:
-    given = {name: tuple(value) if isinstance(value, list) else value
-             for name, value in values.items() if value is not None}
-    return Record(**({"id": str(number)} | given))
+    """Return a record from values without faults; ``number`` stands in for a missing id."""
+    fields: dict[str, Any] = {"id": str(number)}
+    for name, value in values.items():
+        if value is not None:  # null counts as missing
+            fields[name] = tuple(value) if isinstance(value, list) else value
+    return Record(**fields)
 
 
 def _report(path: Path, faults: list[tuple[str, str]]) -> str:
     lines = [f"  {place}: {fault}" for place, fault in faults[:SHOWN_FAULTS]]
-    if len(faults) > SHOWN_FAULTS:
-        lines.append(f"  and {len(faults) - SHOWN_FAULTS} more")
-    return "\n".join([f"{path}: {len(faults)} fault{'s' * (len(faults) != 1)} in its records", *lines])
+    return fault_report(path, "records", lines, len(faults))

@@ -1,4 +1,4 @@
-"""Where a text may be cut: at the ends of sentences, else between words, and inside a word only where it must be."""
+"""Cutting a text to a budget of tokens: after sentences, else between words, and inside a word only if it must be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 Span = tuple[int, int]
 
-# Chinese and Japanese have no spaces: there a word, as far as cutting goes, ends with a full stop.
+# Chinese and Japanese have no spaces: for cutting, all up to a full stop counts as one word.
 _FULL_STOPS = "。！？｡"
 WORD = re.compile(rf"[^\s{_FULL_STOPS}]+[{_FULL_STOPS}]*|[{_FULL_STOPS}]+")
 _SENTENCE_END = re.compile(rf"[.!?…؟।{_FULL_STOPS}][\"'”’»)\]]*$")
@@ -18,87 +18,114 @@ _ABBREVIATION = re.compile(
     r"ca|No|Vol|Inc|Ltd|Co|Corp)\.)$")
 
 
-class _Piece(NamedTuple):
-    """Characters ``start`` to ``end``; ``parts`` are what to fall back on where the piece is too long."""
+class _Unit(NamedTuple):
+    """A word, words that must stay together, or a sentence: characters ``start`` to ``end``.
+
+    ``members`` are the smaller units that it consists of, to be cut between if it is too long.
+    """
 
     start: int
     end: int
     num_tokens: int
-    parts: tuple[_Piece, ...] = ()
+    members: tuple[_Unit, ...] = ()
 
 
-def cut(text: str, kept: Iterable[Span], count_word: Callable[[str], int], budget: int) -> list[Span]:
-    """Cut ``text`` into as few stretches of at most ``budget`` tokens as a pass from left to right gives.
+def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int], budget: int) -> list[Span]:
+    """Cut ``text`` from left to right into stretches that hold as much as fits into ``budget`` tokens.
 
-    Every character that is not white space is in exactly one stretch. A span in ``kept`` is not cut unless it is
-    longer than ``budget`` itself. ``count_word`` gives the tokens of one word.
+    Every character that is not white space is in exactly one stretch.
+
+    Args:
+        text: the text to cut.
+        whole_spans: spans that are not cut, unless they are longer than ``budget`` themselves.
+        count_word: gives the tokens of one word.
+        budget: most tokens of a stretch.
+
+    Returns:
+        The stretches as (start, end) in characters.
     """
-    words = [_Piece(*match.span(), count_word(match.group())) for match in WORD.finditer(text)]
-    may_cut = _between_kept(words, kept)
+    words = [_Unit(*match.span(), count_word(match.group())) for match in WORD.finditer(text)]
+
+    # Words join to groups that must stay whole, and groups to sentences.
+    may_cut = _may_cut_after(words, whole_spans)
     groups = words if all(may_cut) else _join(words, may_cut)
-    last_words = [i for i, cuttable in enumerate(may_cut) if cuttable]
+    last_words = [i for i, is_last in enumerate(may_cut) if is_last]  # of each group
     sentences = _join(groups, [_ends_sentence(text, words, i) for i in last_words])
+
+    # What fits stays in one unit, and as many units as fit go into a stretch.
     return _pack(_fit(sentences, budget), budget)
 
 
-def _between_kept(words: Sequence[_Piece], kept: Iterable[Span]) -> list[bool]:
-    """For each word, whether a cut may come after it."""
+def _may_cut_after(words: Sequence[_Unit], whole_spans: Iterable[Span]) -> list[bool]:
+    """Return for each word whether a cut may come after it."""
     may_cut = [True] * len(words)
-    if not (kept := list(kept)):
+    whole_spans = list(whole_spans)
+    if not whole_spans:
         return may_cut
+
     starts, ends = [word.start for word in words], [word.end for word in words]
-    for start, end in kept:
+    for start, end in whole_spans:
+        # The span's first word is the first that ends behind its start, its last the last that starts before its end.
+        # After that last word a cut is fine.
         first, last = bisect_right(ends, start), bisect_left(starts, end) - 1
-        may_cut[first:last] = [False] * max(0, last - first)
+        for i in range(first, last):
+            may_cut[i] = False
     return may_cut
 
 
-def _ends_sentence(text: str, words: Sequence[_Piece], i: int) -> bool:
+def _ends_sentence(text: str, words: Sequence[_Unit], i: int) -> bool:
+    """Return whether word ``i`` is the last of its sentence."""
+    # A line break ends a sentence, be it a heading's or a list's.
     if i + 1 == len(words) or "\n" in text[words[i].end:words[i + 1].start]:
         return True
+
     word = text[words[i].start:words[i].end]
     if not _SENTENCE_END.search(word) or _ABBREVIATION.match(word):
         return False
+
+    # "He asked why? and left.": no sentence begins with a small letter.
     return not text[words[i + 1].start].islower()
 
 
-def _join(pieces: Sequence[_Piece], is_last: Sequence[bool]) -> list[_Piece]:
-    """Join each run of pieces that ends with one that ``is_last``."""
-    joined, run = [], []
-    for piece, last in zip(pieces, is_last, strict=True):
-        run.append(piece)
-        if last:
-            joined.append(_Piece(run[0].start, piece.end, sum(part.num_tokens for part in run), tuple(run)))
+def _join(units: Sequence[_Unit], is_last: Sequence[bool]) -> list[_Unit]:
+    """Join each run of units that ends with one that ``is_last``."""
+    larger_units, run = [], []
+    for unit, ends_run in zip(units, is_last, strict=True):
+        run.append(unit)
+        if ends_run:
+            num_tokens = sum(member.num_tokens for member in run)
+            larger_units.append(_Unit(run[0].start, unit.end, num_tokens, tuple(run)))
             run = []
-    return joined
+    return larger_units
 
 
-def _fit(pieces: Iterable[_Piece], budget: int) -> Iterator[_Piece]:
-    """The pieces, with those above ``budget`` taken apart."""
-    for piece in pieces:
-        if piece.num_tokens <= budget:
-            yield piece
-        elif piece.parts:
-            yield from _fit(piece.parts, budget)
+def _fit(units: Iterable[_Unit], budget: int) -> Iterator[_Unit]:
+    """Yield the units, with those above ``budget`` split up: a sentence into words, a word into characters."""
+    for unit in units:
+        if unit.num_tokens <= budget:
+            yield unit
+        elif unit.members:
+            yield from _fit(unit.members, budget)
         else:
-            yield from _characters(piece, budget)
+            yield from _split_word(unit, budget)
 
 
-def _characters(word: _Piece, budget: int) -> Iterator[_Piece]:
-    """A word taken apart, as if all of its characters had the same share of its tokens."""
+def _split_word(word: _Unit, budget: int) -> Iterator[_Unit]:
+    """Yield stretches of a word, as if its tokens were spread evenly over its characters."""
     width = max(1, (word.end - word.start) * budget // word.num_tokens)
     for start in range(word.start, word.end, width):
-        yield _Piece(start, min(start + width, word.end), budget)
+        yield _Unit(start, min(start + width, word.end), budget)
 
 
-def _pack(pieces: Iterable[_Piece], budget: int) -> list[Span]:
-    packed: list[Span] = []
-    room = 0
-    for piece in pieces:
-        if piece.num_tokens <= room:
-            packed[-1] = (packed[-1][0], piece.end)
+def _pack(units: Iterable[_Unit], budget: int) -> list[Span]:
+    """Put consecutive units together while they fit into ``budget``."""
+    stretches: list[Span] = []
+    num_free = 0  # tokens that the last stretch has room for
+    for unit in units:
+        if unit.num_tokens <= num_free:
+            stretches[-1] = (stretches[-1][0], unit.end)
         else:
-            packed.append((piece.start, piece.end))
-            room = budget
-        room -= piece.num_tokens
-    return packed
+            stretches.append((unit.start, unit.end))
+            num_free = budget
+        num_free -= unit.num_tokens
+    return stretches

@@ -23,36 +23,46 @@ SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
 
 
 def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
-    """The first texts of ``source``, at most ``num_texts``; of a Hub dataset no more is fetched than that.
+    """Return the first texts of ``source``, at most ``num_texts``; of a Hub dataset no more than that is fetched.
 
     Args:
         source: a ``.txt`` file (paragraphs between blank lines), ``.json`` or ``.jsonl`` records (each document once),
             a ``.parquet`` file, a folder of such, or a Hub dataset (their column ``text``, split ``train``).
-        num_texts: when to stop.
+        num_texts: most texts to read.
         seed: draws the order in which a dataset's files are read.
 
     Raises:
-        ValueError: where there is no such source, it cannot be read, or it holds no text.
+        ValueError: if there is no such source, it cannot be read, or it holds no text.
     """
+    # A name that looks like a file is none on the Hub.
     path = Path(source).expanduser()
     if not path.is_file() and path.suffix in SUFFIXES:
         raise ValueError(f"--pretrain_data {source}: no such file")
     if path.is_file() and path.suffix in TABLES:
         raise ValueError(f"--pretrain_data {source}: a table, whose ids and headings are no texts; expected one of "
                          f"{', '.join(SUFFIXES)}")
-    texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
-    found = list(itertools.islice(tqdm((text for text in texts if text.strip()), desc=f"reading texts of {source}",
-                                       unit=" texts", leave=False), num_texts))
-    if not found:
+
+    # Sources are streams: nothing behind the last text asked for is read.
+    source_texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
+    not_blank = (text for text in source_texts if text.strip())
+    progress = tqdm(not_blank, desc=f"reading texts of {source}", unit=" texts", leave=False)
+    texts = list(itertools.islice(progress, num_texts))
+    if not texts:
         raise ValueError(f"--pretrain_data {source}: no text in it")
-    return found
+    return texts
 
 
 def _of_file(path: Path, seed: int) -> Iterable[str]:
     if path.suffix in (".json", ".jsonl"):
-        return dict.fromkeys(document for record in read_records(path) for document in record.documents)
+        # Records share documents; a dict keeps the first of each, in order.
+        documents: dict[str, None] = {}
+        for record in read_records(path):
+            documents.update(dict.fromkeys(record.documents))
+        return documents
     if path.suffix == ".parquet":
         return _column(str(path), seed, True, path="parquet", data_files=str(path))
+
+    # Paragraphs of a text file stand between blank lines.
     try:
         return re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as fault:
@@ -65,13 +75,18 @@ def _of_hub(name: str, seed: int) -> Iterator[str]:
 
 
 def _column(source: str, seed: int, is_file: bool, **options: Any) -> Iterator[str]:
+    """Yield the texts of a dataset that ``datasets`` loads with ``options``."""
     place = f"--pretrain_data {source}"
     rows = _with_column(place, stream_rows(place, seed, split="train", **options))
-    for row in checked(numbered(rows), fields({TEXT_COLUMN: plain_text}), Faults(place, "rows"), to_the_end=is_file):
+
+    # A file on disk is searched to its end for faults, to name all of them; a stream stops at the first.
+    is_text = fields({TEXT_COLUMN: plain_text})
+    for row in checked(numbered(rows), is_text, Faults(place, "rows"), to_the_end=is_file):
         yield row[TEXT_COLUMN]
 
 
 def _with_column(place: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows, and refuse a table without the column before it is read as one of faulty rows."""
     for row in rows:
         if TEXT_COLUMN not in row:
             raise ValueError(f"{place}: expected a column {TEXT_COLUMN!r} of texts, found {', '.join(row)}")

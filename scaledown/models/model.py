@@ -9,35 +9,31 @@ This file is the table of contents: each method says what it does, and calls the
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models import losses
-from scaledown.models.compressors.base import Compressed
 from scaledown.models.compressors.causal import CausalCompressor
-from scaledown.models.engine import decoder, fixed_shapes, packing
+from scaledown.models.engine import packing
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, pretrained
-from scaledown.models.loading.build import build_compressor, resolve
+from scaledown.models.loading.build import build_compressor, resolve, start_memory_as_reply
 from scaledown.models.loading.merging import merged
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
 from scaledown.models.memory import Keep, Memory, by_score
 from scaledown.models.processor import Processor
-from scaledown.models.serving import question_answering
+from scaledown.models.serving import compressing, question_answering
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
@@ -96,7 +92,7 @@ class ScaleDownModel(nn.Module):
         # generate would take the base's own penalties, temperatures and beams from here.
         base.generation_config = GenerationConfig()
         if self.config.memory_init == "reply":
-            self._start_memory_as_reply()
+            start_memory_as_reply(self.config, self.compressor, self.processor.prompt.reply, self.generator.embed)
         self.to(device or "cpu")
         self.eval()
 
@@ -187,22 +183,7 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: if questions and documents do not fit, L is not trained, or the store is another model's.
         """
-        check_texts(questions, documents)
-        check_number("batch_size", batch_size)
-        num_memory = self.config.checked_memory_tokens(num_memory_tokens)
-
-        # A cache calls the same function, for the documents that it does not hold.
-        compress = partial(self._compress, num_memory=num_memory, store=store)
-        if cache is not None:
-            version = decoder.weights_version(self.compressor)
-            compress = partial(cache.compressed, num_memory_tokens=num_memory, version=version, compress=compress)
-
-        batches = [slice(start, start + batch_size) for start in range(0, max(1, len(questions)), batch_size)]
-        with self.inference():
-            if store is not None:
-                self.read_documents(list(itertools.chain.from_iterable(documents)), store)
-            compressed = [compress(questions[batch], documents[batch]) for batch in batches]
-        return Memory.of_pairs(compressed, [len(each) for each in documents])
+        return compressing.compress(self, questions, documents, batch_size, num_memory_tokens, cache, store)
 
     def rerank(self, question: str, documents: Sequence[str]) -> tuple[list[int], list[float]]:
         """Return the numbers of the documents by relevance, best first, and their scores in the order given.
@@ -248,7 +229,10 @@ class ScaleDownModel(nn.Module):
 
     def prefill(self, questions: Sequence[str], memory: Memory) -> Prompts:
         """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` continues from the result."""
-        return self._read(self.prompts(questions, memory))
+        prompts = self.prompts(questions, memory)
+        with self.inference():
+            self.generator.prefill(prompts)
+        return prompts
 
     def prefill_text(self, questions: Sequence[str], documents: Documents,
                      document_tokens: int | None = None) -> Prompts:
@@ -260,7 +244,9 @@ class ScaleDownModel(nn.Module):
         check_texts(questions, documents)
         with self.inference():
             ids = self.processor.text_prompts(questions, documents, document_tokens)
-            return self._read(self.generator.prompts(ids, None, with_adapter=False))
+            prompts = self.generator.prompts(ids, None, with_adapter=False)
+            self.generator.prefill(prompts)
+        return prompts
 
     def decode(self, prompts: Prompts, max_new_tokens: int, **options: Any) -> list[str]:
         """Return the answers to ``prompts``; sets ``prompts.num_new_tokens``.
@@ -378,11 +364,7 @@ class ScaleDownModel(nn.Module):
         """Upload a checkpoint to the Hub as ``repo_id``, created if needed; a model card that is there stays."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "checkpoint")
-            HfApi().create_repo(repo_id, exist_ok=True)
-
-            # A card that is there may have been written by hand.
-            left_out = [model_card.FILE] if HfApi().file_exists(repo_id, model_card.FILE) else None
-            HfApi().upload_folder(repo_id=repo_id, folder_path=Path(folder) / "checkpoint", ignore_patterns=left_out)
+            checkpoint.upload(Path(folder) / "checkpoint", repo_id)
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -404,42 +386,6 @@ class ScaleDownModel(nn.Module):
 
     def _autocast(self) -> Any:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
-
-    def _compress(self, questions: Sequence[str], documents: Documents, num_memory: int,
-                  store: DocumentStore | None = None) -> Compressed:
-        lists = self.processor.compressor_texts(questions, documents, num_memory)
-        num_documents = sum(map(len, documents))
-
-        if num_documents and self.device.type in fixed_shapes.COMPILED_BY_SHAPE:
-            lists = fixed_shapes.rounded_texts(lists)
-        texts = lists.packed()
-        if num_documents and store is not None:
-            texts = texts.behind(store.gather(lists.prefixes))
-
-        # A rounded shape has dummy documents at the end.
-        embeddings, scores = self.compressor(texts.to(self.device), self.generator.embed, num_memory)
-        return Compressed(embeddings[:num_documents], None if scores is None else scores[:num_documents])
-
-    def _read(self, prompts: Prompts) -> Prompts:
-        with self.inference():
-            self.generator.prefill(prompts)
-        return prompts
-
-    def _start_memory_as_reply(self) -> None:
-        """Initialise the memory tokens as the tokens after which the generator answers, the last of them repeated.
-
-        There a copy of its layers does from the start what they do before an answer: look the question up in the
-        document. With the document first, the query already leads to the last of these tokens
-        (:meth:`Processor.compressor_texts`), so all memory tokens are that one.
-        """
-        reply, memory_tokens = self.processor.prompt.reply, self.compressor.memory_rows    # (L, width)
-        lead = [] if self.config.input_order == "document_first" else reply
-        ids = (lead + reply[-1:] * len(memory_tokens))[:len(memory_tokens)]
-        with torch.no_grad():
-            memory_tokens.copy_(self.generator.embed(torch.tensor(ids, device=memory_tokens.device)))
-
-        # An MLP after the layers must not change their states initially.
-        self.compressor.start_as_identity()
 
     def _change(self, **settings: Any) -> None:
         self.config = self.processor.config = dataclasses.replace(self.config, **settings)

@@ -219,7 +219,7 @@ def test_triviaqa_on_the_hub_is_the_same_question(tmp_path):
 @pytest.mark.parametrize("dataset, value, expected", [
     ("squad", [HOTPOT], "use --dataset hotpot_qa"),
     ("hotpot_qa", SQUAD, "use --dataset squad"),
-    ("squad", {"rows": [1]}, "not a layout that is known (keys rows); expected SQuAD's JSON"),
+    ("squad", {"rows": [1]}, "not a known layout (keys rows); expected SQuAD's JSON"),
     ("squad", [1, 2], "(its first row is no object)"),
     ("squad", [], "there is nothing in it"),
     ("squad", {"data": [{"paragraphs": [{}]}]}, "3 faults in its records, read as SQuAD's JSON"),

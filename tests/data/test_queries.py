@@ -70,7 +70,7 @@ def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
     ("1 Q0 d1 1 0.5 tag\n1 Q0 d2 2 0.25 tag\n", "run or of qrels"), ("1 0 d1 2\n1 0 d2 0\n", "run or of qrels"),
     ("1\t0\td1\t2\n", "4 columns without a heading"), ("1\t17\n2\t18\n", "has a letter"),
     ("7\t1\twho?\ta passage\n", "4 columns without a heading; expected id TAB query"),
-    ("1,who?\n2,what?\n", "columns apart by commas"), ("who wrote it\teasy\n", "'who wrote it' is no id"),
+    ("1,who?\n2,what?\n", "columns separated by commas"), ("who wrote it\teasy\n", "'who wrote it' is no id"),
     ("id\ttext_en\n1\twho?\n", r"its heading \(id, text_en\) names no query"),
     ("qid\tquery\n1\twho?\textra\n2\n", "2 faults.*\n  line 2: 3 columns; expected 2.*qid, query\n  line 3: 1 col"),
     ('id,query\n1,"who?"x\n2,what?\n', "1 fault.*\n  line 2: not valid CSV"),

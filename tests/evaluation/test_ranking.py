@@ -145,7 +145,7 @@ def test_ids_that_no_run_can_have_are_told_before_the_work(checkpoint, tmp_path,
     write_records(tmp_path / "records.json", [Record("1", "who?", ("Ada",), "Ada", document_ids=("Ada Lovelace",))])
     assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--run_out",
                          str(tmp_path / "run")]) == 2
-    assert "'Ada Lovelace' cannot stand in a TREC file" in capsys.readouterr().err
+    assert "'Ada Lovelace' is not allowed in a TREC file" in capsys.readouterr().err
 
 
 def test_the_embedded_world_needs_no_data(checkpoint, capsys):

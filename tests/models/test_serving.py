@@ -149,9 +149,9 @@ def test_half_a_character_at_the_end_is_not_lost() -> None:
 
 def test_what_is_known_is_not_compressed_again(model: ScaleDownModel, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, asked = MemoryCache(), []
-    compress = model._compress
-    monkeypatch.setattr(model, "_compress", lambda questions, documents, num_memory, store=None: (
-        asked.append([list(each) for each in documents]), compress(questions, documents, num_memory))[1])
+    texts_of = model.processor.compressor_texts
+    monkeypatch.setattr(model.processor, "compressor_texts", lambda questions, documents, num_memory: (
+        asked.append([list(each) for each in documents]), texts_of(questions, documents, num_memory))[1])
     plain = model.compress(QUESTIONS, DOCUMENTS)
     asked.clear()
     first = model.compress(QUESTIONS, DOCUMENTS, cache=cache)

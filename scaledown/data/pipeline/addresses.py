@@ -1,4 +1,4 @@
-"""Addresses of servers, as flags give them: a secret in one would be written down with the run's settings."""
+"""URLs of servers given by flags. They are saved with the run's settings, so they must not hold a secret."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from urllib.parse import urlsplit
 
 
 def url_faults(flag: str, url: str, example: str, key: str) -> list[str]:
-    """What is wrong with ``url``, the value of ``flag``; one that may hold a secret is not repeated.
+    """Return the faults of ``url``, the value of ``flag``.
 
     Args:
-        example: what it should look like.
-        key: the environment variable that holds the server's key.
+        flag: the flag, for messages.
+        url: the URL to check.
+        example: a URL that would be right.
+        key: the environment variable for the server's key.
     """
+    # A login or query may hold a secret, so this message does not repeat the URL.
     if "@" in url or "?" in url:
         return [f"{flag} must hold no login and no query (?...), which would be written down with the settings; give "
                 f"the key in the environment, {key}"]
+
+    # urlsplit refuses some malformed hosts.
     try:
-        parts = urlsplit(url)
-        is_web = bool(parts.hostname) and parts.scheme in ("http", "https")
+        address = urlsplit(url)
+        is_web = bool(address.hostname) and address.scheme in ("http", "https")
     except ValueError:
         is_web = False
     return [] if is_web else [f"{flag} must look like {example}, got {url!r}"]

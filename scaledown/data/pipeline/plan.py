@@ -1,7 +1,7 @@
-"""What a run would do and take, from a sample: time, memory and disk by stage, before anything is begun.
+"""The plan of a run: time, memory and disk by stage, estimated from a sample before the run starts.
 
-Each stage does its work on a small sample, with the models that it would use, and what that took is scaled up. So a
-plan also finds out within minutes whether everything that the run needs can be had.
+Each stage does its work on a small sample, with the models that it would use, and the cost is scaled up. So a plan
+also shows within minutes whether everything that the run needs is there.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ from scaledown.data.reranking.reranker import Reranker
 
 SAMPLE_PAGES, SAMPLE_PARTS = 1_000, 20
 SAMPLE_TEXTS, SAMPLE_PAIRS, SAMPLE_QUESTIONS = 64, 64, 8
+SAMPLE_QUERY = "what is it"
 LARGEST_SCORES = 4_000_000
 BM25_MEMORY = 8.0
 """Memory of building a BM25 index over its size on the disk: the passages' words, three arrays of postings, and the
 sorted copies of these. A million passages of 90 words took 4.85 GB for 0.62 GB (``benchmark_retrieval``)."""
 RECORD_BYTES = 400
-"""Of a record beside its documents."""
+"""Size of a record without its documents."""
 
 
 @dataclass
 class Estimate:
-    """What one stage does, and takes on one process with what this machine has."""
+    """The work of one stage, and its cost in one process on this machine."""
 
     stage: str
     what: str
@@ -49,14 +50,20 @@ class Estimate:
     disk_bytes: float = 0.0
 
     def line(self) -> str:
-        """One line of the plan."""
+        """Return one line of the plan."""
         return (f"{self.stage:<11}{self.what:<58}{_duration(self.seconds):>10}"
                 f"{_size(self.memory_bytes):>10}{_size(self.disk_bytes):>10}")
 
 
 @dataclass
 class Sample:
-    """A sample of the corpus, cut, and what it says of the whole."""
+    """The passages of a sample of the corpus, and the number of passages in the whole.
+
+    Attributes:
+        documents: the sample's passages.
+        num_passages: the estimate for the whole corpus.
+        seconds: time that cutting the sample took.
+    """
 
     documents: list[str]
     num_passages: int
@@ -64,105 +71,140 @@ class Sample:
 
     @property
     def scale(self) -> float:
-        """The whole over the sample."""
+        """The size of the whole over that of the sample."""
         return self.num_passages / max(1, len(self.documents))
 
     @property
+    def num_bytes(self) -> int:
+        """The size of the sample's documents in UTF-8."""
+        return sum(len(document.encode()) for document in self.documents)
+
+    @property
     def disk_bytes(self) -> float:
-        """Of all passages."""
-        return self.scale * sum(len(document.encode()) + 40 for document in self.documents)
+        """The size of all passages on the disk, each with 40 bytes of id, title and numbers."""
+        return self.scale * (self.num_bytes + 40 * len(self.documents))
 
 
 def tell_plan(config: PipelineConfig) -> None:
-    """Print the plan of a run; nothing is written.
+    """Print the plan of a run, and write nothing.
 
     Raises:
-        ValueError: where something that the run needs cannot be had.
+        ValueError: if something that the run needs is not there.
     """
     num_queries = count_queries(config.queries)
     corpus = open_corpus(config)
     print(f"plan, estimated from up to {SAMPLE_PAGES:,} pages; times are for one process on this machine")
     print(f"{'stage':<11}{'what':<58}{'time':>10}{'memory':>10}{'disk':>10}")
+
+    # Each line as soon as it is known: a stage's sample may take a minute.
     estimates = []
     for estimate in _estimates(config, corpus, num_queries):
         if config.reaches(estimate.stage):
             print(estimate.line(), flush=True)
             estimates.append(estimate)
-    total = Estimate("together", "", sum(each.seconds for each in estimates),
-                     max((each.memory_bytes for each in estimates), default=0),
-                     sum(each.disk_bytes for each in estimates))
+
+    # Stages run one after another: their times and files add up, while the largest one decides on the memory.
+    total = Estimate("together", "", sum(estimate.seconds for estimate in estimates),
+                     max((estimate.memory_bytes for estimate in estimates), default=0),
+                     sum(estimate.disk_bytes for estimate in estimates))
     print(total.line())
-    print(f"records: {config.records.output_file}; work folder: {config.records.work_folder}"
-          + " (what is finished in it is not made again)" * config.records.work_folder.exists())
+
+    places = f"records: {config.records.output_file}; work folder: {config.records.work_folder}"
+    if config.records.work_folder.exists():
+        places += " (what is finished in it is not made again)"
+    print(places)
 
 
 def _estimates(config: PipelineConfig, corpus: Corpus, num_queries: int) -> Iterator[Estimate]:
+    """Yield the stages' estimates in their order; the sizes of their lines on the disk are typical ones."""
     yield Estimate("queries", f"{num_queries:,} queries", disk_bytes=100 * num_queries)
+
     sample = _sample(config, corpus)
     yield Estimate("passages", f"about {sample.num_passages:,} from {corpus.size:,} {corpus.unit}",
                    sample.seconds * sample.scale, 0, sample.disk_bytes)
-    top_k, kept = config.retrieval.top_k_retrieval, config.records.top_k_reranking
+
     if config.retrieval.retriever != "run":
         yield _index(config, sample)
     yield _retrieval(config, sample, num_queries)
+
     if config.reaches("reranking"):
-        pairs = num_queries * top_k
-        yield Estimate("reranking", f"{pairs:,} pairs by {config.reranker.reranker_model}",
-                       _reranking_seconds(config, sample) * pairs, 0, 9 * pairs + 60 * num_queries)
+        num_pairs = num_queries * config.retrieval.top_k_retrieval
+        yield Estimate("reranking", f"{num_pairs:,} pairs by {config.reranker.reranker_model}",
+                       _reranking_seconds(config, sample) * num_pairs, 0, 9 * num_pairs + 60 * num_queries)
+
+    num_documents = config.records.top_k_reranking
     if config.reaches("teacher"):
-        yield Estimate("teacher", f"{num_queries:,} answers from {kept} documents by {config.teacher.teacher_model}",
+        yield Estimate("teacher",
+                       f"{num_queries:,} answers from {num_documents} documents by {config.teacher.teacher_model}",
                        _teacher_seconds(config, sample) * num_queries, 0, 150 * num_queries)
-    document_bytes = sum(len(document.encode()) for document in sample.documents) / max(1, len(sample.documents))
-    yield Estimate("records", f"{num_queries:,} records of {kept} documents",
-                   disk_bytes=num_queries * (kept * document_bytes + RECORD_BYTES))
+
+    # Records hold their documents' texts, however many of them share one.
+    document_bytes = sample.num_bytes / max(1, len(sample.documents))
+    yield Estimate("records", f"{num_queries:,} records of {num_documents} documents",
+                   disk_bytes=num_queries * (num_documents * document_bytes + RECORD_BYTES))
 
 
 def _sample(config: PipelineConfig, corpus: Corpus) -> Sample:
     """Cut pages from the beginnings of parts that are spread over the corpus."""
     step = max(1, len(corpus.parts) // SAMPLE_PARTS)
     parts = corpus.parts[::step][:SAMPLE_PARTS]
-    cutter = cutter_of(Context(config, None, None))
+    cutter = cutter_of(Context(config, None, None))  # which reads the settings and the tokenizer alone
+
     notes, documents, seconds = PartNotes(), [], 0.0
     for part in parts:
+        # Cutting is what takes time: the pages are read outside the clock.
         pages = list(itertools.islice(part.pages(notes), SAMPLE_PAGES // len(parts)))
         with _timed() as clock:
-            documents += [row["document"] for rows in cutting.cut_pages(pages, cutter) for row in rows]
+            for passages in cutting.cut_pages(pages, cutter):
+                documents += [passage["document"] for passage in passages]
         seconds += clock[0]
     if not documents:
         raise ValueError(f"{corpus.description}: not one passage in a sample of {notes.num_lines:,} pages")
+
+    # Passages of the whole to those of the sample are as the corpus' size to what was read of it, in its unit.
     return Sample(documents, round(len(documents) * corpus.size / notes.size), seconds)
 
 
 def _index(config: PipelineConfig, sample: Sample) -> Estimate:
-    number, retrieval = sample.num_passages, config.retrieval
+    retrieval, num_passages = config.retrieval, sample.num_passages
     if retrieval.retriever == "bm25":
         with tempfile.TemporaryDirectory() as folder, _timed() as clock:
             BM25(sample.documents).save(Path(folder))
-            disk = sum(file.stat().st_size for file in Path(folder).glob("data.*")) * 2 * sample.scale
-        return Estimate("index", f"{number:,} passages for bm25", clock[0] * sample.scale, BM25_MEMORY * disk, disk)
+            weight_bytes = sum(file.stat().st_size for file in Path(folder).glob("data.*"))
+        # Each weight has its passage's number beside it, of equal size. The vocabulary hardly grows with the corpus.
+        disk = 2 * weight_bytes * sample.scale
+        return Estimate("index", f"{num_passages:,} passages for bm25", clock[0] * sample.scale, BM25_MEMORY * disk,
+                        disk)
+
+    # The first text warms the encoder up.
     encoder, texts = load_encoder(retrieval), sample.documents[:SAMPLE_TEXTS]
     encoder.documents(texts[:1])
     with _timed() as clock:
         vectors = encoder.documents(texts)
-    bytes_each = 2 * encoder.width if retrieval.retriever == "dense" else 8 * vectors.nnz / len(texts)
-    return Estimate("index", f"{number:,} passages encoded by {retrieval.model}", clock[0] / len(texts) * number,
-                    bytes_each * number * (retrieval.retriever == "splade"), bytes_each * number)
+
+    # Dense vectors are fp16 on the disk, and memory-mapped. Sparse ones have 8 bytes for each weight and its word, and
+    # are searched in memory.
+    is_dense = retrieval.retriever == "dense"
+    bytes_a_passage = 2 * encoder.width if is_dense else 8 * vectors.nnz / len(texts)
+    disk = bytes_a_passage * num_passages
+    return Estimate("index", f"{num_passages:,} passages encoded by {retrieval.model}",
+                    clock[0] / len(texts) * num_passages, disk if retrieval.retriever == "splade" else 0, disk)
 
 
 def _retrieval(config: PipelineConfig, sample: Sample, num_queries: int) -> Estimate:
     retrieval, top_k = config.retrieval, config.retrieval.top_k_retrieval
-    what, seconds = f"{top_k} passages a query by {retrieval.retriever}", 0.0
+    what, seconds, memory = f"{top_k} passages a query by {retrieval.retriever}", 0.0, 0.0
     if retrieval.retriever == "run":
-        num_found = len(read_run(retrieval.run_file))
-        what = f"{num_found:,} queries in {retrieval.run_file}"
+        what = f"{len(read_run(retrieval.run_file)):,} queries in {retrieval.run_file}"
     elif retrieval.retriever == "bm25":
         seconds = _search_seconds(sample.num_passages, top_k) * num_queries
-    return Estimate("retrieval", what, seconds, 4.0 * sample.num_passages * (retrieval.retriever == "bm25"),
-                    num_queries * (60 + 18 * top_k))
+        memory = 4.0 * sample.num_passages  # one float32 score a passage
+    return Estimate("retrieval", what, seconds, memory, num_queries * (60 + 18 * top_k))
 
 
 def _search_seconds(num_passages: int, top_k: int) -> float:
-    """A BM25 search costs what it takes to go over one score a passage, give or take a half."""
+    """Return the time of a BM25 search: that of going over one score a passage, give or take a half."""
+    # Measured on an array of limited size; the rest by proportion.
     num_scores = min(num_passages, LARGEST_SCORES)
     scores = np.random.default_rng(0).random(num_scores, dtype=np.float32)
     with _timed() as clock:
@@ -171,17 +213,19 @@ def _search_seconds(num_passages: int, top_k: int) -> float:
 
 
 def _reranking_seconds(config: PipelineConfig, sample: Sample) -> float:
-    pairs = [("what is it", document) for document in sample.documents[:SAMPLE_PAIRS]]
+    """Return the time of one pair."""
+    pairs = [(SAMPLE_QUERY, document) for document in sample.documents[:SAMPLE_PAIRS]]
     reranker = Reranker(config.reranker)
-    list(reranker.scores(pairs[:1]))
+    list(reranker.scores(pairs[:1]))  # warms up
     with _timed() as clock:
         list(reranker.scores(pairs))
     return clock[0] / len(pairs)
 
 
 def _teacher_seconds(config: PipelineConfig, sample: Sample) -> float:
-    kept = config.records.top_k_reranking
-    questions = [("what is it", sample.documents[first:first + kept]) for first in range(SAMPLE_QUESTIONS)]
+    """Return the time of one answer."""
+    num_documents = config.records.top_k_reranking
+    questions = [(SAMPLE_QUERY, sample.documents[start:start + num_documents]) for start in range(SAMPLE_QUESTIONS)]
     teacher = load_teacher(config.teacher)
     with _timed() as clock:
         list(teacher.answers(questions))
@@ -190,13 +234,14 @@ def _teacher_seconds(config: PipelineConfig, sample: Sample) -> float:
 
 @contextmanager
 def _timed() -> Iterator[list[float]]:
-    """Yield a list that holds the seconds spent inside, once they are over."""
+    """Yield a list to which the seconds spent inside are appended at the end."""
     clock, start = [], time.perf_counter()
     yield clock
     clock.append(time.perf_counter() - start)
 
 
 def _duration(seconds: float) -> str:
+    """Return the seconds in the largest unit of which there are at least two: 90 min, not 1.5 h."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What a run will need, looked for before it begins: nobody should learn after days that the teacher is not there."""
+"""Checks before a run starts, so that a missing teacher does not show only after days."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TEACHER_WORKS = "What works without it: a local folder, --teacher_url URL, or --
 
 
 def check_needs(config: PipelineConfig) -> None:
-    """Find out within seconds whether files and models can be had; a server is asked when its turn comes.
+    """Check within seconds that files and models are there; a server is asked when its stage begins.
 
     Raises:
-        ValueError: where something cannot be had; all of it is named.
+        ValueError: if something is missing; all of it is named.
     """
     faults = []
     for check in _checks(config):
@@ -28,25 +28,33 @@ def check_needs(config: PipelineConfig) -> None:
             check()
         except ValueError as fault:
             faults.append(str(fault))
+
+    # Two stages may miss the same model: each fault is told once.
     if faults:
         raise ValueError("\n".join(dict.fromkeys(faults)))
 
 
 def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
-    if config.queries.queries_file is not None:
-        yield partial(_require_file, "--queries_file", config.queries.queries_file)
+    """Yield the checks of the stages that the run reaches, in their order."""
+    queries, retrieval, reranker, teacher = config.queries, config.retrieval, config.reranker, config.teacher
+    if queries.queries_file is not None:
+        yield partial(_require_file, "--queries_file", queries.queries_file)
     if config.reaches("records") and not config.records.eval_share:
         yield partial(require_no_half, Path(config.records.output_file))
+
+    # Without passages no stage reads anything but the queries.
     if not config.reaches("passages"):
         return
-    if (corpus := config.corpus.corpus_path) is not None:
-        yield partial(corpus_files.require_corpus, corpus)
+    if config.corpus.corpus_path is not None:
+        yield partial(corpus_files.require_corpus, config.corpus.corpus_path)
     yield partial(hub.locate, config.generator, config.corpus.generator_revision)
-    retrieval, reranker, teacher = config.retrieval, config.reranker, config.teacher
+
+    # A run file stands in for the index.
     if config.reaches("retrieval") and retrieval.run_file is not None:
         yield partial(_require_file, "--run_file", retrieval.run_file)
     if config.reaches("index") and retrieval.model is not None:
         yield partial(hub.locate, retrieval.model, retrieval.retriever_revision, what_works=encoders.WHAT_WORKS)
+
     if config.reaches("reranking"):
         yield partial(hub.locate, reranker.reranker_model, reranker.reranker_revision,
                       what_works=WHAT_WORKS)
@@ -55,10 +63,10 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
 
 
 def require_no_half(output_file: Path) -> None:
-    """Find out whether records without an evaluation half would lie beside that of other records.
+    """Refuse to write records without an evaluation half beside the evaluation half of other records.
 
     Raises:
-        ValueError: if they would: whoever trained on the records would evaluate with questions that may be in them.
+        ValueError: if there is one: training on the new records would be evaluated with questions that may be in them.
     """
     if (path := eval_path(output_file)).exists():
         raise ValueError(f"{path}: would be taken for the evaluation half of {output_file}, which gets none this time; "

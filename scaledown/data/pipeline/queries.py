@@ -1,4 +1,4 @@
-"""The queries that training records are made for: from a file, from MS MARCO, or about the embedded world."""
+"""The queries of training records: from a file, from MS MARCO, or about the demo world."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ WHAT_WORKS = "What works without it: --queries_file with the official queries TS
 
 @dataclass(frozen=True)
 class QueriesConfig:
-    """Which queries; exactly one of the first three."""
+    """Settings of the queries; exactly one of the first three is given."""
 
     queries_file: str | None = setting(None, f"queries in a file: {EXPECTED}")
-    num_synthetic_queries: int | None = setting(None, "so many queries about the embedded world, which has a corpus "
-                                                      "of its own: nothing is downloaded")
+    num_synthetic_queries: int | None = setting(None, "this number of queries about the demo world, which comes "
+                                                      "with its own corpus: nothing is downloaded")
     download_ms_marco: bool = setting(False, "the queries of MS MARCO, from the Hub")
-    ms_marco_split: str = setting("train", "which of MS MARCO's queries", ("train", "validation", "test"))
-    max_queries: int | None = setting(None, "at most so many of them, drawn at random")
-    seed: int = setting(42, "seed of the queries' order, and of the embedded world")
+    ms_marco_split: str = setting("train", "split of MS MARCO", ("train", "validation", "test"))
+    max_queries: int | None = setting(None, "at most this many of them, drawn at random")
+    seed: int = setting(42, "seed of the queries' order, and of the demo world")
 
     def __post_init__(self) -> None:
-        given = [self.queries_file is not None, self.num_synthetic_queries is not None, self.download_ms_marco]
-        faults = [] if sum(given) == 1 else [
-            f"give one of --queries_file, --num_synthetic_queries and --download_ms_marco, not {sum(given) or 'none'}"]
-        require(faults + positive(self, "num_synthetic_queries", "max_queries"))
+        num_sources = sum([self.queries_file is not None, self.num_synthetic_queries is not None,
+                           self.download_ms_marco])
+        faults = positive(self, "num_synthetic_queries", "max_queries")
+        if num_sources != 1:
+            faults.insert(0, "give one of --queries_file, --num_synthetic_queries and --download_ms_marco, "
+                             f"not {num_sources or 'none'}")
+        require(faults)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query, and the gold answers where they are known."""
+    """A query, and its gold answers if they are known."""
 
     id: str
     text: str
@@ -51,31 +54,32 @@ class Query:
 
 @dataclass
 class ReadQueries:
-    """Queries read from somewhere, and what was left out, by reason, the first of it in words."""
+    """Queries that were read, and the lines left out: their number for each reason, and the first ones by place."""
 
     queries: list[Query] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
     def leave_out(self, reason: str, place: str) -> None:
-        """Count a line that is no query of its own."""
+        """Count a line that is empty, or repeats a query."""
         self.left_out[reason] += 1
         if len(self.examples) < SHOWN_FAULTS:
             self.examples.append(f"{place}: {reason}")
 
 
 def chosen_queries(read: ReadQueries, config: QueriesConfig) -> list[Query]:
-    """The queries in random order, at most ``config.max_queries`` of them."""
+    """Return the queries in random order, at most ``config.max_queries`` of them."""
+    # Sorted before the shuffle: the choice depends on the seed, and not on the order of the file.
     queries = sorted(read.queries, key=lambda query: query.id)
     random.Random(config.seed).shuffle(queries)
     return queries[:config.max_queries]
 
 
 def count_queries(config: QueriesConfig) -> int:
-    """How many queries there will be; MS MARCO's are not read for it.
+    """Return the number of queries there will be; MS MARCO's are not read for it.
 
     Raises:
-        ValueError: where they cannot be had.
+        ValueError: if they cannot be read.
     """
     if config.num_synthetic_queries is not None:
         number = config.num_synthetic_queries
@@ -87,32 +91,38 @@ def count_queries(config: QueriesConfig) -> int:
 
 
 def read_queries_file(path: Path | str) -> ReadQueries:
-    """Read a file of queries. Empty lines and queries that stood there before are left out, and counted.
+    """Read a file of queries. Empty lines and repeated queries are left out, and counted.
 
     Raises:
-        ValueError: if the file is missing, empty or in none of the layouts known, or lines of it are no queries: all
-            of them are named together; the first 20 are shown and the rest counted.
+        ValueError: if the file is missing, empty or in an unknown layout, or some lines are no queries: a single error
+            shows the first 20 of them and counts the rest.
     """
     path = Path(path)
     faults = Faults(path, "lines")
-    read, seen, ids = ReadQueries(), set(), {}
+    read = ReadQueries()
+    seen_texts: set[str] = set()
+    place_of_id: dict[str, str] = {}
     for place, values in rows_of(path, faults):
         if values is None:
             read.leave_out(EMPTY, place)
             continue
         try:
+            # A query without an id is called by its number in the file: "line 7" -> "7".
             query = _query(values, place.rpartition(" ")[2])
         except ValueError as fault:
             faults.add(place, str(fault))
             continue
-        if query.text in seen:
+
+        # The same text again is left out, whatever its id; the same id of another text is a mistake in the file.
+        if query.text in seen_texts:
             read.leave_out(REPEATED, place)
-        elif query.id in ids:
-            faults.add(place, f"id {query.id!r} is taken by {ids[query.id]}; expected one of its own")
+        elif query.id in place_of_id:
+            faults.add(place, f"id {query.id!r} is taken by {place_of_id[query.id]}; expected another one")
         else:
-            seen.add(query.text)
-            ids[query.id] = place
+            seen_texts.add(query.text)
+            place_of_id[query.id] = place
             read.queries.append(query)
+
     faults.raise_any()
     if not read.queries:
         raise ValueError(f"--queries_file {path}: no queries in it; expected {EXPECTED}")
@@ -123,19 +133,21 @@ def read_ms_marco(split: str) -> ReadQueries:
     """Read the queries of MS MARCO's ``split`` (Bajaj et al., arXiv:1611.09268) from the Hub.
 
     Raises:
-        ValueError: within seconds where the Hub cannot be reached.
+        ValueError: if the Hub cannot be reached, within seconds.
     """
     import datasets
 
-    read, seen = ReadQueries(), set()
+    read = ReadQueries()
+    seen_texts: set[str] = set()
     with _ms_marco(split) as name_and_config:
-        rows = datasets.load_dataset(*name_and_config, split=split, streaming=True)
-        for row in rows.select_columns(["query_id", "query"]):
+        dataset = datasets.load_dataset(*name_and_config, split=split, streaming=True)
+        # Without the passages, which are most of the download.
+        for row in dataset.select_columns(["query_id", "query"]):
             text = " ".join(row["query"].split())
-            if not text or text in seen:
+            if not text or text in seen_texts:
                 read.leave_out(REPEATED if text else EMPTY, f"query {row['query_id']}")
                 continue
-            seen.add(text)
+            seen_texts.add(text)
             read.queries.append(Query(str(row["query_id"]), text))
     return read
 
@@ -144,12 +156,17 @@ def _count_ms_marco(split: str) -> int:
     import datasets
 
     with _ms_marco(split) as name_and_config:
+        # From the dataset's description: no row is downloaded.
         return datasets.load_dataset_builder(*name_and_config).info.splits[split].num_examples
 
 
 @contextmanager
 def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
-    """MS MARCO's name and config, within which what goes wrong becomes one clear message."""
+    """Give MS MARCO's name and config, and turn all errors while they are used into one clear message.
+
+    Raises:
+        ValueError: if the Hub cannot be reached, or the dataset cannot be read.
+    """
     from huggingface_hub import errors
 
     name, config = MS_MARCO
@@ -161,26 +178,43 @@ def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
 
 
 def _query(values: Any, number: str) -> Query:
+    """Return the query in one line; ``number`` is its id if it has none.
+
+    Raises:
+        ValueError: if there is none in it; the message says why.
+    """
     if not isinstance(values, dict):
         raise ValueError("expected an object with query")
-    text, id, answers = (next((values[name] for name in names if values.get(name) is not None), None)
-                         for names in (TEXT_NAMES, ID_NAMES, ANSWER_NAMES))
+
+    text = _first(values, TEXT_NAMES)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"it has no query; expected text under one of {', '.join(TEXT_NAMES)}")
+
+    id = _first(values, ID_NAMES)
     id = number if id is None else str(id).strip()
     if not id:
         raise ValueError("its id is blank")
-    query = Query(id, " ".join(text.split()), tuple(dict.fromkeys(_answers(answers))))
+
+    answers = tuple(dict.fromkeys(_answers(_first(values, ANSWER_NAMES))))  # each answer once
+    query = Query(id, " ".join(text.split()), answers)
+    # JSON can write half a character ("\ud83d"), which no file in UTF-8 can hold later.
     if any(map(has_half_surrogate, (query.id, query.text, *query.answers))):
         raise ValueError("it holds half a surrogate pair, which is no character")
     return query
 
 
+def _first(values: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """Return the value under the first of ``names`` that has one."""
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
 def _answers(value: Any) -> Iterable[str]:
-    """Answers as datasets write them: one text, a list, KILT's ``[{"answer"}]`` or SQuAD's ``{"text": [...]}``."""
+    """Yield answers as datasets write them: a text, a list, KILT's ``[{"answer"}]`` or SQuAD's ``{"text": [...]}``."""
     if isinstance(value, dict):
-        value = value.get("text") or value.get("aliases") or value.get("value")
-    for entry in value if isinstance(value, list | tuple) else [value]:
+        value = value.get("text") or value.get("aliases") or value.get("value")  # SQuAD's, TriviaQA's
+
+    entries = value if isinstance(value, list | tuple) else [value]
+    for entry in entries:
         answer = entry.get("answer") if isinstance(entry, dict) else entry
         if isinstance(answer, str) and answer.strip():
             yield answer.strip()

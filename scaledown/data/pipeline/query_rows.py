@@ -1,4 +1,4 @@
-"""The rows of a file of queries, whatever its layout; one that is none of those known is refused, never guessed."""
+"""The rows of a file of queries, in any known layout; another one is refused and never guessed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.data.storage.lines import Faults
-from scaledown.data.storage.tables import heading_of, python_list, table_rows, unquoted
+from scaledown.data.storage.tables import Heading, heading_of, python_list, table_rows, unquoted
 from scaledown.files import parse_json
 
 TEXT_NAMES = ("query", "question", "text", "input", "question_text")
@@ -20,13 +20,13 @@ EXPECTED = ("text with one query a line, id TAB query, a TSV or CSV under a head
             "question TAB ['answers'], JSONL with query (or question), or records")
 MARKUP = re.compile(r"\s*<(?:[a-z]+>|\?xml|!doctype|topics?\b|quer(?:y|ies)\b)", re.IGNORECASE)
 NOT_QUERIES = {"lines of a TREC run or of qrels": re.compile(r"\s*\S+\s+Q?0\s+\S+\s+-?\d\S*(?:\s|$)"),
-               "columns apart by commas, without a heading": re.compile(r'\s*"?\d+"?,')}
-"""What a file is of which all lines, and more than one, begin like that."""
+               "columns separated by commas, without a heading": re.compile(r'\s*"?\d+"?,')}
+"""Kinds of file that hold no queries: all lines, if there is more than one, begin with the pattern."""
 READING = "columns by their heading"
-"""How rows are read; part of the queries' fingerprint, so that those read otherwise are read again."""
+"""The way in which rows are read: part of the queries' fingerprint, so that those of another way are read again."""
 
 Row = tuple[str, Any]
-"""The place of a row, and what it says: an object by the names above, or None if the line is empty."""
+"""The place of a row, and its content: an object with some of the names above, or None if the line is empty."""
 
 
 def rows_of(path: Path, faults: Faults) -> Iterator[Row]:
@@ -37,29 +37,41 @@ def rows_of(path: Path, faults: Faults) -> Iterator[Row]:
     """
     text = _text_of(path)
     if text.lstrip().startswith("["):
-        yield from ((f"record {number}", values) for number, values in enumerate(_json_list(path, text), start=1))
+        # A JSON list, such as a file of records.
+        for number, values in enumerate(_json_list(path, text), start=1):
+            yield f"record {number}", values
         return
+
     lines = list(enumerate(text.split("\n"), start=1))
     if not lines[-1][1].strip(" "):
-        lines.pop()  # what stands behind the last line break is no line
-    yield from ((f"line {number}", None) for number, line in lines if not line.strip())
+        lines.pop()  # the end of the last line starts no further line
+
+    # Empty lines are reported once, here: the layouts below see only the others.
+    for number, line in lines:
+        if not line.strip():
+            yield f"line {number}", None
     lines = [(number, line) for number, line in lines if line.strip()]
     if not lines:
         return
-    first = lines[0][1]
-    if first.lstrip().startswith("{"):
+
+    # The first line tells the layout: JSONL, a table with a heading, columns without one, or plain queries.
+    head = lines[0][1]
+    if head.lstrip().startswith("{"):
         yield from _json_rows(lines, faults)
-    elif heading := heading_of(first, ID_NAMES, TEXT_NAMES, ANSWER_NAMES):
-        if set(heading.names).isdisjoint(TEXT_NAMES):
-            raise _refusal(path, f"its heading ({heading.shown()}) names no query")
-        for number, values in table_rows(lines, heading, faults):
-            yield f"line {number}", {name: _list_or_text(value) for name, value in values.items()}
+    elif heading := heading_of(head, ID_NAMES, TEXT_NAMES, ANSWER_NAMES):
+        yield from _rows_under_heading(path, lines, heading, faults)
     else:
         _refuse_what_is_no_query(path, lines)
-        yield from (_tab_rows if "\t" in first else _plain_rows)(lines, faults)
+        read_lines = _tab_rows if "\t" in head else _plain_rows
+        yield from read_lines(lines, faults)
 
 
 def _text_of(path: Path) -> str:
+    """Read a file, and make all its line breaks ``\\n``.
+
+    Raises:
+        ValueError: if it cannot be read, or is not UTF-8.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as fault:
@@ -84,28 +96,47 @@ def _json_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row
             faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
 
 
+def _rows_under_heading(path: Path, lines: Sequence[tuple[int, str]], heading: Heading,
+                        faults: Faults) -> Iterator[Row]:
+    """Yield the rows of a table, with the names of its columns.
+
+    Raises:
+        ValueError: if no column is one of queries.
+    """
+    if set(heading.names).isdisjoint(TEXT_NAMES):
+        raise _refusal(path, f"its heading ({heading.shown()}) names no query")
+    for number, values in table_rows(lines, heading, faults):
+        yield f"line {number}", {name: _list_or_text(value) for name, value in values.items()}
+
+
 def _tab_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
-    """Yield ``id TAB query``, or ``question TAB ['answers']`` (DPR's) if the first line is that."""
-    cells = [line.rstrip().split("\t") for _, line in lines]
-    has_answers = len(cells[0]) == 2 and python_list(cells[0][1]) is not None
-    for (number, line), row in zip(lines, cells, strict=True):
-        place, answers = f"line {number}", python_list(row[-1])
-        if has_answers and len(row) == 2 and answers is not None:
-            yield place, {"query": unquoted(row[0]), "answers": answers}
-        elif has_answers:
+    """Yield ``id TAB query``, or DPR's ``question TAB ['answers']`` if the first line is that."""
+    cells_of_lines = [line.rstrip().split("\t") for _, line in lines]
+    head = cells_of_lines[0]
+    is_dpr = len(head) == 2 and python_list(head[1]) is not None
+
+    for (number, line), cells in zip(lines, cells_of_lines, strict=True):
+        place = f"line {number}"
+        answers = python_list(cells[-1])
+        # Every line must have the first one's layout: a file that mixes them is damaged, or something else.
+        if is_dpr and len(cells) == 2 and answers is not None:
+            yield place, {"query": unquoted(cells[0]), "answers": answers}
+        elif is_dpr:
             faults.add(place, f"{line[:60]!r}; expected question TAB ['answers'], as in the first line")
         elif "\t" not in line:
             faults.add(place, "no TAB in it, though the first line is id TAB query")
-        elif len(row) > 2:
-            faults.add(place, f"{len(row)} columns without a heading; expected id TAB query, or a heading such as "
+        elif len(cells) > 2:
+            faults.add(place, f"{len(cells)} columns without a heading; expected id TAB query, or a heading such as "
                               "id TAB query TAB answers in the first line")
-        elif len(row[0].split()) > 1:
-            faults.add(place, f"{row[0][:60]!r} is no id, having spaces in it; expected id TAB query, or a heading")
+        elif len(cells[0].split()) > 1:
+            faults.add(place, f"{cells[0][:60]!r} is no id: it has spaces in it; expected id TAB query, or a heading")
         else:
-            yield place, {"id": row[0], "query": row[1] if len(row) == 2 else ""}
+            # A line that ends with its TAB has one cell, and a blank query.
+            yield place, {"id": cells[0], "query": cells[1] if len(cells) == 2 else ""}
 
 
 def _plain_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
+    """Yield each line as a query."""
     for number, line in lines:
         if "\t" in line:
             faults.add(f"line {number}", "a TAB in it, though the first line has none; expected one layout throughout")
@@ -114,7 +145,14 @@ def _plain_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Ro
 
 
 def _refuse_what_is_no_query(path: Path, lines: Sequence[tuple[int, str]]) -> None:
+    """Refuse a file whose lines without a heading look like something else.
+
+    Raises:
+        ValueError: if they do; the message says like what.
+    """
     texts = [line for _, line in lines]
+
+    # Questions have commas, too: without a heading nothing tells one column from several.
     if path.suffix == ".csv" and "\t" not in texts[0]:
         raise _refusal(path, "a CSV without a heading that names query (or question)")
     if MARKUP.match(texts[0]):
@@ -122,15 +160,19 @@ def _refuse_what_is_no_query(path: Path, lines: Sequence[tuple[int, str]]) -> No
     for what, beginning in NOT_QUERIES.items():
         if len(texts) > 1 and all(map(beginning.match, texts)):
             raise _refusal(path, f"it holds {what}")
+
+    # Ids and numbers alone, such as the two columns of some judgements.
     queries = (text.partition("\t")[2] or text for text in texts)
     if not any(map(str.isalpha, itertools.chain.from_iterable(queries))):
-        raise _refusal(path, "not one of its queries has a letter in it")
+        raise _refusal(path, "none of its queries has a letter in it")
 
 
 def _refusal(path: Path, reason: str) -> ValueError:
+    """Return the error for a file in none of the known layouts."""
     return ValueError(f"--queries_file {path}: {reason}; expected {EXPECTED}")
 
 
 def _list_or_text(cell: str) -> list[str] | str:
+    """Return the list that a cell of a table holds in Python's form, or its text."""
     values = python_list(cell)
     return cell if values is None else values

@@ -1,8 +1,8 @@
-"""TREC's two text files, as every search engine and evaluation tool writes and reads them.
+"""TREC's two text formats, which all search engines and evaluation tools write and read.
 
-A run says what was found: ``query Q0 document rank score tag``. Qrels say what is relevant: ``query 0 document grade``,
-or BEIR's three columns under a heading. Columns are apart by tabs or spaces. As for trec_eval a run's order is that
-of its scores; the rank column is not read.
+A run holds a system's rankings: ``query Q0 document rank score tag``. Qrels hold relevance judgements: ``query 0
+document grade``, or BEIR's three columns under a heading. Columns are separated by tabs or spaces. As in trec_eval, a
+run is ordered by its scores; the rank column is not read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAG = "scaledown"
 BEIR_HEADING = ["query-id", "corpus-id", "score"]
 RUN_COLUMNS = "query Q0 document rank score tag"
 QRELS_COLUMNS = "query 0 document grade, or query document grade"
-# A byte order mark is lost if it begins the file.
+# A byte order mark in front of a file is dropped when it is read.
 _NOT_IN_AN_ID = re.compile("[\\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
@@ -31,12 +31,14 @@ def read_run(path: Path | str) -> Run:
     """Read a run: the score of each document found, by query, best first.
 
     Raises:
-        ValueError: where there is no such file, nothing in it, or lines that are malformed or repeat a document; all
-            are named by their number, the first 20 shown.
+        ValueError: if there is no such file, nothing in it, or lines that are malformed or repeat a document; they
+            are named by their number, and the first 20 shown.
     """
     run: Run = {}
-    for query, entry, score in _entries(Path(path), _run_entry, RUN_COLUMNS):
-        run.setdefault(query, {})[entry] = score
+    for query, document, score in _entries(Path(path), _run_entry, RUN_COLUMNS):
+        run.setdefault(query, {})[document] = score
+
+    # Nothing says that the lines of a file are in order.
     return {query: _best_first(scores) for query, scores in run.items()}
 
 
@@ -47,11 +49,15 @@ def write_run(path: Path | str, run: Mapping[str, Mapping[str, float]] | Iterabl
     Scores may be of any type that is a number, such as numpy's.
 
     Raises:
-        ValueError: for an id with white space in it, which no reader could tell from two, a score that is no finite
-            number, or a folder that cannot be written to.
+        ValueError: if an id has white space in it, which would make two of it, a score is no finite number, or the
+            folder cannot be written to.
     """
     items = run.items() if isinstance(run, Mapping) else run
-    _write(path, (line for query, scores in items for line in _run_lines(query, scores)))
+
+    # One query at a time: of a large run no more than that is in memory.
+    with whole_file(Path(path)) as draft, draft.open("w", encoding="utf-8") as file:
+        for query, scores in items:
+            file.writelines(_run_lines(query, scores))
 
 
 def read_qrels(path: Path | str) -> Qrels:
@@ -72,80 +78,93 @@ def write_qrels(path: Path | str, qrels: Mapping[str, Mapping[str, int]]) -> Non
     Raises:
         ValueError: as :func:`write_run`, and for a grade that is no whole number.
     """
-    _write(path, (f"{_word(query)} 0 {_word(document)} {_grade(query, document, grade)}\n"
-                  for query, grades in qrels.items() for document, grade in grades.items()))
+    with whole_file(Path(path)) as draft, draft.open("w", encoding="utf-8") as file:
+        for query, grades in qrels.items():
+            for document, grade in grades.items():
+                file.write(f"{_word(query)} 0 {_word(document)} {_grade(query, document, grade)}\n")
 
 
 def require_ids(names: Iterable[str]) -> None:
-    """Find out before the work whether these ids can stand in a run.
+    """Refuse ids that are not allowed in a run, before any work is done for it.
 
     Raises:
-        ValueError: if one cannot.
+        ValueError: if one is not.
     """
     for name in names:
         _word(name)
 
 
-def _write(path: Path | str, lines: Iterable[str]) -> None:
-    with whole_file(Path(path)) as draft, draft.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-
-
 def _entries(path: Path, parse: Callable[[list[str]], tuple[str, str, float]],
              expected: str) -> Iterator[tuple[str, str, float]]:
-    """Each line's query, document and number."""
-    faults, seen = Faults(path, "lines"), {}
+    """Yield each line's query, document and score or grade, as ``parse`` reads them from its columns."""
+    faults = Faults(path, "lines")
+    line_of: dict[tuple[str, str], int] = {}
     for number, line in text_lines(path):
         columns = line.split()
         if columns == BEIR_HEADING and number == 1:
             continue
+
+        # A wrong number of columns fails to unpack, which is a ValueError, too.
         try:
             query, document, value = parse(columns)
         except ValueError:
             faults.add(f"line {number}", f"{line[:80]!r}; expected {expected}")
             continue
-        if (query, document) in seen:
-            faults.add(f"line {number}", f"document {document} of query {query} stands on line "
-                                         f"{seen[query, document]} already")
+
+        if (query, document) in line_of:
+            faults.add(f"line {number}", f"document {document} of query {query} is already on line "
+                                         f"{line_of[query, document]}")
             continue
-        seen[query, document] = number
+        line_of[query, document] = number
         yield query, document, value
+
     faults.raise_any()
-    if not seen:
+    if not line_of:
         raise ValueError(f"{path}: nothing in it; expected lines of {expected}")
 
 
 def _run_entry(columns: list[str]) -> tuple[str, str, float]:
+    """Return the query, document and score of one line of a run."""
     query, _, document, _, score, _ = columns
+
+    # float() also reads "nan" and "inf".
     if not math.isfinite(float(score)):
         raise ValueError("a score that is no number")
     return query, document, float(score)
 
 
 def _qrels_entry(columns: list[str]) -> tuple[str, str, float]:
+    """Return the query, document and grade of one line of qrels."""
+    # TREC's second column is a constant 0, which BEIR's layout leaves out.
     query, document, grade = columns if len(columns) == 3 else (columns[0], *columns[2:])
     return query, document, int(grade)
 
 
 def _best_first(scores: Mapping[str, float]) -> dict[str, float]:
+    """Sort the documents by their scores."""
+    # The sort is stable: documents of equal score stay in the order given.
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
 def _run_lines(query: str, scores: Mapping[str, float]) -> Iterator[str]:
-    numbers = {document: _score(query, document, score) for document, score in scores.items()}
-    for rank, (document, score) in enumerate(_best_first(numbers).items(), start=1):
+    """Yield one query's lines of a run."""
+    checked_scores = {document: _score(query, document, score) for document, score in scores.items()}
+
+    # repr() gives the shortest text that reads back as the same float.
+    for rank, (document, score) in enumerate(_best_first(checked_scores).items(), start=1):
         yield f"{_word(query)} Q0 {_word(document)} {rank} {score!r} {TAG}\n"
 
 
 def _word(name: str) -> str:
+    """Return an id that is one word in the file."""
     if not isinstance(name, str) or not name or _NOT_IN_AN_ID.search(name):
-        raise ValueError(f"id {name!r} cannot stand in a TREC file; expected text without white space, control "
+        raise ValueError(f"id {name!r} is not allowed in a TREC file; expected text without white space, control "
                          "characters and half surrogate pairs")
     return name
 
 
 def _score(query: str, document: str, score: Any) -> float:
-    # As a plain float: numpy's own types name themselves when they are written.
+    """Return a score as a plain float: numpy's types would write their name, too ("np.float32(0.5)")."""
     number = _number(score)
     if not math.isfinite(number):
         raise ValueError(f"document {document!r} of query {query!r} has the score {score!r}; expected a finite number")

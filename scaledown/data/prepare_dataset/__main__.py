@@ -1,9 +1,9 @@
-"""Make training records as OSCAR does: queries, passages found for them, reranked, and a teacher's answers.
+"""Make training records as in OSCAR: queries, retrieved and reranked passages, and a teacher's answers.
 
     python -m scaledown.data.prepare_dataset --num_synthetic_queries 200 --teacher_model embedded
     python -m scaledown.data.prepare_dataset --download_ms_marco --corpus_path kilt_knowledgesource.json
 
-Every stage keeps what it has made in --work_dir: killed at any moment, the same command goes on from there. Under
+Every stage stores its results in --work_dir: after a kill at any moment, the same command goes on from there. Under
 accelerate launch or torchrun, processes on one machine or many share the work, over a work folder that all can see.
 """
 
@@ -32,9 +32,9 @@ CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": Retrie
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.data.prepare_dataset", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the command's flags."""
+    parser = cli.new_parser(__doc__, "scaledown.data.prepare_dataset")
+    parser.usage = cli.USAGE
     for config in CONFIGS.values():
         cli.add_flags(parser, config)
     parser.add_argument("--dry_run", action="store_true",
@@ -44,15 +44,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the records, and say what came out and where it is."""
+    """Make the records, and print a summary of them."""
     args = build_parser().parse_args(argv)
-    config = PipelineConfig(**{name: cli.config_from(args, each) for name, each in CONFIGS.items()})
-    # Tokenizers warn of forks that DataLoaders would make; there are none here, and threads are wanted.
+    config = PipelineConfig(**{name: cli.config_from(args, config_class) for name, config_class in CONFIGS.items()})
+
+    # Tokenizers stop using threads after a fork, as by a DataLoader; there is none here, and threads are wanted.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     check_needs(config)
     if args.dry_run:
         tell_plan(config)
         return 0
+
+    # The folder is unlocked however the run ends.
     processes = join_processes()
     work = WorkFolder(config.records.work_folder, processes)
     try:

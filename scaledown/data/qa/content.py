@@ -1,4 +1,4 @@
-"""What stands in a QA dataset's files, whatever their format: one object, or rows with their places."""
+"""The content of a QA dataset's files, whatever their format: one object, or rows with their places."""
 
 from __future__ import annotations
 
@@ -21,24 +21,34 @@ Rows = Iterable[tuple[str, Any]]
 
 
 def json_content(path: Path) -> dict[str, Any] | list[Any] | None:
-    """The object or the list in a JSON file; None if it holds more than one value, and so is read by lines."""
+    """Return the object or the list in a JSON file, or None if it holds several values, one a line.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds something else.
+    """
     try:
         content = parse_json(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as fault:
-        if fault.msg != "Extra data":
-            raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
-        return None
+        # More text after a whole value: JSONL under the name of JSON, to be read line by line.
+        if fault.msg == "Extra data":
+            return None
+        raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
     except UnicodeDecodeError as fault:
         raise ValueError(f"{path}: not UTF-8 ({fault})") from None
     except OSError as fault:
         raise ValueError(f"{path}: cannot be read ({fault.strerror})") from None
+
     if not isinstance(content, dict | list):
         raise ValueError(f"{path}: expected an object or a list of objects, got {kind(content)}")
     return content
 
 
 def json_rows(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
-    """The values of a JSONL file, gzipped or not, with their lines; lines that hold none are added to ``faults``."""
+    """Yield the values of a JSONL file, gzipped or not, with their lines; lines that hold none go to ``faults``.
+
+    Raises:
+        ValueError: if the file cannot be read to its end.
+    """
     opener = gzip.open if path.name.endswith(".gz") else open
     number = 0
     try:
@@ -52,19 +62,24 @@ def json_rows(path: Path, faults: Faults) -> Iterator[tuple[str, Any]]:
                     faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
                 else:
                     yield f"line {number}", value
+    # A gzip that was cut off raises an EOFError, a damaged one zlib's error.
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as fault:
         raise ValueError(f"{path}: cannot be read after line {number} ({fault})") from None
 
 
 def numbered(rows: Iterable[Any]) -> Rows:
-    """Rows with their places: their numbers in the order in which they come, and their ids."""
+    """Yield rows with their places: their numbers in the order in which they come, and their ids."""
     for number, row in enumerate(rows, start=1):
         id_ = next((f", {name} {row[name]}" for name in ID_NAMES if name in row), "")
         yield f"row {number}{id_}", row
 
 
 def stream_rows(place: str, seed: int, **options: Any) -> Iterator[Any]:
-    """The rows of what ``datasets`` loads, its files in an order drawn by ``seed``."""
+    """Yield the rows that ``datasets`` loads with these options, its files in an order drawn by ``seed``.
+
+    Raises:
+        ValueError: if they cannot be read; the message begins with ``place``.
+    """
     import datasets
     from huggingface_hub import errors
 

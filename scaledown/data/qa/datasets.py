@@ -1,7 +1,8 @@
-"""SQuAD, Natural Questions, TriviaQA and HotpotQA into records: gold passages among hard negatives, in two halves.
+"""Records of SQuAD, Natural Questions, TriviaQA and HotpotQA: gold passages among hard negatives, in two halves.
 
-Questions are drawn at random, their paragraphs cut into passages, the questions split in halves that share no
-paragraph and no question, and each given its gold passages and the hardest negatives of its half, in random order.
+Questions are drawn at random and their paragraphs cut into passages. The questions are split in two halves that share
+no paragraph and no question. Each question gets its gold passages and the hardest negatives of its half, in random
+order.
 """
 
 from __future__ import annotations
@@ -26,28 +27,31 @@ from scaledown.data.records import Record
 
 ALL = "all"
 EVAL_SHARE = 5
+"""Training records for each evaluation record."""
 SMALLEST_EVAL = 200
+"""Records of an evaluation half: an accuracy over them is within 7 points of the true one, 95 times of 100."""
 FOLDERS = {
     "squad": ("squad",),
     "natural_questions": ("natural_questions", "nq"),
     "trivia_qa": ("trivia_qa", "triviaqa"),
     "hotpot_qa": ("hotpot_qa", "hotpotqa"),
 }
+"""Names that a dataset's folder may have, if all four are read from one."""
 
 
 @dataclass(frozen=True)
 class QADatasetConfig:
-    """What is made of which dataset."""
+    """Settings of the records: their dataset, number and size."""
 
     dataset: str = setting("squad", "the dataset; 'all' mixes the four evenly", (*HUB_DATASETS, ALL))
-    num_examples: int = setting(500, "training records; the evaluation half has a fifth as many more, but at least "
-                                     f"{SMALLEST_EVAL} or as many as the training half")
-    split: str = setting("validation", "the dataset's split that both halves are drawn from", ("train", "validation"))
+    num_examples: int = setting(500, "training records; the evaluation half has a fifth of that number, but at least "
+                                     f"{SMALLEST_EVAL}, or that number if it is smaller")
+    split: str = setting("validation", "the dataset's split from which both halves are drawn", ("train", "validation"))
     source: str | None = setting(None, "official file or folder on disk [the Hub]; with --dataset all, a folder with "
                                        "the folders squad, nq, triviaqa and hotpotqa")
-    num_documents: int = setting(5, "documents a question: its gold passages, then hard negatives")
-    passage_tokens: int = setting(128, "longest document, in tokens of --generator_model, its title counted")
-    seed: int = setting(42, "seed of everything random")
+    num_documents: int = setting(5, "documents a question: its gold passages, filled up with hard negatives")
+    passage_tokens: int = setting(128, "longest document, in tokens of --generator_model, its title included")
+    seed: int = setting(42, "seed of all random choices")
 
     def __post_init__(self) -> None:
         faults = positive(self, "num_examples", "num_documents")
@@ -57,13 +61,13 @@ class QADatasetConfig:
 
     @property
     def num_eval_examples(self) -> int:
-        """Records wanted in the evaluation half: 200 of them know an accuracy to within 7 points, 95 times of 100."""
+        """Records wanted in the evaluation half."""
         return max(self.num_examples // EVAL_SHARE, min(self.num_examples, SMALLEST_EVAL))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Both halves of one dataset, where they came from, and what was left out: questions, by reason, and files."""
+    """Both halves of one dataset, its source, and what was left out: questions, counted by reason, and files."""
 
     dataset: str
     description: str
@@ -75,7 +79,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The questions drawn from one dataset, before they are split; ``config`` is what is to be made of it."""
+    """The questions drawn from one dataset, before they are split; ``config`` says what to make of them."""
 
     config: QADatasetConfig
     num_eval_examples: int
@@ -86,21 +90,21 @@ class Drawn:
 
     @property
     def eval_share(self) -> float:
-        """The share of the questions that is evaluated with."""
+        """Share of the questions that go to the evaluation half."""
         return self.num_eval_examples / (self.config.num_examples + self.num_eval_examples)
 
 
 def require_source(config: QADatasetConfig) -> None:
-    """Find out within seconds whether the source can be had at all.
+    """Find out within seconds whether the source is there at all.
 
     Raises:
-        ValueError: where it is not on disk, or the Hub cannot be reached.
+        ValueError: if it is not on disk, or the Hub cannot be reached.
     """
-    for part, _ in _parts(config):
-        if part.source is None:
-            hub.locate(HUB_DATASETS[part.dataset][0], kind="dataset")
-        elif not Path(part.source).exists():
-            raise ValueError(f"--source {part.source}: no such file or folder")
+    for dataset_config, _ in _dataset_configs(config):
+        if dataset_config.source is None:
+            hub.locate(HUB_DATASETS[dataset_config.dataset][0], kind="dataset")
+        elif not Path(dataset_config.source).exists():
+            raise ValueError(f"--source {dataset_config.source}: no such file or folder")
 
 
 def prepare(config: QADatasetConfig, count_tokens: TokenCounter) -> list[Prepared]:
@@ -111,36 +115,54 @@ def prepare(config: QADatasetConfig, count_tokens: TokenCounter) -> list[Prepare
         count_tokens: gives the number of tokens of each of many texts.
 
     Raises:
-        ValueError: where the source cannot be reached or read, or too little of it can be used.
+        ValueError: if the source cannot be reached or read, or too little of it can be used.
     """
     rng = random.Random(f"{config.seed} {config.dataset}")
-    parts = [_draw(part, num_eval_examples, rng, count_tokens) for part, num_eval_examples in _parts(config)]
-    halves = split_in_halves({part.config.dataset: part.candidates for part in parts},
-                             {part.config.dataset: part.eval_share for part in parts}, rng)
-    return [_prepared(part, *halves[part.config.dataset]) for part in parts]
+    datasets = [_draw(dataset_config, num_eval_examples, rng, count_tokens)
+                for dataset_config, num_eval_examples in _dataset_configs(config)]
+
+    # All datasets are split at once: their evaluation questions must not be in the training half of another.
+    halves = split_in_halves({drawn.config.dataset: drawn.candidates for drawn in datasets},
+                             {drawn.config.dataset: drawn.eval_share for drawn in datasets}, rng)
+    return [_prepared(drawn, *halves[drawn.config.dataset]) for drawn in datasets]
 
 
 def mixed(parts: Sequence[Prepared], seed: int) -> tuple[list[Record], list[Record]]:
-    """The training and the evaluation records of all ``parts``, shuffled."""
-    train = [record for part in parts for record in part.train]
-    evaluation = [record for part in parts for record in part.eval]
+    """Return the training and the evaluation records of all ``parts``, shuffled."""
+    train: list[Record] = []
+    evaluation: list[Record] = []
+    for part in parts:
+        train += part.train
+        evaluation += part.eval
+
     rng = random.Random(seed)
     rng.shuffle(train)
     rng.shuffle(evaluation)
     return train, evaluation
 
 
-def _parts(config: QADatasetConfig) -> list[tuple[QADatasetConfig, int]]:
-    """What to make of each dataset, and the size of its evaluation half."""
+def _dataset_configs(config: QADatasetConfig) -> list[tuple[QADatasetConfig, int]]:
+    """Return the settings of each single dataset, with the size of its evaluation half.
+
+    Raises:
+        ValueError: if there are fewer examples than datasets, or no folder for one of them.
+    """
     if config.dataset != ALL:
         return [(config, config.num_eval_examples)]
-    share, left_over = divmod(config.num_examples, len(HUB_DATASETS))
+
+    num_datasets = len(HUB_DATASETS)
+    share, left_over = divmod(config.num_examples, num_datasets)
     if not share:
-        raise ValueError(f"--num_examples must be at least {len(HUB_DATASETS)} with --dataset all, "
+        raise ValueError(f"--num_examples must be at least {num_datasets} with --dataset all, "
                          f"got {config.num_examples}")
-    sources = {dataset: config.source and _subfolder(Path(config.source), dataset) for dataset in HUB_DATASETS}
-    return [(replace(config, dataset=dataset, num_examples=share + (number < left_over), source=sources[dataset]),
-             math.ceil(config.num_eval_examples / len(HUB_DATASETS))) for number, dataset in enumerate(HUB_DATASETS)]
+
+    num_eval_examples = math.ceil(config.num_eval_examples / num_datasets)
+    configs = []
+    for number, dataset in enumerate(HUB_DATASETS):
+        source = config.source and _subfolder(Path(config.source), dataset)
+        num_examples = share + 1 if number < left_over else share  # the remainder goes to the first datasets
+        configs.append((replace(config, dataset=dataset, num_examples=num_examples, source=source), num_eval_examples))
+    return configs
 
 
 def _subfolder(folder: Path, dataset: str) -> str:
@@ -151,12 +173,22 @@ def _subfolder(folder: Path, dataset: str) -> str:
 
 
 def _draw(config: QADatasetConfig, num_eval_examples: int, rng: random.Random, count_tokens: TokenCounter) -> Drawn:
-    source = (open_local(config.dataset, config.split, Path(config.source), rng) if config.source
-              else open_hub(config.dataset, config.split, config.seed))
+    """Draw questions for both halves of one dataset, and cut their paragraphs.
+
+    Raises:
+        ValueError: if the source cannot be read, or none of its questions can be used.
+    """
+    if config.source:
+        source = open_local(config.dataset, config.split, Path(config.source), rng)
+    else:
+        source = open_hub(config.dataset, config.split, config.seed)
+
+    # More questions are read than records wanted: their passages are the pool of hard negatives.
     dropped: Counter[str] = Counter()
     questions = read_questions(source, config.num_examples + num_eval_examples, rng, dropped)
     passages = cut_paragraphs(questions, PassageSplitter(count_tokens, config.passage_tokens))
     candidates = find_gold(questions, passages, config.num_documents, dropped)
+
     if not candidates:
         reasons = "; ".join(f"{count} because {reason}" for reason, count in dropped.most_common())
         raise ValueError(f"{source.description}: not one question can be used ({reasons or 'there are none'})")
@@ -164,25 +196,35 @@ def _draw(config: QADatasetConfig, num_eval_examples: int, rng: random.Random, c
     return Drawn(config, num_eval_examples, source, candidates, passages, dropped)
 
 
-def _prepared(part: Drawn, train: Half, evaluation: Half) -> Prepared:
-    records = [tuple(_records(half, count, part.passages, part.config)) for half, count in
-               ((train, part.config.num_examples), (evaluation, part.num_eval_examples))]
-    return Prepared(part.config.dataset, part.source.description, *records, part.dropped, part.source.left_out)
+def _prepared(drawn: Drawn, train: Half, evaluation: Half) -> Prepared:
+    config, source = drawn.config, drawn.source
+    return Prepared(config.dataset, source.description,
+                    train=tuple(_records(train, config.num_examples, drawn.passages, config)),
+                    eval=tuple(_records(evaluation, drawn.num_eval_examples, drawn.passages, config)),
+                    dropped=drawn.dropped, left_out_files=source.left_out)
 
 
 def _records(half: Half, count: int, passages: dict[Paragraph, list[Passage]], config: QADatasetConfig) -> list[Record]:
-    """Records of the first ``count`` questions of a half."""
-    chosen = half.candidates[:count]
-    pool = HardNegatives(passage for paragraph in half.paragraphs for passage in passages[paragraph])
-    return [_record(candidate, negatives, config)
-            for candidate, negatives in zip(chosen, pool.choose(chosen, config.num_documents), strict=True)]
+    """Return records of the first ``count`` questions of a half."""
+    candidates = half.candidates[:count]  # in the random order of their drawing
+
+    # Negatives come from all paragraphs of this half, those of questions without a record included.
+    pool: list[Passage] = []
+    for paragraph in half.paragraphs:
+        pool += passages[paragraph]
+    negatives = HardNegatives(pool).choose(candidates, config.num_documents)
+    return [_record(candidate, hard, config) for candidate, hard in zip(candidates, negatives, strict=True)]
 
 
 def _record(candidate: Candidate, negatives: Sequence[Passage], config: QADatasetConfig) -> Record:
     question = candidate.question
     name = f"{config.dataset}-{question.id}"
+
+    # Shuffled by the record's own seed, so that a question's order does not depend on the others.
     documents = [*candidate.gold, *negatives]
     random.Random(f"{config.seed} {name}").shuffle(documents)
+
+    # An id is a hash of the document: the same text has the same id in all records.
     return Record(
         id=name, query=question.query, answer=question.answers[0], answers=question.answers,
         documents=tuple(passage.document for passage in documents),

@@ -1,4 +1,4 @@
-"""Gold passages: those that hold what a question is answered from, once its paragraphs are cut."""
+"""Gold passages: those that hold the answer to a question, once its paragraphs are cut."""
 
 from __future__ import annotations
 
@@ -21,35 +21,47 @@ class Candidate:
 
 
 def cut_paragraphs(questions: Iterable[Question], splitter: PassageSplitter) -> dict[Paragraph, list[Passage]]:
-    """The passages of every paragraph, none of which cuts what a question is answered from."""
-    kept: dict[Paragraph, set[Span]] = {}
+    """Cut every paragraph into passages, never inside the characters that answer a question."""
+    # Questions share paragraphs: each is cut once, around the gold spans of all its questions.
+    gold_spans: dict[Paragraph, set[Span]] = {}
     for question in questions:
         for paragraph in question.paragraphs:
-            kept.setdefault(paragraph, set())
+            gold_spans.setdefault(paragraph, set())
         for gold in question.gold:
-            kept[question.paragraphs[gold.paragraph]].add(gold.span)
-    paragraphs = list(kept)
-    return dict(zip(paragraphs, splitter.split(paragraphs, list(kept.values())), strict=True))
+            gold_spans[question.paragraphs[gold.paragraph]].add(gold.span)
+
+    paragraphs = list(gold_spans)
+    return dict(zip(paragraphs, splitter.split(paragraphs, list(gold_spans.values())), strict=True))
 
 
 def find_gold(questions: Iterable[Question], passages: dict[Paragraph, list[Passage]], num_documents: int,
               dropped: Counter[str]) -> list[Candidate]:
-    """The questions with their gold passages; what is dropped is counted in ``dropped``, by reason."""
+    """Return the questions with their gold passages; those without a use are counted in ``dropped``, by reason."""
     candidates = []
     for question in questions:
-        gold = tuple(dict.fromkeys(
-            passage for place in question.gold for passage in passages[question.paragraphs[place.paragraph]]
-            if passage.overlaps(place.span)))
+        # Two gold spans may lie in one passage, so a dict: it keeps each passage once, in order.
+        gold: dict[Passage, None] = {}
+        for place in question.gold:
+            for passage in passages[question.paragraphs[place.paragraph]]:
+                if passage.overlaps(place.span):
+                    gold[passage] = None
+
         if len(gold) > num_documents:
             dropped[f"it has more gold passages than --num_documents {num_documents}"] += 1
         elif not _is_answered(question.answers[0], gold):
             dropped["no gold passage holds its answer whole"] += 1
         else:
-            candidates.append(Candidate(question, gold))
+            candidates.append(Candidate(question, tuple(gold)))
     return candidates
 
 
 def _is_answered(answer: str, gold: Iterable[Passage]) -> bool:
-    return not is_found_in_text(answer) or any(
-        answer.casefold() in passage.document.casefold() or holds_answer(padded(passage.document), [padded(answer)])
-        for passage in gold)
+    """Return whether a gold passage holds the answer whole. Yes and no are in no text, and always pass."""
+    if not is_found_in_text(answer):
+        return True
+    for passage in gold:
+        # As it is written, in either case, or token by token in SQuAD's normal form.
+        if (answer.casefold() in passage.document.casefold()
+                or holds_answer(padded(passage.document), [padded(answer)])):
+            return True
+    return False

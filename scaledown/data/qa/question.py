@@ -1,4 +1,4 @@
-"""What the four QA datasets have in common: a question, the paragraphs it came with, and where its answer stands."""
+"""The common form of the four QA datasets: a question, the paragraphs it came with, and the place of its answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scaledown.data.sentences import Span
 
 
 class Unusable(Exception):
-    """A question that no record can be made of; the message is the reason, which is counted and told."""
+    """A question that no record can be made of; the message is the reason, which is counted and reported."""
 
 
 @dataclass(frozen=True)
 class Gold:
-    """Characters of a question's paragraph that it is answered from: the passages that hold them are gold."""
+    """Characters of one of a question's paragraphs that answer it: the passages that hold them are gold."""
 
     paragraph: int
     span: Span
@@ -38,11 +38,17 @@ class Question:
 class Layout:
     """One way in which a dataset is published.
 
-    ``recognises`` looks at a JSON object: the whole file, or the first of its rows; ``check`` tells the faults of the
-    file, or of one row. ``rows`` are the questions of such content (an object, or rows), not yet read, which came from
-    the path or dataset named; ``question`` reads one, and may raise :class:`Unusable`. ``questions_a_record`` is how
-    many questions are looked at for each record wanted: more make a larger pool of hard negatives, and fewer do where
-    each brings a whole article along. ``buffered_rows`` are shuffled together where rows come as a stream.
+    Attributes:
+        dataset: the dataset's name, as ``--dataset`` takes it.
+        name: the layout in words, for messages.
+        recognises: returns whether a JSON object is of this layout: the whole file, or the first of its rows.
+        check: finds the faults of the whole file, or of one row.
+        rows: takes the content (an object, or rows) and the path or dataset it came from, and returns the questions in
+            it, not yet read.
+        question: reads one of them, and may raise :class:`Unusable`.
+        questions_a_record: questions that are read for each record wanted. More make a larger pool of hard negatives;
+            fewer are enough if each comes with a whole article.
+        buffered_rows: rows that are shuffled together, if they come as a stream.
     """
 
     dataset: str
@@ -56,10 +62,10 @@ class Layout:
 
 
 def same_rows(content: Any, place: str) -> Iterable[Any]:
-    """The rows of a layout whose content is its rows."""
+    """Return the rows of a layout whose content is its rows."""
     return content
 
 
 def has_keys(*keys: str) -> Callable[[dict[str, Any]], bool]:
-    """A test for an object with all of ``keys``."""
+    """Return a test for an object with all of ``keys``."""
     return lambda head: all(key in head for key in keys)

@@ -1,4 +1,4 @@
-"""Reading questions from the rows of a source: at random, as many as are needed, with clear words for a bad row."""
+"""Questions read from the rows of a source: drawn at random, as many as are needed, with clear errors for bad rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPEATED = "it repeats another question: the same id, the same words and an answ
 
 @dataclass(frozen=True)
 class Source:
-    """Questions not yet read, the layout that reads them, a sentence on what they are, and which files are not used."""
+    """Questions not yet read, the layout that reads them, a description for messages, and the files left out."""
 
     layout: Layout
     rows: Iterable[Any]
@@ -34,10 +34,10 @@ class Source:
 def checked(rows: Iterable[tuple[str, Any]], check: Check, faults: Faults, to_the_end: bool) -> Iterator[Any]:
     """Yield rows, each given with its place, up to the first in which ``check`` finds a fault.
 
-    What follows is looked through for the other faults, if ``to_the_end``: a file is, a stream from the Hub is not.
+    With ``to_the_end`` the rest is searched for further faults, as a file is; a stream from the Hub is not.
 
     Raises:
-        ValueError: with all faults that were found, those that were in ``faults`` before included.
+        ValueError: with all faults, including those that were in ``faults`` before.
     """
     for place, row in rows:
         for field, fault in check(row, ""):
@@ -46,18 +46,19 @@ def checked(rows: Iterable[tuple[str, Any]], check: Check, faults: Faults, to_th
             yield row
         elif not to_the_end:
             break
+
     faults.raise_any()
 
 
 def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Counter[str]) -> list[Question]:
     """Read enough questions, drawn at random, for ``wanted`` records and a pool of hard negatives around them.
 
-    A question whose id another one has is given an id of its own. What is left out is counted in ``dropped``, by
-    reason: what no record can be made of, and repetitions.
+    A question with an id that is taken gets a new one. Questions that no record can be made of, and repetitions, are
+    counted in ``dropped``, by reason.
     """
     limit = math.ceil(wanted * source.layout.questions_a_record)
     questions: dict[str, Question] = {}
-    answers_of: dict[tuple[str, str], set[str]] = {}
+    answers_of: dict[tuple[str, str], set[str]] = {}  # by id and wording
     rows = _shuffled(source.rows, source.layout.buffered_rows, rng)
     with tqdm(desc="reading", unit=" questions", leave=False) as progress:
         for row in rows:
@@ -66,15 +67,20 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
             except Unusable as reason:
                 dropped[str(reason)] += 1
                 continue
+
+            # The same id, wording and an answer in common: a repetition. Other answers make it another question.
             answers = {padded(answer) for answer in question.answers}
-            known = answers_of.setdefault((question.id, question_key(question.query)), set())
-            if known & answers:
+            known_answers = answers_of.setdefault((question.id, question_key(question.query)), set())
+            if known_answers & answers:
                 dropped[REPEATED] += 1
                 continue
-            known |= answers
+            known_answers |= answers
+
+            # The new id depends on the content alone, and not on the order of reading.
             if question.id in questions:
                 question = replace(question, id=f"{question.id}-{_content_hash(question)}")
             questions[question.id] = question
+
             progress.update()
             if len(questions) >= limit:
                 break
@@ -82,15 +88,17 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
 
 
 def _content_hash(question: Question) -> str:
-    gold = [question.paragraphs[gold.paragraph].text for gold in question.gold]
-    return hashlib.sha256("\n".join([question.query, *question.answers, *gold]).encode()).hexdigest()[:8]
+    gold_texts = [question.paragraphs[gold.paragraph].text for gold in question.gold]
+    return hashlib.sha256("\n".join([question.query, *question.answers, *gold_texts]).encode()).hexdigest()[:8]
 
 
 def _shuffled(rows: Iterable[Any], buffered_rows: int, rng: random.Random) -> Iterator[Any]:
-    """The rows in random order; those of a stream as far as a buffer of ``buffered_rows`` allows."""
+    """Yield the rows in random order; those of a stream as far as a buffer of ``buffered_rows`` allows."""
     if isinstance(rows, list):
         yield from rng.sample(rows, len(rows))
         return
+
+    # Once the buffer is full, each new row takes the place of one that is drawn from it.
     buffer: list[Any] = []
     for row in rows:
         if len(buffer) < buffered_rows:
@@ -99,4 +107,5 @@ def _shuffled(rows: Iterable[Any], buffered_rows: int, rng: random.Random) -> It
         place = rng.randrange(buffered_rows)
         yield buffer[place]
         buffer[place] = row
+
     yield from rng.sample(buffer, len(buffer))

@@ -1,6 +1,6 @@
-"""Where a QA dataset's questions come from: the Hub, or official files on disk whose layout is seen from their content.
+"""The sources of a QA dataset's questions: the Hub, or official files on disk.
 
-Whatever the files, they become rows, and the layout that reads them.
+The layout of files is recognised by their content. Whatever they are, they become rows and the layout that reads them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def open_hub(dataset: str, split: str, seed: int) -> Source:
     """Stream one split of a dataset from the Hub, its files in an order drawn by ``seed``.
 
     Raises:
-        ValueError: within seconds where the Hub cannot be reached, or where the rows are not in the known layout.
+        ValueError: if the Hub cannot be reached, within seconds, or the rows are not in the known layout.
     """
     name, config = HUB_DATASETS[dataset]
     hub.locate(name, kind="dataset")
@@ -53,7 +53,7 @@ def open_hub(dataset: str, split: str, seed: int) -> Source:
 def open_local(dataset: str, split: str, path: Path, rng: random.Random) -> Source:
     """Open a file, or a folder's files of one split (all but test files, if none is named for the split).
 
-    Files of the folder that hold no questions of the dataset are told in the source's ``left_out``.
+    Files of the folder that hold no questions of the dataset are named in the source's ``left_out``.
 
     Raises:
         ValueError: if there is no such file, its layout is not one of the dataset's, or it has faults, which are named
@@ -63,27 +63,36 @@ def open_local(dataset: str, split: str, path: Path, rng: random.Random) -> Sour
         return _open([path], dataset)
     if not path.is_dir():
         raise ValueError(f"--source {path}: no such file or folder")
+
+    # TriviaQA's evidence is text that its questions point to, and no questions itself.
     files = [file for file in sorted(path.rglob("*"))
              if file.name.endswith(SUFFIXES) and "evidence" not in file.relative_to(path).parts]
-    named = [file for file in files if _is_named(file.relative_to(path), split)]
-    rest = [file for file in files if file not in named and not _is_named(file.relative_to(path), "test")]
+    of_split = [file for file in files if _is_named(file.relative_to(path), split)]
+    rest = [file for file in files if file not in of_split and not _is_named(file.relative_to(path), "test")]
+
+    # Files without a split in their names are the fallback, and the description then says so.
     left_out: list[str] = []
-    for chosen, note in ((named, ""), (rest, f" (no file of split {split} could be used)")):
-        if sources := _open_all(chosen, dataset, left_out):
+    for group, note in ((of_split, ""), (rest, f" (no file of split {split} could be used)")):
+        sources = _open_all(group, dataset, left_out)
+        if sources:
             return _merge(sources, note, rng, left_out)
     raise ValueError("\n  ".join([f"--source {path}: nothing in it is a {split} file of --dataset {dataset}; "
                                   f"expected {_expected(dataset)}", *left_out]))
 
 
 def _is_named(path: Path, split: str) -> bool:
+    """Return whether a file or one of its folders is named after the split: ``dev-v1.1.json``, ``train/0.parquet``."""
     return re.search(rf"(?<![a-z])(?:{SPLIT_NAMES[split]})(?![a-z])", path.as_posix().lower()) is not None
 
 
 def _open_all(files: list[Path], dataset: str, left_out: list[str]) -> list[Source]:
-    """Open what can be opened, parquet files together; why others cannot goes to ``left_out``."""
+    """Open what can be opened, parquet files together; the reasons why others cannot go to ``left_out``."""
     parquet = [file for file in files if file.suffix == ".parquet"]
+    groups = [parquet] if parquet else []
+    groups += [[file] for file in files if file not in parquet]
+
     sources = []
-    for group in [*([parquet] if parquet else []), *([file] for file in files if file not in parquet)]:
+    for group in groups:
         try:
             sources.append(_open(group, dataset))
         except Unfit as reason:
@@ -94,36 +103,47 @@ def _open_all(files: list[Path], dataset: str, left_out: list[str]) -> list[Sour
 def _merge(sources: list[Source], note: str, rng: random.Random, left_out: list[str]) -> Source:
     """Return one source of all files that share the first one's layout."""
     layout = sources[0].layout
-    same = [source for source in sources if source.layout is layout]
-    others = [f"{source.description}: its layout is {source.layout.name}, not that of {sources[0].description}"
-              for source in sources if source.layout is not layout]
-    rng.shuffle(same)
-    rows: Iterable[Any] = itertools.chain.from_iterable(source.rows for source in same)
-    if all(isinstance(source.rows, list) for source in same):
+    same_layout = [source for source in sources if source.layout is layout]
+    other_layouts = [f"{source.description}: its layout is {source.layout.name}, not that of {sources[0].description}"
+                     for source in sources if source.layout is not layout]
+
+    # Lists become one list, which can be shuffled as a whole; streams are read file by file, in an order drawn here.
+    rng.shuffle(same_layout)
+    rows: Iterable[Any] = itertools.chain.from_iterable(source.rows for source in same_layout)
+    if all(isinstance(source.rows, list) for source in same_layout):
         rows = list(rows)
-    description = ", ".join(sorted(source.description for source in same)) + note
-    return Source(layout, rows, description, (*left_out, *others))
+    description = ", ".join(sorted(source.description for source in same_layout)) + note
+    return Source(layout, rows, description, (*left_out, *other_layouts))
 
 
 def _open(files: list[Path], dataset: str) -> Source:
+    """Open one file, or several parquet files as one.
+
+    Raises:
+        Unfit: if it holds no questions of the dataset.
+        ValueError: if it cannot be read, or has faults.
+    """
     path = files[0]
     if path.suffix == ".parquet":
         place = str(path) if len(files) == 1 else f"{path.parent} ({len(files)} parquet files)"
         rows = stream_rows(place, 0, path="parquet", data_files=[str(file) for file in files], split="train")
         return _of_rows(dataset, numbered(rows), Faults(place, "rows"), to_the_end=True)
+
+    # A .json may hold JSONL: then its content is None.
     content = json_content(path) if path.suffix == ".json" else None
     if content is None:
         faults = Faults(path, "lines")
         return _of_rows(dataset, json_rows(path, faults), faults, to_the_end=True)
     if isinstance(content, dict):
         return _of_object(dataset, content, Faults(path, "records"))
+
     rows = ((f"record {number}", row) for number, row in enumerate(content, start=1))
     source = _of_rows(dataset, rows, Faults(path, "records"), to_the_end=True)
-    return replace(source, rows=list(source.rows))
+    return replace(source, rows=list(source.rows))  # in memory already, so checked at once and shuffled as a whole
 
 
 def _of_object(dataset: str, content: dict[str, Any], faults: Faults) -> Source:
-    """The questions of a file that is one object."""
+    """Return the questions of a file that is one object."""
     layout = _layout_of(dataset, content, str(faults.path))
     faults.what += f", read as {layout.name}"
     for field, fault in layout.check(content, ""):
@@ -133,15 +153,16 @@ def _of_object(dataset: str, content: dict[str, Any], faults: Faults) -> Source:
 
 
 def _of_rows(dataset: str, rows: Rows, faults: Faults, to_the_end: bool) -> Source:
-    """The questions of rows, whose layout is seen from the first; each is checked as it is read."""
+    """Return the questions of rows, whose layout the first one shows; each is checked as it is read."""
     rows, place = iter(rows), str(faults.path)
-    first = next(rows, None)
-    if first is None:
-        faults.raise_any()
+    head = next(rows, None)
+    if head is None:
+        faults.raise_any()  # there are lines, but none is valid
         raise Unfit(f"{place}: there is nothing in it")
-    layout = _layout_of(dataset, first[1], place)
+
+    layout = _layout_of(dataset, head[1], place)
     faults.what += f", read as {layout.name}"
-    return _source(layout, checked(itertools.chain([first], rows), layout.check, faults, to_the_end), place)
+    return _source(layout, checked(itertools.chain([head], rows), layout.check, faults, to_the_end), place)
 
 
 def _source(layout: Layout, content: Any, place: str) -> Source:
@@ -152,14 +173,19 @@ def _source(layout: Layout, content: Any, place: str) -> Source:
 
 
 def _layout_of(dataset: str, head: Any, place: str) -> Layout:
-    """The layout of a file that is the object ``head``, or whose first row that is."""
+    """Return the layout of a file that is the object ``head``, or that has it as its first row.
+
+    Raises:
+        Unfit: if it is unknown, or one of another dataset.
+    """
     if isinstance(head, dict) and head.keys() >= KILT_KEYS:
         raise Unfit(f"{place}: KILT's questions come without passages; retrieve them: python -m "
                     f"scaledown.data.prepare_dataset --queries_file {place} --corpus_path kilt_knowledgesource.json")
+
     layout = next((layout for layout in LAYOUTS if isinstance(head, dict) and layout.recognises(head)), None)
     if layout is None:
         keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"
-        raise Unfit(f"{place}: not a layout that is known ({keys}); expected {_expected(dataset)}")
+        raise Unfit(f"{place}: not a known layout ({keys}); expected {_expected(dataset)}")
     if layout.dataset != dataset:
         raise Unfit(f"{place}: this is {layout.name}; use --dataset {layout.dataset}")
     return layout

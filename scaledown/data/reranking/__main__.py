@@ -1,7 +1,7 @@
 """The reranking teacher's scores, by a cross-encoder: python -m scaledown.data.reranking --train_data X.json
 
-A cross-encoder reads a query and a document together and says in one number how relevant the document is. Its raw
-logits become the ``reranking_scores`` of records, which the compressor learns to give (paper, equation 3).
+A cross-encoder reads a query and a document together and gives one number, the document's relevance. Its raw logits
+become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scaledown.cli import add_flags, command, config_from
+from scaledown import cli
 from scaledown.data.records import read_records, write_records
 from scaledown.data.reranking.reranker import Pair, Reranker, RerankerConfig, pairs_of, with_scores
 from scaledown.data.storage import fingerprints
@@ -22,44 +22,50 @@ from scaledown.data.storage.append_log import AppendLog, key_of
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.data.reranking", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_data", required=True, help="records to be scored, JSON or JSONL")
-    parser.add_argument("--output_file", required=True, help="the records with their reranking_scores; a killed run "
-                        "goes on where it was")
-    add_flags(parser, RerankerConfig)
+    """Return the parser of the command's flags."""
+    parser = cli.new_parser(__doc__, "scaledown.data.reranking")
+    parser.add_argument("--train_data", required=True, metavar="NAME", help="records to score, JSON or JSONL")
+    parser.add_argument("--output_file", required=True, metavar="NAME", help="file for the records with their "
+                        "reranking_scores; after a kill the same command goes on with the missing scores")
+    cli.add_flags(parser, RerankerConfig)
     return parser
 
 
-@command
+@cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Score every document of every record."""
     args = build_parser().parse_args(argv)
-    config, output_file = config_from(args, RerankerConfig), Path(args.output_file)
+    config, output_file = cli.config_from(args, RerankerConfig), Path(args.output_file)
     records = read_records(args.train_data)
     pairs = pairs_of(records)
     print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}")
-    reranker, kept_in = Reranker(config), output_file.with_name(f".{output_file.name}.scores")
-    write_records(output_file, with_scores(records, _kept_scores(reranker, pairs, AppendLog(kept_in))))
-    shutil.rmtree(kept_in)
+
+    # The hidden folder beside the output holds scores of this and killed runs, until the output is written.
+    reranker = Reranker(config)
+    log_folder = output_file.with_name(f".{output_file.name}.scores")
+    scores = _logged_scores(reranker, pairs, AppendLog(log_folder))
+    write_records(output_file, with_scores(records, scores))
+    shutil.rmtree(log_folder)
     print(f"done: {output_file}")
     return 0
 
 
-def _kept_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) -> list[float]:
-    """The score of every pair, in their order; ``log`` keeps each as it comes, and what it has is not computed again.
+def _logged_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) -> list[float]:
+    """Return the score of every pair, in their order; those in ``log`` are not computed again, others are added to it.
 
-    A score's key is the model with the pair, so those of other records or models that ``log`` holds are not taken.
+    The key of a score is a hash of the model and the pair, so that scores of other records or models are not taken.
     """
     config = reranker.config
     model = fingerprints.of_model(config.reranker_model, config.reranker_revision)
     keys = [key_of(model, *pair) for pair in pairs]
+
+    # By key, so that equal pairs are scored once.
     missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in log}
-    left, num_different = list(missing), len(set(keys))
-    for place, score in tqdm(reranker.scores(list(missing.values())), desc="scoring", total=num_different,
-                             initial=num_different - len(left), unit="pair"):
-        log.append([(left[place], score)])
+    missing_keys, num_distinct = list(missing), len(set(keys))
+    for number, score in tqdm(reranker.scores(list(missing.values())), desc="scoring", total=num_distinct,
+                              initial=num_distinct - len(missing), unit="pair"):
+        log.append([(missing_keys[number], score)])
+
     scores = [log[key] for key in keys]
     log.close()
     return scores

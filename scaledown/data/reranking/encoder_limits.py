@@ -1,4 +1,4 @@
-"""How many tokens an encoder can read, told and kept to before it reads too many and breaks."""
+"""The number of tokens that an encoder can read: longer inputs are cut, with a warning, before they break it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,45 @@ logger = logging.getLogger(__name__)
 
 
 def num_positions(network: Any) -> int | None:
-    """Return how many tokens have a position in ``network``, or None if its positions are no table that ends.
+    """Return the number of tokens that have a position in ``network``, or None if it has no table of positions.
 
-    RoBERTa and its kin begin to count behind the number of their padding token, so that a table of 514 rows is for 512
-    tokens.
+    RoBERTa and its relatives count positions from the one after their padding token, so that a table of 514 embeddings
+    is for 512 tokens.
     """
     from torch import nn
 
-    sizes = [module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-             for name, module in network.named_modules()
-             if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")]
+    sizes = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            num_reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            sizes.append(module.num_embeddings - num_reserved)
     return min(sizes, default=None)
 
 
 class ReadableLength:
-    """Has a sentence-transformers model cut its inputs to the tokens that it has positions for, and says so once.
+    """The longest input that a sentence-transformers model has positions for: longer ones are cut, and reported once.
 
     Args:
         model: a CrossEncoder, SentenceTransformer or SparseEncoder.
-        flag: the model by its flag, for messages.
+        flag: the model with its flag, for messages.
     """
 
     def __init__(self, model: Any, flag: str) -> None:
         self._model, self._flag, self._has_warned = model, flag, False
+
+        # A tokenizer may know no limit, or a larger one than the network has: that would be an index error.
         positions, limit = num_positions(model), model.max_seq_length
         if positions is not None and (limit is None or limit > positions):
             model.max_seq_length = positions
 
     def tell_cut(self, texts: Sequence[tuple[str, ...]]) -> None:
-        """Warn if the longest of ``texts`` (each of one part or more, read together) is longer than that."""
+        """Warn if the longest input of ``texts`` is cut; an input is one text, or a pair that is read together."""
         limit, tokenizer = self._model.max_seq_length, self._model.tokenizer
         if self._has_warned or not texts or limit is None or not callable(tokenizer):
             return
-        longest = max(texts, key=lambda parts: sum(map(len, parts)))
+
+        # The longest in characters, taken for the longest in tokens: so only one input is tokenized twice.
+        longest = max(texts, key=lambda text_or_pair: sum(map(len, text_or_pair)))
         num_tokens = len(tokenizer(*longest, truncation=False, verbose=False)["input_ids"])
         if num_tokens > limit:
             self._has_warned = True

@@ -1,7 +1,7 @@
 """A cross-encoder as reranking teacher: how relevant each document of a query is, in one number.
 
-It reads query and document together. Its raw logits become the ``reranking_scores`` of records, which the compressor
-learns to give (paper, equation 3).
+A cross-encoder reads a query and a document together and gives one number, the document's relevance. Its raw logits
+become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RerankerConfig:
 
     reranker_model: str = setting(DEFAULT_RERANKER, "the cross-encoder: a Hub id or a local folder")
     reranker_revision: str | None = setting(None, "commit, branch or tag of the cross-encoder on the Hub")
-    reranker_batch_size: int = setting(32, "pairs of a query and a document scored together")
+    reranker_batch_size: int = setting(32, "pairs of a query and a document that are scored in one batch")
 
     def __post_init__(self) -> None:
         if self.reranker_batch_size < 1:
@@ -41,10 +41,10 @@ class RerankerConfig:
 
 
 class Reranker:
-    """A cross-encoder, on the GPU where there is one.
+    """A cross-encoder, on the GPU if there is one.
 
     Raises:
-        ValueError: where the model cannot be found or read, or is no cross-encoder that gives one score a pair.
+        ValueError: if the model cannot be found or read, or is no cross-encoder that gives one score a pair.
     """
 
     def __init__(self, config: RerankerConfig) -> None:
@@ -54,7 +54,7 @@ class Reranker:
         self._length = ReadableLength(self.cross_encoder, self._flag)
 
     def scores(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float]]:
-        """The raw logit (no sigmoid) of each (query, document), with the number of its pair.
+        """Yield the raw logit (no sigmoid) of each (query, document), with the number of its pair.
 
         They come as they are computed: longest pairs first, so that batches hold little padding and one that is too
         big for memory fails at once.
@@ -65,12 +65,15 @@ class Reranker:
         from torch import nn
 
         self._length.tell_cut(pairs)
-        order = sorted(range(len(pairs)), key=lambda number: (-sum(map(len, pairs[number])), number))
-        size = self.config.reranker_batch_size
-        for start in range(0, len(order), size):
-            numbers = order[start:start + size]
-            logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=size,
-                                                activation_fn=nn.Identity(), show_progress_bar=False)
+        # By length in characters; the stable sort keeps equally long pairs in order.
+        order = sorted(range(len(pairs)), key=lambda number: -sum(map(len, pairs[number])))
+        batch_size = self.config.reranker_batch_size
+        for start in range(0, len(order), batch_size):
+            numbers = order[start:start + batch_size]
+            logits = self.cross_encoder.predict([pairs[number] for number in numbers], batch_size=batch_size,
+                                                activation_fn=nn.Identity(), show_progress_bar=False)  # (batch,)
+
+            # A damaged model is reported here, before its scores train another one.
             for number, logit in zip(numbers, map(float, logits), strict=True):
                 if not math.isfinite(logit):
                     raise ValueError(f"{self._flag}: scores {pairs[number][0][:60]!r} with a document of "
@@ -79,24 +82,33 @@ class Reranker:
 
 
 def _load(config: RerankerConfig) -> Any:
-    name, revision = config.reranker_model, config.reranker_revision
+    """Load the cross-encoder.
+
+    Raises:
+        ValueError: if it cannot be found or read, or does not give one score a pair.
+    """
     from safetensors import SafetensorError
     from sentence_transformers import CrossEncoder
     from sentence_transformers.util import get_device_name
     from transformers import AutoConfig
 
+    name, revision = config.reranker_model, config.reranker_revision
     try:
         place = locate(name, revision, what_works=WHAT_WORKS)
         settings = {"revision": revision or "main", "trust_remote_code": False}
+
+        # CrossEncoder would put a random head on any other model.
         architectures = AutoConfig.from_pretrained(place, **settings).architectures or []
-        if not any(each.endswith("ForSequenceClassification") for each in architectures):
+        if not any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
             raise ValueError(f"its config names {architectures}, and no ...ForSequenceClassification: not a "
                              "cross-encoder, or one without a trained head")
+
         device = get_device_name()
         cross_encoder = CrossEncoder(place, device=device, **settings,
                                      model_kwargs={**SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
     except (OSError, SafetensorError, ValueError) as fault:
         raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
+
     if cross_encoder.num_labels != 1:
         raise ValueError(f"--reranker_model {name}: gives {cross_encoder.num_labels} numbers a pair; expected a "
                          "cross-encoder that gives one")
@@ -104,18 +116,25 @@ def _load(config: RerankerConfig) -> Any:
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[Pair]) -> list[float]:
-    """The score of every pair, in their order, with a progress bar."""
-    found = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
-    return [found[number] for number in range(len(pairs))]
+    """Return the score of every pair, in their order, with a progress bar."""
+    scores = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
+    return [scores[number] for number in range(len(pairs))]  # they come longest pair first
 
 
 def with_scores(records: Sequence[Record], scores: Sequence[float]) -> list[Record]:
-    """The records with ``reranking_scores``, from the scores of all their documents one after another."""
-    left = iter(scores)
-    return [dataclasses.replace(record, reranking_scores=tuple(next(left) for _ in record.documents))
-            for record in records]
+    """Return the records with ``reranking_scores``, from the scores of all their documents one after another."""
+    scored_records = []
+    start = 0
+    for record in records:
+        end = start + len(record.documents)
+        scored_records.append(dataclasses.replace(record, reranking_scores=tuple(scores[start:end])))
+        start = end
+    return scored_records
 
 
 def pairs_of(records: Sequence[Record]) -> list[Pair]:
-    """Each query with each of its documents."""
-    return [(record.query, document) for record in records for document in record.documents]
+    """Return each query with each of its documents."""
+    pairs: list[Pair] = []
+    for record in records:
+        pairs += [(record.query, document) for document in record.documents]
+    return pairs

@@ -1,4 +1,4 @@
-"""Results that are kept one by one as they come: a kill loses what was under way, and nothing that was finished."""
+"""A log of results, written one by one as they come: a kill loses only the result in progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from typing import Any
 from scaledown.files import WHAT_TO_DO, disk_faults
 
 SYNC_SECONDS = 5.0
-"""A power failure (a kill loses nothing) costs the results of at most so many seconds."""
+"""A power failure costs the results of at most this many seconds; a kill costs none."""
+BLOCK_BYTES = 65536
 
 
 def key_of(*texts: str) -> str:
-    """A name for what a result depends on: 128 bits of a hash over ``texts``, in hexadecimal digits."""
+    """Return the key of a result that depends on ``texts``: 128 bits of a hash, in hexadecimal digits."""
     digest = hashlib.sha256()
     for text in texts:
+        # The length in front keeps ("ab", "c") apart from ("a", "bc").
         encoded = text.encode()
         digest.update(b"%d:" % len(encoded))
         digest.update(encoded)
@@ -28,22 +30,25 @@ def key_of(*texts: str) -> str:
 
 
 class AppendLog:
-    """Values by key, in JSON lines ``{"key", "value"}``: a file for each process to write, all for each to read.
+    """Values by key, in JSON lines ``{"key", "value"}``: each process writes a file of its own, and reads all.
 
-    In memory are only the keys and where their lines begin. A line that is torn, since its writer was killed or the
-    disk was full, counts as not there; so does one that is damaged.
+    Only the keys and the offsets of their lines are in memory. A line that is torn, because its writer was killed or
+    the disk was full, is ignored, and so is one that is damaged.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
         with disk_faults(folder, WHAT_TO_DO):
             folder.mkdir(parents=True, exist_ok=True)
-            self._own = folder / f"process-{rank:05d}.jsonl"
-            _cut_torn_line(self._own)
-            self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._path = folder / f"process-{rank:05d}.jsonl"
+
+            # What is appended must begin on a line of its own.
+            _cut_torn_line(self._path)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
         self._folder = folder
-        self._places: dict[str, tuple[Path, int]] = {}
-        self._read_up_to: dict[Path, int] = {}
-        self._readers: dict[Path, Any] = {}
+        self._places: dict[str, tuple[Path, int]] = {}  # of each key: the file, and the offset of its line
+        self._read_up_to: dict[Path, int] = {}  # of each file: the offset behind the last line read
+        self._readers: dict[Path, Any] = {}  # files opened for reading
         self._synced_at = time.monotonic()
         self.refresh()
 
@@ -61,74 +66,88 @@ class AppendLog:
         return json.loads(self._readers[path].readline())["value"]
 
     def append(self, items: Iterable[tuple[str, Any]]) -> None:
-        """Keep ``(key, value)`` pairs, in one write; they can be read at once.
+        """Store ``(key, value)`` pairs in one write; they can be read immediately.
 
         Raises:
-            ValueError: where the disk cannot take them; what it took of them is taken back.
+            ValueError: if the disk cannot take them; a part that was written is removed again.
         """
         lines = [(key, _line(key, value)) for key, value in items]
-        with disk_faults(self._own, WHAT_TO_DO):
-            place = os.fstat(self._file).st_size
+        with disk_faults(self._path, WHAT_TO_DO):
+            offset = os.fstat(self._file).st_size
             try:
                 _write_all(self._file, b"".join(line for _, line in lines))
             except OSError:
-                os.ftruncate(self._file, place)
+                os.ftruncate(self._file, offset)
                 raise
+
+            # A sync takes milliseconds, so not after every answer.
             if time.monotonic() - self._synced_at > SYNC_SECONDS:
                 os.fsync(self._file)
                 self._synced_at = time.monotonic()
+
+        # The first value of a key counts, here as in reading the file again.
         for key, line in lines:
-            self._places.setdefault(key, (self._own, place))
-            place += len(line)
-        self._read_up_to[self._own] = place
+            self._places.setdefault(key, (self._path, offset))
+            offset += len(line)
+        self._read_up_to[self._path] = offset
 
     def refresh(self) -> None:
-        """Learn what has been written since, by the other processes too."""
+        """Read the keys that were written since the last time, by the other processes too."""
         for path in sorted(self._folder.glob("process-*.jsonl")):
             self._read(path)
 
     def close(self) -> None:
-        """Have all of it on the disk, and close the files."""
-        with disk_faults(self._own, WHAT_TO_DO):
+        """Sync the log to the disk, and close the files."""
+        with disk_faults(self._path, WHAT_TO_DO):
             os.fsync(self._file)
         os.close(self._file)
         for reader in self._readers.values():
             reader.close()
 
     def _read(self, path: Path) -> None:
-        place = self._read_up_to.get(path, 0)
+        offset = self._read_up_to.get(path, 0)
         with path.open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             for line in file:
+                # Another process may be writing this line.
                 if not line.endswith(b"\n"):
                     break
+
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     entry = json.loads(line)
                     if "value" in entry:
-                        self._places.setdefault(entry["key"], (path, place))
-                place += len(line)
-        self._read_up_to[path] = place
+                        self._places.setdefault(entry["key"], (path, offset))
+                offset += len(line)
+        self._read_up_to[path] = offset
 
 
 def _line(key: str, value: Any) -> bytes:
+    """Return one line of the log."""
+    # A teacher's answer may hold half a surrogate pair, which only "surrogatepass" can encode.
     return json.dumps({"key": key, "value": value}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _write_all(file: int, content: bytes) -> None:
+    """Write all of ``content``: a single write may take only its beginning."""
     while content:
         content = content[os.write(file, content):]
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Take away what stands behind the last line break of ``path``: a line that was never finished."""
+    """Remove the text behind the last line break of ``path``: a line that was never finished."""
     if not path.exists():
         return
+
+    # From the end backwards in blocks: the log may be large, and the line longer than a block.
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        while end and (start := max(0, end - 65536)) < end:
+        while end > 0:
+            start = max(0, end - BLOCK_BYTES)
             file.seek(start)
-            if (found := file.read(end - start).rfind(b"\n")) >= 0:
-                end = start + found + 1
+            line_break = file.read(end - start).rfind(b"\n")
+            if line_break >= 0:
+                end = start + line_break + 1
                 break
             end = start
+
         file.truncate(end)

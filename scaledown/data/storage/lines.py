@@ -1,4 +1,4 @@
-"""Text files read line by line, their faults gathered and told together."""
+"""Text files read line by line, with all their faults in one error."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ SHOWN_FAULTS = 20
 
 
 class Faults:
-    """What is wrong in one file, each with its place; a single error tells them all.
+    """The faults of one file, each with its place, for a single error that names them all.
 
     Args:
-        path: of the file, or what else it is called by.
-        what: what the faults are in: "lines", "records".
+        path: the file, or another name for it in messages.
+        what: the things that have faults: "lines", "records".
     """
 
     def __init__(self, path: Path | str, what: str) -> None:
         self.path, self.what = path, what
-        self.number, self.shown = 0, []
+        self.number = 0  # of all faults
+        self.shown: list[str] = []  # the first of them, a line each
 
     def add(self, place: str, fault: str) -> None:
-        """One more; the first 20 are kept."""
+        """Count one more fault; the first 20 are kept in words."""
         self.number += 1
         if self.number <= SHOWN_FAULTS:
             self.shown.append(f"  {place}: {fault}")
 
     def raise_any(self) -> None:
-        """Tell them, if there are any.
+        """Raise the faults as one error, if there are any.
 
         Raises:
-            ValueError: with the file, how many there are, and the first 20.
+            ValueError: with the file, the number of faults, and the first 20.
         """
-        if not self.number:
-            return
-        more = [f"  and {self.number - SHOWN_FAULTS} more"] * (self.number > SHOWN_FAULTS)
-        title = f"{self.path}: {self.number} fault{'s' * (self.number != 1)} in its {self.what}"
-        raise ValueError("\n".join([title, *self.shown, *more]))
+        if self.number:
+            raise ValueError(fault_report(self.path, self.what, self.shown, self.number))
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers.
+    """Yield the lines that are not blank, with their numbers.
 
     Raises:
-        ValueError: where the file is missing, cannot be read or is not UTF-8.
+        ValueError: if the file is missing, cannot be read or is not UTF-8.
     """
-    number = 0
+    number = 0  # of the last line that could be decoded
+
     try:
+        # utf-8-sig: editors on Windows put a byte order mark in front.
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -64,14 +64,25 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file, with their lines; what is no object is added to ``faults``."""
+    """Yield the objects of a JSONL file, with their line numbers; other lines are added to ``faults``."""
     for number, line in text_lines(path):
         try:
             value = parse_json(line)
         except json.JSONDecodeError as fault:
             faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
             continue
+
+        # Valid JSON, but perhaps a list or a number.
         if isinstance(value, dict):
             yield number, value
         else:
             faults.add(f"line {number}", "expected an object")
+
+
+def fault_report(path: Path | str, what: str, lines: list[str], number: int) -> str:
+    """Return the message on ``number`` faults in ``path``, of which ``lines`` tells the first ones."""
+    noun = "fault" if number == 1 else "faults"
+    report = [f"{path}: {number} {noun} in its {what}", *lines]
+    if number > len(lines):
+        report.append(f"  and {number - len(lines)} more")
+    return "\n".join(report)

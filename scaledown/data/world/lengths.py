@@ -1,7 +1,7 @@
-"""Documents of many lengths: those of the embedded world with text about others before or behind them.
+"""Documents of many lengths: those of the demo world with text about other entities before or behind them.
 
-A passage cut from an encyclopaedia speaks of more than one thing. A compressor that has only read short documents
-about one thing each loses half of its answers on such passages (lab/LOG.md).
+A passage cut from an encyclopaedia is about more than one thing. A compressor that was trained on short documents about
+one thing each loses half of its answers on such passages (lab/LOG.md).
 """
 
 from __future__ import annotations
@@ -19,35 +19,44 @@ DIFFICULTY = Difficulty()
 
 def of_many_lengths(records: Iterable[Record], seed: int, share: float = 0.5, longest_words: int = 105,
                     split: str = "train") -> Iterator[Record]:
-    """``records``, of which ``share`` get documents of up to ``longest_words`` words, each of a length of its own.
+    """Yield ``records``, a ``share`` of them with documents of random lengths of up to ``longest_words`` words.
 
     Args:
-        records: of the embedded world.
-        seed: of the draws.
-        share: of the records whose documents are filled up.
-        longest_words: 105 words are about 128 tokens of the embedded tokenizer.
-        split: whose names the added text speaks of.
+        records: records of the demo world.
+        seed: seed of the draws.
+        share: share of the records whose documents are filled up.
+        longest_words: 105 words are about 128 tokens of the demo tokenizer.
+        split: the split whose names the added text uses.
     """
     rng = random.Random(f"lengths-{split}-{seed}")
     world = World(rng, split)
     for record in records:
+        # Each document gets a length of its own; one that is longer already stays as it is.
         if rng.random() < share:
-            documents = tuple(_filled(document, rng.randint(0, longest_words), world) for document in record.documents)
+            documents = tuple(_lengthened(document, rng.randint(0, longest_words), world)
+                              for document in record.documents)
             record = dataclasses.replace(record, documents=documents)
         yield record
 
 
-def _filled(document: str, num_words: int, world: World) -> str:
-    """``document`` with text around it, up to ``num_words``; as it is where it has as many."""
-    room = num_words - len(document.split())
+def _lengthened(document: str, num_words: int, world: World) -> str:
+    """Return ``document`` with text around it, up to ``num_words``; unchanged if it has as many."""
+    num_missing = max(0, num_words - len(document.split()))
+
     words: list[str] = []
-    while len(words) < room:
-        words += _other(world).split()
-    added = " ".join(words[:max(0, room)])
-    return " ".join(filter(None, [document, added] if world.rng.random() < 0.5 else [added, document]))
+    while len(words) < num_missing:
+        words += _random_text(world).split()
+    added = " ".join(words[:num_missing])
+
+    # Drawn in any case, so that all later draws do not depend on the length.
+    is_behind = world.rng.random() < 0.5
+    if not added:
+        return document
+    return f"{document} {added}" if is_behind else f"{added} {document}"
 
 
-def _other(world: World) -> str:
+def _random_text(world: World) -> str:
+    """Return a document about an entity that no question is about."""
     kind = world.rng.choice(KINDS)
     num_facts = world.rng.randint(*DIFFICULTY.num_facts)
     return world.document(world.entity(kind), world.rng.sample(kind.relations, num_facts), DIFFICULTY).text

@@ -1,8 +1,8 @@
-"""The embedded world: documents, questions and answers made from a seed, so that everything runs offline.
+"""The demo world: documents, questions and answers generated from a seed, so that everything runs offline.
 
-Entities of four kinds (people, towns, works, firms) have facts drawn anew for each example, so that no answer can
-be known without its document. A name belongs for good to the training or the evaluation half, by a hash of its
-letters: evaluation speaks of entities never seen in training.
+The facts of its entities (people, towns, works, firms) are drawn anew for each example, so that no answer can be known
+without its document. A hash of each name puts it into the training or the evaluation half, whatever the seed, so that
+evaluation asks about entities never seen in training.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from scaledown.data.world.wordings import KINDS, Kind, Relation
 
 SPLITS = ("train", "eval")
 EVAL_SHARE = 5
+"""One name in this many belongs to the evaluation half."""
 SHORTEST_WORDS = 35
-"""With fillers no document has fewer words: 40 tokens of the embedded tokenizer, or a little more."""
+"""The fewest words of a document with fillers: at least 40 tokens of the demo tokenizer."""
 MOST_DOCUMENTS = 100
 """The evaluation half has names for 119 works, and no two documents of an example share a name."""
 GOLD_SCORE, HARD_SCORE, EASY_SCORE = 6.0, -3.0, -8.0
@@ -37,7 +38,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Document:
-    """A text about one entity, and the relations that it states."""
+    """A text about one entity, and the relations that it states, in the order of the text."""
 
     text: str
     entity: Entity
@@ -46,7 +47,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer, and the places (in the context's documents) of those that answer it."""
+    """A question, its answer, and the places of the gold documents in the context."""
 
     text: str
     answer: str
@@ -55,12 +56,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What an example is drawn from: how many documents, facts in each, and how alike they are.
+    """The settings of an example: its size, and how alike its documents are.
 
-    ``hard_share`` is the chance that all documents of an example are hard negatives of one another: one kind, the
-    same relations. ``two_hop_share`` is the chance that the question goes through two documents, ``similar_share``
-    that a document of the same kind has a name that shares a word with the first one's. ``num_wordings`` is how
-    many of each relation's statements are in use.
+    Attributes:
+        num_documents: fewest and most documents.
+        num_facts: fewest and most facts in a document.
+        hard_share: chance that all documents are hard negatives of one another: of one kind, with the same relations.
+        two_hop_share: chance that the question leads through two documents.
+        similar_share: chance that a document of the first one's kind has a name that shares a word with its name.
+        num_wordings: number of each relation's statements in use.
+        fillers: add sentences without facts.
     """
 
     num_documents: tuple[int, int] = (5, 5)
@@ -77,12 +82,12 @@ class Difficulty:
 
 
 def possessive_of(name: str) -> str:
-    """``name`` as an owner: "Oda Velm's", "Stein Mills'"."""
+    """Return ``name`` as an owner: "Oda Velm's", "Stein Mills'"."""
     return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
 def of_split(name: str, split: str) -> bool:
-    """Whether ``name`` belongs to ``split``: one name in five is the evaluation's, whatever the seed."""
+    """Return whether ``name`` belongs to ``split``: one name in five is the evaluation's, whatever the seed."""
     return (zlib.crc32(name.encode()) % EVAL_SHARE == 0) == (split == "eval")
 
 
@@ -95,8 +100,10 @@ class World:
         self.rng, self.split = rng, split
 
     def name(self, kind: str) -> str:
-        """A name of this split for a ``person``, ``town``, ``work``, ``firm`` or ``river``."""
+        """Return a name of this split for a ``person``, ``town``, ``work``, ``firm`` or ``river``."""
         pick = self.rng.choice
+
+        # A name is put together from its parts, again until one falls into this split.
         while True:
             if kind == "person":
                 first = pick(wordings.FIRST_HEADS) + pick(wordings.FIRST_TAILS)
@@ -112,48 +119,62 @@ class World:
                 return name
 
     def value(self, kind: str) -> str:
-        """A value of the given kind: a name, a word from a list, a date, a year, a number or an amount."""
+        """Return a value of the given kind: a name, a word from a list, a date, a year, a number or an amount."""
         rng = self.rng
         if kind == "date":
             return f"{rng.randint(1, 28)} {rng.choice(wordings.MONTHS)} {rng.randint(1700, 1999)}"
-        if kind in (ranges := {"year": (1500, 1999), "count": (100, 999), "pages": (100, 999)}):
-            return str(rng.randint(*ranges[kind]))
+        if kind == "year":
+            return str(rng.randint(1500, 1999))
+        if kind in ("count", "pages"):
+            return str(rng.randint(100, 999))
         if kind == "amount":
             return f"{rng.randint(11, 999)} {rng.choice(('crowns', 'thalers', 'ducats', 'florins'))}"
-        lists = {"profession": wordings.PROFESSIONS, "instrument": wordings.INSTRUMENTS, "genre": wordings.GENRES,
+
+        words = {"profession": wordings.PROFESSIONS, "instrument": wordings.INSTRUMENTS, "genre": wordings.GENRES,
                  "product": wordings.PRODUCTS, "month": wordings.MONTHS}
-        return rng.choice(lists[kind]) if kind in lists else self.name(kind)
+        return rng.choice(words[kind]) if kind in words else self.name(kind)
 
     def entity(self, kind: Kind, name: str | None = None) -> Entity:
-        """A new entity with all its facts drawn."""
+        """Return a new entity with all its facts drawn."""
         facts = {relation.name: self.value(relation.value) for relation in kind.relations}
         return Entity(name or self.name(kind.name), kind, facts, self.rng.choice(kind.pronouns))
 
     def similar_name(self, name: str, kind: str) -> str:
-        """Another name of the same kind that shares a word with ``name`` where kinds have such names."""
-        first, _, rest = name.rpartition(" ")
+        """Return another name of the same kind that shares a word with ``name``, if it has several words."""
+        beginning = name.rpartition(" ")[0]
+
+        # "Oda Velm" keeps "Oda" and takes another name's last word; not all such pairs fall into this split.
         for _ in range(20):
-            other = self.name(kind)
-            candidate = f"{first} {other.rpartition(' ')[2]}" if first else other
+            candidate = self.name(kind)
+            if beginning:
+                candidate = f"{beginning} {candidate.rpartition(' ')[2]}"
             if candidate != name and of_split(candidate, self.split):
                 return candidate
         return self.name(kind)
 
     def document(self, entity: Entity, stated: list[Relation], difficulty: Difficulty) -> Document:
-        """A text that states the given relations of ``entity`` in any order; later sentences often point back."""
+        """Return a text that states the given relations of ``entity`` in random order."""
+        # The first sentence names the entity; later ones often point back to it by a pronoun.
         order = self.rng.sample(stated, len(stated))
-        sentences = [self._statement(entity, relation, difficulty.num_wordings, place == 0 or self.rng.random() < 0.4)
-                     for place, relation in enumerate(order)]
+        sentences = []
+        for place, relation in enumerate(order):
+            is_named = place == 0 or self.rng.random() < 0.4
+            sentences.append(self._statement(entity, relation, difficulty.num_wordings, is_named))
+
+        # Fillers stand anywhere but in front, and lengthen a document of few facts to at least five sentences.
         if difficulty.fillers:
             fillers = self.rng.sample(entity.kind.fillers, len(entity.kind.fillers))
             num_fillers = max(self.rng.randint(0, 2), 5 - len(sentences))
             while num_fillers > 0 or sum(len(sentence.split()) for sentence in sentences) < SHORTEST_WORDS:
                 sentences.insert(self.rng.randint(1, len(sentences)), fillers.pop())
                 num_fillers -= 1
-        return Document(" ".join(sentence[0].upper() + sentence[1:] for sentence in sentences), entity, tuple(order))
 
-    def _statement(self, entity: Entity, relation: Relation, num_wordings: int, named: bool) -> str:
-        subject, possessive = (entity.name, possessive_of(entity.name)) if named else entity.pronoun
+        text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+        return Document(text, entity, tuple(order))
+
+    def _statement(self, entity: Entity, relation: Relation, num_wordings: int, is_named: bool) -> str:
+        """Return a sentence that states ``relation`` of ``entity``, by its name or a pronoun."""
+        subject, possessive = (entity.name, possessive_of(entity.name)) if is_named else entity.pronoun
         value = entity.facts[relation.name]
         template = self.rng.choice(relation.statements[:num_wordings])
         if value[0] in "aeiou":
@@ -161,88 +182,119 @@ class World:
         return template.format(s=subject, p=possessive, v=value)
 
     def ask(self, entity: Entity, relation: Relation, subject: str | None = None) -> str:
-        """A question for ``relation`` of ``entity``, which is called ``subject`` (its name, unless given)."""
+        """Return a question for ``relation`` of ``entity``, which is called ``subject`` (default: its name)."""
         subject = subject or entity.name
         text = self.rng.choice(relation.questions).format(s=subject, p=possessive_of(subject))
         return text[0].upper() + text[1:]
 
     def context(self, difficulty: Difficulty, num_questions: int = 1) -> tuple[list[Document], list[Question]]:
-        """Documents in random order, and different questions that they answer (fewer where they state too little)."""
+        """Return documents in random order, and different questions that they answer (fewer if they state too little).
+
+        A two-hop context has a single question, whatever ``num_questions`` is.
+        """
         rng = self.rng
         num_documents = rng.randint(*difficulty.num_documents)
         if num_documents >= 2 and rng.random() < difficulty.two_hop_share:
             return self._two_hop(difficulty, num_documents)
+
         documents = self._documents(difficulty, num_documents, rng.choice(KINDS))
         rng.shuffle(documents)
-        facts = [(place, relation) for place, document in enumerate(documents) for relation in document.stated]
-        asked = rng.sample(facts, min(num_questions, len(facts)))
-        return documents, [
-            Question(self.ask(documents[place].entity, relation),
-                     documents[place].entity.facts[relation.name], (place,)) for place, relation in asked]
+
+        # Any fact that any document states can be asked for.
+        facts: list[tuple[int, Relation]] = []
+        for place, document in enumerate(documents):
+            facts += [(place, relation) for relation in document.stated]
+        questions = []
+        for place, relation in rng.sample(facts, min(num_questions, len(facts))):
+            entity = documents[place].entity
+            questions.append(Question(self.ask(entity, relation), entity.facts[relation.name], (place,)))
+        return documents, questions
 
     def _documents(self, difficulty: Difficulty, count: int, kind: Kind) -> list[Document]:
+        """Return ``count`` documents about entities of different names, the first of them of ``kind``."""
         rng = self.rng
-        hard = rng.random() < difficulty.hard_share
+        is_hard = rng.random() < difficulty.hard_share
         num_facts = rng.randint(*difficulty.num_facts)
         stated = rng.sample(kind.relations, num_facts)
         documents: list[Document] = []
         names: set[str] = set()
         while len(documents) < count:
-            if not hard and documents:
+            # Hard negatives share kind and relations with the first document; others are drawn on their own.
+            if not is_hard and documents:
                 kind = rng.choice(KINDS)
                 stated = rng.sample(kind.relations, rng.randint(*difficulty.num_facts))
-            alike = bool(documents) and kind is documents[0].entity.kind and rng.random() < difficulty.similar_share
-            name = self.similar_name(documents[0].entity.name, kind.name) if alike else self.name(kind.name)
-            if name in names:
-                continue
-            names.add(name)
-            documents.append(self.document(self.entity(kind, name), stated, difficulty))
+
+            # A name is drawn again if it is taken: two entities of one name would contradict each other.
+            has_same_kind = bool(documents) and kind is documents[0].entity.kind
+            if has_same_kind and rng.random() < difficulty.similar_share:
+                name = self.similar_name(documents[0].entity.name, kind.name)
+            else:
+                name = self.name(kind.name)
+            if name not in names:
+                names.add(name)
+                documents.append(self.document(self.entity(kind, name), stated, difficulty))
         return documents
 
     def _two_hop(self, difficulty: Difficulty, count: int) -> tuple[list[Document], list[Question]]:
-        """Documents of which two are a chain: the first one's value is the entity that the second is about."""
+        """Return documents of which two form a chain, and the question that leads through both.
+
+        One states whose employee Oda Velm is, the other is about that firm, and the question asks for a fact of "the
+        employer of Oda Velm".
+        """
         rng = self.rng
-        links = [(kind, relation) for kind in KINDS for relation in kind.relations
-                 if relation.value in ("person", "town", "firm")]
+
+        # The relation of the first hop has an entity as its value.
+        links: list[tuple[Kind, Relation]] = []
+        for kind in KINDS:
+            links += [(kind, relation) for relation in kind.relations if relation.value in ("person", "town", "firm")]
         kind, link = rng.choice(links)
-        first = self._documents(difficulty, (count + 1) // 2, kind)
-        if link not in first[0].stated:
-            first[0] = self.document(first[0].entity, [link, *first[0].stated[1:]], difficulty)
-        bridge = next(other for other in KINDS if other.name == link.value)
-        second = self._documents(difficulty, count // 2, bridge)
-        target = rng.choice(second[0].stated)
-        entity = self.entity(bridge, first[0].entity.facts[link.name])
-        second[0] = self.document(entity, list(second[0].stated), difficulty)
-        documents = [*first, *second]
-        gold = (documents[0], documents[len(first)])
-        rng.shuffle(documents)
-        text = self.ask(entity, target, subject=f"the {link.noun} of {gold[0].entity.name}")
-        places = tuple(next(i for i, document in enumerate(documents) if document is one) for one in gold)
-        return documents, [Question(text, entity.facts[target.name], places)]
+
+        # The first half of the documents begins with the one that states this link.
+        documents = self._documents(difficulty, (count + 1) // 2, kind)
+        if link not in documents[0].stated:
+            documents[0] = self.document(documents[0].entity, [link, *documents[0].stated[1:]], difficulty)
+        start = documents[0].entity
+
+        # The other half begins with the document about the entity that the link names, which takes the place of one
+        # drawn at random.
+        target_kind = next(kind for kind in KINDS if kind.name == link.value)
+        others = self._documents(difficulty, count // 2, target_kind)
+        asked = rng.choice(others[0].stated)
+        target = self.entity(target_kind, start.facts[link.name])
+        others[0] = self.document(target, list(others[0].stated), difficulty)
+
+        # order[place] is the number, in both halves together, of the document that moves to ``place``.
+        order = list(range(count))
+        rng.shuffle(order)
+        gold = (order.index(0), order.index(len(documents)))  # the first document of each half
+        both_halves = documents + others
+        shuffled = [both_halves[number] for number in order]
+
+        text = self.ask(target, asked, subject=f"the {link.noun} of {start.name}")
+        return shuffled, [Question(text, target.facts[asked.name], gold)]
 
 
 def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
                       difficulty: Difficulty | None = None) -> Iterator[Record]:
-    """Records of the embedded world, one question each.
+    """Yield records of the demo world, one question each.
 
-    Their ``reranking_scores`` are relevance as known by construction, on the scale of a cross-encoder's logits:
-    high for the documents that answer, low for those of the same kind, lowest for the others.
+    Their ``reranking_scores`` are the relevance, known by construction, on the scale of a cross-encoder's logits:
+    high for the documents that answer, low for others of the same kind, lowest for the rest.
     """
     world = World(random.Random(f"{split}-{seed}"), split)
     difficulty = difficulty or Difficulty()
     for number in range(num_examples):
-        documents, questions = world.context(difficulty)
-        question = questions[0]
+        documents, [question] = world.context(difficulty)
+        name = f"synthetic-{split}-{seed}-{number}"
+
+        # The last gold document states the answer; others of its kind are hard negatives.
         kind = documents[question.gold[-1]].entity.kind
+        scores = [HARD_SCORE if document.entity.kind is kind else EASY_SCORE for document in documents]
+        for place in question.gold:
+            scores[place] = GOLD_SCORE
+
         yield Record(
-            id=f"synthetic-{split}-{seed}-{number}",
-            query=question.text,
-            documents=tuple(document.text for document in documents),
-            answer=question.answer,
-            answers=(question.answer,),
-            reranking_scores=tuple(
-                GOLD_SCORE if place in question.gold else HARD_SCORE if document.entity.kind is kind else EASY_SCORE
-                for place, document in enumerate(documents)),
-            document_ids=tuple(f"synthetic-{split}-{seed}-{number}-{place}" for place in range(len(documents))),
-            titles=tuple(document.entity.name for document in documents),
-        )
+            id=name, query=question.text, documents=tuple(document.text for document in documents),
+            answer=question.answer, answers=(question.answer,), reranking_scores=tuple(scores),
+            document_ids=tuple(f"{name}-{place}" for place in range(len(documents))),
+            titles=tuple(document.entity.name for document in documents))

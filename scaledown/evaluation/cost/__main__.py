@@ -1,8 +1,8 @@
-"""What answering costs, worked out from shapes: python -m scaledown.evaluation.cost
+"""Compute the cost of an answer from shapes: python -m scaledown.evaluation.cost
 
 Prints FLOPs by phase, parameters and the generator's key-value cache for one question: full text, ScaleDown, the naive
 compressor that reads the query again with each document, and a compressor that reads the document first, with and
-without the documents' readings stored from before. No weights are needed, so any size can be asked for.
+without stored readings of the documents. No weights are needed, so a model of any size can be given.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BYTES_PER_VALUE = 2
 
 @dataclass(frozen=True)
 class Cost:
-    """One way to answer, in both conventions; ``measured`` is what PyTorch counted, or None."""
+    """One way to answer, in both conventions; ``measured`` is PyTorch's count, or None."""
 
     name: str
     flops: Flops
@@ -50,14 +50,16 @@ class Cost:
     measured: Flops | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the JSON file."""
-        row = {"flops": self.flops.to_dict(), "flops_paper_convention": self.paper_convention.to_dict(),
-               "prompt_tokens": self.prompt_tokens, "key_value_bytes": self.key_value_bytes}
-        return row | ({"flops_measured": self.measured.to_dict()} if self.measured else {})
+        """Return the cost as the JSON file has it."""
+        values = {"flops": self.flops.to_dict(), "flops_paper_convention": self.paper_convention.to_dict(),
+                  "prompt_tokens": self.prompt_tokens, "key_value_bytes": self.key_value_bytes}
+        if self.measured:
+            values["flops_measured"] = self.measured.to_dict()
+        return values
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags; the paper's setting (table 1) is the default."""
+    """Return the parser of the command's flags; the paper's setting (table 1) is the default."""
     parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.cost", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator_model", default=PAPER_GENERATOR, metavar="NAME_OR_CONFIG",
@@ -68,33 +70,41 @@ def build_parser() -> argparse.ArgumentParser:
                         "[8, or a third of a generator that has fewer than 24]")
     parser.add_argument("--compressor_model", metavar="NAME_OR_CONFIG", help="the model of a modernbert "
                         f"[{DEFAULT_ENCODER}] or llm [{DEFAULT_LLM}] compressor")
+
+    # The question.
     for name, default, text in (
             ("num_documents", 10, "documents of the question"), ("query_tokens", 128, "tokens of the query"),
             ("document_tokens", 128, "tokens of each document"), ("answer_tokens", 32, "tokens of the answer"),
             ("num_memory_tokens", 8, "embeddings that stand for one document"),
             ("system_tokens", 0, "tokens of the prompt beside query and documents; the paper counts none")):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} [{default}]")
+
+    # The way to count.
     parser.add_argument("--lora_rank", type=int, default=0,
                         help="rank of a LoRA adapter that is not merged into the generator; 0 is merged [0]")
     parser.add_argument("--measure_flops", action="store_true",
-                        help="also run the real code on shapes alone, and let PyTorch count")
+                        help="also run the real code on shapes without values, and let PyTorch count")
     parser.add_argument("--output_file", help="write the figures there as JSON")
     return parser
 
 
 def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
-    """Token counts of an answer from memory, and of one from full text.
+    """Return the token counts of an answer from memory, and of one from full text.
 
     Raises:
-        ValueError: for a count below 0, or no memory or answer token.
+        ValueError: if a count is below 0, or there is no memory or answer token.
     """
     names = ("num_documents", "query_tokens", "document_tokens", "system_tokens", "lora_rank")
     faults = [f"--{name} must be at least 0, got {getattr(args, name)}" for name in names if getattr(args, name) < 0]
     require(faults + positive(args, "num_memory_tokens", "answer_tokens"))
-    outside = args.system_tokens + args.query_tokens
-    memory = TokenCounts(args.query_tokens, args.document_tokens, args.num_documents, args.num_memory_tokens,
-                         outside + args.num_documents * args.num_memory_tokens, args.answer_tokens)
-    text = dataclasses.replace(memory, prompt_tokens=outside + args.num_documents * args.document_tokens)
+
+    # The two differ only in how many positions of the prompt a document takes.
+    around = args.system_tokens + args.query_tokens
+    memory = TokenCounts(
+        query_tokens=args.query_tokens, document_tokens=args.document_tokens, num_documents=args.num_documents,
+        memory_tokens=args.num_memory_tokens, prompt_tokens=around + args.num_documents * args.num_memory_tokens,
+        new_tokens=args.answer_tokens)
+    text = dataclasses.replace(memory, prompt_tokens=around + args.num_documents * args.document_tokens)
     return memory, text
 
 
@@ -104,11 +114,13 @@ def generator_shape(args: argparse.Namespace) -> DecoderShape:
 
 
 def compressor_shape(args: argparse.Namespace, generator: DecoderShape) -> Compressor:
-    """Return the compressor's shape, of the generator's first layers or of a model of its own."""
+    """Return the shape of the compressor: of the generator's first layers, or of another model."""
     if args.compressor_type == "n_layers":
         return dataclasses.replace(generator, num_layers=resolve_num_layers(args.num_layers, generator.num_layers))
     if args.num_layers is not None:
         raise ValueError(f"--num_layers belongs to --compressor_type n_layers, not {args.compressor_type}")
+
+    # Both kinds end in an MLP to the generator's width.
     model = compressor_without_values(args.compressor_type, args.compressor_model)
     if args.compressor_type == "llm":
         return llm_shape(model, ScaleDownConfig.mlp_width, generator.hidden_size)
@@ -116,53 +128,63 @@ def compressor_shape(args: argparse.Namespace, generator: DecoderShape) -> Compr
 
 
 def costs(args: argparse.Namespace) -> list[Cost]:
-    """Full text, ScaleDown and, for a causal compressor, other ways to run it."""
+    """Return the costs of full text, of ScaleDown and, for a causal compressor, of other ways to run it."""
     generator = generator_shape(args)
     compressor = compressor_shape(args, generator)
     memory, text = token_counts(args)
 
-    def cost(name: str, tokens: TokenCounts, reads: Compressor) -> Cost:
-        rank = args.lora_rank if reads else 0
-        measured = measured_flops(args, tokens, reads is not None) if args.measure_flops else None
-        return Cost(name, full_flops(generator, reads, tokens, rank), paper_flops(generator, reads, tokens),
-                    tokens.prompt_tokens,
-                    generator.key_value_bytes(tokens.prompt_tokens + tokens.new_tokens, BYTES_PER_VALUE), measured)
+    def cost(name: str, tokens: TokenCounts, reader: Compressor) -> Cost:
+        rank = args.lora_rank if reader else 0  # full text is read by the generator without its adapter
+        cache_tokens = tokens.prompt_tokens + tokens.new_tokens  # at the answer's end
+        measured = measured_flops(args, tokens, reader is not None) if args.measure_flops else None
+        return Cost(name, full_flops(generator, reader, tokens, rank), paper_flops(generator, reader, tokens),
+                    tokens.prompt_tokens, generator.key_value_bytes(cache_tokens, BYTES_PER_VALUE), measured)
 
-    found = [cost("full_text", text, None), cost("scaledown", memory, compressor)]
+    scaledown = cost("scaledown", memory, compressor)
+    ways = [cost("full_text", text, None), scaledown]
     if isinstance(compressor, DecoderShape):
-        other_ways = {"naive_compressor": naive_flops(compressor, memory),
-                      "document_first": causal_flops(compressor, memory, "document_first"),
-                      "stored_documents": causal_flops(compressor, memory, "document_first", is_stored=True)}
-        found += [dataclasses.replace(found[1], name=name, measured=None,
-                                      flops=dataclasses.replace(found[1].flops, compress=compress))
-                  for name, compress in other_ways.items()]
-    return found
+        # These differ in the compressor's work alone; the generator reads the same memory.
+        compress_flops = {"naive_compressor": naive_flops(compressor, memory),
+                          "document_first": causal_flops(compressor, memory, "document_first"),
+                          "stored_documents": causal_flops(compressor, memory, "document_first", is_stored=True)}
+        for name, compress in compress_flops.items():
+            flops = dataclasses.replace(scaledown.flops, compress=compress)
+            ways.append(dataclasses.replace(scaledown, name=name, flops=flops, measured=None))
+
+    return ways
 
 
-def table(found: Sequence[Cost]) -> str:
-    """Both conventions side by side, with the saving against full text."""
-    text = found[0]
+def table(ways: Sequence[Cost]) -> str:
+    """Return both conventions side by side, with the saving against full text."""
+    text = ways[0]
     letter, unit = _unit(text.flops.total)
     lines = [f"{letter + '-FLOPs':<18}{'compress':>11}{'prefill':>11}{'decode':>11}{'total':>11}{'saving':>8}"
              f"  | paper's count: {'compress':>11}{'total':>11}{'saving':>8}  | KV cache"]
-    for each in found:
-        true, paper = each.flops, each.paper_convention
+    for way in ways:
+        full, paper = way.flops, way.paper_convention
         lines.append(
-            f"{each.name:<18}" + "".join(f"{value / unit:>11.3f}" for value in
-                                         (true.compress, true.prefill, true.decode, true.total))
-            + f"{text.flops.total / true.total:>7.2f}x  | {'':<14} {paper.compress / unit:>11.3f}"
+            f"{way.name:<18}{_phase_cells(full, unit)}"
+            f"{text.flops.total / full.total:>7.2f}x  | {'':<14} {paper.compress / unit:>11.3f}"
             f"{paper.total / unit:>11.3f}{text.paper_convention.total / paper.total:>7.2f}x"
-            f"  | {each.key_value_bytes / MEBI:,.1f} MiB")
-        if each.measured is not None:
-            lines.append(f"{'  as PyTorch counts':<18}" + "".join(
-                f"{value / unit:>11.3f}" for value in (each.measured.compress, each.measured.prefill,
-                                                      each.measured.decode, each.measured.total)))
+            f"  | {way.key_value_bytes / MEBI:,.1f} MiB")
+        # PyTorch's count stands below, in the same columns.
+        if way.measured is not None:
+            lines.append(f"{'  as PyTorch counts':<18}{_phase_cells(way.measured, unit)}")
+
     return "\n".join(lines)
 
 
+def _phase_cells(flops: Flops, unit: float) -> str:
+    values = flops.compress, flops.prefill, flops.decode, flops.total
+    return "".join(f"{value / unit:>11.3f}" for value in values)
+
+
 def _unit(value: float) -> tuple[str, float]:
-    """The unit in which ``value`` has few digits before the point."""
-    return next(((letter, unit) for letter, unit in UNITS.items() if value >= unit), ("M", UNITS["M"]))
+    """Return the largest unit of which ``value`` has at least one; millions for all below."""
+    for letter, unit in UNITS.items():
+        if value >= unit:
+            return letter, unit
+    return "M", UNITS["M"]
 
 
 def _short(count: float) -> str:
@@ -172,21 +194,26 @@ def _short(count: float) -> str:
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the costs."""
+    """Print the costs, and write them if asked to."""
     args = build_parser().parse_args(argv)
-    found = costs(args)
+    ways = costs(args)
     output_file = run_folder.output_file(args.output_file)
     generator = generator_shape(args)
     compressor = compressor_shape(args, generator)
+
     print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
           f"{_short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "
           f"{compressor.num_layers} layers, {_short(compressor.body_weights)}\n"
           f"query {args.query_tokens}, {args.num_documents} documents of {args.document_tokens} tokens as "
           f"{args.num_memory_tokens} embeddings each, answer {args.answer_tokens}; one question, keys and values in "
-          f"{BYTES_PER_VALUE} bytes\n\n{table(found)}")
+          f"{BYTES_PER_VALUE} bytes\n\n{table(ways)}")
+
     if output_file:
+        # Weights of mixtures of experts are those that a token meets on average, so they need not be whole.
         report = {"settings": vars(args), "generator_weights": round(generator.body_weights),
-                  "compressor_weights": round(compressor.body_weights), **{each.name: each.to_dict() for each in found}}
+                  "compressor_weights": round(compressor.body_weights)}
+        for way in ways:
+            report[way.name] = way.to_dict()
         write_json(output_file, report)
         print(f"\nwritten: {output_file}")
     return 0

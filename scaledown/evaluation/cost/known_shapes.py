@@ -31,16 +31,18 @@ KNOWN_NAMES = (*_DECODERS, *_ENCODERS)
 
 
 def config_of(name: str) -> PretrainedConfig:
-    """The Hugging Face config that ``name`` means: a known model's, a ``config.json``, a model folder's or the Hub's.
+    """Return the Hugging Face config that ``name`` means: a known model, a ``config.json``, a model folder or a Hub id.
 
     Raises:
-        ValueError: where there is none, or it cannot be read.
+        ValueError: if there is none, or it cannot be read.
     """
+    # Known shapes first: they need no network.
     if name in _DECODERS:
         family, *sizes = _DECODERS[name]
         return AutoConfig.for_model(family, **dict(zip(_DECODER, sizes, strict=True)))
     if name in _ENCODERS:
         return AutoConfig.for_model("modernbert", **_ENCODERS[name])
+
     if name.endswith(".json") and Path(name).is_file():
         return _from_file(Path(name))
     return load_config(name)
@@ -53,4 +55,5 @@ def _from_file(path: Path) -> PretrainedConfig:
     except json.JSONDecodeError as fault:
         raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
     except (KeyError, AttributeError, TypeError, ValueError) as fault:
+        # JSON of another kind: no object, no or an unknown model_type, or sizes that a family refuses.
         raise ValueError(f"{path}: not a Hugging Face config of a known model_type ({fault})") from fault

@@ -1,7 +1,7 @@
-"""How well a checkpoint ranks documents: python -m scaledown.evaluation.ranking --checkpoint C --data X.json
+"""Measure how well a checkpoint ranks documents: python -m scaledown.evaluation.ranking --checkpoint C --data X.json
 
-The compressor's scores, beside the order given, BM25 and, where there is one, the teacher: nDCG@10, MRR@10 and
-recall@k. With no arguments the shipped checkpoint ranks 20 candidates a question of the embedded world.
+nDCG@10, MRR@10 and recall@k of the compressor's scores, beside the order given, BM25 and the teacher, if there is one.
+Without arguments the shipped checkpoint ranks 20 candidates per question of the embedded world.
 """
 
 from __future__ import annotations
@@ -29,26 +29,30 @@ SCALEDOWN = "scaledown"
 
 
 def table(scores: Mapping[str, RankingScores]) -> str:
-    """One line a system, each measure with its interval."""
-    measures = list(next(iter(scores.values())).means)
+    """Return one line per system, each measure with its interval."""
+    measures = list(next(iter(scores.values())).means)  # the same of every system
     lines = [f"{'':<12}" + "".join(f"{measure:>24}" for measure in measures)]
-    for name, row in scores.items():
-        cells = (f"{row.means[measure]:.3f} [{row.ci95[measure][0]:.3f}, {row.ci95[measure][1]:.3f}]"
-                 for measure in measures)
+
+    for name, system in scores.items():
+        cells = []
+        for measure in measures:
+            low, high = system.ci95[measure]
+            cells.append(f"{system.means[measure]:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"{name:<12}" + "".join(f"{cell:>24}" for cell in cells))
+
     return "\n".join(lines)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.ranking", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
-    cli.add_flags(parser, RankingInput)
+    cli.add_flags(parser, RankingInput)  # which queries and documents
     parser.add_argument("--run_out", help="write ScaleDown's ranking there, as a TREC run")
     parser.add_argument("--output_file", help="write the figures there, as JSON")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed,
                         help=f"seed of the intervals' resamples [{TrainingConfig.seed}]")
     cli.add_flags(parser, RerankerConfig, reranker_model=None)
@@ -57,17 +61,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rank, score and compare."""
+    """Rank the documents with every system, score the rankings and compare them."""
     args = build_parser().parse_args(argv)
     output_file = run_folder.output_file(args.output_file)
     given = cli.config_from(args, RankingInput)
+
+    # Models first: one that cannot be loaded is reported before the data is read.
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = resolve_device(args.device)
     model = load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
     if args.run_out:
+        # Before the work: TREC allows no spaces in ids.
         require_ids(itertools.chain(task.queries, *task.candidates.values()))
     print(describe(task, args))
+
     runs = {"order given": order_given(task), "BM25": bm25(task)}
     if reranker or teacher:
         runs["teacher"] = cross_encoder(task, reranker) if reranker else teacher
@@ -75,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = {name: score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
     print(table(scores))
+
     if output_file:
         write_json(output_file, _report(args, device, task, scores))
         print(f"figures: {output_file}")
@@ -86,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace, device: Any, task: RankingTask,
             scores: Mapping[str, RankingScores]) -> dict[str, Any]:
-    return {"systems": {name: row.to_dict() for name, row in scores.items()}, "num_candidates": task.num_candidates,
-            "run": run_information(args.seed, device, sys.argv, vars(args))}
+    return {"systems": {name: system.to_dict() for name, system in scores.items()},
+            "num_candidates": task.num_candidates, "run": run_information(args.seed, device, sys.argv, vars(args))}
 
 
 if __name__ == "__main__":

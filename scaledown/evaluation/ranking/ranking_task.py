@@ -1,6 +1,6 @@
-"""What a ranking is measured on: queries, the candidates of each in the order given, and which of them are relevant.
+"""Ranking tasks: queries, the candidates of each in the order given, and the relevance of these.
 
-From records, from a BEIR folder, or from a corpus, queries and qrels of one's own.
+They come from records, from a BEIR folder, or from separate files of corpus, queries and qrels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TITLE_NAMES = ("title",)
 
 @dataclass(frozen=True)
 class RankingTask:
-    """Queries by id; the candidates of each, id to text, in the order given; grades by query and document."""
+    """Queries by id, the candidates of each (id to text) in the order given, and grades by query and document."""
 
     queries: Texts
     candidates: Mapping[str, Texts]
@@ -38,86 +38,103 @@ class RankingTask:
 
     @property
     def num_candidates(self) -> float:
-        """Mean candidates of a query."""
+        """The mean number of candidates of a query."""
         return sum(map(len, self.candidates.values())) / len(self.queries)
 
 
 @dataclass(frozen=True)
 class Collection:
-    """A corpus with its queries and what is relevant to them, before anything was retrieved."""
+    """A corpus with its queries and relevance judgements, before any retrieval."""
 
     queries: Texts
     corpus: Texts
     qrels: Qrels
 
     def task(self, candidates: Mapping[str, Sequence[str]]) -> RankingTask:
-        """The task of ranking the given document ids.
+        """Return the task of ranking the given document ids of each query.
 
         Raises:
-            ValueError: where an id is in no document of the corpus, or no query is left.
+            ValueError: if an id is not in the corpus.
         """
-        unknown = [f"{document} (query {query})" for query in self.queries for document in candidates.get(query, ())
-                   if document not in self.corpus]
+        # A query without candidates stays in the task: it counts as one that nothing was found for.
+        texts: dict[str, Texts] = {}
+        unknown: list[str] = []
+        for query in self.queries:
+            ids = candidates.get(query, ())
+            unknown += [f"{document} (query {query})" for document in ids if document not in self.corpus]
+            texts[query] = {document: self.corpus[document] for document in ids if document in self.corpus}
+
         if unknown:
             raise ValueError(f"{len(unknown)} candidates are not in the corpus, such as {', '.join(unknown[:3])}; "
                              "expected the corpus that they were found in")
-        return RankingTask(self.queries, {query: {each: self.corpus[each] for each in candidates.get(query, ())}
-                                          for query in self.queries}, self.qrels)
+        return RankingTask(self.queries, texts, self.qrels)
 
     def judged(self) -> RankingTask:
-        """Rank the documents that were judged, in the order of the qrels: for pools such as NovelEval's."""
+        """Return the task of ranking the judged documents, in the order of the qrels: for pools such as NovelEval's."""
         return self.task({query: list(grades) for query, grades in self.qrels.items()})
 
     def found_by_bm25(self, num_candidates: int) -> RankingTask:
-        """Rank the first ``num_candidates`` by BM25."""
-        names = list(self.corpus)
+        """Return the task of ranking the first ``num_candidates`` by BM25."""
+        # A hit's index is a place in the list of texts, and so in the list of ids.
+        ids = list(self.corpus)
         index = BM25(list(self.corpus.values()))
-        bar = tqdm(self.queries.items(), desc="searching, BM25", unit="query", leave=False)
-        return self.task({name: [names[hit.index] for hit in index.search([query], num_candidates)[0]]
-                          for name, query in bar})
+
+        candidates = {}
+        for query, text in tqdm(self.queries.items(), desc="searching, BM25", unit="query", leave=False):
+            [hits] = index.search([text], num_candidates)
+            candidates[query] = [ids[hit.index] for hit in hits]
+        return self.task(candidates)
 
 
 def of_records(records: Sequence[Record], qrels: Qrels | None = None) -> RankingTask:
-    """Rank each record's documents; without ``qrels`` those that hold a gold answer count as relevant.
+    """Return the task of ranking each record's documents.
+
+    Without ``qrels`` the documents that hold a gold answer count as relevant.
 
     Raises:
-        ValueError: where a record names two documents alike, or the qrels know none of the records.
+        ValueError: if a record has two documents of one id, or the qrels judge none of the records.
     """
     qrels = _holding_answers(records) if qrels is None else qrels
-    if doubled := [record.id for record in records if len(set(document_ids(record))) < len(record.documents)]:
-        raise ValueError(f"{len(doubled)} records have two documents of one id in document_ids, such as "
-                         f"{', '.join(doubled[:3])}; expected one id each")
-    kept = [record for record in records if record.id in qrels]
-    if not kept:
+    ambiguous = [record.id for record in records if len(set(document_ids(record))) < len(record.documents)]
+    if ambiguous:
+        raise ValueError(f"{len(ambiguous)} records have two documents of one id in document_ids, such as "
+                         f"{', '.join(ambiguous[:3])}; expected one id each")
+
+    # Qrels may judge only some of the records.
+    judged = [record for record in records if record.id in qrels]
+    if not judged:
         raise ValueError(f"the qrels judge none of the {len(records)} records; expected their ids as queries, such as "
                          f"{records[0].id!r}")
-    return RankingTask({record.id: record.query for record in kept},
-                       {record.id: dict(zip(document_ids(record), record.documents, strict=True)) for record in kept},
-                       {record.id: qrels[record.id] for record in kept})
+
+    queries = {record.id: record.query for record in judged}
+    candidates = {record.id: dict(zip(document_ids(record), record.documents, strict=True)) for record in judged}
+    return RankingTask(queries, candidates, {record.id: qrels[record.id] for record in judged})
 
 
 def _holding_answers(records: Sequence[Record]) -> Qrels:
-    """Grade 1 for each document that holds a gold answer, as whole words."""
-    found: Qrels = {}
+    """Return grade 1 for each document that holds a gold answer, as whole words, and 0 for the others."""
+    qrels: Qrels = {}
     for record in records:
+        # Without an answer that is text, such as for a yes or a no, no document counts as relevant.
         answers = [padded(answer) for answer in record.references if is_found_in_text(answer)]
-        found[record.id] = {name: int(holds_answer(padded(document), answers))
-                            for name, document in zip(document_ids(record), record.documents, strict=True)}
-    return found
+        documents = zip(document_ids(record), record.documents, strict=True)
+        qrels[record.id] = {name: int(holds_answer(padded(document), answers)) for name, document in documents}
+    return qrels
 
 
 def document_ids(record: Record) -> tuple[str, ...]:
-    """A record's document ids; places from 0 on where it has none."""
+    """Return a record's document ids, or places from 0 on if it has none."""
     return record.document_ids or tuple(map(str, range(len(record.documents))))
 
 
 def collection(queries: Texts, corpus: Texts, qrels: Qrels) -> Collection:
-    """Only the queries that were judged count.
+    """Return the collection of the judged queries; others are left out.
 
     Raises:
-        ValueError: where a judged query has no text.
+        ValueError: if a judged query has no text.
     """
-    if missing := [query for query in qrels if query not in queries]:
+    missing = [query for query in qrels if query not in queries]
+    if missing:
         raise ValueError(f"{len(missing)} queries of the qrels have no text, such as {', '.join(missing[:3])}; "
                          "expected the queries that the qrels judge")
     return Collection({query: queries[query] for query in qrels}, corpus, qrels)
@@ -126,20 +143,23 @@ def collection(queries: Texts, corpus: Texts, qrels: Qrels) -> Collection:
 def read_texts(path: Path) -> Texts:
     """Read texts by id: lines of ``id TAB text``, BEIR's JSONL of ``_id``, ``text`` and perhaps ``title``, or a table.
 
-    A table is a TSV or CSV under a heading that names the columns, such as DPR's ``id TAB text TAB title``. A title
-    stands before its text, with a full stop, as in passages.
+    A table is a TSV or CSV under a heading that names the columns, such as DPR's ``id TAB text TAB title``. A title is
+    put before its text with a full stop, as in passages.
 
     Raises:
-        ValueError: if there is no such file, nothing in it, or lines that are malformed or repeat an id; all are
-            named by their number, the first 20 shown.
+        ValueError: if there is no such file, nothing in it, or lines that are malformed or repeat an id; they are
+            named by their number, and the first 20 shown.
     """
     faults, texts, line_of = Faults(path, "lines"), {}, {}
+
+    # Repeated ids are gathered among the faults of single lines, so that one error tells all.
     entries = _of_json(path, faults) if path.suffix in (".jsonl", ".json") else _of_lines(path, faults)
     for number, name, text in entries:
         if name in texts:
-            faults.add(f"line {number}", f"id {name!r} stands on line {line_of[name]} already")
+            faults.add(f"line {number}", f"id {name!r} is already on line {line_of[name]}")
         texts.setdefault(name, text)
         line_of.setdefault(name, number)
+
     faults.raise_any()
     if not texts:
         raise ValueError(f"{path}: nothing in it; expected one text a line")
@@ -150,36 +170,46 @@ def _of_json(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
     for number, value in json_lines(path, faults):
         name, text, title = value.get("_id"), value.get("text"), value.get("title") or ""
         fields = {"_id": name, "text": text, "title": title}
-        if wrong := [field for field in fields if not is_text(fields[field])]:
-            for field in wrong:
-                faults.add(f"line {number}", f"{field} must be text, got {shown(fields[field])}")
-            continue
-        yield number, name, _titled(title, text)
+
+        # A line with several wrong fields has several faults.
+        wrong = [field for field in fields if not is_text(fields[field])]
+        for field in wrong:
+            faults.add(f"line {number}", f"{field} must be text, got {shown(fields[field])}")
+        if not wrong:
+            yield number, name, _titled(title, text)
 
 
 def _of_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
     lines = text_lines(path)
-    first = next(lines, None)
-    if first is None:
+    first_line = next(lines, None)
+    if first_line is None:
         return
-    lines = itertools.chain([first], lines)
-    heading = heading_of(first[1], ID_NAMES, TEXT_NAMES, TITLE_NAMES)
+
+    # The first line tells a table from lines of id and text; it goes back in front, since it may be content.
+    lines = itertools.chain([first_line], lines)
+    heading = heading_of(first_line[1], ID_NAMES, TEXT_NAMES, TITLE_NAMES)
     yield from _of_tabs(path, lines, faults) if heading is None else _of_table(path, lines, heading, faults)
 
 
 def _of_table(path: Path, lines: Iterator[tuple[int, str]], heading: Heading,
               faults: Faults) -> Iterator[tuple[int, str, str]]:
-    id_name, text_name, title_name = (next((name for name in names if name in heading.names), None)
-                                      for names in (ID_NAMES, TEXT_NAMES, TITLE_NAMES))
+    id_name, text_name = _column_of(heading, ID_NAMES), _column_of(heading, TEXT_NAMES)
+    title_name = _column_of(heading, TITLE_NAMES)
     if id_name is None or text_name is None:
         raise ValueError(f"{path}: its heading is {heading.shown()}; expected columns for the id "
                          f"({', '.join(ID_NAMES)}) and the text ({', '.join(TEXT_NAMES)})")
     for number, values in table_rows(lines, heading, faults):
-        name, text, title = (values.get(each, "").strip() for each in (id_name, text_name, title_name))
+        name, text = values[id_name].strip(), values[text_name].strip()
+        title = values.get(title_name, "").strip()  # the only column that may be missing
         if name and text:
             yield number, name, _titled(title, text)
         else:
             faults.add(f"line {number}", f"expected a text for {id_name} and for {text_name}")
+
+
+def _column_of(heading: Heading, names: Sequence[str]) -> str | None:
+    """Return the first of ``names`` that the heading has."""
+    return next((name for name in names if name in heading.names), None)
 
 
 def _of_tabs(path: Path, lines: Iterator[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, str, str]]:
@@ -191,6 +221,8 @@ def _of_tabs(path: Path, lines: Iterator[tuple[int, str]], faults: Faults) -> It
             faults.add(f"line {number}", f"{line[:60]!r}; expected an id, a tab and a text")
             continue
         yield number, name.strip(), text.strip()
+
+    # More columns on every line than two look like a table: which of them is the text is anyone's guess.
     if len(widths) == 1 and (width := widths.pop()) > 2:
         raise ValueError(f"{path}: every line has {width} columns, and no heading says what they are; expected an id, "
                          "a tab and a text, or a first line such as id TAB text TAB title")

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
 from scaledown.hub import locate
 from scaledown.models.compressors.base import Compressor
+from scaledown.models.loading import model_card
 from scaledown.models.loading.parameters import trained
 from scaledown.models.loading.pretrained import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
 from scaledown.models.processor import Processor
@@ -83,6 +84,15 @@ def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:
     """
     load_weights(compressor, folder / COMPRESSOR_FILE)
     load_weights(generator, folder / GENERATOR_FILE)
+
+
+def upload(folder: Path, repo_id: str) -> None:
+    """Upload a checkpoint's folder to the Hub as ``repo_id``, created if needed; a model card that is there stays."""
+    api = HfApi()
+    api.create_repo(repo_id, exist_ok=True)
+    # A card that is there may have been written by hand.
+    left_out = [model_card.FILE] if api.file_exists(repo_id, model_card.FILE) else None
+    api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=left_out)
 
 
 def stored(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -13,23 +13,25 @@ from scaledown.data.pipeline.retrieval.searcher import Hit
 
 SIZE_FILE = "bm25.json"
 WORDS = "in normal form, of two characters and more"
-"""How texts become words; part of an index's fingerprint, so that one made of other words is not searched."""
+"""The way in which texts become words: part of an index's fingerprint, so that one of other words is not searched."""
 _TOKENS = {"lower": False, "token_pattern": r"\S\S+", "stopwords": "en", "show_progress": False}
 
 
 class BM25:
-    """An index of texts, in memory or memory-mapped from a folder, and its best texts for each query.
+    """An index of texts, in memory or memory-mapped from a folder.
 
-    Words are in normal form, those of texts and of queries alike, without single letters and the commonest English
-    words. Nothing is stemmed, so that any language with spaces between its words can be searched.
+    The words of texts and of queries are in normal form, without single letters and the commonest English words.
+    Nothing is stemmed, so that any language with spaces between its words can be searched.
     """
 
     def __init__(self, texts: Iterable[str], show_progress: bool = False) -> None:
         import bm25s
 
-        self._index = None
         tokens = bm25s.tokenize(map(_spaced_words, texts), **_TOKENS)
         self.num_texts = len(tokens.ids)
+
+        # bm25s cannot index texts without a single word: then there is no index, and all scores are 0.
+        self._index = None
         if set(tokens.vocab) - {""}:
             self._index = bm25s.BM25(method="lucene", backend="numpy")
             self._index.index(tokens, show_progress=show_progress)
@@ -39,22 +41,23 @@ class BM25:
         folder.mkdir(parents=True, exist_ok=True)
         if self._index is not None:
             self._index.save(folder, show_progress=False)
+
         size = {"num_texts": self.num_texts, "has_words": self._index is not None}
         (folder / SIZE_FILE).write_text(json.dumps(size), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> BM25:
-        """Open an index that was saved; it is read from the disk as it is needed."""
+        """Open a saved index; it is read from the disk as it is needed."""
         import bm25s
 
-        index = cls.__new__(cls)
+        index = cls.__new__(cls)  # __init__ would build one
         size = json.loads((folder / SIZE_FILE).read_text(encoding="utf-8"))
         index.num_texts = size["num_texts"]
         index._index = bm25s.BM25.load(folder, mmap=True) if size["has_words"] else None
         return index
 
     def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """The ``top_k`` best texts of each query, best first; fewer where fewer were indexed.
+        """Return the ``top_k`` best texts of each query, best first; fewer if fewer were indexed.
 
         Texts of equal score come in the order in which they were indexed.
         """
@@ -64,21 +67,26 @@ class BM25:
         return [_best(self._scores(query), top_k) for query in queries]
 
     def _scores(self, query: str) -> np.ndarray:
+        """Return the scores of all texts, (num_texts,)."""
         import bm25s
 
         if self._index is None:
             return np.zeros(self.num_texts, dtype=np.float32)
-        found = bm25s.tokenize([_spaced_words(query)], return_ids=False, **_TOKENS)[0]
-        # If there is no word, bm25s gives one empty word, which would match every text without words.
-        return self._index.get_scores_from_ids(self._index.get_tokens_ids([word for word in found if word]))
+
+        query_words = bm25s.tokenize([_spaced_words(query)], return_ids=False, **_TOKENS)[0]
+        # Of a query without words bm25s makes one empty word, which would match every text without words.
+        query_words = [word for word in query_words if word]
+        return self._index.get_scores_from_ids(self._index.get_tokens_ids(query_words))
 
 
 def _spaced_words(text: str) -> str:
-    """Return the words of ``text`` with spaces between them, as bm25s is told to find them."""
+    """Return the words of ``text`` with spaces between them, which is what the token pattern splits at."""
     return " ".join(words(text))
 
 
 def _best(scores: np.ndarray, top_k: int) -> list[Hit]:
+    # Only the texts with at least the top_k-th best score are sorted; those that tie with it included, so that the
+    # stable sort decides by their order in the index.
     lowest = np.partition(scores, -top_k)[-top_k]
     candidates = np.flatnonzero(scores >= lowest)
     order = np.argsort(-scores[candidates], kind="stable")[:top_k]

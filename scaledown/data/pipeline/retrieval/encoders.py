@@ -1,4 +1,4 @@
-"""Encoders by sentence-transformers: texts to dense vectors, or to sparse ones over a vocabulary (SPLADE)."""
+"""Encoders of sentence-transformers: texts become dense vectors, or sparse ones over a vocabulary (SPLADE)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ WHAT_WORKS = "What works without it: --retriever bm25, or --retriever_model FOLD
 
 
 class Encoder(Protocol):
-    """Reads documents and queries, each in the way that its model was trained for."""
+    """A model that reads documents and queries, each in the way that it was trained for."""
 
     width: int
 
     def documents(self, texts: Sequence[str]) -> Any:
-        """The vectors (texts, width) of documents."""
+        """Return the vectors of documents, (texts, width)."""
 
     def queries(self, texts: Sequence[str]) -> Any:
-        """The vectors (texts, width) of queries."""
+        """Return the vectors of queries, (texts, width)."""
 
 
 class DenseEncoder:
-    """Vectors as fp32 arrays; if the model compares by cosine, of length 1, so that products compare them.
+    """An encoder into fp32 arrays. If the model compares by cosine, vectors have length 1: products are cosines then.
 
-    ``flag`` is the model by its flag, for messages.
+    ``flag`` names the model with its flag, for messages.
     """
 
     def __init__(self, model: Any, batch_size: int, flag: str) -> None:
@@ -43,19 +43,19 @@ class DenseEncoder:
     def documents(self, texts: Sequence[str]) -> np.ndarray:
         """See :class:`Encoder`."""
         self._length.tell_cut([(text,) for text in texts])
-        return self._checked(self._model.encode_document(list(texts), **self._settings))
+        return self._in_fp32(self._model.encode_document(list(texts), **self._settings))
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """See :class:`Encoder`."""
-        return self._checked(self._model.encode_query(list(texts), **self._settings))
+        return self._in_fp32(self._model.encode_query(list(texts), **self._settings))
 
-    def _checked(self, vectors: np.ndarray) -> np.ndarray:
+    def _in_fp32(self, vectors: np.ndarray) -> np.ndarray:
         _require_finite(vectors, self._flag)
         return vectors.astype(np.float32)
 
 
 class SparseEncoder:
-    """Vectors as scipy's compressed rows; ``flag`` is the model by its flag, for messages."""
+    """An encoder into scipy's compressed rows; ``flag`` names the model with its flag, for messages."""
 
     def __init__(self, model: Any, batch_size: int, flag: str) -> None:
         self.width = model.get_embedding_dimension()
@@ -67,23 +67,23 @@ class SparseEncoder:
     def documents(self, texts: Sequence[str]) -> Any:
         """See :class:`Encoder`."""
         self._length.tell_cut([(text,) for text in texts])
-        return self._checked(self._model.encode_document(list(texts), **self._settings))
+        return self._compressed(self._model.encode_document(list(texts), **self._settings))
 
     def queries(self, texts: Sequence[str]) -> Any:
         """See :class:`Encoder`."""
-        return self._checked(self._model.encode_query(list(texts), **self._settings))
+        return self._compressed(self._model.encode_query(list(texts), **self._settings))
 
-    def _checked(self, vectors: Any) -> Any:
-        rows = _compressed_rows(vectors)
-        _require_finite(rows.data, self._flag)
-        return rows
+    def _compressed(self, vectors: Any) -> Any:
+        matrix = _compressed_rows(vectors)
+        _require_finite(matrix.data, self._flag)
+        return matrix
 
 
 def load_encoder(config: RetrievalConfig) -> Encoder:
     """Load the encoder of a ``splade`` or ``dense`` retriever.
 
     Raises:
-        ValueError: where it cannot be found or read, or is of another kind.
+        ValueError: if it cannot be found or read, or is of another kind.
     """
     import sentence_transformers
     from safetensors import SafetensorError
@@ -91,19 +91,22 @@ def load_encoder(config: RetrievalConfig) -> Encoder:
 
     place = hub.locate(config.model, config.retriever_revision, what_works=WHAT_WORKS)
     is_sparse = config.retriever == "splade"
-    load = sentence_transformers.SparseEncoder if is_sparse else sentence_transformers.SentenceTransformer
+    model_class = sentence_transformers.SparseEncoder if is_sparse else sentence_transformers.SentenceTransformer
     device = sentence_transformers.util.get_device_name()
     try:
-        model = load(place, device=device, revision=config.retriever_revision or "main", trust_remote_code=False,
-                     model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
+        # No code of the repository is run, and no pickle is read: a name on the Hub may be anybody's.
+        model = model_class(place, device=device, revision=config.retriever_revision or "main", trust_remote_code=False,
+                            model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ValueError(f"--retriever_model {config.model}: cannot be read as an encoder for --retriever "
                          f"{config.retriever} ({fault})") from fault
-    # Of any other model sentence-transformers makes a sparse one, with weights that nobody has trained.
+
+    # Any other model becomes a sparse one in sentence-transformers, with weights that nobody has trained.
     if is_sparse and not any(isinstance(module, SpladePooling | SparseStaticEmbedding) for module in model.modules()):
         raise ValueError(f"--retriever_model {config.model}: is no SPLADE model, as --retriever splade needs")
-    return (SparseEncoder if is_sparse else DenseEncoder)(model, config.retriever_batch_size,
-                                                          f"--retriever_model {config.model}")
+
+    encoder_class = SparseEncoder if is_sparse else DenseEncoder
+    return encoder_class(model, config.retriever_batch_size, f"--retriever_model {config.model}")
 
 
 def _require_finite(values: np.ndarray, flag: str) -> None:
@@ -112,8 +115,9 @@ def _require_finite(values: np.ndarray, flag: str) -> None:
 
 
 def _compressed_rows(vectors: Any) -> Any:
+    """Return a sparse tensor of torch as an array of scipy."""
     from scipy.sparse import csr_array
 
     vectors = vectors.coalesce()
-    rows, columns = vectors.indices().numpy()
+    rows, columns = vectors.indices().numpy()  # each (nonzeros,)
     return csr_array((vectors.values().float().numpy(), (rows, columns)), shape=tuple(vectors.shape))

@@ -1,4 +1,4 @@
-"""Building and opening the index that a retriever searches."""
+"""The index that a retriever searches: building and opening it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COLLECTION = "scaledown-{}"
 
 
 def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes: Processes) -> None:
-    """Build what is missing of the index in ``folder``: processes share the encoding, one does the rest.
+    """Build what is missing of the index in ``folder``: processes share the encoding, and one does the rest.
 
     Raises:
-        ValueError: where the encoder cannot be had, or the index cannot be kept.
+        ValueError: if the encoder cannot be loaded, or the index cannot be stored.
     """
     if config.retriever == "bm25":
         if processes.is_main:
@@ -33,15 +33,20 @@ def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes:
             with disk_faults(folder, WHAT_TO_DO):
                 index.save(folder)
         return
+
+    # Qdrant indexes the vectors as they come.
     encoder = load_encoder(config)
     if config.index_url is not None:
         _upload(config, encoder, store, folder, processes)
         return
+
     files = VectorFiles(folder, config.retriever == "splade")
     encode_passages(store, encoder, files, processes)
-    processes.wait()
+    processes.wait()  # an index needs the vectors of all
     if not processes.is_main:
         return
+
+    # Exact search in dense vectors needs no index: it reads the files.
     if config.retriever == "splade":
         splade.build_index(files, len(store), folder)
     elif config.faiss_index is not None:
@@ -52,10 +57,11 @@ def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
     """Open the index that :func:`build` left in ``folder``.
 
     Raises:
-        ValueError: where the encoder cannot be had, or Qdrant not reached.
+        ValueError: if the encoder cannot be loaded, or Qdrant cannot be reached.
     """
     if config.retriever == "bm25":
         return BM25.load(folder)
+
     encoder = load_encoder(config)
     if config.index_url is not None:
         return QdrantSearch(encoder, Qdrant(config.index_url, COLLECTION.format(folder.name), folder))
@@ -68,12 +74,20 @@ def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
 
 def _upload(config: RetrievalConfig, encoder: Encoder, store: PassageStore, folder: Path,
             processes: Processes) -> None:
+    """Encode the passages into Qdrant.
+
+    Raises:
+        ValueError: if several processes would share a folder, or Qdrant cannot be reached.
+    """
     if processes.count > 1 and not is_server(config.index_url):
         raise ValueError(f"--index_url {config.index_url}: the embedded form of Qdrant is for one process; start a "
                          "server for several")
+
+    # The collection must be there before any process adds to it.
     qdrant = Qdrant(config.index_url, COLLECTION.format(folder.name), folder)
     if processes.is_main:
         qdrant.create(encoder, config.retriever == "splade")
     processes.wait()
+
     encode_passages(store, encoder, qdrant, processes)
     qdrant.close()

@@ -1,4 +1,4 @@
-"""How passages are found."""
+"""Settings of retrieval."""
 
 from __future__ import annotations
 
@@ -13,41 +13,44 @@ DEFAULT_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """How passages are found: words (bm25), learnt sparse or dense vectors, or what another engine found (run)."""
+    """Settings of retrieval: by words (bm25), by trained sparse or dense vectors, or another engine's results (run)."""
 
     retriever: str = setting("bm25", "bm25 needs no download; splade and dense encode all passages with a model; run "
-                                     "reads what another engine found", RETRIEVERS)
+                                     "reads another engine's results", RETRIEVERS)
     retriever_model: str | None = setting(
         None, "the encoder of splade or dense: a Hub id or a local folder "
               f"[{DEFAULT_MODELS['splade']} or {DEFAULT_MODELS['dense']}]")
     retriever_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub")
-    retriever_batch_size: int = setting(64, "texts that the encoder reads together")
+    retriever_batch_size: int = setting(64, "texts that the encoder reads in one batch")
     run_file: str | None = setting(None, "with --retriever run: a TREC run (query Q0 passage rank score name) with "
                                          "the ids of the queries and of this corpus's passages")
     index_url: str | None = setting(None, "keep the vectors of splade or dense in this Qdrant server or cluster "
                                           "(http://HOST:6333), or in a folder with its embedded form; a "
                                           "key is taken from the environment, QDRANT_API_KEY")
     faiss_index: str | None = setting(None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]")
-    top_k_retrieval: int = setting(20, "passages found for each query")
+    top_k_retrieval: int = setting(20, "passages retrieved for each query")
 
     def __post_init__(self) -> None:
         faults = positive(self, "retriever_batch_size", "top_k_retrieval")
         if self.retriever not in RETRIEVERS:
             faults.append(f"--retriever must be one of {', '.join(RETRIEVERS)}, got {self.retriever!r}")
-        belongs = {"retriever_model": ("splade", "dense"), "retriever_revision": ("splade", "dense"),
-                   "index_url": ("splade", "dense"), "faiss_index": ("dense",), "run_file": ("run",)}
-        faults += [f"--{name} belongs to --retriever {' or '.join(owners)}, not {self.retriever}"
-                   for name, owners in belongs.items()
-                   if getattr(self, name) is not None and self.retriever not in owners]
+
+        # A setting of another retriever would have no effect, and is a mistake.
+        retrievers_of = {"retriever_model": ("splade", "dense"), "retriever_revision": ("splade", "dense"),
+                         "index_url": ("splade", "dense"), "faiss_index": ("dense",), "run_file": ("run",)}
+        for name, retrievers in retrievers_of.items():
+            if getattr(self, name) is not None and self.retriever not in retrievers:
+                faults.append(f"--{name} belongs to --retriever {' or '.join(retrievers)}, not {self.retriever}")
+
         if self.retriever == "run" and self.run_file is None:
             faults.append("--retriever run needs --run_file FILE")
         if self.index_url is not None and self.faiss_index is not None:
             faults.append("--faiss_index and --index_url are two places for the same vectors: give one")
-        if self.index_url is not None and "://" in self.index_url:
+        if self.index_url is not None and "://" in self.index_url:  # without it, a folder
             faults += url_faults("--index_url", self.index_url, "http://localhost:6333", "QDRANT_API_KEY")
         require(faults)
 
     @property
     def model(self) -> str | None:
-        """The encoder by name; None where there is none."""
+        """The encoder by name, or None if the retriever has none."""
         return self.retriever_model or DEFAULT_MODELS.get(self.retriever)

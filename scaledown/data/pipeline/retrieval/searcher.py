@@ -1,4 +1,4 @@
-"""What every way of finding passages has in common."""
+"""The interface of all retrievers: a search that returns hits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Hit:
-    """One text found: its place in the indexed texts, and its score (the higher, the better)."""
+    """A text that a search returns: its number among the indexed texts, and its score (the higher, the better)."""
 
     index: int
     score: float
@@ -19,4 +19,4 @@ class Searcher(Protocol):
     """An index of texts."""
 
     def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """The ``top_k`` best texts of each query, best first; fewer where fewer are there."""
+        """Return the ``top_k`` best texts of each query, best first; fewer if the index has fewer."""

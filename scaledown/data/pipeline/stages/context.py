@@ -1,4 +1,4 @@
-"""What all stages of a run share: settings, work folder, processes, and how they speak and count time."""
+"""The context that all stages of a run share: settings, work folder, processes, messages and timing."""
 
 from __future__ import annotations
 
@@ -27,60 +27,83 @@ class Context:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The student's."""
+        """The student's tokenizer, which measures passages."""
         return hub.load_tokenizer(self.config.generator, self.config.corpus.generator_revision)
 
     def say(self, text: str) -> None:
-        """Print what happens, once, whatever the number of processes."""
+        """Print ``text`` once, whatever the number of processes."""
         if self.processes.is_main:
             tqdm.write(text)
 
     def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[Stage] = ()) -> Stage:
-        """The stage of that name; says so where it is made anew because something has changed."""
+        """Return the stage of that name, and say why if it is made again because something has changed."""
         stage = self.work.stage(name, settings, inputs)
         if stage.reason:
-            self.say(f"{name}: made anew: {stage.reason}")
+            self.say(f"{name}: made again: {stage.reason}")
+
         self._stages.append(stage)
         return stage
 
     def times(self) -> dict[str, float]:
-        """The seconds that each stage of this run has taken, over all runs."""
+        """Return the seconds that each stage of this run has taken, over all runs."""
         return {stage.name: self.work.seconds(stage) for stage in self._stages}
 
     @contextmanager
     def spending(self, stage: Stage) -> Iterator[None]:
-        """Note the time that is spent inside as the stage's."""
+        """Add the time spent inside to the stage's."""
         start = time.monotonic()
         try:
             yield
         finally:
+            # Also if the work fails: those seconds were spent, too.
             self.work.spend(stage, time.monotonic() - start)
 
     def open_log(self, stage: Stage) -> AppendLog:
-        """What is kept of a stage's results."""
+        """Open the log of a stage's results."""
         return AppendLog(stage.folder, self.processes.rank)
 
     def in_chunks(self, stage: Stage, log: AppendLog, queries: Sequence[Query], key: Callable[[Query], str],
                   size: int, compute: Callable[[Sequence[Query]], Sequence[Any]]) -> int:
-        """Compute and keep what is missing, a chunk of queries at a time, shared among the processes.
+        """Compute and store the missing results, a chunk of queries at a time, shared among the processes.
 
-        Returns how many queries that were.
+        The chunks depend neither on what is stored already nor on the number of processes: each text is always
+        computed in a batch with the same others, so that not even the last digits of its result ever change.
 
-        The chunks do not depend on what is kept already or on the processes, so that each text is always computed
-        beside the same others, and the last digits of its result never change.
+        Args:
+            stage: the stage that the time is counted for.
+            log: the stage's results by key.
+            queries: all queries of the run.
+            key: the key that a query's result is stored under.
+            size: queries of a chunk.
+            compute: gives the results of a chunk's queries, in their order.
+
+        Returns:
+            The number of queries that were computed.
         """
-        chunks = [queries[first:first + size] for first in range(0, len(queries), size)]
-        missing = [chunk for chunk in chunks if any(key(query) not in log for query in chunk)]
-        to_do = sum(map(len, missing))
-        self.say(f"{stage.name}: {len(queries):,} queries, {len(queries) - to_do:,} of them done before")
+        # A chunk is computed again if any of its results is missing.
+        missing_chunks = []
+        for start in range(0, len(queries), size):
+            chunk = queries[start:start + size]
+            if any(key(query) not in log for query in chunk):
+                missing_chunks.append(chunk)
+
+        num_missing = sum(len(chunk) for chunk in missing_chunks)
+        num_done = len(queries) - num_missing
+        self.say(f"{stage.name}: {len(queries):,} queries, {num_done:,} of them done before")
+
+        # Nobody writes before all processes have read the log: they must agree on what is missing to share it out.
         self.processes.wait()
-        with tqdm(total=len(queries), initial=len(queries) - to_do, desc=stage.name, unit=" queries",
-                  disable=not (missing and self.processes.is_main)) as progress:
-            for chunk in self.processes.share(missing):
+        is_shown = bool(missing_chunks) and self.processes.is_main
+        with tqdm(total=len(queries), initial=num_done, desc=stage.name, unit=" queries", disable=not is_shown) as bar:
+            for chunk in self.processes.share(missing_chunks):
                 with self.spending(stage):
+                    # Queries of equal text share a key, and a chunk that is partly done computes some results again:
+                    # of each key the log gets one value.
                     values = dict(zip(map(key, chunk), compute(chunk), strict=True))
-                    log.append((each, value) for each, value in values.items() if each not in log)
-                progress.update(min(len(chunk) * self.processes.count, to_do))
+                    log.append((result_key, value) for result_key, value in values.items() if result_key not in log)
+                # Assume that the other processes advance as fast as this one.
+                bar.update(min(len(chunk) * self.processes.count, num_missing))
+
         self.processes.wait()
-        log.refresh()
-        return to_do
+        log.refresh()  # the results of the other processes
+        return num_missing

@@ -1,8 +1,8 @@
-"""Retrieval and reranking: each query's passages and their scores, kept as they are computed."""
+"""Retrieval and reranking: each query's passages and their scores, stored as they are computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from scaledown.data.storage.append_log import AppendLog, key_of
 from scaledown.data.storage.work_folder import Stage
 
 RETRIEVAL_CHUNK, RERANKING_CHUNK = 256, 128
-"""Queries whose passages, or their scores, are computed together and kept together."""
+"""Queries whose passages, or their scores, are computed and stored together."""
 SCORE_DIGITS = 6
 SHOWN_IDS = 5
 RUN_FILE = "found.run"
@@ -31,10 +31,10 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
              documents: Documents) -> AppendLog:
     """Find the passages of the queries that have none yet, in the index or, without one, in the run.
 
-    What was found for all of them is also left in the work folder as a TREC run, for other tools to read.
+    The results of all queries are also left in the work folder as a TREC run, for other tools to read.
 
     Raises:
-        ValueError: where index or run cannot be had, or the run's ids are not those of the queries and passages.
+        ValueError: if the index or the run cannot be read, or the run's ids are not those of the queries and passages.
     """
     config = context.config.retrieval
     settings = {"top_k_retrieval": config.top_k_retrieval,
@@ -44,10 +44,12 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
     search = _run_search(context, queries, documents.store) if index is None else _index_search(context, index)
     key = retrieval_key(context)
 
-    def find(chunk: Sequence[Query]) -> list[Passages]:
-        return [_different(found, documents) for found in search(chunk)]
+    def search_distinct(chunk: Sequence[Query]) -> list[Passages]:
+        return [_without_repeats(ranking, documents) for ranking in search(chunk)]
 
-    num_new = context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, find)
+    num_new = context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, search_distinct)
+
+    # The run holds all queries, so one process writes it, and only if there is anything new in it.
     if num_new and context.processes.is_main:
         _write_run(context, stage.folder / RUN_FILE, queries, key, log, documents.store)
     context.work.finish(stage, {})
@@ -55,35 +57,41 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
 
 
 def retrieval_key(context: Context) -> Callable[[Query], str]:
-    """What a query's passages are kept under: its text, and with a run its id too."""
+    """Return the function that gives the key of a query's passages: a hash of its text, and of its id with a run."""
+    # A run may rank other passages for another query of the same text; an index never does.
     by_id = context.config.retrieval.retriever == "run"
     return lambda query: key_of(query.id, query.text) if by_id else key_of(query.text)
 
 
-def rerank(context: Context, queries: Sequence[Query], found: Found) -> AppendLog:
-    """Score the passages found for the queries, where they are not scored yet.
+def rerank(context: Context, queries: Sequence[Query], results: Found) -> AppendLog:
+    """Score the retrieved passages of the queries that have no scores yet.
 
     Raises:
-        ValueError: where the cross-encoder cannot be had.
+        ValueError: if the cross-encoder cannot be loaded.
     """
     config = context.config.reranker
     model = fingerprints.of_model(config.reranker_model, config.reranker_revision, WHAT_WORKS)
     stage = context.stage("reranking", {"model": model})
     log = context.open_log(stage)
-    load = cache(lambda: Reranker(config))
+    load = cache(lambda: Reranker(config))  # at the first chunk, once: a finished stage needs no model
 
     def key(query: Query) -> str:
-        return found.key(query, found.retrieved(query))
+        return results.key(query, results.retrieved(query))
 
     def score(chunk: Sequence[Query]) -> list[list[float]]:
-        retrieved = [found.retrieved(query) for query in chunk]
-        pairs = [(query.text, document) for query, numbers in zip(chunk, retrieved, strict=True)
-                 for document in found.documents.texts(numbers)]
-        scores = dict(load().scores(pairs))
-        ordered = iter([_rounded(scores[number]) for number in range(len(pairs))])
-        return [[next(ordered) for _ in numbers] for numbers in retrieved]
+        # All pairs of the chunk as one list, from which the model makes batches of like length.
+        pairs, slices = [], []
+        for query in chunk:
+            texts = results.documents.texts(results.retrieved(query))
+            slices.append(slice(len(pairs), len(pairs) + len(texts)))
+            pairs += [(query.text, text) for text in texts]
 
-    with_passages = [query for query in queries if found.retrieved(query)]
+        # Scores come in any order, each with the number of its pair.
+        scores = dict(load().scores(pairs))
+        in_order = [_rounded(scores[number]) for number in range(len(pairs))]
+        return [in_order[query_slice] for query_slice in slices]
+
+    with_passages = [query for query in queries if results.retrieved(query)]
     context.in_chunks(stage, log, with_passages, key, RERANKING_CHUNK, score)
     context.work.finish(stage, {})
     return log
@@ -94,10 +102,13 @@ def _index_search(context: Context, index: Stage) -> Callable[[Sequence[Query]],
     open_searcher = cache(lambda: indexing.open_searcher(config, index.folder))
 
     def search(chunk: Sequence[Query]) -> list[Passages]:
-        hits = open_searcher().search([query.text for query in chunk], config.top_k_retrieval)
-        # For words and learnt words, a score of 0 means that nothing is shared: not a passage that was found.
-        kept = [[hit for hit in each if hit.score > 0 or config.retriever == "dense"] for each in hits]
-        return [([hit.index for hit in each], [_rounded(hit.score) for hit in each]) for each in kept]
+        rankings = []
+        for hits in open_searcher().search([query.text for query in chunk], config.top_k_retrieval):
+            # A sparse score of 0, of BM25 or SPLADE, means that query and passage share no word: not a match.
+            if config.retriever != "dense":
+                hits = [hit for hit in hits if hit.score > 0]
+            rankings.append(([hit.index for hit in hits], [_rounded(hit.score) for hit in hits]))
+        return rankings
 
     return search
 
@@ -106,8 +117,10 @@ def _run_search(context: Context, queries: Sequence[Query],
                 store: PassageStore) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
     run = read_run(config.run_file)
-    ids = {id for found in run.values() for id in found}
+    ids = set().union(*run.values())
     numbers = store.numbers_of(ids)
+
+    # A run over another corpus or other queries is refused now: it would give empty records.
     unknown = sorted(ids - numbers.keys())
     if unknown:
         raise ValueError(f"--run_file {config.run_file}: {len(unknown):,} of its passages are not in the corpus, such "
@@ -117,32 +130,43 @@ def _run_search(context: Context, queries: Sequence[Query],
                          f"the {len(queries):,} that are asked, such as {queries[0].id}")
 
     def search(chunk: Sequence[Query]) -> list[Passages]:
-        found = [list(run.get(query.id, {}).items())[:config.top_k_retrieval] for query in chunk]
-        return [([numbers[id] for id, _ in each], [_rounded(score) for _, score in each]) for each in found]
+        rankings = []
+        for query in chunk:
+            # A query that the run does not know has no passages.
+            best = list(run.get(query.id, {}).items())[:config.top_k_retrieval]
+            rankings.append(([numbers[id] for id, _ in best], [_rounded(score) for _, score in best]))
+        return rankings
 
     return search
 
 
 def _write_run(context: Context, path: Path, queries: Sequence[Query], key: Callable[[Query], str], log: AppendLog,
                store: PassageStore) -> None:
-    found = ((query.id, {store.id(number): score for number, score in zip(*log[key(query)], strict=True)})
-             for query in queries)
+    def scores_by_id() -> Iterator[tuple[str, dict[str, float]]]:
+        for query in queries:
+            numbers, scores = log[key(query)]
+            yield query.id, {store.id(number): score for number, score in zip(numbers, scores, strict=True)}
+
     try:
-        write_run(path, found)
-    except ValueError as fault:  # ids with spaces; for other tools alone, so no reason to stop
+        write_run(path, scores_by_id())
+    except ValueError as fault:  # ids with spaces; the run is for other tools alone, so no reason to stop
         context.say(f"retrieval: no TREC run is left: {fault}")
     else:
         context.say(f"retrieval: as a TREC run in {path}")
 
 
-def _different(found: Passages, documents: Documents) -> Passages:
-    """The passages without those whose text came before: corpora repeat themselves."""
-    first: dict[str, int] = {}
-    for place, text in enumerate(documents.texts(found[0])):
-        first.setdefault(text, place)
-    return [found[0][place] for place in first.values()], [found[1][place] for place in first.values()]
+def _without_repeats(ranking: Passages, documents: Documents) -> Passages:
+    """Return the ranking without passages whose text came before: corpora repeat themselves."""
+    numbers, scores = ranking
+    best_place: dict[str, int] = {}
+    for place, text in enumerate(documents.texts(numbers)):
+        best_place.setdefault(text, place)
+
+    # A dict keeps the order of insertion, so the places still go from best to worst.
+    places = list(best_place.values())
+    return [numbers[place] for place in places], [scores[place] for place in places]
 
 
 def _rounded(score: float) -> float:
-    """Six digits: what is beyond them differs between machines, and between batches."""
+    """Round to six digits: what is beyond them differs between machines, and between batches."""
     return float(f"{score:.{SCORE_DIGITS}g}")

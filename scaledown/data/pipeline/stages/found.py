@@ -1,4 +1,4 @@
-"""What was found for a query: its passages as retrieval and reranking left them, read from the work folder."""
+"""The results for a query: its passages as retrieval and reranking left them, read from the work folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ REMEMBERED_DOCUMENTS = 50_000
 
 
 class Documents:
-    """The store's documents as the student reads them: those above its budget of tokens are cut there."""
+    """The store's documents as the student reads them: cut at its budget of tokens."""
 
     def __init__(self, store: PassageStore, tokenizer: Any, document_tokens: int) -> None:
         self.store = store
         self._tokenizer, self._document_tokens = tokenizer, document_tokens
+        # A cache for each object, which a decorator of the method would share among all.
         self.text = lru_cache(REMEMBERED_DOCUMENTS)(self._text)
 
     def texts(self, numbers: Sequence[int]) -> list[str]:
-        """The documents with these numbers."""
+        """Return the documents with these numbers."""
         return [self.text(number) for number in numbers]
 
     def _text(self, number: int) -> str:
         text = self.store.document(number)
+        # Passages cut by tokens fit; those cut by words may be longer.
         if self.store.num_tokens(number) <= self._document_tokens:
             return text
         return cut_to_tokens([text], self._tokenizer, self._document_tokens)[0]
@@ -43,13 +45,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Found:
-    """Reads what earlier stages kept.
+    """The stored results of retrieval and reranking.
 
     Attributes:
         documents: the passages.
-        retrieval_key: what retrieval kept a query's passages under.
+        retrieval_key: gives the key of a query's passages in ``retrieval``.
         retrieval: each query's passages, best first, and their scores.
-        num_documents: how many a record has.
+        num_documents: the number of documents in a record.
         reranking: the reranker's scores of each query's passages; None without a reranker.
     """
 
@@ -60,28 +62,31 @@ class Found:
     reranking: AppendLog | None = None
 
     def retrieved(self, query: Query) -> list[int]:
-        """The numbers of the passages found, best first."""
+        """Return the numbers of the query's passages, as retrieval ranked them."""
         return self.retrieval[self.retrieval_key(query)][0]
 
     def key(self, query: Query, numbers: Sequence[int]) -> str:
-        """What a result for the query and the documents with these numbers is kept under."""
+        """Return the key of a result that depends on the query and on the texts of the documents with these numbers."""
         return key_of(query.text, *self.documents.texts(numbers))
 
     def chosen(self, query: Query) -> Chosen:
-        """The documents of the query's record."""
+        """Return the documents of the query's record: the reranker's best, or the retriever's without one."""
         numbers = self.retrieved(query)
         if self.reranking is None or not numbers:
             return Chosen(tuple(numbers[:self.num_documents]))
+
+        # ``scores`` are in the order of retrieval, which also breaks ties.
         scores = self.reranking[self.key(query, numbers)]
-        order = sorted(range(len(numbers)), key=lambda place: (-scores[place], place))[:self.num_documents]
-        return Chosen(tuple(numbers[place] for place in order), tuple(scores[place] for place in order))
+        order = sorted(range(len(numbers)), key=lambda place: (-scores[place], place))
+        best = order[:self.num_documents]
+        return Chosen(tuple(numbers[place] for place in best), tuple(scores[place] for place in best))
 
 
 class Questions(Sequence[tuple[str, list[str]]]):
-    """The teacher's questions, (query, documents), put together as they are asked for."""
+    """The teacher's questions, (query, documents), each assembled when it is read."""
 
-    def __init__(self, queries: Sequence[Query], found: Found) -> None:
-        self._queries, self._found = queries, found
+    def __init__(self, queries: Sequence[Query], results: Found) -> None:
+        self._queries, self._results = queries, results
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -89,5 +94,7 @@ class Questions(Sequence[tuple[str, list[str]]]):
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[number] for number in range(*place.indices(len(self)))]
+
+        # The documents in the order of the record, so that the teacher reads what the student will.
         query = self._queries[place]
-        return query.text, self._found.documents.texts(self._found.chosen(query).numbers)
+        return query.text, self._results.documents.texts(self._results.chosen(query).numbers)

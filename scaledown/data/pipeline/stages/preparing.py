@@ -1,4 +1,4 @@
-"""The first stages: queries, passages and the index, each kept whole under the fingerprint of what it is made of."""
+"""The first stages: queries, passages and the index, each stored under the fingerprint of its inputs."""
 
 from __future__ import annotations
 
@@ -26,49 +26,68 @@ SHOWN_EXAMPLES = 5
 
 
 def prepare_queries(context: Context) -> list[Query]:
-    """Read the queries, or find them in the work folder.
+    """Read the queries from their source, or from the work folder.
 
     Raises:
-        ValueError: where they cannot be had.
+        ValueError: if they cannot be read.
     """
-    config = context.config.queries
-    settings = {"max_queries": config.max_queries, "seed": config.seed}
-    if config.queries_file is not None:
-        settings |= {"queries_file": fingerprints.of_files([Path(config.queries_file)]), "reading": query_rows.READING}
-    elif config.num_synthetic_queries is not None:
-        settings["num_synthetic_queries"] = config.num_synthetic_queries
-    else:
-        settings["ms_marco_split"] = config.ms_marco_split
-    stage = context.stage("queries", settings)
+    # The main process writes the file once; the others wait for it in ``finish``.
+    stage = context.stage("queries", _query_settings(context))
     path = stage.folder / QUERIES_FILE
     if not context.work.is_finished(stage):
+        report = {}
         with context.spending(stage):
             if context.processes.is_main:
-                read = _read_queries(context)
-                queries = chosen_queries(read, config)
-                with whole_file(path, WHAT_TO_DO) as draft:
-                    draft.write_text("".join(json.dumps(dataclasses.asdict(query), ensure_ascii=False) + "\n"
-                                             for query in queries), encoding="utf-8")
-                report = {"left_out": dict(read.left_out), "examples": read.examples}
-            else:
-                report = {}
+                report = _write_queries(context, path)
         context.work.finish(stage, report)
-    queries = _kept_queries(path)
+
+    # Every process reads the file, so that all have the same queries in the same order.
+    queries = _stored_queries(path)
     report = context.work.report(stage)
-    context.say(f"queries: {len(queries):,}, {sum(bool(query.answers) for query in queries):,} with gold answers"
-                + "".join(f"; {count:,} left out: {reason}" for reason, count in report.get("left_out", {}).items()))
+
+    with_answers = sum(bool(query.answers) for query in queries)
+    summary = f"queries: {len(queries):,}, {with_answers:,} with gold answers"
+    for reason, count in report.get("left_out", {}).items():
+        summary += f"; {count:,} left out: {reason}"
+    context.say(summary)
     for example in report.get("examples", [])[:SHOWN_EXAMPLES]:
         context.say(f"  left out: {example}")
     return queries
 
 
-def _kept_queries(path: Path) -> list[Query]:
+def _query_settings(context: Context) -> dict[str, object]:
+    """Return what the queries depend on; a file counts by its content, and by how it is read."""
+    config = context.config.queries
+    settings: dict[str, object] = {"max_queries": config.max_queries, "seed": config.seed}
+    if config.queries_file is not None:
+        file = fingerprints.of_files([Path(config.queries_file)])
+        return settings | {"queries_file": file, "reading": query_rows.READING}
+    if config.num_synthetic_queries is not None:
+        return settings | {"num_synthetic_queries": config.num_synthetic_queries}
+    return settings | {"ms_marco_split": config.ms_marco_split}
+
+
+def _write_queries(context: Context, path: Path) -> dict[str, object]:
+    """Write the run's queries as JSON lines, and return the report on what was left out."""
+    read = _read_queries(context)
+    with whole_file(path, WHAT_TO_DO) as draft, draft.open("w", encoding="utf-8") as file:
+        for query in chosen_queries(read, context.config.queries):
+            file.write(json.dumps(dataclasses.asdict(query), ensure_ascii=False) + "\n")
+    return {"left_out": dict(read.left_out), "examples": read.examples}
+
+
+def _stored_queries(path: Path) -> list[Query]:
+    queries = []
     try:
         with path.open(encoding="utf-8") as lines:
-            return [Query(**values | {"answers": tuple(values["answers"])}) for values in map(json.loads, lines)]
+            for line in lines:
+                values = json.loads(line)
+                values["answers"] = tuple(values["answers"])  # JSON has lists
+                queries.append(Query(**values))
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ValueError(f"{path}: damaged ({fault}); delete the folder {path.parent}, and run the same command "
                          "again") from None
+    return queries
 
 
 def _read_queries(context: Context) -> ReadQueries:
@@ -76,25 +95,30 @@ def _read_queries(context: Context) -> ReadQueries:
     if config.queries_file is not None:
         return read_queries_file(config.queries_file)
     if config.num_synthetic_queries is not None:
-        return ReadQueries(synthetic_corpus.synthetic_queries(config.num_synthetic_queries, config.seed)[0])
+        queries, _ = synthetic_corpus.synthetic_queries(config.num_synthetic_queries, config.seed)
+        return ReadQueries(queries)
     return read_ms_marco(config.ms_marco_split)
 
 
 def open_corpus(config: PipelineConfig) -> corpus_files.Corpus:
-    """The corpus that the settings name.
+    """Open the corpus that the settings name, or make the demo world's.
 
     Raises:
-        ValueError: where it cannot be had.
+        ValueError: if it cannot be read.
     """
-    if (number := config.queries.num_synthetic_queries) is not None:
-        pages = synthetic_corpus.synthetic_queries(number, config.queries.seed)[1]
-        return corpus_files.of_pages("the embedded world", pages, fingerprints.of_values([number, config.queries.seed]))
-    return corpus_files.open_corpus(config.corpus.corpus_path, config.corpus.max_corpus_size,
-                                    config.corpus.corpus_config, config.corpus.corpus_split)
+    number, seed = config.queries.num_synthetic_queries, config.queries.seed
+    if number is not None:
+        # The world follows from the two values, so they are its fingerprint.
+        _, pages = synthetic_corpus.synthetic_queries(number, seed)
+        return corpus_files.of_pages("the demo world", pages, fingerprints.of_values([number, seed]))
+
+    corpus = config.corpus
+    return corpus_files.open_corpus(corpus.corpus_path, corpus.max_corpus_size, corpus.corpus_config,
+                                    corpus.corpus_split)
 
 
 def cutter_of(context: Context) -> cutting.Cutter:
-    """What cuts pages into passages, by tokens or by words."""
+    """Return the function that cuts pages into passages, by words or by tokens."""
     config, count_tokens = context.config.corpus, token_counter(context.tokenizer)
     if config.passage_words is not None:
         return cutting.word_cutter(count_tokens, config.passage_words)
@@ -105,14 +129,17 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
     """Cut the corpus into passages, or find them in the work folder.
 
     Raises:
-        ValueError: where the corpus cannot be had or holds no text, or a line of it is damaged with ``--strict``.
+        ValueError: if the corpus cannot be read or holds no text, or a line of it is damaged with ``--strict``.
     """
     config, corpus = context.config.corpus, open_corpus(context.config)
+
+    # Passages cut by words do not depend on the limit in tokens: the student's documents are cut at it later.
     by_words = config.passage_words is not None
     stage = context.stage("passages", {
         "corpus": corpus.fingerprint, "max_corpus_size": config.max_corpus_size,
         "passage_words": config.passage_words, "passage_tokens": None if by_words else config.passage_tokens,
         "tokenizer": _tokenizer_fingerprint(context)})
+    # All processes cut their share of the parts; the report needs the notes of all of them.
     if not context.work.is_finished(stage):
         context.say(f"passages: cutting {corpus.description} ({corpus.size:,} {corpus.unit}) into {stage.folder}")
         with context.spending(stage):
@@ -120,12 +147,16 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
             context.processes.wait()
             report = cutting.report_of(stage.folder, corpus)
         context.work.finish(stage, report)
-    report = context.work.report(stage)
+
     # Work folders of older versions have reports without these two.
+    report = context.work.report(stage)
     store, num_blank = PassageStore(stage.folder, report.get("parts")), report.get("blank", 0)
-    context.say(f"passages: {len(store):,} of {report['lines']:,} pages, "
-                f"{store.total_tokens() / max(1, len(store)):.0f} tokens on average"
-                + f"; {num_blank:,} pages hold no text" * bool(num_blank))
+
+    mean_tokens = store.total_tokens() / max(1, len(store))
+    summary = f"passages: {len(store):,} of {report['lines']:,} pages, {mean_tokens:.0f} tokens on average"
+    if num_blank:
+        summary += f"; {num_blank:,} pages hold no text"
+    context.say(summary)
     if report["faults"]:
         _tell_faults(report, config.strict, context.say)
     if not len(store):
@@ -137,14 +168,16 @@ def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage
     """Build the index that the retriever searches, or find it in the work folder.
 
     Raises:
-        ValueError: where the encoder or the index's place cannot be had.
+        ValueError: if the encoder cannot be loaded, or the index cannot be stored.
     """
     config = context.config.retrieval
     settings = {"retriever": config.retriever, "faiss_index": config.faiss_index, "index_url": config.index_url,
                 "model": config.model and fingerprints.of_model(config.model, config.retriever_revision,
                                                                 encoders.WHAT_WORKS)}
+    # An index of words that were split in another way would miss queries' words.
     if config.retriever == "bm25":
         settings["words"] = bm25.WORDS
+
     stage = context.stage("index", settings, [passages])
     if not context.work.is_finished(stage):
         context.say(f"index: {len(store):,} passages for {config.retriever} into {config.index_url or stage.folder}")
@@ -155,6 +188,8 @@ def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage
 
 
 def _tokenizer_fingerprint(context: Context) -> str:
+    """Return the fingerprint of the student's tokenizer."""
+    # A fast tokenizer is known by its content, so that another model's equal tokenizer changes nothing.
     backend = getattr(context.tokenizer, "backend_tokenizer", None)
     if backend is None:
         return fingerprints.of_model(context.config.generator, context.config.corpus.generator_revision)
@@ -162,10 +197,16 @@ def _tokenizer_fingerprint(context: Context) -> str:
 
 
 def _tell_faults(report: dict, strict: bool, say: Callable[[str], None]) -> None:
-    shown = [f"  {fault}" for fault in report["first_faults"]]
-    if (rest := report["faults"] - len(shown)) > 0:
-        shown.append(f"  and {rest:,} more")
-    text = "\n".join([f"{report['faults']:,} of {report['lines']:,} lines of the corpus hold no page", *shown])
+    """Say which lines of the corpus are damaged, or raise it if ``strict``."""
+    lines = [f"{report['faults']:,} of {report['lines']:,} lines of the corpus hold no page"]
+    lines += [f"  {fault}" for fault in report["first_faults"]]
+
+    # The report holds only the first faults in words.
+    num_more = report["faults"] - len(report["first_faults"])
+    if num_more > 0:
+        lines.append(f"  and {num_more:,} more")
+
+    text = "\n".join(lines)
     if strict:
         raise ValueError(f"{text}\nmend them, or leave out --strict to go on without them")
     say(f"passages: {text}\n  they are left out (--strict would stop here)")

@@ -1,4 +1,4 @@
-"""The teacher's answers, kept one by one, and the records that are put together from everything."""
+"""The teacher's answers, stored one by one, and the records assembled from the results of all stages."""
 
 from __future__ import annotations
 
@@ -19,84 +19,104 @@ from scaledown.data.storage.values import HALF_A_PAIR, is_text
 from scaledown.data.storage.work_folder import Stage
 
 TEACHER_CHUNK = 512
-"""Queries that the teacher is given at a time; each answer is kept as it comes."""
+"""Queries given to the teacher at a time; each answer is stored as soon as it is ready."""
 NO_PASSAGE = "no passage was found for them"
 NO_ANSWER = "the teacher had nothing to say"
 NO_TEXT = f"the teacher's answer holds {HALF_A_PAIR}"
 
 
-def ask_teacher(context: Context, queries: Sequence[Query], found: Found) -> AppendLog:
-    """Get the answers that are missing. Kept under the query and its documents, none is asked for twice.
+def ask_teacher(context: Context, queries: Sequence[Query], results: Found) -> AppendLog:
+    """Ask the teacher for the missing answers, and return the log of all answers.
 
-    A value is ``[answer, prompt tokens, answer tokens]``; the tokens are those since the answer before, so that
-    their sums are right however the teacher puts questions together.
+    Answers are stored under the query and its documents, so that none is asked for twice. A log value is
+    ``[answer, prompt tokens, answer tokens]``; the tokens are those since the previous answer, so that their sums are
+    right however the teacher batches its questions.
 
     Raises:
-        ValueError: where the teacher cannot be had, or cannot go on; what it answered is kept.
+        ValueError: if the teacher cannot be loaded, or cannot go on; its answers so far are stored.
     """
     stage = context.stage("teacher", _settings(context.config.teacher))
     log = context.open_log(stage)
-    asked = [query for query in queries if found.retrieved(query)]
-    keys = {query.id: found.key(query, found.chosen(query).numbers) for query in asked}
-    missing = [query for query in asked if keys[query.id] not in log]
-    context.say(f"teacher: {len(asked):,} questions, {len(asked) - len(missing):,} of them answered before")
+
+    # Queries without passages are left out of the records, so they are not asked.
+    answerable = [query for query in queries if results.retrieved(query)]
+    keys = {query.id: results.key(query, results.chosen(query).numbers) for query in answerable}
+    num_missing = sum(keys[query.id] not in log for query in answerable)
+    context.say(f"teacher: {len(answerable):,} questions, {len(answerable) - num_missing:,} of them answered before")
+
+    # Nobody writes before all processes have read the log: they must agree on what is missing to share it out.
     context.processes.wait()
-    chunks = [asked[first:first + TEACHER_CHUNK] for first in range(0, len(asked), TEACHER_CHUNK)]
-    chunks = [[query for query in chunk if keys[query.id] not in log] for chunk in chunks]
-    if share := context.processes.share([chunk for chunk in chunks if chunk]):
-        _ask(context, stage, log, share, keys, found)
+    chunks = []
+    for start in range(0, len(answerable), TEACHER_CHUNK):
+        missing = [query for query in answerable[start:start + TEACHER_CHUNK] if keys[query.id] not in log]
+        if missing:
+            chunks.append(missing)
+
+    # A process with no work left does not load the teacher.
+    if own_chunks := context.processes.share(chunks):
+        _ask(context, stage, log, own_chunks, keys, results)
     context.work.finish(stage, {})
-    log.refresh()
+
+    log.refresh()  # the answers of the other processes
     return log
 
 
-def records(queries: Sequence[Query], found: Found, answers: AppendLog, left_out: Counter[str],
+def records(queries: Sequence[Query], results: Found, answers: AppendLog, left_out: Counter[str],
             tokens: Counter[str]) -> Iterator[Record]:
-    """The records of the queries that have passages and an answer.
+    """Yield the records of the queries that have passages and an answer.
 
-    The others are counted in ``left_out``, by reason; what the teacher ``read`` and ``said`` for all, in ``tokens``.
+    The other queries are counted in ``left_out`` by reason. ``tokens`` counts what the teacher ``read`` and ``said``
+    for all of them.
     """
-    store = found.documents.store
+    store = results.documents.store
     for query in queries:
-        chosen = found.chosen(query)
+        chosen = results.chosen(query)
         if not chosen.numbers:
             left_out[NO_PASSAGE] += 1
             continue
-        answer, read, said = answers[found.key(query, chosen.numbers)]
-        tokens.update(read=read, said=said)
+
+        # The tokens were spent whether or not the answer is usable.
+        answer, num_read, num_said = answers[results.key(query, chosen.numbers)]
+        tokens.update(read=num_read, said=num_said)
         if not answer:
             left_out[NO_ANSWER] += 1
             continue
         if not is_text(answer):
             left_out[NO_TEXT] += 1
             continue
+
         yield Record(
             id=query.id, query=query.text, answer=answer, answers=query.answers, reranking_scores=chosen.scores,
-            documents=tuple(found.documents.texts(chosen.numbers)),
+            documents=tuple(results.documents.texts(chosen.numbers)),
             document_ids=tuple(store.id(number) for number in chosen.numbers),
             titles=tuple(store.title(number) for number in chosen.numbers))
 
 
 def _ask(context: Context, stage: Stage, log: AppendLog, chunks: Sequence[Sequence[Query]], keys: Mapping[str, str],
-         found: Found) -> None:
+         results: Found) -> None:
     with context.spending(stage):
         teacher = load_teacher(context.config.teacher)
-    tokens = (0, 0)
-    with tqdm(total=sum(map(len, chunks)), desc="teacher", unit=" questions",
-              disable=not context.processes.is_main) as progress:
+
+    num_read, num_said = 0, 0  # the teacher's totals at the previous answer
+    num_questions = sum(len(chunk) for chunk in chunks)
+    with tqdm(total=num_questions, desc="teacher", unit=" questions", disable=not context.processes.is_main) as bar:
         for chunk in chunks:
+            # Answers arrive in any order; ``place`` says which query of the chunk each belongs to.
             with context.spending(stage):
-                for number, answer in teacher.answers(Questions(chunk, found)):
-                    now = (teacher.num_prompt_tokens, teacher.num_answer_tokens)
-                    log.append([(keys[chunk[number].id], [answer, now[0] - tokens[0], now[1] - tokens[1]])])
-                    tokens = now
-                    progress.update()
+                for place, answer in teacher.answers(Questions(chunk, results)):
+                    new_read, new_said = teacher.num_prompt_tokens - num_read, teacher.num_answer_tokens - num_said
+                    log.append([(keys[chunk[place].id], [answer, new_read, new_said])])
+
+                    num_read, num_said = num_read + new_read, num_said + new_said
+                    bar.update()
 
 
 def _settings(config: TeacherConfig) -> dict[str, object]:
-    """What an answer depends on beside the question; where a server stands, and how it is asked, is not part of it."""
+    """Return what an answer depends on beyond its question; a server's address and limits are not part of it."""
     wording = fingerprints.of_values([prompt.SYSTEM, prompt.BACKGROUND, prompt.QUESTION])
     settings = {"max_new_tokens": config.teacher_max_new_tokens, "prompt": wording}
+
+    # A server's weights cannot be read, so its model's name must do; a local model is known by its files.
     if config.teacher_url is not None:
         return settings | {"served_model": config.teacher_model}
     return settings | {"model": fingerprints.of_model(config.teacher_model, config.teacher_revision),

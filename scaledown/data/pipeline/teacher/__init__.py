@@ -1,4 +1,4 @@
-"""The teacher: a large model whose answers the generator learns to say (paper, section 4)."""
+"""The teacher: a large model whose answers the generator is trained to give (paper, section 4)."""
 
 from scaledown.data.pipeline.teacher.loading import load_teacher
 from scaledown.data.pipeline.teacher.teacher_config import Question, Teacher, TeacherConfig

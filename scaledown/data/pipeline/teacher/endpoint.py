@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible chat endpoint: an answer, or what the trouble is and when to ask again."""
+"""One request to an OpenAI-compatible chat endpoint: an answer, or the trouble and when to ask again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "OPENAI_API_KEY"
 CONNECT_SECONDS = 10
 SHOWN_CHARACTERS = 300
 MAY_PASS = {408, 425, 429, *range(500, 600)}
-"""Statuses after which the same request may well succeed later."""
+"""Statuses after which the same request may succeed later."""
 WHAT_TO_CHECK = {
     401: f"; is the key in the environment, {KEY}, the right one?",
     403: f"; is the key in the environment, {KEY}, the right one?",
@@ -29,7 +29,7 @@ WHAT_TO_CHECK = {
 
 @dataclass(frozen=True)
 class Form:
-    """How a request is written: not every chat template has a system role, nor does every server take settings."""
+    """The form of a request: not every chat template has a system role, nor does every server take settings."""
 
     has_system_role: bool
     has_template_settings: bool
@@ -37,7 +37,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said, and the tokens that it counted (0 where it counts none)."""
+    """The server's answer, and the tokens that it counted (0 if it counts none)."""
 
     text: str
     num_prompt_tokens: int
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Trouble(Exception):
-    """No answer: why, the status if there was one, and the seconds that the server asks to wait, if it does."""
+    """A request without an answer: the reason, the HTTP status if any, and the seconds that the server asks to wait."""
 
     def __init__(self, reason: str, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -54,7 +54,7 @@ class Trouble(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether to ask again. Silence, and nonsense with status 200, may come from a server that restarts."""
+        """Return whether to ask again. Silence, and nonsense with status 200, may come from a server that restarts."""
         return self.status in (None, 200) or self.status in MAY_PASS
 
 
@@ -64,7 +64,7 @@ class Endpoint:
     The key is read from the environment, travels in one header, and is cut out of every message.
 
     Raises:
-        ValueError: for a key that cannot travel so.
+        ValueError: if the key has characters that a header cannot carry.
     """
 
     def __init__(self, config: TeacherConfig) -> None:
@@ -75,6 +75,7 @@ class Endpoint:
             raise ValueError(f"{KEY}, in the environment, holds characters that a header cannot carry")
 
     async def __aenter__(self) -> Endpoint:
+        # No timeout for reads and writes: ``ask`` limits the whole request.
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
@@ -85,24 +86,27 @@ class Endpoint:
         await self._client.aclose()
 
     async def ask(self, question: Question, form: Form, max_new_tokens: int) -> Answer:
-        """The greedy answer to one question.
+        """Return the greedy answer to one question.
 
         Raises:
-            Trouble: where none comes, in time and in the shape that the protocol has.
+            Trouble: if none comes in time, or not in the protocol's format.
         """
         limit = self._config.teacher_timeout_seconds
         try:
-            # The client's own limits start anew with every byte; this one does not.
+            # The client's own limits restart with every byte; this one does not.
             async with asyncio.timeout(limit):
                 response = await self._client.post(self._url, json=self._body(question, form, max_new_tokens))
         except TimeoutError:
             raise Trouble(f"no answer within {limit:g} seconds") from None
         except httpx2.HTTPError as fault:
             raise Trouble(f"cannot be reached ({type(fault).__name__}: {self._shown(str(fault))})") from None
+
+        # A proxy may answer 200 with a page of its own, so the content decides.
         if response.status_code != 200:
             raise Trouble(f"answers {response.status_code} ({self._shown(response.text)})"
                           + WHAT_TO_CHECK.get(response.status_code, ""), response.status_code,
                           _seconds(response.headers.get("Retry-After")))
+
         answer = _read(response.content)
         if answer is None:
             raise Trouble(f"answers 200 with no answer in it ({self._shown(response.text)})", 200)
@@ -110,37 +114,54 @@ class Endpoint:
 
     def _body(self, question: Question, form: Form, max_new_tokens: int) -> dict[str, Any]:
         query, documents = question
+        # Temperature 0 is greedy decoding, as for a local teacher.
         body = {"model": self._config.teacher_model, "temperature": 0, "max_tokens": max_new_tokens,
                 "messages": chat_messages(query, documents, form.has_system_role)}
-        return body | ({"chat_template_kwargs": TEMPLATE_SETTINGS} if form.has_template_settings else {})
+        if form.has_template_settings:
+            body["chat_template_kwargs"] = TEMPLATE_SETTINGS
+        return body
 
     def _shown(self, text: str) -> str:
-        text = " ".join((text.replace(self._key, "***") if self._key else text).split())
+        """Return the beginning of ``text`` on one line, without the key: servers repeat what they are sent."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        text = " ".join(text.split())
+
         return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _read(content: bytes) -> Answer | None:
-    """The answer in a chat completion, or None where ``content`` is no such thing."""
+    """Return the answer in a chat completion, or None if ``content`` is none."""
     try:
         reply = json.loads(content)
         text = reply["choices"][0]["message"]["content"]
+
+        # Not every server counts tokens, and some send null.
         usage = reply.get("usage") or {}
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        num_prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        num_answer_tokens = int(usage.get("completion_tokens") or 0)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return Answer(text.strip(), *counts) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    return Answer(text.strip(), num_prompt_tokens, num_answer_tokens)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, which holds seconds or a date, as seconds from now; None where it says nothing."""
+    """Return the seconds from now of a Retry-After header, which holds seconds or a date; None if it has neither."""
     if retry_after is None:
         return None
     try:
         return max(0.0, float(retry_after))
     except ValueError:
-        pass
+        pass  # not a number, so perhaps a date
+
     try:
         date = email.utils.parsedate_to_datetime(retry_after)
     except ValueError:
         return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+    # HTTP's dates are in GMT; one without a zone is taken for that.
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())

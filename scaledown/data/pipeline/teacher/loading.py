@@ -1,4 +1,4 @@
-"""A teacher by its settings: a local model, or a server."""
+"""Loading a teacher by its settings: a local model, or a server."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from scaledown.data.pipeline.teacher.teacher_config import Teacher, TeacherConfi
 
 
 def load_teacher(config: TeacherConfig) -> Teacher:
-    """Load the local model, or find out that the server answers.
+    """Load the local model, or check that the server answers.
 
     Raises:
-        ValueError: where the model cannot be had or read, or the server does not answer as expected.
+        ValueError: if the model cannot be found or read, or the server does not answer as expected.
     """
+    # Imported on demand: a server needs no torch, and a local model no HTTP client.
     if config.teacher_url is not None:
         from scaledown.data.pipeline.teacher.server import ServerTeacher
 

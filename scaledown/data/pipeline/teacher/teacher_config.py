@@ -1,4 +1,4 @@
-"""The teacher's settings, and what every teacher can do."""
+"""The teacher's settings, and the protocol that every teacher follows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ Question = tuple[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Which model answers, where it runs, and how patiently it is asked."""
+    """The model that answers, the machine that runs it, and the limits of asking it."""
 
-    teacher_model: str = setting("mistralai/Mistral-7B-Instruct-v0.2", "the model that answers (the paper's): a Hub "
-                                 "id, a local folder, or 'embedded'; with --teacher_url the server's name for it")
+    teacher_model: str = setting("mistralai/Mistral-7B-Instruct-v0.2", "the model that answers (default: the "
+                                 "paper's): a Hub id, a local folder, or 'embedded'; with --teacher_url the server's "
+                                 "name for it")
     teacher_revision: str | None = setting(None, "commit, branch or tag of the teacher on the Hub")
-    teacher_8bit: bool = setting(False, "hold the local teacher's weights in 8 bits (needs bitsandbytes)")
+    teacher_8bit: bool = setting(False, "load the local teacher's weights in 8 bits (needs bitsandbytes)")
     teacher_url: str | None = setting(None, "ask an OpenAI-compatible server instead (vLLM, TGI, `transformers "
                                       "serve`): its base URL, such as http://localhost:8000/v1; a key is taken from "
                                       "the environment, OPENAI_API_KEY")
@@ -28,7 +29,8 @@ class TeacherConfig:
     teacher_batch_size: int = setting(16, "questions that a local teacher answers together")
     teacher_max_new_tokens: int = setting(128, "longest answer, in tokens")
     teacher_timeout_seconds: float = setting(120.0, "how long the server may take for one answer")
-    teacher_patience_seconds: float = setting(600.0, "how long a question that fails is asked again before giving up")
+    teacher_patience_seconds: float = setting(600.0, "how long a failed question is asked again before the run "
+                                             "stops")
 
     def __post_init__(self) -> None:
         faults = positive(self, "teacher_concurrency", "teacher_batch_size", "teacher_max_new_tokens",
@@ -39,6 +41,8 @@ class TeacherConfig:
 
     def _url_faults(self, url: str) -> list[str]:
         faults = url_faults("--teacher_url", url, "http://localhost:8000/v1", "OPENAI_API_KEY")
+
+        # Weights and revision are chosen when the server starts: a flag for them here would do nothing.
         if self.teacher_8bit:
             faults.append("--teacher_8bit belongs to a local teacher: with --teacher_url the server decides")
         if self.teacher_revision is not None:
@@ -51,7 +55,7 @@ class Teacher(Protocol):
 
     Attributes:
         num_prompt_tokens: tokens read so far.
-        num_answer_tokens: tokens said so far.
+        num_answer_tokens: tokens generated so far.
     """
 
     num_prompt_tokens: int
@@ -60,9 +64,9 @@ class Teacher(Protocol):
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yield (number, answer) for each question as it becomes ready, in any order.
 
-        An answer is stripped of white space, and empty where the teacher has nothing to say. Whoever keeps each
-        answer as it comes has lost nothing when the teacher fails; a progress bar is the caller's too.
+        An answer is stripped of white space, and empty if the teacher has nothing to say. A caller that stores each
+        answer as it comes loses nothing if the teacher fails. The progress bar is the caller's, too.
 
         Raises:
-            ValueError: where the teacher cannot go on; every answer that was ready has been handed out before.
+            ValueError: if the teacher cannot go on; every answer that was ready has been yielded before.
         """

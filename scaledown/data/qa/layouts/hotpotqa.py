@@ -23,29 +23,36 @@ def question(row: dict[str, Any]) -> Question:
     """Read one row, official or the Hub's.
 
     Raises:
-        Unusable: where a supporting fact is not in the question's paragraphs, as happens in ``fullwiki``.
+        Unusable: if a supporting fact is not in the question's paragraphs, as happens in ``fullwiki``.
     """
     if row.get("answer") is None or not row.get("supporting_facts"):
         raise Unusable("it has no answer or no supporting facts (test set)")
+
     paragraphs, sentences = [], []
+    numbers: dict[str, int] = {}  # of the first paragraph with each title
     for title, texts in as_pairs(row["context"], "title", "sentences"):
-        text, spans = _joined([unescape(text) for text in texts])
+        text, spans = _join_sentences([unescape(text) for text in texts])
+        numbers.setdefault(title, len(paragraphs))
         paragraphs.append(Paragraph(article=f"hotpot_qa/{title}", title=unescape(title), text=text))
         sentences.append(spans)
-    places = {paragraph.article: place for place, paragraph in reversed(list(enumerate(paragraphs)))}
+
+    # A supporting fact is a paragraph's title and the number of a sentence in it.
     gold = []
-    for title, number in as_pairs(row["supporting_facts"], "title", "sent_id"):
-        place = places.get(f"hotpot_qa/{title}")
-        if place is None or not 0 <= number < len(sentences[place]):
+    for title, sentence in as_pairs(row["supporting_facts"], "title", "sent_id"):
+        number = numbers.get(title)
+        if number is None or not 0 <= sentence < len(sentences[number]):
             raise Unusable("a supporting fact is not among its paragraphs")
-        gold.append(Gold(place, sentences[place][number]))
+        gold.append(Gold(number, sentences[number][sentence]))
+
     return Question(str(row["_id"] if "_id" in row else row["id"]), clean_query(row["question"]),
                     distinct_answers([row["answer"]]), tuple(paragraphs), tuple(gold))
 
 
-def _joined(sentences: list[str]) -> tuple[str, list[Span]]:
+def _join_sentences(sentences: list[str]) -> tuple[str, list[Span]]:
+    """Return the text of a paragraph, and the characters of each sentence in it."""
     text, spans = "", []
     for sentence in sentences:
+        # Most sentences begin with their space.
         if text and not text[-1].isspace() and not sentence[:1].isspace():
             text += " "
         spans.append((len(text), len(text) + len(sentence)))

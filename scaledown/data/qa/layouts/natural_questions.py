@@ -1,7 +1,7 @@
 """Natural Questions (Kwiatkowski et al., TACL 2019): what people asked a search engine, and a Wikipedia page each.
 
-Gold is the paragraph (long answer) that holds a short answer, or that says yes or no. Tables are left out: cut to
-plain text they cannot be read.
+Gold is the paragraph (long answer) that holds a short answer, or that says yes or no. Tables are left out: as plain
+text they cannot be read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TABLE_TAGS = ("<table>", "<tr>")
 
 
 def page_text(value: Any, place: str) -> Iterator[Fault]:
-    """A page's tokens: in one text, with spaces between them, or as objects."""
+    """Accept a page's tokens: one text with spaces between them, or objects."""
     yield from (plain_text if isinstance(value, str) else TOKENS)(value, place)
 
 
@@ -44,75 +44,104 @@ QED_FIELDS = fields({"example_id": label, "question_text": plain_text, "title_te
 def question(row: dict[str, Any]) -> Question:
     """Read one row: simplified, original or the Hub's.
 
-    The answer to learn is the first annotator's who gave a short one; those of all annotators are aliases.
+    The answer to learn is that of the first annotator who gave a short one; those of all annotators are aliases.
 
     Raises:
-        Unusable: where there is no short answer nor yes or no, or it stands in a table.
+        Unusable: if there is no short answer and no yes or no, or the answer is in a table.
     """
     document = row.get("document", row)
     tokens = _tokens(document)
-    annotations = [note for note in as_objects(row["annotations"], *ANNOTATION)
-                   if note["long_answer"]["start_token"] >= 0]
-    if spans := [span for note in annotations for span in _spans(note["short_answers"])]:
-        spans = _short(spans)
-        answers = [detokenise(tokens[start:end]).text for start, end in spans]
-        note = next(note for note in annotations if spans[0] in _spans(note["short_answers"]))
-    elif decided := [note for note in annotations if note["yes_no_answer"] in YES_NO_LABELS]:
-        note = decided[0]
-        spans, answers = [_span(note["long_answer"])], [YES_NO_LABELS[note["yes_no_answer"]]]
-    else:
-        raise Unusable(NO_ANSWER)
-    first, end = _span(note["long_answer"])
-    if not first < end <= len(tokens):
+    annotations = [annotation for annotation in as_objects(row["annotations"], *ANNOTATION)
+                   if annotation["long_answer"]["start_token"] >= 0]  # -1: this annotator saw no answer
+    annotation, short, answers = _chosen_answer(annotations, tokens)
+
+    # Spans are in tokens of the page, their ends not included. The short answer has to lie within the long one.
+    start, end = _span(annotation["long_answer"])
+    if not start < end <= len(tokens):
         raise Unusable("its long answer is not on its page")
-    if _is_table(tokens[first]):
+    if _is_table(tokens[start]):
         raise Unusable("its answer is in a table")
-    if not first <= spans[0][0] < spans[0][1] <= end:
+    if not start <= short[0] < short[1] <= end:
         raise Unusable("its short answer is outside its long answer")
-    gold = detokenise(tokens[first:end])
+
+    # Paragraph 0 is gold, and the page's others follow.
+    gold = detokenise(tokens[start:end])
+    gold_span = gold.span(short[0] - start, short[1] - start)  # tokens of the page -> characters of the paragraph
     title = _title(document)
-    texts = [gold.text, *(_others(tokens, as_objects(row["long_answer_candidates"], *CANDIDATE), (first, end)))]
+    candidates = as_objects(row["long_answer_candidates"], *CANDIDATE)
+    texts = [gold.text, *_other_texts(tokens, candidates, (start, end))]
     paragraphs = tuple(Paragraph(f"natural_questions/{title}", title, text) for text in texts)
-    span = gold.span(spans[0][0] - first, spans[0][1] - first)
+
     name = row["id"] if "id" in row else row["example_id"]
-    return Question(str(name), clean_query(_query(row)), distinct_answers(answers), paragraphs, (Gold(0, span),))
+    return Question(str(name), clean_query(_query(row)), distinct_answers(answers), paragraphs, (Gold(0, gold_span),))
+
+
+def _chosen_answer(annotations: list[dict[str, Any]],
+                   tokens: list[str]) -> tuple[dict[str, Any], tuple[int, int], list[str]]:
+    """Return the annotation that a question is answered by, its answer's tokens, and the texts of all answers.
+
+    Raises:
+        Unusable: if no annotator gave a short answer, or yes or no.
+    """
+    spans: list[tuple[int, int]] = []
+    for annotation in annotations:
+        spans += _spans(annotation["short_answers"])
+
+    # A short answer of any annotator goes before a yes or no.
+    if spans:
+        spans = _short(spans)
+        chosen = next(annotation for annotation in annotations if spans[0] in _spans(annotation["short_answers"]))
+        return chosen, spans[0], [detokenise(tokens[start:end]).text for start, end in spans]
+
+    for annotation in annotations:
+        if annotation["yes_no_answer"] in YES_NO_LABELS:
+            return annotation, _span(annotation["long_answer"]), [YES_NO_LABELS[annotation["yes_no_answer"]]]
+    raise Unusable(NO_ANSWER)
 
 
 def qed_question(row: dict[str, Any]) -> Question:
     """Read one row of QED (Lamm et al., arXiv:2009.06354): a question of NQ with its gold paragraph alone.
 
     Raises:
-        Unusable: where it has no short answer.
+        Unusable: if it has no short answer.
     """
-    words, starts = row["paragraph_text"].split(" "), [0]
+    words = row["paragraph_text"].split(" ")
+    starts = [0]  # starts[i] is the first character of word i; the last entry is past the end
     for word in words:
         starts.append(starts[-1] + len(word) + 1)
-    places = [(bisect_right(starts, start) - 1, bisect_right(starts, end - 1))
-              for start, end in row["answer_spans"] if start >= 0]
-    places = _short(places)
-    joined = detokenise(words)
-    spans = [joined.span(*place) for place in places]
+
+    # Characters become words: from that of the first character to the one after that of the last (not included).
+    spans = [(bisect_right(starts, start) - 1, bisect_right(starts, end - 1))
+             for start, end in row["answer_spans"] if start >= 0]
+
+    # And words become characters again, of the text as people write it.
+    paragraph = detokenise(words)
+    places = [paragraph.span(*span) for span in _short(spans)]
+    answers = [paragraph.text[start:end] for start, end in places]
+
     title = row["title_text"]
-    return Question(str(row["example_id"]), clean_query(row["question_text"]),
-                    distinct_answers([joined.text[start:end] for start, end in spans]),
-                    (Paragraph(f"natural_questions/{title}", title, joined.text),), (Gold(0, spans[0]),))
+    return Question(str(row["example_id"]), clean_query(row["question_text"]), distinct_answers(answers),
+                    (Paragraph(f"natural_questions/{title}", title, paragraph.text),), (Gold(0, places[0]),))
 
 
 def _short(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans of at most 5 tokens, as NQ-open (Lee et al., arXiv:1906.00300) has them: longer ones are extracts.
+    """Return the spans of at most 5 tokens, as NQ-open (Lee et al., arXiv:1906.00300) has them: longer are extracts.
 
     Raises:
-        Unusable: where there is none.
+        Unusable: if there is none.
     """
-    if not (short := [(start, end) for start, end in spans if end - start <= LONGEST_ANSWER_TOKENS]):
+    short = [(start, end) for start, end in spans if end - start <= LONGEST_ANSWER_TOKENS]
+    if not short:
         raise Unusable(f"it has no short answer of at most {LONGEST_ANSWER_TOKENS} tokens" if spans else NO_ANSWER)
     return short
 
 
 def _tokens(document: dict[str, Any]) -> list[str]:
-    if "document_text" in document:
+    """Return a page's tokens, which are in a different place in each of the three layouts."""
+    if "document_text" in document:  # simplified
         return document["document_text"].split(" ")
-    return [token["token"] for token in as_objects(document.get("document_tokens", document.get("tokens")), "token")]
+    tokens = document.get("document_tokens", document.get("tokens"))  # original, or the Hub's
+    return [token["token"] for token in as_objects(tokens, "token")]
 
 
 def _span(answer: dict[str, int]) -> tuple[int, int]:
@@ -120,7 +149,7 @@ def _span(answer: dict[str, int]) -> tuple[int, int]:
 
 
 def _spans(answers: Any) -> list[tuple[int, int]]:
-    """Where short answers stand. On the Hub a list of one annotator's may hold empty ones."""
+    """Return the tokens of one annotator's short answers. On the Hub the list may hold empty ones (-1)."""
     return [_span(answer) for answer in as_objects(answers, *SPAN) if answer["start_token"] >= 0]
 
 
@@ -128,13 +157,14 @@ def _is_table(token: str) -> bool:
     return token.lower() in _TABLE_TAGS
 
 
-def _others(tokens: list[str], candidates: list[dict[str, Any]], gold: tuple[int, int]) -> Iterator[str]:
-    """The page's other paragraphs and lists, as far as they are not inside one another."""
+def _other_texts(tokens: list[str], candidates: list[dict[str, Any]], gold: tuple[int, int]) -> Iterator[str]:
+    """Yield the page's other paragraphs and lists, those nested in one another left out."""
     for candidate in candidates:
-        first, end = _span(candidate)
-        apart = end <= gold[0] or gold[1] <= first
-        if candidate["top_level"] and apart and 0 <= first < len(tokens) and not _is_table(tokens[first]):
-            if text := detokenise(tokens[first:end]).text:
+        start, end = _span(candidate)
+        is_apart = end <= gold[0] or gold[1] <= start  # from the gold paragraph
+        if candidate["top_level"] and is_apart and 0 <= start < len(tokens) and not _is_table(tokens[start]):
+            text = detokenise(tokens[start:end]).text
+            if text:
                 yield text
 
 
@@ -147,8 +177,11 @@ def _title(document: dict[str, Any]) -> str:
     for key in ("title", "document_title"):
         if document.get(key):
             return document[key]
+
+    # .../index.php?title=Ada_Lovelace&amp;oldid=1#Work
     query = document.get("document_url", "").replace("&amp;", "&").partition("?")[2].partition("#")[0]
-    if not (titles := parse_qs(query).get("title")):
+    titles = parse_qs(query).get("title")
+    if not titles:
         raise Unusable("its page has no title")
     return titles[0].replace("_", " ")
 
@@ -158,6 +191,11 @@ def _query(row: dict[str, Any]) -> str:
 
 
 def _no_passages(content: Iterable[Any], place: str) -> Iterable[Any]:
+    """Refuse NQ-open, and tell what to use instead.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError("NQ-open has questions and answers but no passages. Use QED or the simplified Natural Questions, "
                      f"or retrieve passages: python -m scaledown.data.prepare_dataset --queries_file {place} "
                      "--corpus_path FILE")

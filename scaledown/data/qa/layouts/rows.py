@@ -1,4 +1,4 @@
-"""Reading the fields of a row alike, whether it comes from an official file or from the Hub."""
+"""The fields of a row, read alike from an official file and from the Hub."""
 
 from __future__ import annotations
 
@@ -10,40 +10,43 @@ from scaledown.data.qa.question import Unusable
 
 
 def as_objects(value: Any, *names: str) -> list[dict[str, Any]]:
-    """Return a list of objects, from itself or from the lists by field, of which those named, that the Hub has."""
+    """Return a list of objects as it is; or make one, with the fields ``names``, of the Hub's columns."""
     if isinstance(value, dict):
         columns = [value[name] for name in names]
         return [dict(zip(names, entries, strict=True)) for entries in zip(*columns, strict=True)]
     return list(value)
 
 
-def as_pairs(value: Any, first: str, second: str) -> list[tuple[Any, Any]]:
-    """A list of pairs, from itself or from the two lists by key that the Hub's datasets make of it."""
-    pairs = zip(value[first], value[second], strict=True) if isinstance(value, dict) else value
-    return [(left, right) for left, right in pairs]
+def as_pairs(value: Any, left: str, right: str) -> list[tuple[Any, Any]]:
+    """Return a list of pairs, from such a list or from the Hub's two columns ``left`` and ``right``."""
+    pairs = zip(value[left], value[right], strict=True) if isinstance(value, dict) else value
+    return [tuple(pair) for pair in pairs]
 
 
 def distinct_answers(answers: Iterable[str]) -> tuple[str, ...]:
-    """The answers with single spaces, in order, without those that are equal to an earlier one once normalised.
+    """Return the answers with single spaces, in order, without those that equal an earlier one once normalised.
 
     Raises:
-        Unusable: where none is left, since nothing of them survives normalisation.
+        Unusable: if none is left, because nothing of any survives normalisation.
     """
-    kept: dict[str, str] = {}
+    distinct: dict[str, str] = {}  # by normalised form
     for answer in answers:
-        if (key := padded(answer)).strip():
-            kept.setdefault(key, " ".join(answer.split()))
-    if not kept:
+        key = padded(answer)
+        if key.strip():
+            distinct.setdefault(key, " ".join(answer.split()))
+
+    if not distinct:
         raise Unusable("its answer is empty")
-    return tuple(kept.values())
+    return tuple(distinct.values())
 
 
 def clean_query(text: str) -> str:
-    """The question with single spaces.
+    """Return the question with single spaces.
 
     Raises:
-        Unusable: where it is blank.
+        Unusable: if it is blank.
     """
-    if not (query := " ".join(text.split())):
+    query = " ".join(text.split())
+    if not query:
         raise Unusable("its question is blank")
     return query

@@ -1,4 +1,4 @@
-"""SQuAD (Rajpurkar et al., arXiv:1606.05250): questions on one paragraph each, whose answer stands in it.
+"""SQuAD (Rajpurkar et al., arXiv:1606.05250): questions about one paragraph each, which holds the answer.
 
 Version 2.0 (arXiv:1806.03822) has the same layout; its impossible questions are left out.
 """
@@ -24,29 +24,36 @@ ROW_FIELDS = fields({"id": label, "title": plain_text, "context": plain_text, "q
 
 
 def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
-    """The questions of an official file, in the shape that the Hub's rows have."""
-    return [
-        {"id": question["id"], "title": article["title"], "context": paragraph["context"],
-         "question": question["question"], "answers": {
-            "text": [answer["text"] for answer in question["answers"]],
-            "answer_start": [answer["answer_start"] for answer in question["answers"]]}}
-        for article in content["data"] for paragraph in article["paragraphs"] for question in paragraph["qas"]]
+    """Return the questions of an official file, in the shape that the Hub's rows have."""
+    rows = []
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            for entry in paragraph["qas"]:
+                # The Hub has answers by columns.
+                answers = {"text": [answer["text"] for answer in entry["answers"]],
+                           "answer_start": [answer["answer_start"] for answer in entry["answers"]]}
+                rows.append({"id": entry["id"], "title": article["title"], "context": paragraph["context"],
+                             "question": entry["question"], "answers": answers})
+    return rows
 
 
 def question(row: dict[str, Any]) -> Question:
     """Read one row; the answer to learn is the one that most annotators gave.
 
     Raises:
-        Unusable: for an impossible question, or an answer that is not where it is said to be.
+        Unusable: if the question is an impossible one, or the answer is not at its ``answer_start``.
     """
-    given = [(answer["text"], answer["answer_start"]) for answer in as_objects(row["answers"], *ANSWER)]
-    if not given:
+    answers = as_objects(row["answers"], *ANSWER)
+    if not answers:
         raise Unusable("it cannot be answered (SQuAD 2.0)")
-    texts = [text for text, _ in given]
-    answer, _ = Counter(texts).most_common(1)[0]
-    start = given[texts.index(answer)][1]
+
+    texts = [answer["text"] for answer in answers]
+    answer, _ = Counter(texts).most_common(1)[0]  # of equally common ones the first
+    start = answers[texts.index(answer)]["answer_start"]
     if start < 0 or row["context"][start:start + len(answer)] != answer:
         raise Unusable("its answer is not where answer_start says")
+
+    # Titles are written as in a page's address: Beyonc%C3%A9_Knowles.
     title = unquote(row["title"]).replace("_", " ")
     paragraph = Paragraph(article=f"squad/{title}", title=title, text=row["context"])
     return Question(str(row["id"]), clean_query(row["question"]), distinct_answers([answer, *texts]), (paragraph,),
@@ -55,8 +62,9 @@ def question(row: dict[str, Any]) -> Question:
 
 def _is_official(head: dict[str, Any]) -> bool:
     articles = head.get("data")
-    return isinstance(articles, list) and any(isinstance(article, dict) and "paragraphs" in article
-                                              for article in articles[:1])
+    if not isinstance(articles, list) or not articles:
+        return False
+    return isinstance(articles[0], dict) and "paragraphs" in articles[0]
 
 
 OFFICIAL = Layout("squad", "SQuAD's JSON ({data: [{title, paragraphs: [{context, qas}]}]})", _is_official,

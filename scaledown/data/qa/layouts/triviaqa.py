@@ -1,7 +1,7 @@
 """TriviaQA (Joshi et al., arXiv:1705.03551): trivia with Wikipedia articles and web pages gathered as evidence.
 
-Nobody marked where an answer stands. Gold is the line of the evidence that holds an alias and, among those, answers
-the question best by BM25.
+Nobody marked the place of an answer. Gold is the line of the evidence that BM25 ranks highest for the question, of
+those that hold an alias of the answer.
 """
 
 from __future__ import annotations
@@ -31,34 +31,41 @@ _LINE = re.compile(r"[^\n]+")
 
 
 def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
-    """The questions of a file in ``qa/``, in the shape of the Hub's rows, with paths in the place of texts.
+    """Return the questions of a file in ``qa/``, in the shape of the Hub's rows, but with paths instead of texts.
 
     Raises:
-        ValueError: for the test set, which has no answers, or where there is no ``evidence`` folder.
+        ValueError: if it is the test set, which has no answers, or there is no ``evidence`` folder.
     """
     if not any(row.get("Answer") for row in content["Data"]):
         raise ValueError("it has no answers (TriviaQA's test set); use a train or dev file")
     evidence = _evidence_folder(Path(place))
-    return [
-        {"question_id": row["QuestionId"], "question": row["Question"],
-         "answer": {"value": (row.get("Answer") or {}).get("Value"),
-                    "aliases": (row.get("Answer") or {}).get("Aliases") or []},
-         "evidence": [(folder, page["Title"], page["Filename"], evidence / folder / page["Filename"])
-                      for key, folder in (("EntityPages", "wikipedia"), ("SearchResults", "web"))
-                      for page in row.get(key) or [] if page.get("Filename")]}
-        for row in content["Data"]]
+
+    rows = []
+    for entry in content["Data"]:
+        pages = []
+        for key, folder in (("EntityPages", "wikipedia"), ("SearchResults", "web")):
+            for page in entry.get(key) or []:
+                if page.get("Filename"):
+                    pages.append((folder, page["Title"], page["Filename"], evidence / folder / page["Filename"]))
+
+        answer = entry.get("Answer") or {}  # single questions may lack one
+        rows.append({"question_id": entry["QuestionId"], "question": entry["Question"],
+                     "answer": {"value": answer.get("Value"), "aliases": answer.get("Aliases") or []},
+                     "evidence": pages})
+    return rows
 
 
 def question(row: dict[str, Any]) -> Question:
     """Read one row, official or the Hub's, and find the gold line in its evidence.
 
     Raises:
-        Unusable: where the evidence is missing, or no line of it holds the answer or an alias.
+        Unusable: if the evidence is missing, or no line of it holds the answer or an alias.
     """
     if row["answer"].get("value") in (None, "", "<unk>"):
         raise Unusable("it has no answer (test set)")
     answers = distinct_answers([row["answer"]["value"], *row["answer"]["aliases"]])
     query = clean_query(row["question"])
+
     paragraphs = tuple(_evidence(row))
     if not paragraphs:
         raise Unusable("its evidence is missing")
@@ -66,24 +73,37 @@ def question(row: dict[str, Any]) -> Question:
 
 
 def _gold(query: str, answers: tuple[str, ...], paragraphs: tuple[Paragraph, ...]) -> Gold:
-    lines = [(place, match) for place, paragraph in enumerate(paragraphs) for match in _LINE.finditer(paragraph.text)]
-    wanted = [padded(answer) for answer in answers]
-    holding = [holds_answer(padded(match.group()), wanted) for _, match in lines]
-    if not any(holding):
+    """Return the place of the answer in the line that answers the question best by BM25.
+
+    Raises:
+        Unusable: if no line holds the answer or an alias.
+    """
+    lines: list[tuple[int, re.Match[str]]] = []  # each with the number of its paragraph
+    for number, paragraph in enumerate(paragraphs):
+        lines += [(number, match) for match in _LINE.finditer(paragraph.text)]
+
+    padded_answers = [padded(answer) for answer in answers]
+    has_answer = [holds_answer(padded(match.group()), padded_answers) for _, match in lines]
+    if not any(has_answer):
         raise Unusable("no line of its evidence holds the answer")
+
+    # All lines are ranked, since the best of those that hold the answer may come far down.
     ranked = BM25([match.group() for _, match in lines]).search([query], len(lines))[0]
-    place, line = next(lines[hit.index] for hit in ranked if holding[hit.index])
+    number, line = next(lines[hit.index] for hit in ranked if has_answer[hit.index])
     start, end = answer_spans(line.group(), answers)[0]
-    return Gold(place, (line.start() + start, line.start() + end))
+    return Gold(number, (line.start() + start, line.start() + end))  # in characters of the paragraph
 
 
 def _evidence(row: dict[str, Any]) -> Iterator[Paragraph]:
-    """Each page of a question's evidence, as one paragraph of many lines."""
+    """Yield each page of a question's evidence, as one paragraph of many lines."""
+    # An official row has paths of files, of which some may not have been unpacked.
     for folder, title, name, path in row.get("evidence", ()):
         if path.is_file():
             yield _page(folder, title, name, path.read_text(encoding="utf-8", errors="replace"))
-    for key, folder, text in (("entity_pages", "wikipedia", "wiki_context"), ("search_results", "web",
-                                                                              "search_context")):
+
+    # A row of the Hub has the texts.
+    for key, folder, text in (("entity_pages", "wikipedia", "wiki_context"),
+                              ("search_results", "web", "search_context")):
         for page in as_objects(row.get(key, ()), "title", "filename", text):
             yield _page(folder, page["title"], page["filename"], page[text])
 
@@ -93,7 +113,11 @@ def _page(folder: str, title: str, name: str, text: str) -> Paragraph:
 
 
 def _evidence_folder(path: Path) -> Path:
-    """The evidence that a file in ``qa/`` speaks of; the unfiltered set shares the one of ``triviaqa-rc``."""
+    """Return the evidence folder of a file in ``qa/``; the unfiltered set shares the one of ``triviaqa-rc``.
+
+    Raises:
+        ValueError: if there is none.
+    """
     for folder in (path.parent, path.parent.parent):
         for candidate in (folder / "evidence", folder / "triviaqa-rc" / "evidence"):
             if candidate.is_dir():
