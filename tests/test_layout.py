@@ -16,14 +16,14 @@ MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-BASE = {"config", "hub", "cli", "files", "precision", "processes", "prompt", "run_information"}
+BASE = {"config", "settings", "hub", "cli", "files", "processes", "prompt", "run_information"}
 MAY_IMPORT = {
     "files": set(),
-    "precision": set(),
     "progress": set(),
     "prompt": set(),
     "run_information": set(),
-    "config": {"files"},
+    "settings": set(),
+    "config": {"files", "settings"},
     "hub": {"config"},
     "cli": {"config", "progress"},
     "processes": {"cli"},

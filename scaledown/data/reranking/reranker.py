@@ -17,8 +17,7 @@ from tqdm import tqdm
 from scaledown.config import setting
 from scaledown.data.records import Record
 from scaledown.data.reranking.encoder_limits import ReadableLength
-from scaledown.hub import SAFE_WEIGHTS, locate
-from scaledown.precision import dtype_to_load
+from scaledown.hub import SAFE_WEIGHTS, dtype_to_load, locate
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
 WHAT_WORKS = ("What works without it: a local folder, such as the one that "

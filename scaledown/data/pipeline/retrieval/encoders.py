@@ -10,7 +10,7 @@ import numpy as np
 from scaledown import hub
 from scaledown.data.pipeline.retrieval.retrieval_config import RetrievalConfig
 from scaledown.data.reranking.encoder_limits import ReadableLength
-from scaledown.precision import dtype_to_load
+from scaledown.hub import dtype_to_load
 
 WHAT_WORKS = "What works without it: --retriever bm25, or --retriever_model FOLDER."
 
