@@ -25,6 +25,7 @@ PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
+AUTO = "auto"  # keep_documents: all above keep_threshold
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"

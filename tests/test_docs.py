@@ -22,6 +22,7 @@ from scaledown.config import RETIRED
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.cost import __main__ as cost
+from scaledown.evaluation.cost import question_cost
 
 LOG = "LOG.md"
 STEPS = [step for path in GUIDES for step in guides.steps(path)]
@@ -226,7 +227,7 @@ def test_the_table_of_costs_is_what_the_command_prints():
     rows = re.findall(r"^\| `(\S+)` \| (\d+) \|(.+)\|$", text, re.MULTILINE)
     assert len(rows) >= 4
     for name, layers, cells in rows:
-        full, ours, naive, *_ = cost.costs(cost.build_parser().parse_args(
+        full, ours, naive, *_ = question_cost.costs(cost.build_parser().parse_args(
             ["--generator_model", name, "--num_layers", layers]))
         computed = [ours.paper_convention.total, full.flops.total, ours.flops.compress, ours.flops.total,
                     naive.flops.total]

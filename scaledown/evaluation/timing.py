@@ -37,7 +37,7 @@ def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     else:
-        # The CPU, Apple's and Neuron's module have one queue, and take no device.
+        # The modules of the CPU, of Apple's GPUs and of Neuron take no device.
         getattr(torch, device.type).synchronize()
 
 

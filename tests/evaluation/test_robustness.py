@@ -20,6 +20,7 @@ from scaledown.evaluation.figures.needle import (
     memory_of_one,
 )
 from scaledown.evaluation.robustness import __main__ as robustness
+from scaledown.evaluation.robustness import measuring
 from scaledown.evaluation.robustness.sweeps import NUM_DOCUMENTS, cases, holds_answer, settings
 from scaledown.models.model import ScaleDownModel
 
@@ -175,12 +176,12 @@ def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, c
         measured.append(args[1])
         return real(*args, **settings)
 
-    real = robustness.evaluate_system
-    monkeypatch.setattr(robustness, "evaluate_system", counted)
+    real = measuring.evaluate_system
+    monkeypatch.setattr(measuring, "evaluate_system", counted)
     assert robustness.main(argv) == 130
     assert len(json.loads((folder / "robustness.json").read_text())) == 4
     assert robustness.main(argv) == 2 and "--resume" in capsys.readouterr().err
-    monkeypatch.setattr(robustness, "evaluate_system", real)
+    monkeypatch.setattr(measuring, "evaluate_system", real)
     assert robustness.main([*argv, "--resume"]) == 0
     rows = json.loads((folder / "robustness.json").read_text())
     assert len(rows) == 2 * 3 + 3 * 2 + 2 * 2

@@ -9,38 +9,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from scaledown import cli, processes
-from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.config import AUTO, DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
-from scaledown.evaluation.evaluator import SystemResult, evaluate_system
-from scaledown.evaluation.metrics import METRICS
-from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.files import write_json
-from scaledown.models.memory import AUTO, Keep, check_keep_documents
-from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
-from scaledown.training import run, run_folder
-from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
 
 STANDARD, LONG = "standard", "long"
 WORLD = {STANDARD: Difficulty(), "hard": Difficulty(hard_share=1.0, two_hop_share=0.0),
          "ten_documents": Difficulty((10, 10)), LONG: Difficulty()}
 """Questions of the embedded world: five documents of all kinds; five that are hard negatives of one another; ten; and
 the first kind with the documents of each question filled up to another length."""
-UNTRAINED = " (not trained)"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.answering", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.answering")
 
     # What is compared.
     parser.add_argument("--checkpoint", nargs="+", default=[EMBEDDED], help="folders that training wrote, Hub ids, or "
@@ -65,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> Keep:
+def _count(text: str) -> int | str:
     if text == AUTO:
         return text
     if not text.isdecimal():
@@ -84,66 +73,30 @@ def load_records(eval_data: str | None, questions: str, count: int, seed: int) -
     return list(records)
 
 
-def results(args: argparse.Namespace, device: torch.device, config: EvaluationConfig,
-            records: Sequence[Record]) -> Iterator[tuple[str, SystemResult]]:
-    """Yield each system's name and result as it is measured."""
-    for number, name in enumerate(args.checkpoint):
-        model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
-        _check_keeping(name, model, args.keep_documents)
-
-        # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
-        if number == 0 and args.baselines:
-            for system in BASELINES:
-                yield system.name, evaluate_system(model, system, records, config, args.seed)
-
-        if args.untrained:
-            new = run.build_model(model.config, device, args.seed)
-            yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
-
-        yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
-        for count in args.keep_documents:
-            yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
-
-
-def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
-    """Refuse counts of ``--keep_documents`` that this checkpoint cannot keep, before minutes of answering."""
-    try:
-        for count in counts:
-            check_keep_documents(count, model.config.enable_reranking, model.config.keep_threshold)
-    except ValueError as fault:
-        raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
-
-
-def line(name: str, result: SystemResult) -> str:
-    """Return a system's line of the table: each metric with its 95% interval, and the prompt's length in tokens."""
-    cells = [f"{name:<32}"]
-    for metric in METRICS:
-        mean, (low, high) = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
-        cells.append(f"{mean:>8.3f} [{low:.3f}, {high:.3f}]")
-
-    cells.append(f"{result.mean_prompt_tokens:>9.1f}")
-    return "".join(cells)
-
-
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the questions with every system and compare them."""
     args = build_parser().parse_args(argv)
-    config, device = cli.config_from(args, EvaluationConfig), resolve_device(args.device)
+    config = cli.config_from(args, EvaluationConfig)
     TrainingConfig(seed=args.seed)  # refuses a wrong seed
-    output_file = run_folder.output_file(args.output_file)
+
+    # Torch takes seconds to load; a wrong flag has been reported by now.
+    from scaledown.evaluation.answering import comparison_table
+    from scaledown.training import devices, run_folder
+
+    device, output_file = devices.resolve_device(args.device), run_folder.output_file(args.output_file)
     records = load_records(args.eval_data, args.questions, config.eval_examples, args.seed)
     if device.type == "cpu":
-        keep_freed_memory()
+        devices.keep_freed_memory()
 
     source = args.eval_data or f"the embedded world, {args.questions}"
     num_documents = sum(len(record.documents) for record in records) / len(records)
     processes.say(f"{len(records)} questions of {source}, with {num_documents:.1f} documents each, on {device}")
 
     report: dict[str, Any] = {"systems": {}, "run": run_information(args.seed, device, sys.argv, vars(args))}
-    lines = [f"{f'n = {len(records)}':<32}" + "".join(f"{metric:>23}" for metric in METRICS) + f"{'prompt':>9}"]
-    for name, result in results(args, device, config, records):  # measured one by one
-        lines.append(line(name, result))
+    lines = [comparison_table.heading(len(records))]
+    for name, result in comparison_table.results(args, device, config, records):  # measured one by one
+        lines.append(comparison_table.line(name, result))
         report["systems"][name] = result.summary()
         # After each system, since a run with several checkpoints takes long and may be stopped.
         if output_file and processes.rank() == 0:

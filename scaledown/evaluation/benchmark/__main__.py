@@ -10,27 +10,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.config import ScaleDownConfig, positive, require
-from scaledown.evaluation.benchmark.bench import Bench, Preset, preset
-from scaledown.evaluation.benchmark.measures import MEMORY_TOKENS, SYSTEMS, measure_inference, measure_training
+from scaledown.config import DEVICES, positive, require
+from scaledown.evaluation.benchmark.names import MEMORY_TOKENS, SYSTEMS
 from scaledown.evaluation.benchmark.ratios import growth, ratios, shares
-from scaledown.evaluation.benchmark.speed_figures import plot_by_documents, plot_by_phase
-from scaledown.evaluation.cost.known_shapes import config_of
-from scaledown.evaluation.figures.drawing import Figures
 from scaledown.files import write_json
-from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.run_information import run_information
-from scaledown.training import run_folder
-from scaledown.training.devices import DEVICES, dtype_for, resolve_device
+
+if TYPE_CHECKING:
+    from scaledown.evaluation.benchmark.bench import Bench
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.benchmark", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.benchmark")
 
     # The model's shape.
     parser.add_argument("what", choices=("inference", "training"))
@@ -71,22 +66,6 @@ def check(args: argparse.Namespace) -> None:
     require(faults)
 
 
-def build(args: argparse.Namespace) -> Bench:
-    """Build a model of the requested shape with random weights."""
-    shape = preset(args.preset)
-    if args.generator_model:
-        config = config_of(args.generator_model)
-        shape = Preset(config, resolve_num_layers(None, config.num_hidden_layers))
-    if args.num_layers:
-        shape = Preset(shape.config, resolve_num_layers(args.num_layers, shape.config.num_hidden_layers))
-
-    # Dropout costs a little time, and its random masks would make the ways to train differ.
-    config = ScaleDownConfig(num_memory_tokens=MEMORY_TOKENS, compression_rate=args.document_tokens // MEMORY_TOKENS,
-                             query_tokens=args.query_tokens, lora_dropout=0.0)
-    device = resolve_device(args.device)
-    return Bench(shape, config, dtype_for(device), device)
-
-
 def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], bench: Bench) -> None:
     """Write the JSON and draw the figures."""
     report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": [*ratios(rows), *growth(rows)],
@@ -95,10 +74,13 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
 
     # Training has one time per step, which the table shows as well as a figure would.
     if args.what == "inference":
+        from scaledown.evaluation.benchmark import speed_figures
+        from scaledown.evaluation.figures.drawing import Figures
+
         setup = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
         figures = Figures(folder)
-        figures.draw("cost_by_documents.png", plot_by_documents, rows, setup)
-        figures.draw("time_by_phase.png", plot_by_phase, rows, setup)
+        figures.draw("cost_by_documents.png", speed_figures.plot_by_documents, rows, setup)
+        figures.draw("time_by_phase.png", speed_figures.plot_by_phase, rows, setup)
 
 
 @cli.command
@@ -109,7 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.num_documents = [5] if args.what == "training" else [1, 5, 10, 20, 50]
     check(args)
 
-    bench = build(args)
+    # Torch takes seconds to load; a wrong flag has been reported by now.
+    from scaledown.evaluation.benchmark.bench import build_bench
+    from scaledown.evaluation.benchmark.measures import measure_inference, measure_training
+    from scaledown.training import run_folder
+
+    bench = build_bench(args)
     run_folder.make(Path(args.output_dir))  # one that cannot be made is reported before the work
     print(f"{args.what} benchmark: {bench.shape.config.num_hidden_layers} layers of width "
           f"{bench.shape.config.hidden_size}, {bench.shape.num_layers} in the compressor, {bench.dtype} on "

@@ -6,6 +6,7 @@ again for each document, every text padded to its budget, and in training logits
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import random
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
+from scaledown.evaluation.benchmark.names import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
-from scaledown.models.compressors.n_layers import NLayersCompressor
+from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.processor import MEMORY, SEPARATOR
+from scaledown.training.devices import dtype_for, resolve_device
 
 IGNORED = -100
 
@@ -190,3 +193,18 @@ class Bench(nn.Module):
 
         return ids.to(self.device), mask.to(self.device)
 
+
+def build_bench(args: argparse.Namespace) -> Bench:
+    """Build a model of the requested shape with random weights."""
+    shape = preset(args.preset)
+    if args.generator_model:
+        config = config_of(args.generator_model)
+        shape = Preset(config, resolve_num_layers(None, config.num_hidden_layers))
+    if args.num_layers:
+        shape = Preset(shape.config, resolve_num_layers(args.num_layers, shape.config.num_hidden_layers))
+
+    # Dropout costs a little time, and its random masks would make the ways to train differ.
+    config = ScaleDownConfig(num_memory_tokens=MEMORY_TOKENS, compression_rate=args.document_tokens // MEMORY_TOKENS,
+                             query_tokens=args.query_tokens, lora_dropout=0.0)
+    device = resolve_device(args.device)
+    return Bench(shape, config, dtype_for(device), device)

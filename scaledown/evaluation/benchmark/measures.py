@@ -15,6 +15,7 @@ from tqdm import tqdm
 from scaledown.config import EMBEDDED
 from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark.bench import Bench, Texts
+from scaledown.evaluation.benchmark.names import FROM_MEMORY, MEMORY_TOKENS
 from scaledown.evaluation.cost.flops import (
     Flops,
     TokenCounts,
@@ -29,11 +30,8 @@ from scaledown.hub import load_tokenizer
 from scaledown.training.batches import LikeLengthSampler, prompt_sizes
 from scaledown.training.devices import keep_freed_memory
 
-FROM_MEMORY = ("scaledown", "naive_compressor")
-SYSTEMS = ("scaledown", "naive_compressor", "full_text", "truncated_text")
 # Passes through a weight in a training step: forward, the gradient of its input and, if trained, that of the weight.
 FROZEN_STEP, TRAINED_STEP = 2, 3
-MEMORY_TOKENS = 8
 
 
 def full_length(args: argparse.Namespace, num_documents: int, vocab_size: int) -> Texts:

@@ -14,13 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from scaledown import cli
-from scaledown.config import EMBEDDED
+from scaledown.config import DEVICES, EMBEDDED
 from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
-from scaledown.evaluation.ranking.scorers import load_scoring_model, scaledown
 from scaledown.files import write_json
-from scaledown.models.loading import checkpoint
-from scaledown.training.devices import DEVICES, resolve_device
 
 EMBEDDED_SEED = 4243
 DEFAULT_RECALL = 0.98
@@ -57,8 +54,7 @@ def mean_kept(run: Run, threshold: float) -> float:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.calibration", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.calibration")
     parser.add_argument("--checkpoint", required=True, help=f"a folder that training wrote, or '{EMBEDDED}'; its "
                         "config.json gets the threshold")
     parser.add_argument("--recall", type=float, default=DEFAULT_RECALL,
@@ -75,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = cli.config_from(args, RankingInput)
     if not 0 < args.recall <= 1:
         raise ValueError(f"--recall must be above 0 and at most 1, got {args.recall}")
+
+    # Torch takes seconds to load; a wrong flag has been reported by now.
+    from scaledown.evaluation.ranking.scorers import load_scoring_model, scaledown
+    from scaledown.models.loading import checkpoint
+    from scaledown.training.devices import resolve_device
+
     model = load_scoring_model(args.checkpoint, resolve_device(args.device))
 
     # Other questions of the embedded world than the ranking command's.

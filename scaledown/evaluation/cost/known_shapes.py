@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoConfig, PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from scaledown.hub import load_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _DECODER = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
             "intermediate_size", "vocab_size", "tie_word_embeddings")
@@ -36,6 +37,8 @@ def config_of(name: str) -> PretrainedConfig:
     Raises:
         ValueError: if there is none, or it cannot be read.
     """
+    from transformers import AutoConfig
+
     # Known shapes first: they need no network.
     if name in _DECODERS:
         family, *sizes = _DECODERS[name]
@@ -49,6 +52,8 @@ def config_of(name: str) -> PretrainedConfig:
 
 
 def _from_file(path: Path) -> PretrainedConfig:
+    from transformers import AutoConfig
+
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return AutoConfig.for_model(values.pop("model_type"), **values)

@@ -10,20 +10,19 @@ import argparse
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.pipeline.trec import require_ids, write_run
 from scaledown.data.reranking.reranker import Reranker, RerankerConfig
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
-from scaledown.evaluation.ranking.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.ranking.ranking_task import RankingTask
-from scaledown.evaluation.ranking.scorers import bm25, cross_encoder, load_scoring_model, order_given, scaledown
 from scaledown.files import write_json
 from scaledown.run_information import run_information
-from scaledown.training import run_folder
-from scaledown.training.devices import DEVICES, resolve_device
+
+if TYPE_CHECKING:
+    from scaledown.evaluation.ranking.ranking_metrics import RankingScores
 
 SCALEDOWN = "scaledown"
 
@@ -45,8 +44,7 @@ def table(scores: Mapping[str, RankingScores]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.ranking", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.ranking")
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
     cli.add_flags(parser, RankingInput)  # which queries and documents
@@ -63,23 +61,29 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Rank the documents with every system, score the rankings and compare them."""
     args = build_parser().parse_args(argv)
-    output_file = run_folder.output_file(args.output_file)
     given = cli.config_from(args, RankingInput)
+
+    # Torch takes seconds to load; a wrong flag has been reported by now.
+    from scaledown.evaluation.ranking import scorers
+    from scaledown.evaluation.ranking.ranking_metrics import score_ranking
+    from scaledown.training import devices, run_folder
+
+    output_file = run_folder.output_file(args.output_file)
 
     # Models first: one that cannot be loaded is reported before the data is read.
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
-    device = resolve_device(args.device)
-    model = load_scoring_model(args.checkpoint, device)
+    device = devices.resolve_device(args.device)
+    model = scorers.load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
     if args.run_out:
         # Before the work: TREC allows no spaces in ids.
         require_ids(itertools.chain(task.queries, *task.candidates.values()))
     print(describe(task, args))
 
-    runs = {"order given": order_given(task), "BM25": bm25(task)}
+    runs = {"order given": scorers.order_given(task), "BM25": scorers.bm25(task)}
     if reranker or teacher:
-        runs["teacher"] = cross_encoder(task, reranker) if reranker else teacher
-    runs[SCALEDOWN] = scaledown(task, model)
+        runs["teacher"] = scorers.cross_encoder(task, reranker) if reranker else teacher
+    runs[SCALEDOWN] = scorers.scaledown(task, model)
     scores = {name: score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
     print(table(scores))
