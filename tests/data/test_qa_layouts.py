@@ -8,20 +8,11 @@ import random
 
 import pytest
 
-from scaledown.data.answers import (
-    answer_spans,
-    answer_tokens,
-    holds_answer,
-    is_found_in_text,
-    padded,
-    searchable,
-    worded,
-)
+from scaledown.data.answers import answer_spans, holds_answer, is_found_in_text, padded, searchable, worded
 from scaledown.data.qa.layouts import hotpotqa, natural_questions, squad, triviaqa
-from scaledown.data.qa.layouts.detokenise import detokenise
+from scaledown.data.qa.layouts.row_fields import detokenise
 from scaledown.data.qa.question import Unusable
 from scaledown.data.qa.sources import open_local
-from scaledown.evaluation.metrics import normalise
 
 SQUAD = {"version": "1.1", "data": [{"title": "Beyonc%C3%A9_Knowles", "paragraphs": [{
     "context": "She was born in 1981 in Houston.  Houston is in Texas.", "qas": [
@@ -84,14 +75,6 @@ def write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
     return path
-
-
-def test_answers_are_normalised_as_the_metrics_do():
-    rng = random.Random(0)
-    for _ in range(500):
-        text = "".join(rng.choice(["The", "a", "an ", "-", ".", "é", "X", " ", "\n", "–", "the ", "U.S."])
-                       for _ in range(12))
-        assert " ".join(answer_tokens(text)) == normalise(text)
 
 
 def test_an_answer_is_held_as_whole_tokens():

@@ -13,7 +13,7 @@ from typing import Any
 from scaledown import hub
 from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.query_rows import ANSWER_NAMES, EXPECTED, ID_NAMES, TEXT_NAMES, rows_of
-from scaledown.data.storage.lines import SHOWN_FAULTS, Faults
+from scaledown.data.storage.lines import SHOWN_FAULTS, Faults, first_value
 from scaledown.files import has_half_surrogate
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
@@ -186,26 +186,21 @@ def _query(values: Any, number: str) -> Query:
     if not isinstance(values, dict):
         raise ValueError("expected an object with query")
 
-    text = _first(values, TEXT_NAMES)
+    text = first_value(values, TEXT_NAMES)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"it has no query; expected text under one of {', '.join(TEXT_NAMES)}")
 
-    id = _first(values, ID_NAMES)
+    id = first_value(values, ID_NAMES)
     id = number if id is None else str(id).strip()
     if not id:
         raise ValueError("its id is blank")
 
-    answers = tuple(dict.fromkeys(_answers(_first(values, ANSWER_NAMES))))  # each answer once
+    answers = tuple(dict.fromkeys(_answers(first_value(values, ANSWER_NAMES))))  # each answer once
     query = Query(id, " ".join(text.split()), answers)
     # JSON can write half a character ("\ud83d"), which no file in UTF-8 can hold later.
     if any(map(has_half_surrogate, (query.id, query.text, *query.answers))):
         raise ValueError("it holds half a surrogate pair, which is no character")
     return query
-
-
-def _first(values: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """Return the value under the first of ``names`` that has one."""
-    return next((values[name] for name in names if values.get(name) is not None), None)
 
 
 def _answers(value: Any) -> Iterable[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown.data.storage.lines import Faults
+from scaledown.data.storage.lines import Faults, json_values
 from scaledown.data.storage.tables import Heading, heading_of, python_list, table_rows, unquoted
 from scaledown.files import parse_json
 
@@ -57,7 +57,8 @@ def rows_of(path: Path, faults: Faults) -> Iterator[Row]:
     # The first line tells the layout: JSONL, a table with a heading, columns without one, or plain queries.
     head = lines[0][1]
     if head.lstrip().startswith("{"):
-        yield from _json_rows(lines, faults)
+        for number, value in json_values(lines, faults):
+            yield f"line {number}", value
     elif heading := heading_of(head, ID_NAMES, TEXT_NAMES, ANSWER_NAMES):
         yield from _rows_under_heading(path, lines, heading, faults)
     else:
@@ -86,14 +87,6 @@ def _json_list(path: Path, text: str) -> list[Any]:
         return parse_json(text)
     except json.JSONDecodeError as fault:
         raise ValueError(f"--queries_file {path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
-
-
-def _json_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
-    for number, line in lines:
-        try:
-            yield f"line {number}", parse_json(line)
-        except json.JSONDecodeError as fault:
-            faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
 
 
 def _rows_under_heading(path: Path, lines: Sequence[tuple[int, str]], heading: Heading,

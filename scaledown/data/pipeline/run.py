@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scaledown.data.normal_form import question_key
+from scaledown.data.answers import question_key
 from scaledown.data.passages import token_counter
 from scaledown.data.pipeline.pipeline_config import MOST_EVAL_QUERIES
 from scaledown.data.pipeline.preflight import require_no_half

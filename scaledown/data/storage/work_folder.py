@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scaledown.data.storage.fingerprints import of_values
-from scaledown.data.storage.values import shown
+from scaledown.data.storage.lines import shown
 from scaledown.files import WHAT_TO_DO, disk_faults, whole_file
 from scaledown.processes import Processes
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.data.storage.values import is_text, shown
+from scaledown.data.storage.lines import first_value, is_text, shown
 
 ID_NAMES = ("id", "_id", "docid", "doc_id", "wikipedia_id")
 TEXT_NAMES = ("text", "contents")
@@ -40,11 +40,11 @@ def page_of(values: Any) -> Page:
     if not isinstance(values, Mapping):
         raise ValueError(f"expected {EXPECTED}")
 
-    text = _first(values, TEXT_NAMES)
+    text = first_value(values, TEXT_NAMES)
     if isinstance(text, list) and all(isinstance(line, str) for line in text):
         text = kilt_text(text)
-    title = _first(values, TITLE_NAMES)
-    page = Page(_as_text(_first(values, ID_NAMES)), "" if title is None else _as_text(title), text)
+    title = first_value(values, TITLE_NAMES)
+    page = Page(_as_text(first_value(values, ID_NAMES)), "" if title is None else _as_text(title), text)
 
     # The values may still be of any type. Text and title may be blank, an id may not.
     faults = []
@@ -71,8 +71,3 @@ def kilt_text(lines: list[str]) -> str:
         if line.strip() and not line.startswith(SECTION):
             texts.append(_BULLET.sub("", line).strip())
     return "\n".join(texts)
-
-
-def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """Return the value under the first of ``names`` that has one."""
-    return next((values[name] for name in names if values.get(name) is not None), None)

@@ -15,7 +15,7 @@ from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog
-from scaledown.data.storage.values import HALF_A_PAIR, is_text
+from scaledown.data.storage.lines import HALF_A_PAIR, is_text
 from scaledown.data.storage.work_folder import Stage
 
 TEACHER_CHUNK = 512
