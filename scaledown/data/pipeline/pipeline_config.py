@@ -10,7 +10,7 @@ from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS
 from scaledown.data.pipeline.queries import QueriesConfig
 from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.teacher import TeacherConfig
-from scaledown.data.reranking.reranker import RerankerConfig
+from scaledown.data.reranking.cross_encoder import RerankerConfig
 
 STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")
 MOST_EVAL_QUERIES = 2000

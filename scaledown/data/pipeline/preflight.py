@@ -9,11 +9,11 @@ from pathlib import Path
 from scaledown import hub
 from scaledown.data.pipeline.corpus import corpus_files
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
-from scaledown.data.pipeline.retrieval import encoders
+from scaledown.data.pipeline.retrieval.vectors import ENCODER_ADVICE
 from scaledown.data.records import eval_path
-from scaledown.data.reranking.reranker import WHAT_WORKS
+from scaledown.data.reranking.cross_encoder import RERANKER_ADVICE
 
-TEACHER_WORKS = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
+TEACHER_ADVICE = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
 
 
 def check_needs(config: PipelineConfig) -> None:
@@ -53,13 +53,13 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
     if config.reaches("retrieval") and retrieval.run_file is not None:
         yield partial(_require_file, "--run_file", retrieval.run_file)
     if config.reaches("index") and retrieval.model is not None:
-        yield partial(hub.locate, retrieval.model, retrieval.retriever_revision, what_works=encoders.WHAT_WORKS)
+        yield partial(hub.locate, retrieval.model, retrieval.retriever_revision, what_works=ENCODER_ADVICE)
 
     if config.reaches("reranking"):
         yield partial(hub.locate, reranker.reranker_model, reranker.reranker_revision,
-                      what_works=WHAT_WORKS)
+                      what_works=RERANKER_ADVICE)
     if config.reaches("teacher") and teacher.teacher_url is None:
-        yield partial(hub.locate, teacher.teacher_model, teacher.teacher_revision, what_works=TEACHER_WORKS)
+        yield partial(hub.locate, teacher.teacher_model, teacher.teacher_revision, what_works=TEACHER_ADVICE)
 
 
 def require_no_half(output_file: Path) -> None:

@@ -18,7 +18,7 @@ from scaledown.files import has_half_surrogate
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
 EMPTY, REPEATED = "empty", "a query that stood before"
-WHAT_WORKS = "What works without it: --queries_file with the official queries TSV, or --num_synthetic_queries N."
+MS_MARCO_ADVICE = "What works without it: --queries_file with the official queries TSV, or --num_synthetic_queries N."
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,11 @@ def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
     from huggingface_hub import errors
 
     name, config = MS_MARCO
-    hub.locate(name, kind="dataset", what_works=WHAT_WORKS)
+    hub.locate(name, kind="dataset", what_works=MS_MARCO_ADVICE)
     try:
         yield name, config
     except (OSError, ValueError, KeyError, TypeError, errors.HTTPError) as fault:
-        raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {WHAT_WORKS}") from fault
+        raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {MS_MARCO_ADVICE}") from fault
 
 
 def _query(values: Any, number: str) -> Query:

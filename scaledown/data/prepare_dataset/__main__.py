@@ -23,7 +23,7 @@ from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.run import run
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.teacher import TeacherConfig
-from scaledown.data.reranking.reranker import RerankerConfig
+from scaledown.data.reranking.cross_encoder import RerankerConfig
 from scaledown.data.storage.work_folder import WorkFolder
 from scaledown.processes import join_processes
 

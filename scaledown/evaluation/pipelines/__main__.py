@@ -18,7 +18,7 @@ from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig, positive, require
 from scaledown.data.pipeline.trec import Run
 from scaledown.data.records import Record, read_records
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.data.world.candidates import NUM_CANDIDATES, ranking_records
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.pipelines.pipeline_cost import PipelineFlops, pipeline_flops, reranker_shape

@@ -15,7 +15,7 @@ from typing import Any
 from scaledown import cli
 from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.pipeline.trec import require_ids, write_run
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_metrics import RankingScores, score_ranking
 from scaledown.evaluation.ranking.ranking_task import RankingTask

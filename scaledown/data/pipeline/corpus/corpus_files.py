@@ -25,7 +25,7 @@ PART_ROWS = 20_000
 LINES = (".jsonl", ".json")
 EXPECTED = ("expected kilt_knowledgesource.json or another JSON file with one page a line, a BEIR folder with "
             "corpus.jsonl in it, a folder of .jsonl, .parquet or .txt files, or a dataset on the Hub")
-WHAT_WORKS = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --num_synthetic_queries N."
+CORPUS_ADVICE = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --num_synthetic_queries N."
 
 
 @dataclass
@@ -119,7 +119,7 @@ def require_corpus(path: str) -> None:
     # A dataset's name has exactly one slash; anything else is a misspelt path, and not asked for on the Hub.
     if path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED}")
-    hub.locate(path, kind="dataset", what_works=WHAT_WORKS)
+    hub.locate(path, kind="dataset", what_works=CORPUS_ADVICE)
 
 
 def of_pages(description: str, pages: Sequence[Page], fingerprint: str) -> Corpus:

@@ -12,7 +12,7 @@ from scaledown.data.pipeline.retrieval import indexing
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.stages.found import Documents, Found
 from scaledown.data.pipeline.trec import read_run, write_run
-from scaledown.data.reranking.reranker import WHAT_WORKS, Reranker
+from scaledown.data.reranking.cross_encoder import RERANKER_ADVICE, Reranker
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog, key_of
 from scaledown.data.storage.work_folder import Stage
@@ -70,7 +70,7 @@ def rerank(context: Context, queries: Sequence[Query], results: Found) -> Append
         ValueError: if the cross-encoder cannot be loaded.
     """
     config = context.config.reranker
-    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, WHAT_WORKS)
+    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, RERANKER_ADVICE)
     stage = context.stage("reranking", {"model": model})
     log = context.open_log(stage)
     load = cache(lambda: Reranker(config))  # at the first chunk, once: a finished stage needs no model

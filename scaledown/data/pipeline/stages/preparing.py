@@ -14,7 +14,7 @@ from scaledown.data.pipeline.corpus import corpus_files, cutting
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import Query, ReadQueries, chosen_queries, read_ms_marco, read_queries_file
-from scaledown.data.pipeline.retrieval import bm25, encoders, indexing
+from scaledown.data.pipeline.retrieval import bm25, indexing, vectors
 from scaledown.data.pipeline.stages import synthetic_corpus
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.storage import fingerprints
@@ -173,7 +173,7 @@ def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage
     config = context.config.retrieval
     settings = {"retriever": config.retriever, "faiss_index": config.faiss_index, "index_url": config.index_url,
                 "model": config.model and fingerprints.of_model(config.model, config.retriever_revision,
-                                                                encoders.WHAT_WORKS)}
+                                                                vectors.ENCODER_ADVICE)}
     # An index of words that were split in another way would miss queries' words.
     if config.retriever == "bm25":
         settings["words"] = bm25.WORDS
