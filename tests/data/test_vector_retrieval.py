@@ -10,8 +10,8 @@ import pytest
 import tiny_encoders
 from scipy.sparse import csr_array
 
-from scaledown.data.pipeline.corpus import corpus_files, cutting
-from scaledown.data.pipeline.corpus.pages import Page
+from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
+from scaledown.data.pipeline.corpus.cutting import Page
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval import RetrievalConfig, indexing, vector_search, vectors
 from scaledown.data.pipeline.retrieval.qdrant import Qdrant
@@ -28,7 +28,7 @@ def store(tmp_path_factory):
     pages = [Page(str(number), "", text) for number, text in enumerate(texts)]
     folder = tmp_path_factory.mktemp("passages")
     cutter = cutting.token_cutter(lambda texts: [len(text.split()) for text in texts], 128)
-    cutting.cut_corpus(corpus_files.of_pages("world", pages, "f"), cutter, folder, Processes())
+    passage_store.write_passages(corpus_files.of_pages("world", pages, "f"), cutter, folder, Processes())
     return PassageStore(folder)
 
 

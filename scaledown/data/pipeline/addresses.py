@@ -1,4 +1,4 @@
-"""Servers given by flags: their URLs, which are saved and so must hold no secret, and the environment's keys for them."""
+"""Servers given by flags: their URLs, which are saved and so must hold no secret, and the keys of the environment."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.retrieval import indexing
 from scaledown.data.pipeline.stages.context import Context
-from scaledown.data.pipeline.stages.found import Documents, Found
+from scaledown.data.pipeline.stages.search_results import Documents, SearchResults
 from scaledown.data.pipeline.trec import read_run, write_run
 from scaledown.data.reranking.cross_encoder import RERANKER_ADVICE, Reranker
 from scaledown.data.storage import fingerprints
@@ -21,7 +21,7 @@ RETRIEVAL_CHUNK, RERANKING_CHUNK = 256, 128
 """Queries whose passages, or their scores, are computed and stored together."""
 SCORE_DIGITS = 6
 SHOWN_IDS = 5
-RUN_FILE = "found.run"
+TREC_RUN_FILE = "found.run"
 
 Passages = tuple[list[int], list[float]]
 """A query's passages by number, best first, and their scores."""
@@ -51,7 +51,7 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
 
     # The run holds all queries, so one process writes it, and only if there is anything new in it.
     if num_new and context.processes.is_main:
-        _write_run(context, stage.folder / RUN_FILE, queries, key, log, documents.store)
+        _write_run(context, stage.folder / TREC_RUN_FILE, queries, key, log, documents.store)
     context.work.finish(stage, {})
     return log
 
@@ -63,7 +63,7 @@ def retrieval_key(context: Context) -> Callable[[Query], str]:
     return lambda query: key_of(query.id, query.text) if by_id else key_of(query.text)
 
 
-def rerank(context: Context, queries: Sequence[Query], results: Found) -> AppendLog:
+def rerank(context: Context, queries: Sequence[Query], results: SearchResults) -> AppendLog:
     """Score the retrieved passages of the queries that have no scores yet.
 
     Raises:

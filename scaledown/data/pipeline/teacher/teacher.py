@@ -9,6 +9,8 @@ from typing import Protocol
 from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.addresses import OPENAI_KEY, url_faults
 
+TEACHER_ADVICE = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
+
 TeacherQuestion = tuple[str, Sequence[str]]
 """A query and its documents."""
 
