@@ -15,7 +15,7 @@ from scaledown.data.pipeline.trec import read_run, write_run
 from scaledown.data.reranking.cross_encoder import RERANKER_ADVICE, Reranker
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog, key_of
-from scaledown.data.storage.work_folder import Stage
+from scaledown.data.storage.work_folder import StageFolder
 
 RETRIEVAL_CHUNK, RERANKING_CHUNK = 256, 128
 """Queries whose passages, or their scores, are computed and stored together."""
@@ -27,7 +27,7 @@ Passages = tuple[list[int], list[float]]
 """A query's passages by number, best first, and their scores."""
 
 
-def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index: Stage | None,
+def retrieve(context: Context, queries: Sequence[Query], passages: StageFolder, index: StageFolder | None,
              documents: Documents) -> AppendLog:
     """Find the passages of the queries that have none yet, in the index or, without one, in the run.
 
@@ -97,7 +97,7 @@ def rerank(context: Context, queries: Sequence[Query], results: SearchResults) -
     return log
 
 
-def _index_search(context: Context, index: Stage) -> Callable[[Sequence[Query]], list[Passages]]:
+def _index_search(context: Context, index: StageFolder) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
     open_searcher = cache(lambda: indexing.open_searcher(config, index.folder))
 

@@ -19,7 +19,7 @@ from scaledown.data.pipeline.queries import Query, ReadQueries, chosen_queries, 
 from scaledown.data.pipeline.retrieval import bm25, indexing, vectors
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.storage import fingerprints
-from scaledown.data.storage.work_folder import Stage
+from scaledown.data.storage.work_folder import StageFolder
 from scaledown.data.world.synthetic import Difficulty, World
 from scaledown.files import WHAT_TO_DO, whole_file
 
@@ -104,7 +104,7 @@ def _read_queries(context: Context) -> ReadQueries:
     return read_ms_marco(config.ms_marco_split)
 
 
-def open_corpus(config: PipelineConfig) -> corpus_files.Corpus:
+def corpus_of(config: PipelineConfig) -> corpus_files.Corpus:
     """Open the corpus that the settings name, or make the demo world's.
 
     Raises:
@@ -164,13 +164,13 @@ def cutter_of(context: Context) -> cutting.Cutter:
     return cutting.token_cutter(count_tokens, config.passage_tokens)
 
 
-def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
+def cut_passages(context: Context) -> tuple[StageFolder, PassageStore]:
     """Cut the corpus into passages, or find them in the work folder.
 
     Raises:
         ValueError: if the corpus cannot be read or holds no text, or a line of it is damaged with ``--strict``.
     """
-    config, corpus = context.config.corpus, open_corpus(context.config)
+    config, corpus = context.config.corpus, corpus_of(context.config)
 
     # Passages cut by words do not depend on the limit in tokens: the student's documents are cut at it later.
     by_words = config.passage_words is not None
@@ -203,7 +203,7 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
     return stage, store
 
 
-def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage:
+def build_index(context: Context, passages: StageFolder, store: PassageStore) -> StageFolder:
     """Build the index that the retriever searches, or find it in the work folder.
 
     Raises:

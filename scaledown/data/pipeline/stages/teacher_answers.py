@@ -14,7 +14,7 @@ from scaledown.data.pipeline.stages.search_results import SearchResults
 from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog
-from scaledown.data.storage.work_folder import Stage
+from scaledown.data.storage.work_folder import StageFolder
 
 TEACHER_CHUNK = 512
 """Queries given to the teacher at a time; each answer is stored as soon as it is ready."""
@@ -74,8 +74,8 @@ def ask_teacher(context: Context, queries: Sequence[Query], results: SearchResul
     return log
 
 
-def _ask(context: Context, stage: Stage, log: AppendLog, chunks: Sequence[Sequence[Query]], keys: Mapping[str, str],
-         results: SearchResults) -> None:
+def _ask(context: Context, stage: StageFolder, log: AppendLog, chunks: Sequence[Sequence[Query]],
+         keys: Mapping[str, str], results: SearchResults) -> None:
     with context.spending(stage):
         teacher = load_teacher(context.config.teacher)
 
