@@ -1,7 +1,7 @@
-"""Search in vectors on one machine: dense ones by FAISS, exactly or with any kind of index it has; sparse by Seismic.
+"""Search in vectors on one machine.
 
-FAISS is of Douze et al. (arXiv:2401.08281), and Seismic, which is approximate and fast, of Bruch et al.
-(arXiv:2404.18812).
+Dense ones by FAISS (Douze et al., arXiv:2401.08281), exactly or with any kind of index it has; sparse ones by Seismic
+(Bruch et al., arXiv:2404.18812), approximate and fast.
 """
 
 from __future__ import annotations
