@@ -1,4 +1,4 @@
-# What a change must pass, as CI runs it; its parts; and what keeps the libraries' versions.
+# The checks that a change must pass, as CI runs them; their parts; and the versions of the libraries.
 .PHONY: check style test lock newest
 check:
 	bash .ci/run

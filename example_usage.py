@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from scaledown import ScaleDownModel, cli
+from scaledown import cli
 from scaledown.config import EMBEDDED
 
 QUESTIONS = ["Where is Fenoni Works based?", "Who wrote The Silent Harbour?",
@@ -25,34 +25,41 @@ DOCUMENTS = [
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The script's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the script's flags."""
+    parser = cli.new_parser(__doc__)
     parser.add_argument("checkpoint", nargs="?", default=EMBEDDED,
                         help="a folder that training wrote, a Hub id, or one that ships: 'embedded', or "
-                             "'embedded_modernbert' (an encoder, which ranks nothing) [embedded]")
+                             "'embedded_modernbert' (an encoder, which does not rank) [embedded]")
     return parser
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Compress, answer, and compare with the full text."""
-    model = ScaleDownModel.from_pretrained(build_parser().parse_args(argv).checkpoint)
+    args = build_parser().parse_args(argv)
+
+    # Loads torch, which takes seconds.
+    from scaledown import ScaleDownModel
+
+    model = ScaleDownModel.from_pretrained(args.checkpoint)
     documents = [DOCUMENTS] * len(QUESTIONS)
 
     memory = model.compress(QUESTIONS, documents)
     print(f"{len(DOCUMENTS)} documents a question became memory embeddings of shape {tuple(memory.embeddings.shape)}: "
           "questions, documents, memory tokens, width")
 
+    # The prompt is read once; decoding then goes on from its keys and values.
     full_text = model.prefill_text(QUESTIONS, documents)
     compressed = model.prefill(QUESTIONS, memory)
     print(f"the generator reads {sum(compressed.num_prompt_tokens)} positions instead of "
           f"{sum(full_text.num_prompt_tokens)}\n")
 
-    from_memory = model.decode(compressed, max_new_tokens=16)
-    from_text = model.decode(full_text, max_new_tokens=16)
-    for question, ours, theirs in zip(QUESTIONS, from_memory, from_text, strict=True):
-        print(f"{question}\n  from memory:    {ours}\n  from full text: {theirs}")
+    answers = model.decode(compressed, max_new_tokens=16)
+    answers_from_text = model.decode(full_text, max_new_tokens=16)
+    for question, answer, answer_from_text in zip(QUESTIONS, answers, answers_from_text, strict=True):
+        print(f"{question}\n  from memory:    {answer}\n  from full text: {answer_from_text}")
 
+    # Scores came with the memory, in the same pass.
     if model.config.enable_reranking:
         order, scores = model.rerank(QUESTIONS[0], DOCUMENTS)
         print(f"\nbest document for {QUESTIONS[0]!r}: {DOCUMENTS[order[0]][:40]}... (score {scores[order[0]]:.2f})")

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Set ScaleDown up, then run a command in it:  bash setup_env.sh [COMMAND ...]
 #
-# Makes .venv beside this file if need be, installs what is missing with the torch build of the machine (CUDA, Neuron
-# or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call takes
-# about a second. pip's own settings (PIP_*, pip.conf) are honoured: if they name an index, torch comes from there.
-# Nothing outside .venv is changed, but for pip's cache.
+# Makes .venv beside this file if it is missing, installs missing packages with the torch build of the machine (CUDA,
+# Neuron or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call
+# takes about a second. pip's own settings (PIP_*, pip.conf) apply: if they name an index, torch comes from there.
+# Nothing outside .venv changes, except pip's cache.
 #
 # PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
-# TORCH_BUILD=cuda|cpu|trainium   instead of looking at the machine, as when building an image elsewhere
-# VENV_FOLDER=/path/to/folder     where the environment is, instead of .venv
-# VERSIONS=locked|ranges|newest   what a new environment gets: the versions of requirements.lock, all of them tested
-#                                 together (the default); the newest that requirements.txt allows; the newest there are
+# TORCH_BUILD=cuda|cpu|trainium   instead of detecting the machine, for images that are built elsewhere
+# VENV_FOLDER=/path/to/folder     the environment's folder, instead of .venv
+# VERSIONS=locked|ranges|newest   versions for a new environment: those of requirements.lock, all tested together (the
+#                                 default); the newest that requirements.txt allows; or the newest of all
 set -euo pipefail
 
 TORCH_VERSION=2.13.0
@@ -43,10 +43,10 @@ detect_build() {
     fi
 }
 
-# Changes with everything that decides what .venv holds.
+# Changes with everything that determines the contents of .venv.
 fingerprint() { { "$python" -V; echo "$TORCH_VERSION $versions"; cat "$here"/requirements*; } | cksum | tr ' ' -; }
 
-# A requirement's import name is its own name with _ for -, but for these.
+# A requirement's import name is its own name with _ instead of -, with these exceptions.
 modules() {
     sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_' |
         sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/'
@@ -56,7 +56,7 @@ is_ready() {
     local done_fingerprint done_build
     [ -f "$stamp" ] && [ -x "$python" ] || return 1
     read -r done_fingerprint done_build <"$stamp" || return 1
-    # Every build computes on a CPU, so a .venv shared with a GPU machine is good here too.
+    # Every build computes on a CPU, so a .venv that is shared with a GPU machine works too.
     [ "$build" = cpu ] || [ "$build" = "$done_build" ] || return 1
     [ "$(fingerprint)" = "$done_fingerprint" ] || return 1
     modules | "$python" -c 'import importlib.util, sys
@@ -65,7 +65,7 @@ sys.exit(not all(map(importlib.util.find_spec, sys.stdin.read().split())))'
 
 make_venv() {
     if [ -e "$python" ] && "$python" -c '' 2>/dev/null; then
-        is_new_enough "$python" || die "$venv holds $("$python" -V), 3.11 or newer is needed: delete it, then run again"
+        is_new_enough "$python" || die "$venv has $("$python" -V), 3.11 or newer is needed: delete it, then run again"
     else
         local base
         base=$(find_python)
@@ -74,7 +74,7 @@ make_venv() {
     fi
 }
 
-# A killed pip leaves packages without their RECORD, which the next pip would take for whole.
+# A killed pip leaves packages without their RECORD, which the next pip would consider complete.
 drop_torn_packages() {
     local info
     for info in "$venv"/lib/python*/site-packages/*.dist-info; do
@@ -85,7 +85,7 @@ drop_torn_packages() {
 add_pip() {
     "$python" -c 'import importlib.metadata; importlib.metadata.version("pip")' 2>/dev/null && return
     "$python" -m ensurepip --default-pip >/dev/null 2>&1 && return
-    # Colab and bare Debian have no ensurepip, but a pip that can install into another environment.
+    # Colab and a bare Debian have no ensurepip, but their pip can install into another environment.
     "$(find_python)" -m pip --python "$python" install --quiet pip ||
         die "this Python cannot install pip into $venv; on Debian and Ubuntu: apt install python3-venv"
 }
@@ -93,7 +93,7 @@ add_pip() {
 install() {
     # PIP_USER would send packages to the home directory, outside .venv.
     PIP_USER=0 "$python" -m pip install -qq --disable-pip-version-check "$@" ||
-        die "pip could not install everything (see above); what is done is kept: run again to go on"
+        die "pip could not install everything (see above); finished packages stay: run again to go on"
 }
 
 pip_has_sources() {
@@ -112,7 +112,7 @@ sys.exit(release[0] < release[1] or (build == "cuda" and torch.version.cuda is N
 PY
 }
 
-# Installed before everything else: as a dependency of others, torch would come as the CUDA build, gigabytes of it.
+# Before everything else: as a dependency of others, torch would be the CUDA build, with gigabytes of libraries.
 install_torch() {
     local torch="torch==$TORCH_VERSION"
     [ "$versions" != newest ] || torch="torch>=$TORCH_VERSION"
@@ -122,17 +122,17 @@ install_torch() {
     if [ "$build" = cuda ] || [ "$(uname -s)" != Linux ]; then
         install "$torch"
     elif pip_has_sources; then
-        say "torch comes from where pip's own settings point"
+        say "installing torch from the index of pip's own settings"
         install "$torch"
     elif "$python" -m pip index versions torch --index-url "$CPU_INDEX" --timeout 5 --retries 0 >/dev/null 2>&1; then
         install "$torch" --extra-index-url "$CPU_INDEX"
     else
-        say "$CPU_INDEX is out of reach: taking PyPI's torch, the larger CUDA build (it computes on the CPU too)"
+        say "$CPU_INDEX cannot be reached: installing PyPI's torch, the larger CUDA build (it computes on the CPU too)"
         install "$torch"
     fi
 }
 
-# The lock limits versions and adds no package, so that each machine still gets those of its own (triton, nvidia-*).
+# The lock limits versions but adds no packages, so each machine still gets those of its torch build (triton, nvidia-*).
 install_rest() {
     case $versions in
         locked) install -r "$here/requirements.txt" -c "$here/requirements.lock" ;;
@@ -147,7 +147,7 @@ install_rest() {
 check() {
     modules | "$python" -c 'import importlib, sys
 for name in sys.stdin.read().split():
-    importlib.import_module(name)' || die "installed, but it does not import (see above)"
+    importlib.import_module(name)' || die "everything is installed, but not everything imports (see above)"
     [ "$build" != cuda ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
         say "warning: there is a GPU, but torch cannot use it (is the NVIDIA driver too old for this torch?)"
 }

@@ -11,146 +11,219 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaledown.files import parse_json
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon")
+PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
-COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
+AUTO = "auto"  # keep_documents: all above keep_threshold
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
 EMBEDDED = "embedded"
 EMBEDDED_MODERNBERT = "embedded_modernbert"
-"""A checkpoint that ships: of the embedded generator, with an encoder that compresses."""
+"""A checkpoint that ships: the embedded generator with an encoder as its compressor."""
 LARGEST_SEED = 2**32 - 1
+GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
+"""The models that compressors read with."""
 
 
-def _spaced(numbers: tuple[int, ...]) -> str:
-    return " ".join(map(str, numbers))
+class CompressorType(NamedTuple):
+    """A kind of compressor, as the rest of the project knows it.
+
+    Attributes:
+        reads_with: copied layers of the ``GENERATOR``, an ``ENCODER``, which reads each document with the whole query,
+            or a ``CAUSAL_LM``.
+        class_path: its module and class in ``scaledown.models.compressors``. It is made with the config, the model that
+            it reads with (without its head), and the generator's token embeddings (V, D).
+        default_model: the model that it reads with, if it is not the generator.
+        learning_rate: its peak (table 7 of the paper).
+    """
+
+    reads_with: str
+    class_path: str
+    default_model: str | None
+    learning_rate: float
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that carries the help text and the choices of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+COMPRESSORS = {
+    "n_layers": CompressorType(GENERATOR, "n_layers.NLayersCompressor", None, 5e-5),
+    "modernbert": CompressorType(ENCODER, "encoder.EncoderCompressor", DEFAULT_ENCODER, 1e-4),
+    "llm": CompressorType(CAUSAL_LM, "llm.LLMCompressor", DEFAULT_LLM, 1e-4),
+}
+"""Every compressor, by its name in ``--compressor_type``."""
+COMPRESSOR_TYPES = tuple(COMPRESSORS)
+RETIRED: Mapping[str, Any] = {
+    "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
+    "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
+    "pretrain_auto_encoding_share": 0.5}
+"""Settings of earlier versions' runs that are none of a run any more, with the values that every run has now."""
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, *, group: str | None = None,
+            is_advanced: bool = False, has_flag: bool = True) -> Any:
+    """Return a dataclass field that carries what its flag needs, unless it has none.
+
+    The help may end with a default in brackets; else the default is shown behind it. ``group`` is the flag's group in
+    the help of the training scripts, if not that of its config; an advanced flag is left to their ``--help_all``.
+    """
+    metadata = {"help": help, "choices": choices, "group": group, "is_advanced": is_advanced, "has_flag": has_flag}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def require(faults: list[str]) -> None:
-    """Raise a ValueError that names all ``faults``, where there are any."""
+    """Raise a ValueError that names all ``faults``, if there are any."""
     if faults:
         raise ValueError("; ".join(faults))
 
 
 def positive(config: Any, *names: str) -> list[str]:
-    """A fault for each of these fields that is a number, but not a finite one above 0."""
+    """Return a fault for each of these fields that is a number, but not a finite one above 0."""
     values = ((name, getattr(config, name)) for name in names)
     return [f"--{name} must be above 0 and finite, got {value}" for name, value in values
             if value is not None and not 0 < value < math.inf]
+
+
+def not_negative(config: Any, *names: str) -> list[str]:
+    """Return a fault for each of these fields that is a number, but not a finite one of at least 0."""
+    values = ((name, getattr(config, name)) for name in names)
+    return [f"--{name} must be at least 0 and finite, got {value}" for name, value in values
+            if value is not None and not 0 <= value < math.inf]
+
+
+def not_among_choices(config: Any) -> list[str]:
+    """Return a fault for each field whose value is none of its choices; None is always allowed."""
+    faults = []
+    for field in dataclasses.fields(config):
+        value, choices = getattr(config, field.name), field.metadata["choices"]
+        if choices is not None and value is not None and value not in choices:
+            faults.append(f"--{field.name} must be one of {', '.join(choices)}, got {value!r}")
+    return faults
 
 
 @dataclass(frozen=True)
 class ScaleDownConfig:
     """The model: a generator, a compressor and how they meet (paper, section 3). Saved as ``config.json``.
 
-    ``compression_rate`` is document tokens over memory tokens: with 8 memory tokens, rate 16 reads documents
-    of 128 tokens.
+    ``compression_rate`` is document tokens over memory tokens: with 8 memory tokens and rate 16, documents of 128
+    tokens are read.
     """
 
-    generator_model: str = setting(DEFAULT_GENERATOR, "the generator: a Hub id, a local folder, or 'embedded'")
-    generator_revision: str | None = setting(None, "commit, branch or tag of the generator on the Hub")
-    compressor_type: str = setting("n_layers", "the compressor's kind", COMPRESSOR_TYPES)
+    generator_model: str = setting(
+        DEFAULT_GENERATOR, "generator: a Hub id, a local folder, or 'embedded', the small one that ships and brings "
+        f"the settings of --preset demo [{DEFAULT_GENERATOR}; train_with_evaluation.py without --train_data: embedded]")
+    generator_revision: str | None = setting(
+        None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
+    compressor_type: str = setting(
+        "n_layers", "compressor: a copy of the generator's first layers, an encoder, or a small causal LM",
+        COMPRESSOR_TYPES)
     num_layers: int | None = setting(
-        None, "layers of the generator that the n_layers compressor copies [8, or a third where it has fewer than 24]")
+        None, "layers that an n_layers compressor copies [8, or a third of a generator with fewer than 24]")
     compressor_model: str | None = setting(
-        None, f"the encoder of a modernbert compressor [{DEFAULT_ENCODER}], or the causal LM of an llm one "
-        f"[{DEFAULT_LLM}]: a Hub id, a local folder, or 'embedded' (an encoder: one made of the generator's first "
-        "layers), the default beside the embedded generator")
-    compressor_revision: str | None = setting(None, "commit, branch or tag of the compressor's model on the Hub")
-    num_memory_tokens: int = setting(8, "embeddings that stand for one document")
+        None, "model of a modernbert or llm compressor: a Hub id, a local folder, or 'embedded' [beside the embedded "
+        f"generator 'embedded', else {DEFAULT_ENCODER} or {DEFAULT_LLM}]")
+    compressor_revision: str | None = setting(
+        None, "commit, branch or tag of the compressor's model on the Hub", is_advanced=True)
+    num_memory_tokens: int = setting(8, "memory embeddings of a document")
     train_memory_tokens: tuple[int, ...] | None = setting(
-        None, "train these numbers of memory tokens together, such as 1 2 4 8: the first embeddings of a document are "
-        "then a summary by themselves, and any of the numbers can be asked for later [--num_memory_tokens alone]")
+        None, "train for these numbers of memory tokens at once, such as 1 2 4 8; any of them can be chosen later "
+        "[--num_memory_tokens alone]", is_advanced=True)
     compression_rate: int = setting(16, "document tokens / memory tokens")
-    query_tokens: int = setting(128, "longest query that the compressor reads, in tokens, beside the document's own")
+    query_tokens: int = setting(128, "longest query that the compressor reads, in tokens", is_advanced=True)
     input_order: str = setting(
-        "query_first", "what the compressor reads first: query_first shares the query among the documents; with "
-        "document_first a document's reading can be stored and serve any query (n_layers, llm)", INPUT_ORDERS)
-    enable_reranking: bool = setting(False, "also score each document, in the same pass")
+        "query_first", "what the compressor reads first: query_first shares one reading of the query among the "
+        "documents; with document_first the reading of a document can be stored for any query (n_layers, llm)",
+        INPUT_ORDERS, is_advanced=True)
+    enable_reranking: bool = setting(False, "also train the compressor to score documents, in the same pass")
     keep_threshold: float | None = setting(
-        None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration finds it')
+        None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration sets it',
+        has_flag=False)
     memory_norm: bool = setting(
-        False, "scale the memory embeddings to the generator's own with an RMS norm (the paper has none)")
+        False, "scale memory embeddings to the norm of the generator's own by an RMS norm (not in the paper)",
+        is_advanced=True)
     memory_init: str | None = setting(
-        None, "how memory rows start: drawn like token embeddings, or (compressors made of the generator) as the "
-        "tokens after which it would answer, with nothing changed behind the layers [reply with the embedded "
-        "generator's own layers, else tokens]", MEMORY_INITS)
-    mlp_width: int = setting(8096, "hidden width of the MLP behind a modernbert or llm compressor (paper, section 3)")
-    lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)")
-    lora_alpha: int = setting(32, "scale of the generator's LoRA adapter")
-    lora_dropout: float = setting(0.1, "dropout inside the LoRA adapter")
-    load_in_4bit: bool = setting(False, "hold the generator's frozen weights in 4 bits (needs bitsandbytes)")
-    load_in_8bit: bool = setting(False, "hold the generator's frozen weights in 8 bits (needs bitsandbytes)")
-    trust_remote_code: bool = setting(False, "run model code that comes with a Hub model: only for authors you trust")
+        None, "initial memory tokens: drawn like token embeddings, or (compressors made of the generator) the tokens "
+        "after which it would answer [reply with the embedded generator's own layers, else tokens]",
+        MEMORY_INITS, is_advanced=True)
+    mlp_width: int = setting(
+        8096, "hidden width of the MLP after a modernbert or llm compressor (paper, section 3)", is_advanced=True)
+    lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)", is_advanced=True)
+    lora_alpha: int = setting(32, "scale of the generator's LoRA adapter", is_advanced=True)
+    lora_dropout: float = setting(0.1, "dropout in the LoRA adapter", is_advanced=True)
+    load_in_4bit: bool = setting(
+        False, "hold the generator's frozen weights in 4 bits (needs bitsandbytes)", group="machine", is_advanced=True)
+    load_in_8bit: bool = setting(
+        False, "hold the generator's frozen weights in 8 bits (needs bitsandbytes)", group="machine", is_advanced=True)
+    trust_remote_code: bool = setting(
+        False, "run model code that comes with a Hub model: only from authors you trust", is_advanced=True)
 
     def __post_init__(self) -> None:
+        # All faults are told together.
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                           "lora_rank", "lora_alpha")
-        if self.compressor_type not in COMPRESSOR_TYPES:
-            faults.append(f"--compressor_type must be one of {', '.join(COMPRESSOR_TYPES)}, "
-                          f"got {self.compressor_type!r}")
-        if self.memory_init not in (None, *MEMORY_INITS):
-            faults.append(f"--memory_init must be one of {', '.join(MEMORY_INITS)}, got {self.memory_init!r}")
-        if self.input_order not in INPUT_ORDERS:
-            faults.append(f"--input_order must be one of {', '.join(INPUT_ORDERS)}, got {self.input_order!r}")
-        if self.memory_init == "reply" and not self.reads_as_generator:
-            faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
-                          "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
-                          f"{self.compressor_type} with {self.compressor_model or 'its default'}")
-        if self.train_memory_tokens is not None and not (
-                min(self.train_memory_tokens, default=0) > 0
-                and max(self.train_memory_tokens) == self.num_memory_tokens):
-            faults.append(f"--train_memory_tokens {_spaced(self.train_memory_tokens)}: expected numbers above 0, the "
-                          f"largest being --num_memory_tokens, {self.num_memory_tokens}")
+        faults += not_among_choices(self)
+
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
         if self.load_in_4bit and self.load_in_8bit:
             faults.append("--load_in_4bit and --load_in_8bit contradict each other: give one of them")
-        if self.num_layers is not None and self.compressor_type != "n_layers":
+
+        # The numbers to train for include, and end with, the one that documents get unless another is asked for.
+        if self.train_memory_tokens is not None and not (
+                min(self.train_memory_tokens, default=0) > 0
+                and max(self.train_memory_tokens) == self.num_memory_tokens):
+            numbers = " ".join(map(str, self.train_memory_tokens))
+            faults.append(f"--train_memory_tokens {numbers}: expected numbers above 0, the largest being "
+                          f"--num_memory_tokens, {self.num_memory_tokens}")
+
+        # Settings of one kind of compressor.
+        if self.memory_init == "reply" and not self.reads_as_generator:
+            faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
+                          "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
+                          f"{self.compressor_type} with {self.compressor_model or 'its default'}")
+        if self.num_layers is not None and self.reads_with != GENERATOR:
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
-        if self.compressor_model is not None and self.compressor_type == "n_layers":
+        if self.compressor_model is not None and self.reads_with == GENERATOR:
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
         require(faults)
 
     @property
     def reads_as_generator(self) -> bool:
-        """Whether the compressor is made of the generator's own layers, and so reads the same tokens."""
-        if self.compressor_type == "llm":
-            # Its default is the embedded generator itself, or beside another one a model of the Hub.
+        """Return whether the compressor is made of the generator's own layers, and so reads the same tokens."""
+        if self.reads_with == CAUSAL_LM:
+            # Its default is the embedded generator itself, or beside another generator a model of the Hub.
             return (self.compressor_model or EMBEDDED) == self.generator_model
-        # The embedded encoder is made of whatever generator it stands beside.
-        return self.compressor_type == "n_layers" or (self.compressor_model or self.generator_model) == EMBEDDED
+        # The embedded encoder is made of the generator that it stands beside, whichever that is.
+        return self.reads_with == GENERATOR or (self.compressor_model or self.generator_model) == EMBEDDED
+
+    @property
+    def reads_with(self) -> str:
+        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER`` or ``CAUSAL_LM``."""
+        return COMPRESSORS[self.compressor_type].reads_with
 
     @property
     def document_tokens(self) -> int:
-        """Longest document that is read, in tokens; what is longer is cut (with a warning)."""
+        """The longest document that is read, in tokens; longer ones are cut, with a warning."""
         return self.num_memory_tokens * self.compression_rate
 
     @property
     def memory_token_choices(self) -> tuple[int, ...]:
-        """Numbers of memory tokens that the model is trained for, in rising order."""
+        """The numbers of memory tokens that the model is trained for, in rising order."""
         return tuple(sorted(set(self.train_memory_tokens or (self.num_memory_tokens,))))
 
     def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
-        """``num_memory_tokens``, or the most there are where it is None.
+        """Return ``num_memory_tokens``, or for None the largest number that the model is trained for.
 
         Raises:
             ValueError: for a number that the model is not trained for.
@@ -158,8 +231,9 @@ class ScaleDownConfig:
         if num_memory_tokens is None:
             return self.num_memory_tokens
         if num_memory_tokens not in self.memory_token_choices:
-            raise ValueError(f"--num_memory_tokens {num_memory_tokens}: this model is trained for "
-                             f"{_spaced(self.memory_token_choices)}; others are trained with --train_memory_tokens")
+            choices = " ".join(map(str, self.memory_token_choices))
+            raise ValueError(f"--num_memory_tokens {num_memory_tokens}: this model is trained for {choices}; others "
+                             "are trained with --train_memory_tokens")
         return num_memory_tokens
 
     def save(self, folder: Path | str) -> None:
@@ -172,7 +246,7 @@ class ScaleDownConfig:
         """Read ``config.json`` from ``folder``.
 
         Raises:
-            ValueError: where it is missing, is not JSON, or has unknown or impossible settings.
+            ValueError: if it is missing, is not JSON, or has unknown or impossible settings.
         """
         path = Path(folder) / "config.json"
         try:
@@ -183,6 +257,8 @@ class ScaleDownConfig:
             raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
         except (OSError, UnicodeDecodeError) as fault:
             raise ValueError(f"{path}: cannot be read ({fault})") from None
+
+        # Folders of plain models have a config.json, too; in theirs stands the model's type.
         if not isinstance(values, dict) or "model_type" in values:
             raise ValueError(f"{folder}: a Hugging Face model or something else, but no ScaleDown checkpoint "
                              "(which has settings such as compressor_type in its config.json)")
@@ -190,38 +266,75 @@ class ScaleDownConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How a run trains (defaults: the paper's table 7). Saved with each run."""
+class RunConfig:
+    """The files of a training run, its start, and the machine that it runs on."""
 
-    batch_size: int = setting(128, "questions a step, over all processes and accumulation steps")
+    train_data: str | None = setting(
+        None, "training records, JSON or JSONL [train_with_evaluation.py: the demo's, made from the seed]",
+        group="data")
+    eval_data: str | None = setting(None, "evaluation records [X_eval.json beside X.json]", group="data")
+    output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
+    resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
+    overwrite: bool = setting(False, "replace the run in --output_dir", group="data")
+    init_compressor: str | None = setting(
+        None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model")
+    preset: str | None = setting(
+        None, "settings for a machine: demo (any, offline), laptop, colab_t4, paper (a GPU of 80 GB); flags beside it "
+        "win", PRESET_NAMES, group="training")
+    learning_rate: float | None = setting(
+        None, "peak learning rate of generator and compressor; --learning_rate_generator and "
+        "--learning_rate_compressor set one of them [1e-4; 5e-5 for an n_layers compressor]", group="training")
+    eval_steps: int = setting(500, "steps between two measurements of the evaluation loss", group="training")
+    device: str = setting("auto", "device to train on [the fastest there is]", DEVICES, group="machine")
+    dtype: str = setting(
+        "auto", "number format of the arithmetic [bfloat16 if the device is fast in it, else float32]",
+        ("auto", *DTYPES), group="machine")
+
+    def __post_init__(self) -> None:
+        require(positive(self, "eval_steps", "learning_rate") + not_among_choices(self))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training's settings; their defaults are the paper's (table 7)."""
+
+    batch_size: int = setting(128, "questions of a step, over all processes and micro-batches")
     num_epochs: float = setting(1.0, "passes over the training records")
-    max_steps: int | None = setting(None, "stop after so many steps, whatever --num_epochs says")
-    learning_rate_generator: float = setting(1e-4, "peak learning rate of LoRA and the generator's special rows")
+    max_steps: int | None = setting(None, "stop after this number of steps, whatever --num_epochs says")
+    learning_rate_generator: float = setting(
+        1e-4, "peak learning rate of the generator's LoRA adapter and special tokens", is_advanced=True)
     learning_rate_compressor: float | None = setting(
-        None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others]")
-    optimizer: str = setting("adamw", "AdamW for all, or Muon for the compressor's matrices and AdamW for the rest",
-                             OPTIMIZERS)
-    weight_decay: float = setting(0.1, "the optimizer's weight decay")
-    warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises")
+        None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others]", is_advanced=True)
+    optimizer: str = setting(
+        "adamw", "AdamW for all weights, or Muon for the compressor's matrices and AdamW for the rest", OPTIMIZERS,
+        is_advanced=True)
+    weight_decay: float = setting(0.1, "the optimizer's weight decay", is_advanced=True)
+    warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises", is_advanced=True)
     compressor_warmup_steps: int = setting(
-        0, "so many steps at first the compressor learns alone, to speak the generator's language before both move")
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
-    reranking_loss_weight: float = setting(0.05, "lambda: weight of the reranking loss (paper, equation 3)")
+        0, "initial steps in which only the compressor is trained and the generator stays frozen", is_advanced=True)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", is_advanced=True)
+    reranking_loss_weight: float = setting(
+        0.05, "weight of the reranking loss, lambda (paper, equation 3)", is_advanced=True)
     readout_loss_weight: float = setting(
-        0.0, "weight, at first, of also reading the answer straight off the memory of each document that states it, "
-        "and of the others that they do not: it shows a compressor what to look for long before the generator's "
-        "answers do, and falls to 0 by the end")
+        0.0, "initial weight of the readout loss, which falls to 0 over the training: the answer is read directly from "
+        "the memory of each document that states it. It helps compressors that learn slowly from answers alone",
+        is_advanced=True)
     readout_steps: int = setting(
-        0, "so many steps at first the compressor learns from that loss alone, at its full weight: the generator is "
-        "not run, which makes a step cheaper")
-    gradient_accumulation_steps: int = setting(1, "micro-batches a step; the batch size is their sum")
-    num_workers: int | None = setting(None, "processes that prepare batches ahead [2 on a GPU, 0 on a CPU]")
-    compile: bool = setting(False, "compile the step for batches of one shape; takes a minute or more at the start")
-    shard: bool = setting(False, "share weights, gradients and optimizer state out among the processes (FSDP2)")
-    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
-    answer_tokens: int = setting(128, "longest answer that is learnt, in tokens")
-    pad_to_max: bool | None = setting(None, "pad all batches to the longest texts of all records, to one shape [on "
-                                      "Trainium, and with --compile]")
+        0, "initial steps with the readout loss alone, at its full weight; the generator is not run, so they are cheap",
+        is_advanced=True)
+    gradient_accumulation_steps: int = setting(
+        1, "micro-batches of a step: more need less memory and give the same result", group="machine")
+    num_workers: int | None = setting(
+        None, "processes that prepare batches [2 on a GPU, 0 on a CPU]", group="machine", is_advanced=True)
+    compile: bool = setting(
+        False, "compile the step for batches of one shape; takes a minute or more at the start", group="machine",
+        is_advanced=True)
+    shard: bool = setting(
+        False, "shard weights, gradients and optimizer state over the processes (FSDP2)", group="machine",
+        is_advanced=True)
+    gradient_checkpointing: bool = setting(
+        False, "compute activations twice to save memory", group="machine", is_advanced=True)
+    answer_tokens: int = setting(128, "longest answer to train on, in tokens", is_advanced=True)
     logging_steps: int = setting(10, "steps between two lines of the log")
     save_steps: int = setting(500, "steps between two checkpoints")
     seed: int = setting(42, "seed of everything random")
@@ -230,19 +343,18 @@ class TrainingConfig:
         faults = positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
                           "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps", "answer_tokens",
                           "logging_steps", "save_steps")
-        faults += [f"--{name} must be at least 0 and finite, got {value}"
-                   for name in ("num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
-                                "reranking_loss_weight", "readout_loss_weight")
-                   if (value := getattr(self, name)) is not None and not 0 <= value < math.inf]
+        faults += not_negative(self, "num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
+                               "reranking_loss_weight", "readout_loss_weight")
+        faults += not_among_choices(self)
+        if not 0 <= self.seed <= LARGEST_SEED:
+            faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
+        if not 0 <= self.warmup_ratio < 1:
+            faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
+
+        # Settings that need, or divide, another.
         if self.readout_steps > 0 and not self.readout_loss_weight:
             faults.append(f"--readout_steps {self.readout_steps} learns from the readout loss alone: give it a weight "
                           "with --readout_loss_weight, such as 1.0")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
-        if self.optimizer not in OPTIMIZERS:
-            faults.append(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        if not 0 <= self.warmup_ratio < 1:
-            faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
             faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
                           f"{self.gradient_accumulation_steps} equal parts")
@@ -251,75 +363,71 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """Pretraining before training: how a compressor that is not the generator's own learns to speak to it.
+    """Pretraining, for a compressor that is not made of the generator's layers and cannot speak to it yet.
 
-    Half of it gives a text back from its memory, half goes on after one (paper, section 3.2).
+    It repeats texts from their memory, or continues them (paper, section 3.2; see ``training/pretraining.py``).
     """
 
     pretrain_steps: int | None = setting(None, "steps of pretraining before the training [none]")
     pretrain_data: str | None = setting(
         None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
-        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]")
-    pretrain_batch_size: int | None = setting(None, "spans of text a step [as --batch_size]")
-    pretrain_learning_rate: float = setting(1e-4, "peak learning rate of pretraining, for compressor and generator")
-    pretrain_shortest_words: int = setting(2, "length of the first spans, in words; later ones are longer")
-    pretrain_longest_words: int | None = setting(
-        None, "length of the last spans, in words [three quarters of a document's tokens]")
-    pretrain_auto_encoding_share: float = setting(0.5, "share of spans to give back; after the others the text goes on")
+        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]", group="data")
 
     def __post_init__(self) -> None:
-        faults = positive(self, "pretrain_steps", "pretrain_batch_size", "pretrain_learning_rate",
-                          "pretrain_shortest_words", "pretrain_longest_words")
+        faults = positive(self, "pretrain_steps")
         if self.pretrain_data is not None and self.pretrain_steps is None:
             faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
-        if self.pretrain_longest_words is not None and self.pretrain_longest_words < self.pretrain_shortest_words:
-            faults.append(f"--pretrain_longest_words {self.pretrain_longest_words} is below --pretrain_shortest_words "
-                          f"{self.pretrain_shortest_words}")
-        if not 0 <= self.pretrain_auto_encoding_share <= 1:
-            faults.append("--pretrain_auto_encoding_share must be between 0 and 1, got "
-                          f"{self.pretrain_auto_encoding_share}")
         require(faults)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How a run is measured."""
+    """The evaluation's settings."""
 
     eval_examples: int = setting(500, "evaluation questions, the first of the evaluation half")
-    eval_batch_size: int = setting(8, "questions answered together")
+    eval_batch_size: int = setting(8, "questions answered together", is_advanced=True)
     max_new_tokens: int = setting(64, "longest answer, in tokens")
-    timed_queries: int = setting(30, "questions timed one by one for the latency figures")
-    bootstrap_resamples: int = setting(1000, "resamples behind each 95% interval")
+    timed_queries: int = setting(30, "questions timed one by one, for the latency figures", is_advanced=True)
+    bootstrap_resamples: int = setting(1000, "resamples behind each 95% interval", is_advanced=True)
 
     def __post_init__(self) -> None:
         require(positive(self, *(field.name for field in dataclasses.fields(self))))
 
 
-def from_dict(cls: type, values: dict[str, Any], source: str = "config") -> Any:
-    """Build config ``cls`` from ``values``; a key it does not know is an error that names ``source``.
+def from_dict(cls: type, values: Mapping[str, Any], source: str = "config") -> Any:
+    """Build config ``cls`` from ``values``; a key that it does not know is an error that names ``source``.
 
     Raises:
         ValueError: for unknown keys, values of another type, or values that the config itself refuses.
     """
-    hints = typing.get_type_hints(cls)
-    wrong = [f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}"
-             for name, value in values.items() if name in hints and not _has_type(value, hints[name])]
-    if wrong:
-        raise ValueError(f"{source}: {'; '.join(wrong)}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
+    known = [field.name for field in dataclasses.fields(cls)]
+    if faults := wrong_types(values, typing.get_type_hints(cls)):
+        raise ValueError(f"{source}: {'; '.join(faults)}")
+    if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
                          f"has {sorted(known)}")
+
+    # JSON has lists for tuples.
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def wrong_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str]:
+    """Return a fault for each value that does not fit the annotation of its name in ``hints``."""
+    faults = []
+    for name, value in values.items():
+        if name in hints and not _has_type(value, hints[name]):
+            faults.append(f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
+    return faults
+
+
 def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON, where 1.0 may be 1 and a tuple is a list, fits an annotation."""
+    """Return whether a value read from JSON, in which 1.0 may be 1 and a tuple is a list, fits an annotation."""
     for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
         if typing.get_origin(kind) is tuple:
             inner = typing.get_args(kind)[0]
-            if isinstance(value, list | tuple) and all(_has_type(each, inner) for each in value):
+            if isinstance(value, list | tuple) and all(_has_type(element, inner) for element in value):
                 return True
+        # Not isinstance: a bool is an int, but no number of layers.
         elif type(value) is kind or (kind is float and type(value) is int):
             return True
     return False

@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, alone or several together; JSON read with one kind of error.
+"""Files that are written whole or not at all, one or several together; JSON that is read with one kind of error.
 
-The disk's faults become messages in plain words, and whatever is wrong with a user's JSON shows with its place.
+Faults of the disk become messages that name the file.
 """
 
 from __future__ import annotations
@@ -22,32 +22,38 @@ from filelock import FileLock
 WHAT_TO_DO = "what is finished is kept: mend that, and run the same command again"
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 REPLACEMENT = ".replacement"
-"""How the hidden folder ends that holds files which are whole and take the places of old ones together."""
+"""The ending of the hidden folder whose files are whole, and are to replace old ones together."""
 
 
 @contextmanager
 def disk_faults(path: Path, advice: str = "") -> Iterator[None]:
-    """Turn an ``OSError`` while ``path`` is written, such as a full disk, into a ``ValueError`` that names it."""
+    """Turn an ``OSError`` while ``path`` is written, such as a full disk, into a ``ValueError`` that names it.
+
+    ``advice`` stands behind the message: what the user can do.
+    """
     try:
         yield
     except OSError as fault:
-        raise ValueError(f"{path}: cannot be written ({fault.strerror or fault}){advice and '; '}{advice}") from fault
+        message = f"{path}: cannot be written ({fault.strerror or fault})"
+        raise ValueError(f"{message}; {advice}" if advice else message) from fault
 
 
 @contextmanager
 def whole_file(path: Path, advice: str = "") -> Iterator[Path]:
-    """Give a path to write to; what was written takes the place of ``path`` at the end, and only then.
+    """Yield a path to write to; the file written there replaces ``path`` at the end, and only then.
 
-    Whoever is killed on the way leaves at most a hidden file beside ``path``, which the next try writes over.
+    A process that is killed before leaves at most a hidden file beside ``path``, which the next one overwrites.
 
     Raises:
-        ValueError: where the disk cannot take it.
+        ValueError: if the disk cannot take it.
     """
     draft = path.with_name(f".{path.name}.tmp")
     with disk_faults(path, advice):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield draft
+
+            # The one moment at which readers see the new file instead of the old one.
             os.replace(draft, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -77,11 +83,11 @@ def write_json(path: Path, values: Any) -> None:
 
 @contextmanager
 def whole_files(paths: Sequence[Path], advice: str = "") -> Iterator[list[Path]]:
-    """Give paths to write to; what was written takes the place of all of ``paths``, files of one folder, together.
+    """Yield paths to write to; the files written there replace all of ``paths``, files of one folder, together.
 
-    They are written into a hidden folder beside them. Its renaming is the one moment from which on the new files
-    count: whoever is killed before leaves the old ones untouched, and whoever is killed later leaves what
-    :func:`finish_replacements` ends, in the next process that reads or writes such files there.
+    They are written into a hidden folder beside them. From the moment at which that is renamed the new files count: a
+    process that is killed before leaves the old ones untouched, and after one that is killed later, the next process
+    that reads or writes such files there calls :func:`finish_replacements`.
 
     Raises:
         ValueError: if the disk cannot take them, or something that is no file lies in the place of one.
@@ -96,6 +102,8 @@ def whole_files(paths: Sequence[Path], advice: str = "") -> Iterator[list[Path]]
             shutil.rmtree(drafts, ignore_errors=True)
             drafts.mkdir()
             yield [drafts / path.name for path in paths]
+
+            # No file can replace a folder; found later, it would stop the replacement half way.
             for path in paths:
                 if path.is_dir():
                     raise OSError(errno.EISDIR, f"{path} is a folder")
@@ -106,35 +114,36 @@ def whole_files(paths: Sequence[Path], advice: str = "") -> Iterator[list[Path]]
 
 
 def finish_replacements(folder: Path) -> None:
-    """Finish what :func:`whole_files` was killed in the middle of: move the new files to the places of the old.
+    """Finish the replacements that a killed :func:`whole_files` left: move the new files to the places of the old.
 
-    All old files but one are deleted first. So at no moment do a new and an old file lie side by side, not even for
-    a reader that does not know of this.
+    All old files but one are deleted first. So there is never a new file beside an old one, not even for a reader that
+    knows nothing of this.
 
     Raises:
         ValueError: if ``folder`` may not be written to.
     """
     for replacement in sorted(folder.glob(f".*{REPLACEMENT}")):
         lock = replacement.with_name(f"{replacement.name}.lock")
-        # Several processes of a run may come here at once: who comes second finds nothing left to do.
+        # Several processes of a run may call this at once: all but one find nothing left to do.
         with disk_faults(replacement), FileLock(lock):
             new_files = sorted(replacement.glob("*"))
             for path in new_files[1:]:
                 (folder / path.name).unlink(missing_ok=True)
             for path in new_files:
                 os.replace(path, folder / path.name)
-            # Only then the lock: as long as there is something to move, all must wait for the same one.
+
+            # Only then the lock: as long as there are files to move, all processes must wait for the same one.
             with contextlib.suppress(FileNotFoundError):
                 replacement.rmdir()
             lock.unlink(missing_ok=True)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Raises:
-        JSONDecodeError: for text that is not JSON; also where it is nested deeper, or a number in it longer, than
-            Python reads, for which ``json.loads`` has errors of other kinds.
+        JSONDecodeError: for text that is not JSON, and for text that is nested deeper, or has a longer number, than
+            Python reads; for these ``json.loads`` has errors of other kinds.
         UnicodeDecodeError: for bytes that are no text.
     """
     try:

@@ -1,7 +1,7 @@
-"""Several processes that work together, as ``torchrun`` or ``accelerate launch`` start them.
+"""Several processes that work together, started by ``torchrun`` or ``accelerate launch``.
 
-Those that train and evaluate meet on their devices (:func:`join`); those of the data pipeline share the files of a work
-folder, and only ever wait for one another (:func:`join_processes`). Torch is loaded when it is asked for.
+Training and evaluation join on their devices (:func:`join`). The processes of the data pipeline share the files of a
+work folder, and only ever wait for one another (:func:`join_processes`). Torch is loaded by the functions that need it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells each of its processes, beside how many they are."""
+"""The variables that a launcher sets for each of its processes, beside their number in WORLD_SIZE."""
 FELL_BACK = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"}
-"""What accelerate launch sets where several processes are asked for, even if it then starts only one."""
+"""The variables that accelerate launch sets if several processes are asked for, even if it starts only one."""
 PATIENCE = timedelta(days=30)
-"""How long one process waits for the others: a teacher's last answers may take long."""
+"""The longest wait of one process for the others: a teacher's last answers may take long."""
 
 
 def join(device: torch.device) -> torch.device:
-    """Join the processes that a launcher started with this one; returns this one's own device.
+    """Join the processes that a launcher started with this one, and return the device of this one.
 
     Raises:
-        ValueError: where the launcher started several, and each would train by itself; where accelerate's own FSDP
-            is asked for.
+        ValueError: if the launcher started several and each would train by itself, or if accelerate's own FSDP is asked
+            for.
     """
     import torch
     from accelerate import PartialState
@@ -41,33 +41,40 @@ def join(device: torch.device) -> torch.device:
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         raise ValueError("accelerate's own FSDP shares out whole layers, and the last one is left half way here: "
                          "launch as for DDP, and give --shard (docs/PLATFORMS.md)")
+
     if count() == 1:
         if "WORLD_SIZE" not in os.environ and os.environ.keys() >= FELL_BACK:
-            raise ValueError("accelerate launch was asked for several processes and started one, as it does where it "
-                             "sees no GPUs; on CPUs start them with torchrun --nproc_per_node N ... --device cpu")
+            raise ValueError("accelerate launch was asked for several processes and started one, as it does if it sees "
+                             "no GPUs; on CPUs start them with torchrun --nproc_per_node N ... --device cpu")
         return device
+
     if missing := [name for name in LAUNCHED if name not in os.environ]:
         raise ValueError(f"WORLD_SIZE={count()} says that {count()} processes work together, but this one was started "
                          f"on its own ({', '.join(missing)} not set): start it with torchrun --nproc_per_node "
                          f"{count()}, or unset WORLD_SIZE")
+
     if device.type == "cpu":
-        # Without it transformers and accelerate would look for graphics cards, and where there are none go on alone.
+        # Without it transformers and accelerate look for GPUs, and if there are none each process trains alone.
         os.environ["ACCELERATE_USE_CPU"] = "true"
     state = PartialState(cpu=device.type == "cpu")
     if state.num_processes != count():
         raise ValueError(f"the launcher started {count()} processes, but this one sees {state.num_processes}: each "
                          "would train by itself. Start them with torchrun --nproc_per_node N "
                          "(docs/PLATFORMS.md)")
-    return torch.device(device.type, state.local_process_index) if device.type == "cuda" else device
+
+    # Each process of a machine has a GPU of its own; on other devices the index is left to torch.
+    if device.type == "cuda":
+        return torch.device(device.type, state.local_process_index)
+    return device
 
 
 def count() -> int:
-    """Processes that work together; 1 without a launcher."""
+    """Return the number of processes that work together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that writes and speaks."""
+    """Return the number of this process; process 0 is the one that writes and prints."""
     if not is_joined():
         return 0
     import torch.distributed as dist
@@ -76,42 +83,46 @@ def rank() -> int:
 
 
 def is_joined() -> bool:
-    """Whether there are several processes, and they have met."""
+    """Return whether there are several processes and they have joined."""
     import torch.distributed as dist
 
     return dist.is_available() and dist.is_initialized()
 
 
 def say(text: str) -> None:
-    """Print, once for all processes."""
+    """Print ``text`` in process 0 alone."""
     if rank() == 0:
         print(text)
 
 
 def warn(*notes: str | None) -> None:
-    """Print what a user should know before trusting a result, once for all processes; None is nothing to know."""
+    """Print each note that is not None as a warning, in process 0 alone."""
     for note in notes:
         if note:
             say(f"warning: {note}")
 
 
 def once(do: Callable[[], None]) -> None:
-    """Let process 0 do what is done once, while the others wait for it.
+    """Call ``do`` in process 0, while the others wait for it.
 
     Raises:
-        ValueError: process 0's own; the others then end without a word, where they would wait for it in vain.
+        ValueError: or OSError, if ``do`` raises it in process 0.
+        SystemExit: in the other processes, which then end without a message of their own.
     """
     fault = None
     if rank() == 0:
         try:
             do()
-        except (ValueError, OSError) as found:
-            fault = found
+        except (ValueError, OSError) as error:
+            fault = error
+
+    # The others hear whether it failed; without that they would wait for process 0 at their next step.
     is_failed = [fault is not None]
     if is_joined():
         import torch.distributed as dist
 
         dist.broadcast_object_list(is_failed)
+
     if fault is not None:
         raise fault
     if is_failed[0]:
@@ -119,7 +130,7 @@ def once(do: Callable[[], None]) -> None:
 
 
 def wait() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have called this."""
     if is_joined():
         import torch.distributed as dist
 
@@ -127,7 +138,7 @@ def wait() -> None:
 
 
 def summed(numbers: Tensor) -> Tensor:
-    """The sum of each number over all processes; nobody waits for the device."""
+    """Return the sum of each number over all processes, without waiting for the device."""
     total = numbers.clone()
     if is_joined():
         import torch.distributed as dist
@@ -138,22 +149,22 @@ def summed(numbers: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is. They share the files of one work folder, and nothing else."""
+    """The place of this process among those that share the files of one work folder, and nothing else."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that speaks, and does what is done once."""
+        """Return whether this is the process that prints, and does what is done once."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of ``items``; the parts of all processes are all of them."""
+        """Return the share of ``items`` that is this process's; each item is in the share of one process."""
         return items[self.rank::self.count]
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             import torch.distributed
 
@@ -161,18 +172,18 @@ class Processes:
 
 
 def join_processes() -> Processes:
-    """Join the processes that a launcher started with this one, by its environment; alone without a launcher.
-
-    They only ever wait for one another, so gloo will do, whatever the devices; on CUDA each takes a card of its own.
-    """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count < 2:
+    """Join the processes that a launcher started with this one; without a launcher it is alone."""
+    if count() < 2:
         return Processes()
     import torch
 
+    # They only ever wait for one another, so gloo will do, whatever the devices.
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+
+    # On CUDA each takes a GPU of its own.
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    assert torch.distributed.get_world_size() == count
-    return Processes(torch.distributed.get_rank(), count)
+
+    assert torch.distributed.get_world_size() == count()
+    return Processes(torch.distributed.get_rank(), count())

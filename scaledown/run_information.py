@@ -1,4 +1,4 @@
-"""What a run was: versions, commit, device, command line and settings, so that it can be made again."""
+"""Versions, commit, device, command line and settings of a run, so that it can be made again."""
 
 from __future__ import annotations
 
@@ -8,53 +8,63 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "rouge-score", "numpy")
 GIT_SECONDS = 10
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` where files were changed since; None without git or a repository."""
+    """Return the commit of this code, with ``-dirty`` if files have changed since; None without git or a repository."""
+    # Without tags (--exclude) describe gives the hash itself.
     command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True,
                                 timeout=GIT_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+
     return answer.stdout.strip() or None
 
 
 def library_versions() -> dict[str, str | None]:
-    """Python's version and those of the libraries that shape the results; None for one that is not installed."""
+    """Return the versions of Python and of the libraries behind the results; None for one that is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
+
     for library in LIBRARIES:
+        # From the installed package's metadata: nothing is imported.
         try:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             versions[library] = None
+
     return versions
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words: a graphics card's own name, or the processor's architecture and threads."""
+    """Return a device in words: the name of a GPU, or the architecture and the threads of a CPU."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
+        # Times depend on them.
         num_threads = torch.get_num_threads()
-        return f"CPU ({platform.machine()}, {num_threads} thread{'s' * (num_threads > 1)})"
+        threads = "1 thread" if num_threads == 1 else f"{num_threads} threads"
+        return f"CPU ({platform.machine()}, {threads})"
     return device.type
 
 
 def run_information(seed: int, device: torch.device, command_line: Sequence[str],
                     settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``run`` of ``metrics_report.json``.
+    """Return the entry ``run`` of ``metrics_report.json``.
 
     Args:
-        seed: the run's.
-        device: where the model lies.
+        seed: of the run.
+        device: of the model.
         command_line: ``sys.argv``.
         settings: every setting by name, as plain values.
     """

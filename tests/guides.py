@@ -132,12 +132,17 @@ def module(name: str) -> Any:
     return importlib.import_module(f"{name}.__main__" if (ROOT / name.replace(".", "/")).is_dir() else name)
 
 
-def parsers() -> Iterator[argparse.ArgumentParser]:
-    """The parser of every script and module of this project that has one."""
+def command_names() -> Iterator[str]:
+    """Yield the name of every script and module of this project that is a command, as :func:`module` takes it."""
     for path in [*ROOT.glob("*.py"), *(ROOT / "scaledown").rglob("*.py"), *(ROOT / "lab").rglob("*.py")]:
         if "def build_parser" in path.read_text(encoding="utf-8"):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            yield importlib.import_module(name).build_parser()
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+
+
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser of every command."""
+    for name in command_names():
+        yield module(name).build_parser()
 
 
 def figures_without_source(path: Path, is_log: bool) -> Iterator[str]:

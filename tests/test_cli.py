@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
+import train_with_evaluation
 from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
-from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, setting
+from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig, setting
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,14 @@ def test_a_bad_flag_exits_with_2(argv, capsys):
     assert argv[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cls", [Sample, ScaleDownConfig, TrainingConfig, EvaluationConfig])
+@pytest.mark.parametrize("cls", [Sample, RunConfig, ScaleDownConfig, TrainingConfig, EvaluationConfig])
 def test_help_names_every_field(cls, capsys):
     with pytest.raises(SystemExit) as end:
         parse("--help", cls=cls)
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"--{name}" in text for name in cls.__dataclass_fields__)
+    named = {field.name for field in dataclasses.fields(cls) if f"--{field.name}" in text}
+    assert named == {field.name for field in dataclasses.fields(cls)} - {"keep_threshold"}
 
 
 def test_help_shows_defaults_that_are_not_none(capsys):
@@ -80,7 +85,7 @@ def test_help_shows_defaults_that_are_not_none(capsys):
     assert "None" not in text
 
 
-@pytest.mark.parametrize("cls", [ScaleDownConfig, TrainingConfig, EvaluationConfig])
+@pytest.mark.parametrize("cls", [RunConfig, ScaleDownConfig, TrainingConfig, EvaluationConfig])
 def test_every_config_survives_its_own_flags(cls):
     assert config_from(parse(cls=cls), cls) == cls()
 
@@ -177,3 +182,29 @@ def test_text_that_standard_output_cannot_encode_is_no_reason_to_stop(encoding):
                            env=os.environ | {"PYTHONIOENCODING": encoding})
     shown = "\u5317" if encoding == "utf-8" else "\\u5317"
     assert (ended.returncode, ended.stdout.decode()) == (0, f"{shown} half \\ud83d\n"), ended.stderr
+
+
+@pytest.mark.parametrize("script", [train, train_with_evaluation])
+def test_help_shows_thirty_flags_in_groups_and_help_all_the_others(script, capsys):
+    shown = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as end:
+            script.main([flag])
+        assert end.value.code == 0
+        shown[flag] = capsys.readouterr().out
+
+    flags = {flag: re.findall(r"^  (?:-h, )?(--\w+)", text, re.MULTILINE) for flag, text in shown.items()}
+    assert len(flags["--help"]) <= 30 and len(set(flags["--help_all"])) == len(flags["--help_all"])
+    assert set(flags["--help"]) < set(flags["--help_all"])
+    groups = re.findall(r"^(\w+):$", shown["--help"], re.MULTILINE)
+    assert [group for group in groups if group != "evaluation"] == ["options", "data", "model", "training", "machine"]
+
+    # Each flag of a setting is one of the two helps.
+    names = {f"--{name}" for name in vars(script.build_parser().parse_args([]))}
+    assert names | {"--help", "--help_all"} == set(flags["--help_all"])
+
+
+def test_both_training_scripts_have_the_same_names_but_for_pretraining_and_the_evaluation():
+    names = [set(vars(script.build_parser().parse_args([]))) for script in (train, train_with_evaluation)]
+    own = [{field.name for field in dataclasses.fields(cls)} for cls in (PretrainingConfig, EvaluationConfig)]
+    assert names[0] - names[1] == own[0] and names[1] - names[0] == own[1]

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from scaledown.config import EvaluationConfig, ScaleDownConfig, TrainingConfig, from_dict
+from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig, from_dict
 
-CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
+CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
 
 
 @pytest.mark.parametrize("cls", CONFIGS)

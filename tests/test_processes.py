@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import accelerate
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
 
 import train
-from scaledown import processes
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 
@@ -114,7 +114,7 @@ def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr(processes, "PartialState", Alone)
+    monkeypatch.setattr(accelerate, "PartialState", Alone)
     assert train.main([*flags, "--output_dir", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,8 @@ import train
 import train_with_evaluation
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.training import installation_check
+from scaledown.training.presets import demo
 
 QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num_memory_tokens", "2"]
 MEASURED = ["--eval_examples", "4", "--eval_steps", "1", "--timed_queries", "2", "--max_new_tokens", "4",
@@ -65,7 +67,7 @@ def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
     assert train_with_evaluation.main(["--output_dir", str(tmp_path), *QUICK, *MEASURED]) == 0
     settings = json.loads((tmp_path / "config.json").read_text())["settings"]
     assert settings["generator_model"] == "embedded" and settings["num_layers"] == 4
-    assert settings["learning_rate_generator"] == train_with_evaluation.demo.TRAINING["learning_rate_generator"]
+    assert settings["learning_rate_generator"] == demo.TRAINING["learning_rate_generator"]
 
 
 @pytest.mark.parametrize("compressor", ["n_layers", "modernbert", "llm"])
@@ -84,14 +86,14 @@ def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compres
 
 
 def test_the_check_of_an_installation_passes(monkeypatch, capsys):
-    monkeypatch.setattr(test_training, "STEPS", 12)
+    monkeypatch.setattr(installation_check, "STEPS", 12)
     assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 0
     assert "7 of 7 checks hold" in capsys.readouterr().out
 
 
 def test_the_check_of_an_installation_fails_where_something_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(test_training, "STEPS", 2)
-    monkeypatch.setattr(test_training, "_is_alone_as_in_a_batch", lambda model, records: False)
+    monkeypatch.setattr(installation_check, "STEPS", 2)
+    monkeypatch.setattr(installation_check, "_is_alone_as_in_a_batch", lambda model, records: False)
     assert test_training.main(["--num_examples", "2", "--device", "cpu"]) == 1
     assert "neighbours and padding" in capsys.readouterr().out.splitlines()[-1]
 
@@ -127,12 +129,12 @@ def broken(tmp_path, text):
     (["--init_compressor", "GENERATOR"], "no ScaleDown checkpoint"),
     (["--resume", "--overwrite"], "give one of them"),
     (["--output_dir", "DATA/run"], "this folder cannot be made"),
+    (["--eval_steps", "0"], "--eval_steps must be above 0"),
+    (["--learning_rate", "-1"], "--learning_rate must be above 0"),
 ])
 @pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
 def test_a_users_mistake_gets_a_message_and_leaves_nothing(script, flags, message, generator, data, tmp_path, capsys):
     folder = tmp_path / "run"
-    if script is train_with_evaluation:
-        flags = ["--learning_rate" if flag == "--learning_rate_generator" else flag for flag in flags]
     flags = [flag.replace("GENERATOR", generator).replace("DATA", data) for flag in flags]
     argv = ["--train_data", data, "--generator_model", generator, "--output_dir", str(folder), *flags]
     assert script.main(argv) == 2
@@ -141,7 +143,7 @@ def test_a_users_mistake_gets_a_message_and_leaves_nothing(script, flags, messag
 
 
 @pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
-@pytest.mark.parametrize("flags", [["--eval_steps", "0"], ["--eval_steps", "-5"], ["--device", "quantum"]])
+@pytest.mark.parametrize("flags", [["--eval_steps", "x"], ["--device", "quantum"], ["--pad_to_max"]])
 def test_a_flag_that_cannot_be_read_is_named(script, flags, data, capsys):
     with pytest.raises(SystemExit) as end:
         script.main(["--train_data", data, *flags])

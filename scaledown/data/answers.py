@@ -105,7 +105,7 @@ def is_found_in_text(answer: str) -> bool:
 def holds_answer(padded_text: str, padded_answers: Sequence[str]) -> bool:
     """Return whether the text holds any of the answers, all of them as :func:`padded` gives them."""
     for answer in padded_answers:
-        # Without spaces between words, no padding marks an answer's ends: it may stand anywhere.
+        # Without spaces between words, no padding marks an answer's ends: it may occur anywhere.
         if is_unspaced(answer):
             answer = answer.strip()
         if answer in padded_text:
@@ -143,5 +143,5 @@ def answer_spans(text: str, answers: Sequence[str]) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=1 << 16)
 def _word_tokens(word: str) -> tuple[str, ...]:
-    # Cached, since a corpus repeats its words.
+    """Return the tokens of one word; cached, since a corpus repeats its words."""
     return tuple(answer_tokens(word))

@@ -57,7 +57,7 @@ def _question_key(record: Record) -> str:
 
 
 def _passage_keys(records: Sequence[Record]) -> set[str]:
-    # Corpora repeat passages with other white space.
+    """Return the distinct documents of the records, up to case and white space."""
     keys = set()
     for record in records:
         keys.update(" ".join(document.casefold().split()) for document in record.documents)

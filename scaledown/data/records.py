@@ -171,14 +171,14 @@ def _read_text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
-        # The codec tells the byte; an editor finds the line.
+        # A line is easier to find than a byte.
         line = content[: fault.start].count(b"\n") + 1
         raise ValueError(f"{path}: line {line} is not UTF-8 (byte {content[fault.start]:#04x})") from None
 
 
 def _parse(path: Path, text: str, faults: Faults) -> list[tuple[str, Any]]:
     """Return the JSON values in ``text``, each with its place; lines that hold none are added to ``faults``."""
-    # A list is JSON whatever the file's name, and JSONL may stand in a .json file: what parses decides.
+    # The content decides: a .jsonl file may hold a list, and a .json file JSON lines.
     if text.strip() and (path.suffix != ".jsonl" or text.lstrip().startswith("[")):
         try:
             values = parse_json(text)
@@ -221,6 +221,7 @@ def _is_filled(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
+    """Return whether ``value`` is a number that a float can hold."""
     # JSON can hold an integer of 400 digits, which is finite, but fits no float. NaN compares false.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
@@ -254,9 +255,9 @@ def _wrong(name: str, value: Any) -> str | None:
 
 
 def _build(values: dict[str, Any], number: int) -> Record:
-    # A record without an id is called by its number; null counts as missing.
+    """Return a record from values without faults; ``number`` stands in for a missing id."""
     fields: dict[str, Any] = {"id": str(number)}
     for name, value in values.items():
-        if value is not None:
+        if value is not None:  # null counts as missing
             fields[name] = tuple(value) if isinstance(value, list) else value
     return Record(**fields)

@@ -68,7 +68,8 @@ def _may_cut_after(words: Sequence[_Unit], whole_spans: Iterable[Span]) -> list[
         # The span's first word is the first that ends behind its start, its last the last that starts before its end.
         # After that last word a cut is fine.
         first, last = bisect_right(ends, start), bisect_left(starts, end) - 1
-        may_cut[first:last] = [False] * max(0, last - first)
+        for i in range(first, last):
+            may_cut[i] = False
     return may_cut
 
 

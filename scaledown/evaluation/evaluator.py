@@ -20,7 +20,7 @@ from scaledown.training.devices import is_out_of_memory
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """One question, what the system said and how good that is."""
+    """One question, the system's answer and its scores."""
 
     id: str
     query: str
@@ -31,7 +31,7 @@ class AnsweredQuestion:
     num_new_tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        """A flat dictionary: the metrics stand beside the texts."""
+        """Return a flat dictionary, with the metrics beside the texts."""
         return {"id": self.id, "query": self.query, "references": list(self.references),
                 "prediction": self.prediction, **self.scores.to_dict(),
                 "num_prompt_tokens": self.num_prompt_tokens, "num_new_tokens": self.num_new_tokens}
@@ -39,7 +39,7 @@ class AnsweredQuestion:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What one system reached: the averages with their intervals, and every question in the records' order."""
+    """One system's result: the averages with their intervals, and every question in the records' order."""
 
     system: str
     averages: dict[str, Any]
@@ -47,30 +47,32 @@ class SystemResult:
 
     @property
     def mean_prompt_tokens(self) -> float:
-        """Mean generator prompt of a question, in tokens (a memory embedding counts as one)."""
+        """Return the mean length of the generator's prompt, in tokens (a memory embedding counts as one)."""
         return statistics.fmean(question.num_prompt_tokens for question in self.questions)
 
     @property
     def mean_new_tokens(self) -> float:
-        """Mean answer, in generated tokens."""
+        """Return the mean length of an answer, in generated tokens."""
         return statistics.fmean(question.num_new_tokens for question in self.questions)
 
     def summary(self) -> dict[str, Any]:
-        """Averages, intervals and mean lengths, without the questions."""
+        """Return averages, intervals and mean lengths, without the questions."""
         return {**self.averages, "mean_prompt_tokens": self.mean_prompt_tokens,
                 "mean_new_tokens": self.mean_new_tokens}
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``before_training_results.json`` and ``after_training_results.json``."""
+        """Return the content of ``before_training_results.json`` or ``after_training_results.json``."""
         return {"system": self.system, **self.summary(),
                 "questions": [question.to_dict() for question in self.questions]}
 
 
 @contextlib.contextmanager
 def inference(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module has the training mode it had before."""
+    """Switch to evaluation mode without gradients; afterwards each module has its old training mode again."""
+    # By module, since a frozen part may be in evaluation mode while the rest trains.
     modes = {module: module.training for module in model.modules()}
     model.eval()
+
     try:
         with torch.inference_mode():
             yield
@@ -80,11 +82,18 @@ def inference(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _gathered(share: dict[int, Any]) -> dict[int, Any]:
+    """Return the answers of all processes by the record's index."""
     if not processes.is_joined():
         return share
+
     shares: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(shares, share)
-    return {index: value for part in shares for index, value in part.items()}
+
+    # No two processes answered the same record, so nothing is overwritten.
+    answered: dict[int, Any] = {}
+    for one_share in shares:
+        answered.update(one_share)
+    return answered
 
 
 def _num_shares() -> int:
@@ -92,7 +101,7 @@ def _num_shares() -> int:
 
 
 def _longest_first(records: Sequence[Any]) -> list[int]:
-    """Indices by falling length: batches hold little padding, and one that is too big for memory fails at once."""
+    """Return indices by falling length: batches have little padding, and one too big for memory fails at once."""
     num_characters = [len(record.query) + sum(map(len, record.documents)) for record in records]
     return sorted(range(len(records)), key=lambda index: (-num_characters[index], index))
 
@@ -105,7 +114,8 @@ def answer_batch(model: Any, system: System, records: Sequence[Any], max_new_tok
     """
     questions = [record.query for record in records]
     documents = [list(record.documents) for record in records]
-    memory = system.compress(model, questions, documents)
+
+    memory = system.compress(model, questions, documents)  # None for a system that reads text
     state = system.prefill(model, questions, documents, memory)
     return model.decode(state, max_new_tokens=max_new_tokens), state
 
@@ -115,6 +125,7 @@ def _answer_if_it_fits(model: Any, system: System, records: Sequence[Any],
     try:
         return answer_batch(model, system, records, config.max_new_tokens)
     except (MemoryError, RuntimeError) as fault:
+        # Torch reports a full memory as a RuntimeError, as it does its bugs, which keep their traceback.
         if not is_out_of_memory(fault):
             raise
         less = f"--eval_batch_size {len(records) // 2}" if len(records) > 1 else "a smaller --generator_model"
@@ -124,17 +135,20 @@ def _answer_if_it_fits(model: Any, system: System, records: Sequence[Any],
 
 def _answer_share(model: Any, system: System, records: Sequence[Any], config: EvaluationConfig,
                   progress: bool) -> dict[int, tuple[str, int, int]]:
-    """This process's share of the records: index -> (answer, prompt tokens, new tokens)."""
+    """Answer this process's share of the records: index -> (answer, prompt tokens, new tokens)."""
+    # Every n-th of the sorted records, so that all processes get long and short ones alike.
     indices = _longest_first(records)[processes.rank()::_num_shares()]
     bar = tqdm(total=len(indices), desc=f"answering, {system.name}", unit="question",
                disable=not progress or processes.rank() > 0)
+
     share = {}
     with bar, inference(model):
         for start in range(0, len(indices), config.eval_batch_size):
             batch = indices[start:start + config.eval_batch_size]
             answers, state = _answer_if_it_fits(model, system, [records[index] for index in batch], config)
-            counted = zip(batch, answers, state.num_prompt_tokens, state.num_new_tokens, strict=True)
-            share.update({index: values for index, *values in counted})
+            counts = zip(state.num_prompt_tokens, state.num_new_tokens, strict=True)
+            for index, answer, (num_prompt_tokens, num_new_tokens) in zip(batch, answers, counts, strict=True):
+                share[index] = answer, num_prompt_tokens, num_new_tokens
             bar.update(len(batch))
     return share
 
@@ -143,20 +157,23 @@ def evaluate_system(model: Any, system: System, records: Sequence[Any], config: 
                     seed: int = TrainingConfig.seed, progress: bool = True) -> SystemResult:
     """Answer all ``records`` and score the answers.
 
-    With several processes each answers its share, and every process returns the whole result. The seed is that of
-    the resamples: systems evaluated with one seed share them.
+    With several processes each answers its share, and every process returns the whole result. ``seed`` is that of
+    the resamples: systems evaluated with the same seed share them.
 
     Raises:
-        ValueError: where ``records`` is empty.
+        ValueError: if ``records`` is empty.
     """
     if not records:
         raise ValueError("no records to evaluate on")
     answered = _gathered(_answer_share(model, system, records, config, progress))
+
+    # Back from the order of lengths to that of the records.
     questions = []
     for index, record in enumerate(records):
         prediction, num_prompt_tokens, num_new_tokens = answered[index]
         references = tuple(record.references)
         questions.append(AnsweredQuestion(record.id, record.query, references, prediction,
                                           score_answer(prediction, references), num_prompt_tokens, num_new_tokens))
+
     averages = summarise([question.scores for question in questions], config.bootstrap_resamples, seed)
     return SystemResult(system.name, averages, tuple(questions))

@@ -1,11 +1,11 @@
-"""How good an answer is: exact match, token F1, ROUGE-L and accuracy, with 95% intervals. No torch here.
+"""Metrics of answers: exact match, token F1, ROUGE-L and accuracy, with 95% intervals. No torch here.
 
 Exact match and token F1 are SQuAD's (Rajpurkar et al., arXiv:1606.05250), with version 2.0's rule for empty answers:
 an empty answer is right only if the reference is empty too. Accuracy is the paper's (arXiv:2504.07109, table 3): a
 reference contained in the normalised output. Each is the best over all references of a question.
 
 Texts are compared in one normal form (:mod:`scaledown.data.answers`), in which an accent, a vowel sign or a soft
-hyphen makes no difference. It changes nothing in English text, of which the figures are SQuAD's own.
+hyphen makes no difference. English text is unchanged by it, so there the figures are SQuAD's own.
 """
 
 from __future__ import annotations
@@ -38,51 +38,55 @@ class AnswerScores:
     accuracy: float
 
     def to_dict(self) -> dict[str, float]:
-        """The scores by name."""
+        """Return the scores by name."""
         return dataclasses.asdict(self)
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1 where both are equal after normalisation, else 0."""
+    """Return 1 if both are equal after normalisation, else 0."""
     return float(normalise(prediction) == normalise(reference))
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over the multisets of normalised tokens."""
+    """Return the harmonic mean of precision and recall over the multisets of normalised tokens."""
     predicted, expected = answer_tokens(prediction), answer_tokens(reference)
+    # SQuAD 2.0: an empty answer is right only if the reference is empty too.
     if not predicted or not expected:
         return float(predicted == expected)
+
+    # With p = shared / predicted and r = shared / expected, 2pr / (p + r) is 2 shared / (predicted + expected).
     num_shared = sum((Counter(predicted) & Counter(expected)).values())
     return 2 * num_shared / (len(predicted) + len(expected))
 
 
 def accuracy(prediction: str, reference: str) -> float:
-    """1 where the normalised reference stands in the normalised output, else 0.
+    """Return 1 if the normalised output contains the normalised reference, else 0.
 
-    It must stand there as whole words ("art" is not in "party"), but in a script without spaces between words any
-    place will do. A reference that normalises to nothing is contained only in an output that does so too.
+    It must be there as whole words ("art" is not in "party"), but in a script without spaces between words any place
+    will do. A reference that normalises to nothing is contained only in an output that does so too.
     """
+    # The empty text is contained in every text, so it needs a rule.
     if not normalise(reference):
         return float(not normalise(prediction))
     return float(holds_answer(padded(prediction), [padded(reference)]))
 
 
 class UnicodeTokenizer:
-    """Splits text for ROUGE: as rouge-score's own on ASCII text, but it keeps the letters of every script.
+    """A tokenizer for ROUGE: rouge-score's own on ASCII text, but it keeps the letters of every script.
 
     rouge-score drops all but a-z and 0-9, so that two equal answers in Greek score 0. Scripts without spaces between
     words are cut into characters.
     """
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower-case words, numbers included, without punctuation."""
-        kept = (self._spell(character) for character in normal_form(text))
-        return "".join(kept).split()
+        """Return the words of ``text`` in lower case, numbers included, without punctuation."""
+        return "".join(self._spell(character) for character in normal_form(text)).split()
 
     @staticmethod
     def _spell(character: str) -> str:
         if is_unspaced(character):
-            return f" {character} "
+            return f" {character} "  # a word of its own
+        # Letters, marks and numbers of any script; everything else separates words.
         return character if unicodedata.category(character)[0] in "LMN" else " "
 
 
@@ -92,26 +96,26 @@ def _rouge_scorer() -> RougeScorer:
 
 
 def rouge_l(prediction: str, reference: str) -> float:
-    """F-measure of the longest common subsequence of words (Lin, 2004), without stemming."""
+    """Return the F-measure of the longest common subsequence of words (Lin, 2004), without stemming."""
     tokenize = UnicodeTokenizer().tokenize
+    # rouge-score gives 0 to two empty texts; here they are equal, as for the other metrics.
     if not tokenize(prediction) or not tokenize(reference):
         return float(tokenize(prediction) == tokenize(reference))
     return float(_rouge_scorer().score(reference, prediction)["rougeL"].fmeasure)
 
 
 _SCORERS = {"exact_match": exact_match, "token_f1": token_f1, "accuracy": accuracy}
-"""Those that normalise as SQuAD does."""
+"""The metrics that normalise as SQuAD does."""
 
 
 def score_answer(prediction: str, references: Sequence[str]) -> AnswerScores:
     """Score one answer: for each metric the best over all references.
 
-    References of which a metric's normalisation leaves nothing count only if no other is left: "the" for all but
-    ROUGE-L, which keeps articles. No references at all stand for one empty reference (a question without an answer,
-    as in SQuAD 2.0).
+    A reference that normalises to nothing, such as "the", counts only if all of them do; ROUGE-L keeps articles, so
+    there "the" counts. No references at all mean one empty reference (a question without an answer, as in SQuAD 2.0).
 
     Raises:
-        TypeError: if the prediction or a reference is no text, or ``references`` is a string, which would be read
+        TypeError: if the prediction or a reference is not a string, or ``references`` is one, which would be read
             character by character.
     """
     if isinstance(references, str):
@@ -119,20 +123,26 @@ def score_answer(prediction: str, references: Sequence[str]) -> AnswerScores:
     for text in (prediction, *references):
         if not isinstance(text, str):
             raise TypeError(f"the prediction and its references must be strings, got {text!r}")
-    kept = _with_words(references, normalise)
-    scores = {name: max(scorer(prediction, reference) for reference in kept)
-              for name, scorer in _SCORERS.items()}
-    kept = _with_words(references, UnicodeTokenizer().tokenize)
-    return AnswerScores(**scores, rouge_l=max(rouge_l(prediction, reference) for reference in kept))
+
+    scores = {}
+    comparable = _comparable(references, normalise)
+    for name, scorer in _SCORERS.items():
+        scores[name] = max(scorer(prediction, reference) for reference in comparable)
+
+    # ROUGE-L again chooses its own, since it drops no articles.
+    comparable = _comparable(references, UnicodeTokenizer().tokenize)
+    scores["rouge_l"] = max(rouge_l(prediction, reference) for reference in comparable)
+    return AnswerScores(**scores)
 
 
-def _with_words(references: Sequence[str], words_of: Callable[[str], Any]) -> list[str]:
-    """Return the references of which ``words_of`` leaves something; all of them if it leaves nothing of any."""
-    return [reference for reference in references if words_of(reference)] or list(references) or [""]
+def _comparable(references: Sequence[str], words_of: Callable[[str], Any]) -> list[str]:
+    """Return the references that have words according to ``words_of``; all of them if none has."""
+    with_words = [reference for reference in references if words_of(reference)]
+    return with_words or list(references) or [""]
 
 
 def bootstrap_ci95(values: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
-    """95% percentile bootstrap intervals of the mean of each column of ``values`` (questions, metrics).
+    """Return 95% percentile bootstrap intervals of the mean of each column of ``values`` (questions, metrics).
 
     A resample is drawn as the number of times it holds each question, and all metrics share the resamples.
 
@@ -141,26 +151,35 @@ def bootstrap_ci95(values: np.ndarray, num_resamples: int, seed: int) -> np.ndar
     """
     generator = np.random.default_rng(seed)
     num_questions = len(values)
-    weights = np.full(num_questions, 1 / num_questions)
-    rows = max(1, COUNTS_AT_ONCE // num_questions)
-    means = [generator.multinomial(num_questions, weights, size=min(rows, num_resamples - start)) @ values
-             for start in range(0, num_resamples, rows)]
-    return np.percentile(np.concatenate(means) / num_questions, PERCENTILES_95, axis=0).T
+    weights = np.full(num_questions, 1 / num_questions)  # each question is as likely as any other
+
+    # All counts together would be resamples x questions numbers, so they are drawn in chunks that fit in memory.
+    chunk = max(1, COUNTS_AT_ONCE // num_questions)
+    sums = []
+    for start in range(0, num_resamples, chunk):
+        counts = generator.multinomial(num_questions, weights, size=min(chunk, num_resamples - start))
+        sums.append(counts @ values)  # (chunk, questions) @ (questions, metrics)
+
+    means = np.concatenate(sums) / num_questions  # (resamples, metrics)
+    return np.percentile(means, PERCENTILES_95, axis=0).T
 
 
 def summarise(scores: Sequence[AnswerScores], num_resamples: int, seed: int) -> dict[str, Any]:
-    """Averages and 95% bootstrap intervals, keyed as in ``metrics_report.json``.
+    """Return averages and 95% bootstrap intervals, keyed as in ``metrics_report.json``.
 
     Returns:
         ``n``, and for each metric ``<metric>_avg`` (a float) and ``<metric>_ci95`` ([low, high]).
 
     Raises:
-        ValueError: where there are no scores.
+        ValueError: if there are no scores.
     """
     if not scores:
         raise ValueError("no answers to score: the evaluation records are empty")
-    values = np.array([dataclasses.astuple(score) for score in scores], dtype=np.float64)
+
+    # Columns in the order of AnswerScores' fields, which is that of METRICS.
+    values = np.array([dataclasses.astuple(score) for score in scores], dtype=np.float64)  # (questions, metrics)
     intervals = bootstrap_ci95(values, num_resamples, seed)
+
     summary: dict[str, Any] = {"n": len(scores)}
     for column, name in enumerate(METRICS):
         summary[f"{name}_avg"] = float(values[:, column].mean())

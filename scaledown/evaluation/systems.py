@@ -1,4 +1,4 @@
-"""The systems that are compared: ScaleDown and its baselines, all on the same generator and the same questions."""
+"""The systems to compare: ScaleDown and its baselines, all with the same generator and the same questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Documents = list[list[str]]
 
 
 def _no_compression(model: Any, questions: Questions, documents: Documents) -> None:
-    return None
+    """Stand in for compression in systems that read text."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def _prefill_full_text(model: Any, questions: Questions, documents: Documents, m
 
 
 def _prefill_truncated_text(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
+    # A memory embedding takes one position of the prompt, so both systems have the same budget.
     return model.prefill_text(questions, documents, document_tokens=model.config.num_memory_tokens)
 
 
@@ -52,7 +53,8 @@ def _prefill_no_documents(model: Any, questions: Questions, documents: Documents
 
 
 def scaledown_with(num_memory_tokens: int) -> System:
-    """ScaleDown with another of the numbers of memory tokens that the model is trained for."""
+    """Return ScaleDown with another of the numbers of memory tokens that the model is trained for."""
+
     def compress(model: Any, questions: Questions, documents: Documents) -> Any:
         return model.compress(questions, documents, num_memory_tokens=num_memory_tokens)
 
@@ -60,7 +62,8 @@ def scaledown_with(num_memory_tokens: int) -> System:
 
 
 def truncated_text_with(document_tokens: int) -> System:
-    """Each document's first ``document_tokens`` tokens in its stead."""
+    """Return the system that reads only each document's first ``document_tokens`` tokens."""
+
     def prefill(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
         return model.prefill_text(questions, documents, document_tokens=document_tokens)
 
@@ -75,10 +78,11 @@ BASELINES = (NO_DOCUMENTS, TRUNCATED_TEXT, FULL_TEXT)
 
 
 def keeping(keep_documents: Keep) -> System:
-    """ScaleDown that compresses and scores all documents in one pass, and reads the best of them alone."""
+    """Return ScaleDown that compresses and scores all documents in one pass, and reads only the best of them."""
 
     def compress(model: Any, questions: Questions, documents: Documents) -> Any:
         memory = model.compress(questions, documents)
+        # The others were compressed too: their scores come from that same pass.
         return memory.keep(documents_to_keep(memory, keep_documents, model.config.keep_threshold))
 
     return System(f"scaledown_keeping_{keep_documents}", _prefill_memory, compress)

@@ -33,16 +33,17 @@ _KIBI = 1024
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it, so that a clock read now is true."""
+    """Wait until ``device`` has finished its queue, so that a clock read now is true."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     else:
+        # The modules of the CPU, of Apple's GPUs and of Neuron take no device.
         getattr(torch, device.type).synchronize()
 
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """One phase's time over the timed queries, in milliseconds: the middle, the spread and the mean."""
+    """One phase's time over the timed queries, in milliseconds: median, spread and mean."""
 
     median_ms: float
     p10_ms: float
@@ -58,7 +59,7 @@ class PhaseTime:
 
 @dataclass(frozen=True)
 class Latency:
-    """One system's time a query at batch size 1, by phase; ``total`` is the sum of a query's phases."""
+    """One system's time per query at batch size 1, by phase; ``total`` is the sum of a query's phases."""
 
     compress: PhaseTime
     prefill: PhaseTime
@@ -69,7 +70,7 @@ class Latency:
     num_queries: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain numbers."""
+        """Return nested dictionaries of plain numbers."""
         return dataclasses.asdict(self)
 
 
@@ -81,10 +82,11 @@ class _TimedQuery:
 
 
 def _time_query(model: Any, system: System, record: Any, max_new_tokens: int) -> _TimedQuery:
-    questions, documents = [record.query], [list(record.documents)]
+    questions, documents = [record.query], [list(record.documents)]  # a batch of one
     times_ms: list[float] = []
 
     def timed(phase: Callable[..., Any], *arguments: Any) -> Any:
+        # Before the phase as well: work that is still queued belongs to whoever asked for it.
         synchronise(model.device)
         start = time.perf_counter()
         value = phase(*arguments)
@@ -95,12 +97,17 @@ def _time_query(model: Any, system: System, record: Any, max_new_tokens: int) ->
     memory = timed(system.compress, model, questions, documents)
     state = timed(system.prefill, model, questions, documents, memory)
     timed(model.decode, state, max_new_tokens)
+
     compress_ms, prefill_ms, decode_ms = times_ms
     return _TimedQuery((compress_ms, prefill_ms, decode_ms), state.num_prompt_tokens[0], state.num_new_tokens[0])
 
 
 def _latency(queries: Sequence[_TimedQuery]) -> Latency:
-    phases = [PhaseTime.of([query.phases_ms[column] for query in queries]) for column in range(len(PHASES))]
+    phases = []
+    for times_ms in zip(*(query.phases_ms for query in queries), strict=True):
+        phases.append(PhaseTime.of(times_ms))
+
+    # The total's percentiles are those of whole queries, not sums of the phases' percentiles.
     return Latency(*phases, total=PhaseTime.of([sum(query.phases_ms) for query in queries]),
                    mean_prompt_tokens=statistics.fmean(query.num_prompt_tokens for query in queries),
                    mean_new_tokens=statistics.fmean(query.num_new_tokens for query in queries),
@@ -110,16 +117,20 @@ def _latency(queries: Sequence[_TimedQuery]) -> Latency:
 def _time_all(model: Any, systems: Sequence[System], records: Sequence[Any], config: EvaluationConfig,
               progress: bool) -> dict[str, Latency]:
     queries: dict[str, list[_TimedQuery]] = {system.name: [] for system in systems}
+
     with inference(model):
+        # The first calls build caches and choose kernels, which no later query pays for.
         for record in records[:WARM_UP_QUERIES]:
             for system in systems:
                 _time_query(model, system, record, config.max_new_tokens)
-        timed = records[:config.timed_queries]
-        for number, record in enumerate(tqdm(timed, desc="timing", unit="question", disable=not progress)):
+
+        timed_records = records[:config.timed_queries]
+        for number, record in enumerate(tqdm(timed_records, desc="timing", unit="question", disable=not progress)):
             # The order rotates, so that no system always runs on the caches another has just warmed.
-            first = number % len(systems)
-            for system in (*systems[first:], *systems[:first]):
+            start = number % len(systems)
+            for system in (*systems[start:], *systems[:start]):
                 queries[system.name].append(_time_query(model, system, record, config.max_new_tokens))
+
     return {name: _latency(timed) for name, timed in queries.items()}
 
 
@@ -131,11 +142,13 @@ def time_systems(model: Any, systems: Sequence[System], records: Sequence[Any], 
     processes the first does the timing while the others wait, and all return its figures.
 
     Raises:
-        ValueError: where ``records`` is empty.
+        ValueError: if ``records`` is empty.
     """
     if not records:
         raise ValueError("no records to time")
     step = max(1, len(records) // config.timed_queries)
+
+    # The list is what torch broadcasts in place: process 0 fills it, the others receive it.
     results: list[Any] = [None]
     if processes.rank() == 0:
         results = [_time_all(model, systems, records[::step], config, progress)]
@@ -160,41 +173,50 @@ class Spread:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of one call."""
-    synchronise(device)
+    """Return the wall-clock seconds of one call."""
+    synchronise(device)  # what is still queued is not ours
     start = time.perf_counter()
     work()
-    synchronise(device)
+    synchronise(device)  # a call to an accelerator returns before its work is done
     return time.perf_counter() - start
 
 
 def in_turns(jobs: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int,
              on_round: Callable[[], None] = lambda: None) -> dict[str, dict[str, list[float]]]:
-    """Run each job once a round, in an order that rotates; a job returns its own seconds by phase.
+    """Run each job once per round, in an order that rotates; a job returns its seconds by phase.
 
-    One round more comes first and does not count.
+    One more round comes before these, to warm up, and does not count.
+
+    Returns:
+        By job and by phase: the seconds of each round.
     """
     names = list(jobs)
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    times: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+
     for number in range(rounds + 1):
-        first = number % len(names)
-        for name in (*names[first:], *names[:first]):
-            for phase, value in jobs[name]().items():
-                if number:
-                    found[name].setdefault(phase, []).append(value)
+        # The order rotates, so that no job always runs on the caches another has just warmed.
+        start = number % len(names)
+        for name in (*names[start:], *names[:start]):
+            phase_seconds = jobs[name]()
+            if number == 0:
+                continue  # the warm-up
+            for phase, value in phase_seconds.items():
+                times[name].setdefault(phase, []).append(value)
         on_round()
-    return found
+
+    return times
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of the best of a few large matrix multiplications: what this machine can do, now."""
+    """Return the FLOPs per second of the best of a few large matrix multiplications: this machine's peak, now."""
     size = PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    # size^2 dot products of size multiplications and additions.
     return 2 * size**3 / min(seconds(lambda: left @ right, device) for _ in range(PEAK_ROUNDS))
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
-    """Memory that one call adds at its height; None where the system does not tell (elsewhere than Linux or CUDA).
+    """Return the memory that one call adds at its peak; None if the system does not tell (neither Linux nor CUDA).
 
     On a CPU it is the process's resident memory, so call ``work`` once before: what a first call sets up would count.
     """
@@ -205,19 +227,22 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
         work()
         synchronise(device)
         return torch.cuda.max_memory_allocated(device) - before
+
     _give_back()
     try:
+        # Writing 5 resets VmHWM, the peak of the resident memory, to what is resident now (proc(5)).
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         work()
         return None
+
     before = _status_bytes("VmRSS")
     work()
     return max(0, _status_bytes("VmHWM") - before)
 
 
 def _give_back() -> None:
-    """Let glibc return freed memory to the system, so that it is not there for the next call to hide in."""
+    """Let glibc return freed memory to the system, so that the next call cannot reuse it and seem to need none."""
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -226,5 +251,6 @@ def _give_back() -> None:
 
 
 def _status_bytes(name: str) -> int:
+    # Lines such as "VmRSS:     1234 kB", of 1,024 bytes each.
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * _KIBI for line in lines if line.startswith(f"{name}:"))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scaledown.config import AUTO
 from scaledown.models.compressors.base import Compressed
-
-AUTO = "auto"
 
 Keep = int | str | None
 """Documents to keep: a number of the best, "auto" (all above the calibrated threshold, at least one) or None (all)."""

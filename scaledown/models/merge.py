@@ -11,23 +11,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from scaledown import cli
 from scaledown.config import EMBEDDED
-from scaledown.models.model import ScaleDownModel
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=EMBEDDED,
+    parser = cli.new_parser(__doc__, "scaledown.models.merge")
+    parser.add_argument("--checkpoint", default=EMBEDDED, metavar="NAME",
                         help=f"a folder that training wrote, a Hub id, or '{EMBEDDED}' [{EMBEDDED}]")
-    parser.add_argument("--output_dir", default="merged_generator",
+    parser.add_argument("--output_dir", default="merged_generator", metavar="NAME",
                         help="folder for the model, new or empty [merged_generator]")
-    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="of the merged weights [bfloat16]")
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="dtype of the merged weights [bfloat16]")
     return parser
 
 
@@ -41,9 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output_dir {folder}: is not an empty folder; give another, or delete it")
 
+    # Torch takes seconds to load, too.
+    import torch
+
+    from scaledown.models.model import ScaleDownModel
+
     # The model's dtype is that of the merged weights.
     print(f"merging the generator of {args.checkpoint} in {args.dtype}")
-    ScaleDownModel.from_pretrained(args.checkpoint, dtype=DTYPES[args.dtype]).merge(folder)
+    ScaleDownModel.from_pretrained(args.checkpoint, dtype=getattr(torch, args.dtype)).merge(folder)
     print(f"done: {folder}")
     return 0
 

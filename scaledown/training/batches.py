@@ -110,22 +110,24 @@ class LikeLengthSampler(Sampler[int]):
 
 
 def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
-    """Whether all batches get one shape: where ``--pad_to_max`` says so, else where the device or a compiler needs it.
+    """Return whether all batches get one shape, padded to the longest texts of all records.
+
+    ``--compile``, ``--shard`` and devices that compile a program for each shape need that; elsewhere it costs time.
 
     Raises:
-        ValueError: where they cannot have one, or cannot be compiled.
+        ValueError: if they need one shape and cannot have it, or if the step cannot be compiled.
     """
-    needing = next((flag for flag in ("compile", "shard") if getattr(config, flag)), None)
-    wants = needing is not None or wants_one_shape(model.device)
     if config.shard and (config.compile or model.config.load_in_4bit or model.config.load_in_8bit):
         raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
-    if not (wants if config.pad_to_max is None else config.pad_to_max):
-        if needing is not None:
-            raise ValueError(f"--{needing} and --no-pad_to_max contradict each other: batches must have one shape")
+    if not (config.compile or config.shard or wants_one_shape(model.device)):
         return False
+
     if config.compile:
         check_compiler(model.device)
+
+    # Each number of memory tokens gives prompts of another length.
     if len(choices := model.config.memory_token_choices) > 1:
-        raise ValueError(f"--pad_to_max: --train_memory_tokens {' '.join(map(str, choices))} would give batches of "
-                         f"{len(choices)} shapes; train one number of memory tokens")
+        reason = "--compile" if config.compile else "--shard" if config.shard else "Trainium"
+        raise ValueError(f"{reason} needs batches of one shape: --train_memory_tokens {' '.join(map(str, choices))} "
+                         f"would give batches of {len(choices)} shapes; train one number of memory tokens")
     return True

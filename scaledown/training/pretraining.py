@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaledown import processes
 from scaledown.config import DEFAULT_PRETRAINING_TEXTS, PretrainingConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.data.texts import read_texts
@@ -26,6 +27,12 @@ CLEAR_WORDS = 4
 """Words of the continuation that the generator sees in clear, to know where to go on."""
 MOST_TEXTS = 100_000
 """Texts held in memory: of web pages about 300 MB. Spans are drawn from them again and again."""
+LEARNING_RATE = 1e-4
+"""Peak learning rate of compressor and generator alike; the batch size is that of the training."""
+SHORTEST_WORDS = 2
+"""Length of the first spans, in words."""
+AUTO_ENCODING_SHARE = 0.5
+"""Share of the spans that are to be repeated; the others are to be continued."""
 
 
 class PretrainingRecords(Sequence[Record]):
@@ -46,8 +53,8 @@ class PretrainingRecords(Sequence[Record]):
         ValueError: where ``texts`` has no text long enough for the shortest task.
     """
 
-    def __init__(self, texts: Sequence[str], num_examples: int, words: tuple[int, int] = (2, 24),
-                 auto_encoding_share: float = 0.5, seed: int = 42) -> None:
+    def __init__(self, texts: Sequence[str], num_examples: int, words: tuple[int, int] = (SHORTEST_WORDS, 24),
+                 auto_encoding_share: float = AUTO_ENCODING_SHARE, seed: int = 42) -> None:
         self._shortest, self._longest = words
         needed = self._shortest + CLEAR_WORDS + 1
         self._texts = [text for text in texts if len(text.split(maxsplit=needed)) >= needed]
@@ -94,11 +101,15 @@ class Pretraining:
 
     def run(self, model: ScaleDownModel) -> list[dict[str, Any]]:
         """Pretrain ``model``, or load what an earlier start made of it; returns the trainer's log."""
+        processes.say(f"pretraining for {self.config.max_steps} steps on {model.device}, into {self.folder}")
+        log: list[dict[str, Any]] = []
         if self.records is None:
             model.load_trained(self.final)
-            return []
-        last = checkpoints.last(self.folder) if self.resume else None
-        return run.train(model, self.config, self.records, self.folder, last, in_order=True)
+        else:
+            last = checkpoints.last(self.folder) if self.resume else None
+            log = run.train(model, self.config, self.records, self.folder, last, in_order=True)
+        processes.say(f"pretrained: {self.final}")
+        return log
 
 
 def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens: int, folder: Path,
@@ -119,18 +130,17 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
         return None
     if training.shard:
         raise ValueError("--shard goes with one stage: pretrain without it, and start from that with --init_compressor")
-    rate, batch_size = config.pretrain_learning_rate, config.pretrain_batch_size or training.batch_size
-    own = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=rate,
-                              learning_rate_compressor=rate, batch_size=batch_size, readout_loss_weight=0.0,
-                              readout_steps=0, compressor_warmup_steps=0)
+    own = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=LEARNING_RATE,
+                              learning_rate_compressor=LEARNING_RATE, readout_loss_weight=0.0, readout_steps=0,
+                              compressor_warmup_steps=0)
     folder, source = folder / run_folder.PRETRAINING, config.pretrain_data or DEFAULT_PRETRAINING_TEXTS
     if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
         return Pretraining(own, None, folder, resume, run_folder.inputs_of_texts("--pretrain_data", source, None))
-    num_examples = config.pretrain_steps * batch_size
+    num_examples = config.pretrain_steps * training.batch_size
     texts = read_texts(source, min(num_examples, MOST_TEXTS), training.seed)
-    longest = config.pretrain_longest_words or max(config.pretrain_shortest_words, document_tokens * 3 // 4)
-    records = PretrainingRecords(texts, num_examples, (config.pretrain_shortest_words, longest),
-                                 config.pretrain_auto_encoding_share, training.seed)
+    # An English word takes about 4/3 tokens, so the last spans fill a document.
+    longest = max(SHORTEST_WORDS, document_tokens * 3 // 4)
+    records = PretrainingRecords(texts, num_examples, (SHORTEST_WORDS, longest), seed=training.seed)
     return Pretraining(own, records, folder, resume, run_folder.inputs_of_texts("--pretrain_data", source, texts))
 
 

@@ -29,33 +29,32 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
                 dtype: str = "auto") -> ScaleDownModel:
     """A new model on ``--device``, the same for the same seed; or one that goes on from a checkpoint.
 
+    It has no ``keep_threshold``: that is found for scores, which training will change.
+
     Args:
         config: what to build.
         device: a device, or a value of ``--device``.
         seed: of every new weight.
         init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left. Without a
             reranking head it gets a new one where ``config`` asks for it; one that is there stays. Numbers of memory
-            tokens that ``config`` asks to train replace those that it was trained for. Its ``keep_threshold`` goes: it
-            was found for scores that training will change.
+            tokens that ``config`` asks to train replace those that it was trained for.
         dtype: a value of ``--dtype``.
 
     Raises:
-        ValueError: for a device or model that is not there, a checkpoint of another model, or a ``keep_threshold``
-            without a reranking head.
+        ValueError: for a device or model that is not there, or a checkpoint of another model.
     """
     place = resolve_device(device) if isinstance(device, str) else device
     set_seed(seed)
     if place.type == "cpu":
         keep_freed_memory()
     if init_compressor is None:
-        _check_threshold(config, config.enable_reranking)
+        config = dataclasses.replace(config, keep_threshold=None)
         return ScaleDownModel(config, device=place, dtype=resolve_dtype(dtype, place))
     model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=resolve_dtype(dtype, place))
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)
-    _check_threshold(config, model.config.enable_reranking)
-    _replace_threshold(model, config.keep_threshold, init_compressor)
+    _drop_threshold(model, init_compressor)
     if config.train_memory_tokens is not None:
         model.train_for(config.train_memory_tokens)
     return model
@@ -126,19 +125,13 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     return measure
 
 
-def _check_threshold(config: ScaleDownConfig, has_head: bool) -> None:
-    if config.keep_threshold is not None and not has_head:
-        raise ValueError(f"--keep_threshold {config.keep_threshold} is a score, and this model gives none: train it "
-                         "with --enable_reranking")
-
-
-def _replace_threshold(model: ScaleDownModel, threshold: float | None, name: str) -> None:
-    """Let ``model`` have the threshold that was asked for, if any."""
-    found = model.config.keep_threshold
-    if found not in (None, threshold):
-        processes.say(f"the keep_threshold of {name}, {found:.3f}, is left out: training changes the scores; find it "
-                      "again with python -m scaledown.evaluation.calibration")
-    model.config = model.processor.config = dataclasses.replace(model.config, keep_threshold=threshold)
+def _drop_threshold(model: ScaleDownModel, name: str) -> None:
+    """Leave out the threshold of the checkpoint ``name``, if it has one."""
+    if model.config.keep_threshold is None:
+        return
+    processes.say(f"the keep_threshold of {name}, {model.config.keep_threshold:.3f}, is left out: training changes the "
+                  "scores; find it again with python -m scaledown.evaluation.calibration")
+    model.config = model.processor.config = dataclasses.replace(model.config, keep_threshold=None)
 
 
 def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:

@@ -6,8 +6,11 @@ its flag and its file, and has a fingerprint; None stands for one that this star
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +19,14 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from scaledown import processes
-from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.config import EMBEDDED, RETIRED, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
 from scaledown.files import write_json
 from scaledown.hub import on_disk
 from scaledown.models.loading import checkpoint, generator_files, pretrained
+from scaledown.models.model import ScaleDownModel
+from scaledown.run_information import run_information
 from scaledown.training import checkpoints
 
 RUN_FILE = "config.json"
@@ -151,7 +156,12 @@ def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(run[SETTINGS]))
     differing = []
     for name in sorted({*settings, *now} - NOT_PART_OF_THE_RUN):
-        if settings.get(name) != now.get(name):
+        if name in RETIRED and settings.get(name) == RETIRED[name]:
+            continue
+        if name in RETIRED:
+            differing.append(f"--{name} was {settings.get(name)!r} in an older version; every run now has "
+                             f"{RETIRED[name]!r}")
+        elif settings.get(name) != now.get(name):
             differing.append(f"--{name} was {settings.get(name)!r}, is {now.get(name)!r}")
 
     # Older versions did not record the inputs of a run.
@@ -165,6 +175,24 @@ def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
     if others:
         raise ValueError(f"--resume: the run in {folder} had {'. It had '.join(others)}. Go on with what it had, or "
                          "start anew in another --output_dir")
+
+
+def information(args: argparse.Namespace, model: ScaleDownModel, records: Sequence[Record],
+                eval_data: Path | None, eval_records: Sequence[Record]) -> dict[str, Any]:
+    """Return what ``config.json`` says of a training run: versions, device, command line, settings and inputs.
+
+    Args:
+        args: the settings of the run.
+        model: as it was built, with everything resolved that the settings leave open.
+        records: those of ``--train_data``. Generated records are no input: they follow from the seed, a setting.
+        eval_data: the file of ``eval_records``, named by a flag or not.
+        eval_records: to measure with.
+    """
+    settings = vars(args) | dataclasses.asdict(model.config)
+    inputs = {**inputs_of_run(model.config, args.init_compressor),
+              **inputs_of_records("--train_data", args.train_data, records),
+              **inputs_of_records("--eval_data", eval_data, eval_records)}
+    return {**run_information(args.seed, model.device, sys.argv, settings), INPUTS: inputs}
 
 
 def inputs_of_run(config: ScaleDownConfig, init_compressor: str | None = None) -> dict[str, str | None]:

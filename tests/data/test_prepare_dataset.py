@@ -73,13 +73,13 @@ def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_depends_on_
     assert main(flags) == 0
     out = capsys.readouterr().out
     assert len(questions_of(asked)) == before == 24 and (tmp_path / "out.json").read_bytes() == first
-    assert out.count("24 of them") == 3 and "made anew" not in out and "cutting" not in out
+    assert out.count("24 of them") == 3 and "made again" not in out and "cutting" not in out
     assert main([*flags, "--top_k_reranking", "2"]) == 0
     out = capsys.readouterr().out
-    assert "made anew" not in out and "24 of them done before" in out and len(questions_of(asked)) == 48
+    assert "made again" not in out and "24 of them done before" in out and len(questions_of(asked)) == 48
     assert main([*flags, "--top_k_retrieval", "6"]) == 0
     out = capsys.readouterr().out
-    assert "retrieval: made anew: top_k_retrieval was 20, is 6" in out and "passages: made anew" not in out
+    assert "retrieval: made again: top_k_retrieval was 20, is 6" in out and "passages: made again" not in out
     assert main(flags) == 0
     assert (tmp_path / "out.json").read_bytes() == first
 

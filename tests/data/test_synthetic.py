@@ -6,7 +6,7 @@ import pytest
 
 import example_dataset_generation
 from scaledown.data.records import eval_path, read_records
-from scaledown.data.world.names import of_split, possessive_of
+from scaledown.data.world.naming import of_split, possessive_of
 from scaledown.data.world.synthetic import MOST_DOCUMENTS, Difficulty, World, synthetic_records
 from scaledown.data.world.wordings import KINDS
 

@@ -39,7 +39,7 @@ def test_tabs_spaces_and_ranks_that_disagree(tmp_path):
 def test_an_id_that_no_reader_would_read_is_not_written(tmp_path, name):
     for write, values in ((write_run, {"q": {name: 1.0}}), (write_run, {name: {"d": 1.0}}),
                           (write_qrels, {"q": {name: 1}}), (write_qrels, {name: {"d": 1}})):
-        with pytest.raises(ValueError, match="cannot stand in a TREC file") as fault:
+        with pytest.raises(ValueError, match="is not allowed in a TREC file") as fault:
             write(tmp_path / "file.trec", values)
         assert repr(name) in str(fault.value)
     assert not list(tmp_path.iterdir())
@@ -139,7 +139,7 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path):
 def test_malformed_texts_are_named(tmp_path):
     with pytest.raises(ValueError, match="2 faults") as fault:
         read_texts(written(tmp_path, "1\tgood\nno tab\n1\tagain\n"))
-    assert "line 2" in str(fault.value) and "line 3: id '1' stands on line 1" in str(fault.value)
+    assert "line 2" in str(fault.value) and "line 3: id '1' is already on line 1" in str(fault.value)
     with pytest.raises(ValueError, match="3 faults") as fault:
         read_texts(written(tmp_path, '{"_id": 1, "text": "x"}\n[1]\n{"_id"\n', "corpus.jsonl"))
     assert all(f"line {number}" in str(fault.value) for number in (1, 2, 3))

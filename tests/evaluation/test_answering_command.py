@@ -12,6 +12,7 @@ from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, write_records
 from scaledown.evaluation.answering import __main__ as answering
+from scaledown.evaluation.answering import comparison_table
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, keeping
 from scaledown.training import run
@@ -80,14 +81,14 @@ def test_a_checkpoint_that_does_not_score_keeps_nothing(checkpoints, tmp_path, c
 
 
 def test_what_is_measured_is_written_at_once(checkpoints, tmp_path, monkeypatch):
-    evaluate = answering.evaluate_system
+    evaluate = comparison_table.evaluate_system
 
     def stopped(model, system, *rest):
         if system is FULL_TEXT:
             raise KeyboardInterrupt
         return evaluate(model, system, *rest)
 
-    monkeypatch.setattr(answering, "evaluate_system", stopped)
+    monkeypatch.setattr(comparison_table, "evaluate_system", stopped)
     assert answering.main(argv(checkpoints, tmp_path)) == 130
     assert list(json.loads((tmp_path / "figures.json").read_text())["systems"]) == ["no_documents", "truncated_text"]
 

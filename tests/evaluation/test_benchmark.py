@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from scaledown.config import ScaleDownConfig
+from scaledown.evaluation import timing
 from scaledown.evaluation.benchmark import __main__ as benchmark
-from scaledown.evaluation.benchmark import measures
+from scaledown.evaluation.benchmark import measures, speed_figures
 from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
 from scaledown.evaluation.benchmark.measures import answer_job, question_flops
 from scaledown.evaluation.cost.shapes import decoder_shape
@@ -96,6 +98,31 @@ def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:
     assert found == {"a": {"step": [4.0, 5.0]}, "b": {"step": [3.0, 6.0]}}
 
 
+@pytest.mark.parametrize("module", [timing])
+def test_a_clock_waits_for_any_accelerator_s_queue(module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of stand-ins for Apple's module and for one that, like Neuron's, registers itself with torch."""
+    waited: list[str] = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    other = SimpleNamespace(synchronize=lambda: waited.append("other"))
+    monkeypatch.setattr(torch, "privateuseone", other, raising=False)
+    for name in ("mps", "privateuseone", "cpu"):
+        module.synchronise(torch.device(name))
+    assert waited == ["mps", "other"]
+
+
+def test_seconds_hold_what_is_still_queued_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device whose calls return at once: the clock is read after the work is done, before it begins anew."""
+    now, queue = [0.0], [7.0]
+
+    def synchronize() -> None:
+        now[0] += sum(queue)
+        queue.clear()
+
+    monkeypatch.setattr(torch.mps, "synchronize", synchronize)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert timing.seconds(lambda: queue.append(3.0), torch.device("mps")) == 3.0
+
+
 def test_inference_writes_rows_and_figures(tmp_path: Path) -> None:
     assert benchmark.main(["inference", *FAST, "--num_documents", "1", "3", "--output_dir", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "benchmark_inference.json").read_text())
@@ -113,7 +140,7 @@ def test_a_figure_that_fails_costs_no_row(tmp_path: Path, monkeypatch: pytest.Mo
         assert (tmp_path / "benchmark_inference.json").exists()
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(benchmark, "plot_by_documents", fail)
+    monkeypatch.setattr(speed_figures, "plot_by_documents", fail)
     assert benchmark.main(["inference", *FAST, "--num_documents", "1", "--output_dir", str(tmp_path)]) == 0
     assert "cost_by_documents.png: this figure is left out (RuntimeError: no font)" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark_inference.json", "time_by_phase.png"}

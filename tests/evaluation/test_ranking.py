@@ -16,6 +16,7 @@ from scaledown.data.pipeline.trec import read_qrels, read_run, write_qrels
 from scaledown.data.records import Record, eval_path, read_records, write_records
 from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.evaluation.ranking import __main__ as ranking
+from scaledown.evaluation.ranking import scorers
 from scaledown.evaluation.ranking.ranking_input import RankingInput
 from scaledown.evaluation.ranking.ranking_metrics import score_ranking
 from scaledown.evaluation.ranking.ranking_task import Collection, of_records, read_texts
@@ -141,11 +142,11 @@ def test_the_command_on_records_with_the_teachers_scores_and_qrels(checkpoint, t
 
 
 def test_ids_that_no_run_can_have_are_told_before_the_work(checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ranking, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
+    monkeypatch.setattr(scorers, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
     write_records(tmp_path / "records.json", [Record("1", "who?", ("Ada",), "Ada", document_ids=("Ada Lovelace",))])
     assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--run_out",
                          str(tmp_path / "run")]) == 2
-    assert "'Ada Lovelace' cannot stand in a TREC file" in capsys.readouterr().err
+    assert "'Ada Lovelace' is not allowed in a TREC file" in capsys.readouterr().err
 
 
 def test_the_embedded_world_needs_no_data(checkpoint, capsys):

@@ -20,6 +20,7 @@ from scaledown.evaluation.figures.needle import (
     memory_of_one,
 )
 from scaledown.evaluation.robustness import __main__ as robustness
+from scaledown.evaluation.robustness import measuring
 from scaledown.evaluation.robustness.sweeps import NUM_DOCUMENTS, cases, holds_answer, settings
 from scaledown.models.model import ScaleDownModel
 
@@ -128,6 +129,27 @@ def test_one_documents_memory_is_that_of_the_first_one_that_holds_its_answer(mod
     assert memory_of_one(model, [nowhere]) is None
 
 
+def test_memory_is_compared_with_embeddings_as_the_layers_get_them(records, tmp_path):
+    """Some families change what their table holds: Gemma 3 scales it; this one scales each dimension differently."""
+    class Scaled(torch.nn.Embedding):
+        def forward(self, ids):
+            return super().forward(ids) * torch.linspace(0.1, 4, self.embedding_dim)
+
+    model = ScaleDownModel(ScaleDownConfig(generator_model=tiny.generator_folder(tmp_path), num_memory_tokens=4,
+                                           compression_rate=64))
+    base = model.generator.base
+    table = base.get_input_embeddings().weight
+    base.set_input_embeddings(Scaled(*table.shape, _weight=table))
+    case, = cases(records, 1, 1)
+    memory = model.compress([case.record.query], [[case.gold]]).embeddings[0, 0]
+    ids = model.processor.tokenizer(case.gold, add_special_tokens=False, return_tensors="pt").input_ids[0]
+    expected = cosines(memory, model.generator.embed(ids))
+    found = look_into_memory(model, [(case.record, case.gold)])
+    torch.testing.assert_close(torch.tensor(found["example"]["similarity"]), expected)
+    one = memory_of_one(model, [Record("x", case.record.query, (case.gold,), case.record.answer)])
+    torch.testing.assert_close(torch.tensor(one["similarity"]), expected)
+
+
 def test_distances_are_averaged_over_documents():
     from scaledown.evaluation.figures.needle import _mean_by_distance
 
@@ -154,12 +176,12 @@ def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, c
         measured.append(args[1])
         return real(*args, **settings)
 
-    real = robustness.evaluate_system
-    monkeypatch.setattr(robustness, "evaluate_system", counted)
+    real = measuring.evaluate_system
+    monkeypatch.setattr(measuring, "evaluate_system", counted)
     assert robustness.main(argv) == 130
     assert len(json.loads((folder / "robustness.json").read_text())) == 4
     assert robustness.main(argv) == 2 and "--resume" in capsys.readouterr().err
-    monkeypatch.setattr(robustness, "evaluate_system", real)
+    monkeypatch.setattr(measuring, "evaluate_system", real)
     assert robustness.main([*argv, "--resume"]) == 0
     rows = json.loads((folder / "robustness.json").read_text())
     assert len(rows) == 2 * 3 + 3 * 2 + 2 * 2

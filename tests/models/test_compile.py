@@ -43,7 +43,8 @@ def test_a_compiled_run_has_the_losses_of_one_that_is_not(generator, tmp_path, m
 
 
 @pytest.mark.parametrize(("flags", "has_compiler", "message"), [
-    (["--no-pad_to_max"], True, "--compile and --no-pad_to_max contradict"),
+    (["--num_memory_tokens", "2", "--train_memory_tokens", "1", "2"], True,
+     "--compile needs batches of one shape: --train_memory_tokens 1 2 would give batches of 2 shapes"),
     ([], False, "--compile on a CPU needs a C++ compiler")])
 def test_what_cannot_be_compiled_is_refused_at_once(generator, tmp_path, monkeypatch, capsys, flags, has_compiler,
                                                     message):

@@ -15,7 +15,7 @@ from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
-from scaledown.training import run
+from scaledown.training import batches, run
 from scaledown.training.devices import wants_one_shape
 
 BATCH_SIZE, ANSWER_TOKENS = 4, 32
@@ -121,12 +121,13 @@ def test_the_step_is_one_graph_that_serves_every_batch(generator, records, gradi
     torch.testing.assert_close(first, model(batches[0]).answer_loss, atol=1e-6, rtol=1e-6)
 
 
-def test_a_run_on_padded_batches_ends_with_the_same_losses(generator, records, tmp_path):
+def test_a_run_on_padded_batches_ends_with_the_same_losses(generator, records, tmp_path, monkeypatch):
     logs = []
-    for pad_to_max in (False, True):
+    for pads_to_max in (False, True):
+        monkeypatch.setattr(batches, "wants_one_shape", lambda device, wants=pads_to_max: wants)
         settings = TrainingConfig(batch_size=BATCH_SIZE, max_steps=7, logging_steps=1, warmup_ratio=0.0,
-                                  learning_rate_compressor=1e-3, answer_tokens=ANSWER_TOKENS, pad_to_max=pad_to_max)
-        log = run.train(new_model(generator), settings, records, tmp_path / str(pad_to_max))
+                                  learning_rate_compressor=1e-3, answer_tokens=ANSWER_TOKENS)
+        log = run.train(new_model(generator), settings, records, tmp_path / str(pads_to_max))
         logs.append([row["answer_loss"] for row in log if "answer_loss" in row])
     assert len(logs[0]) == 7
     assert logs[1] == pytest.approx(logs[0], abs=1e-5)
@@ -141,18 +142,20 @@ def test_the_evaluation_loss_has_one_shape_too(generator, records, monkeypatch):
         return forward(self, batch)
 
     monkeypatch.setattr(ScaleDownModel, "forward", watched)
-    for pad_to_max in (False, True):
+    for pads_to_max in (False, True):
         shapes.clear()
-        config = TrainingConfig(answer_tokens=ANSWER_TOKENS, pad_to_max=pad_to_max)
-        found[pad_to_max] = run.mean_loss(model, records, config, BATCH_SIZE)()
+        monkeypatch.setattr(batches, "wants_one_shape", lambda device, wants=pads_to_max: wants)
+        config = TrainingConfig(answer_tokens=ANSWER_TOKENS)
+        found[pads_to_max] = run.mean_loss(model, records, config, BATCH_SIZE)()
     assert len(shapes) == 1
     assert found[True] == pytest.approx(found[False], rel=1e-5)
 
 
-def test_batches_that_cannot_have_one_shape_are_refused_at_once(generator, records, tmp_path, capsys):
+def test_batches_that_cannot_have_one_shape_are_refused_at_once(generator, records, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(batches, "wants_one_shape", lambda device: True)
     write_records(tmp_path / "data.json", records)
     assert train.main(["--train_data", str(tmp_path / "data.json"), "--generator_model", generator, "--device", "cpu",
-                       "--pad_to_max", "--output_dir", str(tmp_path / "out"), "--num_memory_tokens", "2",
+                       "--output_dir", str(tmp_path / "out"), "--num_memory_tokens", "2",
                        "--train_memory_tokens", "1", "2"]) == 2
     assert "1 2 would give batches of 2 shapes" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

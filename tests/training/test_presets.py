@@ -12,22 +12,33 @@ import tiny
 import train
 import train_with_evaluation
 from scaledown.cli import config_from
-from scaledown.config import COMPRESSOR_TYPES, EvaluationConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import (
+    COMPRESSOR_TYPES,
+    DEFAULT_GENERATOR,
+    PRESET_NAMES,
+    EvaluationConfig,
+    ScaleDownConfig,
+    TrainingConfig,
+)
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training import demo
-from scaledown.training.presets import PRESETS, settings
+from scaledown.training import presets
+from scaledown.training.presets import PRESETS, demo, settings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "REAL_DATA_TRAINING.md"
 CONFIGS = (ScaleDownConfig, TrainingConfig, EvaluationConfig)
 SCRIPTS = {"train": train, "train_with_evaluation": train_with_evaluation}
 
 
+def parse(script, argv):
+    return presets.parse(script.build_parser(), argv)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("compressor_type", COMPRESSOR_TYPES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_gives_valid_settings_for_every_compressor(script, compressor_type, preset):
-    args = SCRIPTS[script].parse(["--preset", preset, "--compressor_type", compressor_type, "--train_data", "x.json"])
+    args = parse(SCRIPTS[script], ["--preset", preset, "--compressor_type", compressor_type, "--train_data", "x.json"])
     model, training = config_from(args, ScaleDownConfig), config_from(args, TrainingConfig)
     assert model.generator_model == PRESETS[preset]["generator_model"]
     assert training.batch_size == PRESETS[preset]["batch_size"] and args.preset == preset
@@ -37,7 +48,7 @@ def test_every_preset_gives_valid_settings_for_every_compressor(script, compress
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_flag_beside_a_preset_wins_also_where_it_is_the_usual_default(script):
-    args = SCRIPTS[script].parse(["--preset", "paper", "--batch_size", "4", "--generator_model", "here",
+    args = parse(SCRIPTS[script], ["--preset", "paper", "--batch_size", "4", "--generator_model", "here",
                                   "--no-gradient_checkpointing", "--train_data", "x.json"])
     assert (args.batch_size, args.generator_model, args.gradient_checkpointing) == (4, "here", False)
     assert args.gradient_accumulation_steps == PRESETS["paper"]["gradient_accumulation_steps"]
@@ -46,25 +57,46 @@ def test_a_flag_beside_a_preset_wins_also_where_it_is_the_usual_default(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_readout_shows_the_way_to_encoders_and_to_all_that_learn_scores_as_well(script):
     def weight(*flags):
-        return SCRIPTS[script].parse(["--preset", "demo", "--train_data", "x.json", *flags]).readout_loss_weight
+        return parse(SCRIPTS[script], ["--preset", "demo", "--train_data", "x.json", *flags]).readout_loss_weight
 
     assert weight() == 0.0 and weight("--compressor_type", "modernbert") == weight("--enable_reranking") == 1.0
     assert weight("--enable_reranking", "--readout_loss_weight", "0.3") == 0.3
 
 
 def test_without_a_preset_nothing_changes():
-    assert settings(None, "n_layers", False, *CONFIGS) == {}
-    args = train.parse(["--train_data", "x.json"])
+    assert settings(None, "n_layers", False) == {}
+    args = parse(train, ["--train_data", "x.json"])
     assert config_from(args, TrainingConfig) == TrainingConfig() and args.preset is None
 
 
-def test_the_embedded_generator_keeps_its_recipe_under_another_preset():
-    args = train_with_evaluation.parse(["--preset", "laptop", "--generator_model", "embedded"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_embedded_generator_brings_the_demos_settings_below_all_that_is_asked_for(script):
+    args = parse(SCRIPTS[script], ["--generator_model", "embedded", "--train_data", "x.json", "--answer_tokens", "9"])
+    assert args.memory_norm and args.optimizer == "muon" and args.num_layers == 4 and args.answer_tokens == 9
+    assert args.batch_size == demo.TRAINING["batch_size"] and args.preset is None
+    args = parse(SCRIPTS[script], ["--preset", "laptop", "--generator_model", "embedded", "--train_data", "x.json"])
     assert args.memory_norm and args.batch_size == PRESETS["laptop"]["batch_size"]
 
 
+def test_the_main_job_takes_the_demos_generator_for_the_demos_data_alone():
+    assert parse(train_with_evaluation, []).generator_model == "embedded"
+    assert parse(train_with_evaluation, ["--train_data", "x.json"]).generator_model == DEFAULT_GENERATOR
+    assert parse(train, ["--pretrain_steps", "1"]).generator_model == DEFAULT_GENERATOR
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_one_learning_rate_sets_both_but_for_the_one_that_is_named_beside_it(script):
+    def rates(*flags):
+        args = parse(SCRIPTS[script], ["--train_data", "x.json", *flags])
+        return args.learning_rate_generator, args.learning_rate_compressor
+
+    assert rates() == (1e-4, None) and rates("--learning_rate", "0.1") == (0.1, 0.1)
+    assert rates("--learning_rate", "0.1", "--learning_rate_compressor", "0.2") == (0.1, 0.2)
+    assert rates("--preset", "demo", "--learning_rate", "0.1") == (0.1, 0.1)
+
+
 def test_training_alone_gets_no_settings_of_the_evaluation():
-    assert not hasattr(train.parse(["--preset", "laptop", "--train_data", "x.json"]), "max_new_tokens")
+    assert not hasattr(parse(train, ["--preset", "laptop", "--train_data", "x.json"]), "max_new_tokens")
 
 
 def test_a_preset_is_written_into_the_runs_config(tmp_path):
@@ -85,3 +117,7 @@ def test_the_table_in_the_guide_is_the_codes():
     rows += [[f"`{name}`", *(f"{each.get(name, defaults[name])}" for each in PRESETS.values())] for name in names]
     for row in rows:
         assert f"| {' | '.join(row)} |" in GUIDE.read_text(encoding="utf-8")
+
+
+def test_the_flag_offers_the_presets_that_there_are():
+    assert tuple(PRESETS) == PRESET_NAMES

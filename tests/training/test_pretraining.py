@@ -108,15 +108,16 @@ def test_what_is_no_text_in_a_dataset_is_told_by_row(tmp_path):
         read_texts(str(tmp_path / "a.parquet"), 5, 0)
 
 
-def test_lengths_and_rates_are_pretrainings_own(tmp_path):
+def test_steps_lengths_and_rates_are_pretrainings_own_and_the_batch_is_that_of_the_training(tmp_path):
     (tmp_path / "a.txt").write_text(TEXTS[0])
-    config = PretrainingConfig(pretrain_steps=50, pretrain_data=str(tmp_path / "a.txt"), pretrain_batch_size=4,
-                               pretrain_learning_rate=5e-4, pretrain_shortest_words=3)
-    found = pretraining.prepare(config, TrainingConfig(batch_size=2, max_steps=7), 32, tmp_path)
-    assert (found.config.batch_size, found.config.max_steps) == (4, 50)
-    assert found.config.learning_rate_generator == found.config.learning_rate_compressor == 5e-4
-    lengths = [len(record.documents[0].split()) for record in found.records]
-    assert len(lengths) == 200 and min(lengths) == 3 and 20 <= max(lengths) <= 24
+    config = PretrainingConfig(pretrain_steps=50, pretrain_data=str(tmp_path / "a.txt"))
+    training = TrainingConfig(batch_size=4, max_steps=7, learning_rate_generator=1e-2, readout_loss_weight=1.0)
+    first_stage = pretraining.prepare(config, training, 32, tmp_path)
+    assert (first_stage.config.batch_size, first_stage.config.max_steps) == (4, 50)
+    assert first_stage.config.learning_rate_generator == first_stage.config.learning_rate_compressor == 1e-4
+    assert first_stage.config.readout_loss_weight == 0.0
+    lengths = [len(record.documents[0].split()) for record in first_stage.records]
+    assert len(lengths) == 200 and min(lengths) == 2 and 20 <= max(lengths) <= 24
     assert pretraining.prepare(PretrainingConfig(), TrainingConfig(), 32, tmp_path) is None
 
 
@@ -142,7 +143,7 @@ def same(one, other):
 
 def test_one_command_does_both_stages_and_goes_on_after_a_kill(generator, data, tmp_path, monkeypatch, capsys):
     flags = ["--train_data", data, "--pretrain_data", data, "--generator_model", generator, "--save_steps", "2",
-             "--max_steps", "2", "--pretrain_longest_words", "8", *QUICK]
+             "--max_steps", "2", *QUICK]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train.main([*flags, "--output_dir", str(whole)]) == 0
     pretrained = compressor_weights(whole / "pretraining" / run.FINAL)
@@ -211,9 +212,7 @@ def test_pretraining_makes_a_model_repeat(generator, tmp_path):
     ([], "--train_data, or --pretrain_steps"), (["--pretrain_steps", "0", "--pretrain_data", "x"], "--pretrain_steps"),
     (["--pretrain_data", "texts.txt"], "--pretrain_steps"),
     (["--pretrain_steps", "2", "--pretrain_data", "nowhere.txt"], "nowhere.txt: no such file"),
-    (["--pretrain_steps", "2"], "fineweb.*--pretrain_data FILE"),
-    (["--pretrain_steps", "2", "--pretrain_longest_words", "1"], "--pretrain_longest_words 1"),
-    (["--pretrain_steps", "2", "--pretrain_auto_encoding_share", "2"], "--pretrain_auto_encoding_share")])
+    (["--pretrain_steps", "2"], "fineweb.*--pretrain_data FILE")])
 def test_a_users_mistake_gets_a_message_and_leaves_nothing(generator, tmp_path, capsys, flags, message):
     assert train.main(["--generator_model", generator, "--output_dir", str(tmp_path / "run"), *flags]) == 2
     error = capsys.readouterr().err

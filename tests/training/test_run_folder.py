@@ -110,3 +110,11 @@ def test_a_damaged_config_and_a_file_in_the_way_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         claim(tmp_path / "file", RUN)
+
+
+def test_a_run_with_settings_that_are_gone_goes_on_if_they_were_as_they_are_for_every_run_now(tmp_path):
+    claim(tmp_path / "usual", {"settings": {"seed": 1, "pad_to_max": None, "pretrain_learning_rate": 1e-4}})
+    assert claim(tmp_path / "usual", RUN, resume=True) is None
+    claim(tmp_path / "unusual", {"settings": {"seed": 1, "pad_to_max": True}})
+    with pytest.raises(ValueError, match="--pad_to_max was True in an older version; every run now has None"):
+        claim(tmp_path / "unusual", RUN, resume=True)

@@ -12,7 +12,6 @@ from scaledown.data.world.synthetic import synthetic_records
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--compile"], "--shard goes neither with --compile nor"),
-    (["--no-pad_to_max"], "--shard and --no-pad_to_max contradict"),
     (["--train_memory_tokens", "1", "2"], "1 2 would give batches of 2 shapes"),
     (["--pretrain_steps", "1"], "--shard goes with one stage")])
 def test_what_it_does_not_go_with_is_refused_at_once(tmp_path, capsys, flags, message):

@@ -36,7 +36,7 @@ BM25_MEMORY = 8.0
 """Memory of building a BM25 index over its size on the disk: the passages' words, three arrays of postings, and the
 sorted copies of these. A million passages of 90 words took 4.85 GB for 0.62 GB (``benchmark_retrieval``)."""
 RECORD_BYTES = 400
-"""Of a record beside its documents."""
+"""Size of a record without its documents."""
 
 
 @dataclass
@@ -116,7 +116,7 @@ def tell_plan(config: PipelineConfig) -> None:
 
 
 def _estimates(config: PipelineConfig, corpus: Corpus, num_queries: int) -> Iterator[Estimate]:
-    # Bytes a query, a pair or an answer are those of typical lines in the work folder: a query has about 100.
+    """Yield the stages' estimates in their order; the sizes of their lines on the disk are typical ones."""
     yield Estimate("queries", f"{num_queries:,} queries", disk_bytes=100 * num_queries)
 
     sample = _sample(config, corpus)
@@ -241,7 +241,7 @@ def _timed() -> Iterator[list[float]]:
 
 
 def _duration(seconds: float) -> str:
-    # At least two of a unit: "90 min" says more than "1.5 h".
+    """Return the seconds in the largest unit of which there are at least two: 90 min, not 1.5 h."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -85,10 +85,10 @@ def write_qrels(path: Path | str, qrels: Mapping[str, Mapping[str, int]]) -> Non
 
 
 def require_ids(names: Iterable[str]) -> None:
-    """Refuse ids that cannot stand in a run, before any work is done for it.
+    """Refuse ids that are not allowed in a run, before any work is done for it.
 
     Raises:
-        ValueError: if one cannot.
+        ValueError: if one is not.
     """
     for name in names:
         _word(name)
@@ -112,8 +112,8 @@ def _entries(path: Path, parse: Callable[[list[str]], tuple[str, str, float]],
             continue
 
         if (query, document) in line_of:
-            faults.add(f"line {number}", f"document {document} of query {query} stands on line "
-                                         f"{line_of[query, document]} already")
+            faults.add(f"line {number}", f"document {document} of query {query} is already on line "
+                                         f"{line_of[query, document]}")
             continue
         line_of[query, document] = number
         yield query, document, value
@@ -158,7 +158,7 @@ def _run_lines(query: str, scores: Mapping[str, float]) -> Iterator[str]:
 def _word(name: str) -> str:
     """Return an id that is one word in the file."""
     if not isinstance(name, str) or not name or _NOT_IN_AN_ID.search(name):
-        raise ValueError(f"id {name!r} cannot stand in a TREC file; expected text without white space, control "
+        raise ValueError(f"id {name!r} is not allowed in a TREC file; expected text without white space, control "
                          "characters and half surrogate pairs")
     return name
 

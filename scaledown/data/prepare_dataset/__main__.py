@@ -27,13 +27,13 @@ from scaledown.data.storage.work_folder import WorkFolder
 from scaledown.processes import join_processes
 
 STAGE_CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": RetrievalConfig,
-           "reranker": RerankerConfig, "teacher": TeacherConfig, "records": RecordsConfig}
+                 "reranker": RerankerConfig, "teacher": TeacherConfig, "records": RecordsConfig}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.data.prepare_dataset", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.new_parser(__doc__, "scaledown.data.prepare_dataset")
+    parser.usage = cli.USAGE
     for config in STAGE_CONFIGS.values():
         cli.add_flags(parser, config)
     parser.add_argument("--dry_run", action="store_true",

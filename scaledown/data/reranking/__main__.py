@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scaledown.cli import add_flags, command, config_from
+from scaledown import cli
 from scaledown.data.records import read_records, write_records
 from scaledown.data.reranking.cross_encoder import Pair, Reranker, RerankerConfig, pairs_of, with_scores
 from scaledown.data.storage import fingerprints
@@ -23,20 +23,19 @@ from scaledown.data.storage.append_log import AppendLog, key_of
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.data.reranking", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_data", required=True, help="records to score, JSON or JSONL")
-    parser.add_argument("--output_file", required=True, help="the records with their reranking_scores; after a kill "
-                        "the same command goes on with the missing scores")
-    add_flags(parser, RerankerConfig)
+    parser = cli.new_parser(__doc__, "scaledown.data.reranking")
+    parser.add_argument("--train_data", required=True, metavar="NAME", help="records to score, JSON or JSONL")
+    parser.add_argument("--output_file", required=True, metavar="NAME", help="file for the records with their "
+                        "reranking_scores; after a kill the same command goes on with the missing scores")
+    cli.add_flags(parser, RerankerConfig)
     return parser
 
 
-@command
+@cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Score every document of every record."""
     args = build_parser().parse_args(argv)
-    config, output_file = config_from(args, RerankerConfig), Path(args.output_file)
+    config, output_file = cli.config_from(args, RerankerConfig), Path(args.output_file)
     records = read_records(args.train_data)
     pairs = pairs_of(records)
     print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}")

@@ -1,7 +1,7 @@
 """The work folder: the stages of all runs, their inputs and settings. A finished stage is not made again.
 
 A stage's folder is named by a fingerprint of its settings and of the stages that it reads. If a setting changes, the
-stages that depend on it get other names and are made anew, while the others are reused; the earlier ones stay, so that
+stages that depend on it get other names and are made again, while the others are reused; the earlier ones stay, so that
 going back costs nothing either. ``manifest.json`` describes each folder in plain words.
 """
 
@@ -30,7 +30,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StageFolder:
-    """One stage: its folder, and the reason why it is made anew if there is an earlier one of its name."""
+    """One stage: its folder, and the reason why it is made again if there is an earlier one of its name."""
 
     name: str
     folder: Path
@@ -142,7 +142,7 @@ class WorkFolder:
             return {}  # a new folder
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
             raise ValueError(f"{self._path}: damaged or not a manifest ({fault}); move it away: passages, scores and "
-                             "answers are found again, the rest is made anew") from None
+                             "answers are found again, the rest is made again") from None
 
     def _write(self) -> None:
         """Write the manifest; all processes hold the same, so one writes it."""

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scaledown.data.records import Record
-from scaledown.data.world.names import Names, possessive_of
+from scaledown.data.world.naming import Names, possessive_of
 from scaledown.data.world.wordings import KINDS, Kind, Relation
 
-SHORTEST_WORDS = 35
+SHORTEST_DOCUMENT_WORDS = 35
 """The fewest words of a document with fillers: at least 40 tokens of the demo tokenizer."""
 MOST_DOCUMENTS = 100
 """The evaluation half has names for 119 works, and no two documents of an example share a name."""
@@ -100,7 +100,7 @@ class World(Names):
         if difficulty.fillers:
             fillers = self.rng.sample(entity.kind.fillers, len(entity.kind.fillers))
             num_fillers = max(self.rng.randint(0, 2), 5 - len(sentences))
-            while num_fillers > 0 or sum(len(sentence.split()) for sentence in sentences) < SHORTEST_WORDS:
+            while num_fillers > 0 or sum(len(sentence.split()) for sentence in sentences) < SHORTEST_DOCUMENT_WORDS:
                 sentences.insert(self.rng.randint(1, len(sentences)), fillers.pop())
                 num_fillers -= 1
 
@@ -198,14 +198,15 @@ class World(Names):
         target = self.entity(target_kind, start.facts[link.name])
         others[0] = self.document(target, list(others[0].stated), difficulty)
 
-        # order[place] is the number, before the shuffle, of the document that stands at ``place`` after it.
+        # order[place] is the number, in both halves together, of the document that moves to ``place``.
         order = list(range(count))
         rng.shuffle(order)
         gold = (order.index(0), order.index(len(documents)))  # the first document of each half
-        documents = [(documents + others)[number] for number in order]
+        both_halves = documents + others
+        shuffled = [both_halves[number] for number in order]
 
         text = self.ask(target, asked, subject=f"the {link.noun} of {start.name}")
-        return documents, [Question(text, target.facts[asked.name], gold)]
+        return shuffled, [Question(text, target.facts[asked.name], gold)]
 
 
 def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
@@ -220,7 +221,7 @@ def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
         documents, [question] = world.context(difficulty or DEFAULT_DIFFICULTY)
         name = f"synthetic-{split}-{seed}-{number}"
 
-        # The last gold document states the answer: what is of its kind is hard to tell from it.
+        # The last gold document states the answer; others of its kind are hard negatives.
         kind = documents[question.gold[-1]].entity.kind
         scores = [HARD_SCORE if document.entity.kind is kind else EASY_SCORE for document in documents]
         for place in question.gold:

@@ -1,8 +1,7 @@
 """The words of the demo world: its kinds of entity, their relations, and every way to state or ask one.
 
-``{s}`` is the subject, ``{p}`` its possessive ("Oda Velm's", "her", "the town's"), ``{v}`` the value. A statement
-may name its subject or point back to it, so ``{s}`` is always a grammatical subject.
-"""
+``{s}`` is the subject, ``{p}`` its possessive ("Oda Velm's"), ``{v}`` the value. A statement may name its subject or
+point back to it, so ``{s}`` is always a grammatical subject."""
 
 from __future__ import annotations
 
@@ -30,11 +29,10 @@ class Kind:
     fillers: tuple[str, ...]
 
 
-def _relation(name: str, value: str, noun: str, statements: str, questions: str) -> Relation:
-    def lines(text: str) -> tuple[str, ...]:
-        return tuple(line.strip() for line in text.strip().splitlines())
-
-    return Relation(name, value, lines(statements), lines(questions), noun)
+def _relation(name: str, value: str, noun: str, *texts: str) -> Relation:
+    # One statement or question a line.
+    statements, questions = (tuple(map(str.strip, text.strip().splitlines())) for text in texts)
+    return Relation(name, value, statements, questions, noun)
 
 
 PERSON = Kind("person", (("she", "her"), ("he", "his")), (

@@ -1,67 +1,60 @@
-"""How well checkpoints answer: python -m scaledown.evaluation.answering --checkpoint C --eval_data X.json
+"""Compare how well checkpoints answer: python -m scaledown.evaluation.answering --checkpoint C --eval_data X.json
 
-The same questions for every checkpoint, beside the generator without documents, with the text cut to the same budget
-and with the full text. With no data the questions are the embedded world's (--questions). Each system's figures are
-written as they are measured.
+All checkpoints get the same questions, and so do the baselines: the generator without documents, with text cut to the
+same budget, and with the full text. Without data the questions are the embedded world's (--questions). Each system's
+figures are written as soon as they are measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from scaledown import cli, processes
-from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown.config import AUTO, DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
-from scaledown.evaluation.evaluator import SystemResult, evaluate_system
-from scaledown.evaluation.metrics import METRICS
-from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.files import write_json
-from scaledown.models.memory import AUTO, Keep, check_keep_documents
-from scaledown.models.model import ScaleDownModel
 from scaledown.run_information import run_information
-from scaledown.training import run, run_folder
-from scaledown.training.devices import dtype_for, keep_freed_memory, resolve_device
 
 STANDARD, LONG = "standard", "long"
 WORLD = {STANDARD: Difficulty(), "hard": Difficulty(hard_share=1.0, two_hop_share=0.0),
          "ten_documents": Difficulty((10, 10)), LONG: Difficulty()}
-"""Questions of the embedded world: five documents of all kinds; all of them hard negatives; ten documents; and the
-first kind with every document filled up to a length of its own."""
-UNTRAINED = " (not trained)"
+"""Questions of the embedded world: five documents of all kinds; five that are hard negatives of one another; ten; and
+the first kind with the documents of each question filled up to another length."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.answering", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the command's flags."""
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.answering")
+
+    # What is compared.
     parser.add_argument("--checkpoint", nargs="+", default=[EMBEDDED], help="folders that training wrote, Hub ids, or "
                         f"names that ship, of one generator [{EMBEDDED}]")
     parser.add_argument("--eval_data", help="records to answer [the embedded world's questions]")
     parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD),
-                        help=f"which of the embedded world's [{STANDARD}]")
+                        help=f"kind of the embedded world's questions [{STANDARD}]")
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True,
-                        help="measure the baselines, too, with the first checkpoint's budget [yes]")
+                        help="also measure the baselines, with the first checkpoint's budget [yes]")
     parser.add_argument("--untrained", action="store_true",
-                        help="measure a new compressor of each checkpoint's kind, too, before any training")
+                        help="also measure a new compressor of each checkpoint's kind, before any training")
     parser.add_argument("--keep_documents", nargs="+", default=[], type=_count, metavar="N",
-                        help="measure checkpoints also when they read only the documents that they score best: so "
-                        f"many, or {AUTO!r} for those above the threshold")
+                        help="also measure checkpoints reading only the documents that they score highest: this "
+                        f"number of them, or {AUTO!r} for those above the threshold")
+
+    # Output, machine and settings.
     parser.add_argument("--output_file", help="write the figures there, as JSON")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help="of the embedded world's questions, of "
                         f"new compressors and of the intervals' resamples [{TrainingConfig.seed}]")
-    cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))
+    cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     return parser
 
 
-def _count(text: str) -> Keep:
+def _count(text: str) -> int | str:
     if text == AUTO:
         return text
     if not text.isdecimal():
@@ -70,64 +63,45 @@ def _count(text: str) -> Keep:
 
 
 def load_records(eval_data: str | None, questions: str, count: int, seed: int) -> list[Record]:
-    """The questions: the first ``count`` of a file, or the embedded world's."""
+    """Return the questions: the first ``count`` of a file, or the embedded world's."""
     if eval_data is not None:
         return read_records(eval_data)[:count]
+
     records = synthetic_records(count, seed, split="eval", difficulty=WORLD[questions])
-    return list(of_many_lengths(records, seed, share=1.0, split="eval") if questions == LONG else records)
-
-
-def results(args: argparse.Namespace, device: torch.device, config: EvaluationConfig,
-            records: Sequence[Record]) -> Iterator[tuple[str, SystemResult]]:
-    """Each system's name and what it reached, as it is measured."""
-    for number, name in enumerate(args.checkpoint):
-        model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
-        _check_keeping(name, model, args.keep_documents)
-        if number == 0 and args.baselines:
-            for system in BASELINES:
-                yield system.name, evaluate_system(model, system, records, config, args.seed)
-        if args.untrained:
-            new = run.build_model(model.config, device, args.seed)
-            yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
-        yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
-        for count in args.keep_documents:
-            yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
-
-
-def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
-    try:
-        for count in counts:
-            check_keep_documents(count, model.config.enable_reranking, model.config.keep_threshold)
-    except ValueError as fault:
-        raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
-
-
-def line(name: str, result: SystemResult) -> str:
-    """A system's line of the table: each metric with its 95% interval, and the prompt's length in tokens."""
-    figures = ((result.averages[f"{metric}_avg"], *result.averages[f"{metric}_ci95"]) for metric in METRICS)
-    return (f"{name:<32}" + "".join(f"{mean:>8.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in figures)
-            + f"{result.mean_prompt_tokens:>9.1f}")
+    if questions == LONG:
+        records = of_many_lengths(records, seed, share=1.0, split="eval")
+    return list(records)
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answer with every system, and compare."""
+    """Answer the questions with every system and compare them."""
     args = build_parser().parse_args(argv)
-    config, device = cli.config_from(args, EvaluationConfig), resolve_device(args.device)
-    TrainingConfig(seed=args.seed)  # which knows what a seed may be
-    output_file = run_folder.output_file(args.output_file)
+    config = cli.config_from(args, EvaluationConfig)
+    TrainingConfig(seed=args.seed)  # refuses a wrong seed
+
+    # Torch takes seconds to load; a wrong flag has been reported by now.
+    from scaledown.evaluation.answering import comparison_table
+    from scaledown.training import devices, run_folder
+
+    device, output_file = devices.resolve_device(args.device), run_folder.output_file(args.output_file)
     records = load_records(args.eval_data, args.questions, config.eval_examples, args.seed)
     if device.type == "cpu":
-        keep_freed_memory()
-    processes.say(f"{len(records)} questions of {args.eval_data or f'the embedded world, {args.questions}'}, with "
-                  f"{sum(len(record.documents) for record in records) / len(records):.1f} documents each, on {device}")
+        devices.keep_freed_memory()
+
+    source = args.eval_data or f"the embedded world, {args.questions}"
+    num_documents = sum(len(record.documents) for record in records) / len(records)
+    processes.say(f"{len(records)} questions of {source}, with {num_documents:.1f} documents each, on {device}")
+
     report: dict[str, Any] = {"systems": {}, "run": run_information(args.seed, device, sys.argv, vars(args))}
-    lines = [f"{f'n = {len(records)}':<32}" + "".join(f"{metric:>23}" for metric in METRICS) + f"{'prompt':>9}"]
-    for name, result in results(args, device, config, records):
-        lines.append(line(name, result))
+    lines = [comparison_table.heading(len(records))]
+    for name, result in comparison_table.results(args, device, config, records):  # measured one by one
+        lines.append(comparison_table.line(name, result))
         report["systems"][name] = result.summary()
+        # After each system, since a run with several checkpoints takes long and may be stopped.
         if output_file and processes.rank() == 0:
             write_json(output_file, report)
+
     processes.say("\n".join(lines) + (f"\nfigures: {output_file}" if output_file else ""))
     return 0
 

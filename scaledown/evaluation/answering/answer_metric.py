@@ -1,4 +1,4 @@
-"""The metrics as an ``evaluate.Metric``: no download, and it gathers the answers of several processes."""
+"""The metrics as an ``evaluate.Metric``: nothing is downloaded, and it gathers the answers of several processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Returns:
 
 
 class AnswerMetric(evaluate.Metric):
-    """``AnswerMetric().compute(predictions=[...], references=[[...], ...])``.
+    """The metrics for ``evaluate``: ``AnswerMetric().compute(predictions=[...], references=[[...], ...])``.
 
     Over several processes, build it with ``num_process``, ``process_id`` and one ``experiment_id`` for all (they share
     the cache folder); ``compute`` then gives process 0 the numbers of all answers, and None to the others.
@@ -40,6 +40,7 @@ class AnswerMetric(evaluate.Metric):
     def _compute(self, predictions: list[str], references: list[list[str]],
                  num_resamples: int = EvaluationConfig.bootstrap_resamples,
                  bootstrap_seed: int = TrainingConfig.seed) -> dict[str, Any]:
+        # Called on process 0 only, with the answers of all processes.
         scores = [score_answer(prediction, accepted)
                   for prediction, accepted in zip(predictions, references, strict=True)]
         return summarise(scores, num_resamples, bootstrap_seed)

@@ -1,4 +1,4 @@
-"""Speed, measured: python -m scaledown.evaluation.benchmark inference|training
+"""Measure speed: python -m scaledown.evaluation.benchmark inference|training
 
 ScaleDown against full text, text cut to the same budget, and the naive query-dependent compressor, all on the same
 random weights, taking turns in one process: no download, on a CPU or on CUDA. Times are medians over the rounds.
@@ -10,39 +10,40 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.config import ScaleDownConfig, positive, require
-from scaledown.evaluation.benchmark.bench import Bench, Preset, preset
-from scaledown.evaluation.benchmark.measures import MEMORY_TOKENS, SYSTEMS, measure_inference, measure_training
+from scaledown.config import DEVICES, positive, require
+from scaledown.evaluation.benchmark.names import MEMORY_TOKENS, SYSTEMS
 from scaledown.evaluation.benchmark.ratios import growth, ratios, shares
-from scaledown.evaluation.benchmark.speed_figures import plot_by_documents, plot_by_phase
-from scaledown.evaluation.cost.known_shapes import config_of
-from scaledown.evaluation.figures.drawing import Figures
 from scaledown.files import write_json
-from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.run_information import run_information
-from scaledown.training import run_folder
-from scaledown.training.devices import DEVICES, dtype_for, resolve_device
+
+if TYPE_CHECKING:
+    from scaledown.evaluation.benchmark.bench import Bench
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.benchmark", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the command's flags."""
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.benchmark")
+
+    # The model's shape.
     parser.add_argument("what", choices=("inference", "training"))
     parser.add_argument("--preset", default="small", choices=("tiny", "small", "paper"),
                         help="small: 12 layers of width 512, 3 in the compressor, vocabulary 32,000; paper: Mistral-7B "
                         "with 8; tiny: to try the benchmark itself [small]")
     parser.add_argument("--generator_model", metavar="NAME_OR_CONFIG", help="another shape than the preset's")
     parser.add_argument("--num_layers", type=cli.positive, help="layers of the compressor [the preset's]")
+
+    # The texts: their lengths in tokens and how many there are.
     parser.add_argument("--num_documents", type=int, nargs="+", help="[1 5 10 20 50; training: 5]")
     parser.add_argument("--batch_size", type=int, default=4, help="questions at a time [4]")
     for name, default in (("query_tokens", 128), ("document_tokens", 128), ("answer_tokens", 32), ("rounds", 7)):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
     parser.add_argument("--records", help="training: take the texts' lengths from this file of records (token counts "
                         "of the embedded tokenizer, cut at the budgets) instead of full length")
+
+    # Systems, machine and output.
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="[all]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="[auto]")
     parser.add_argument("--output_dir", default="benchmark", help="gets the JSON and the figures [./benchmark]")
@@ -50,7 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise ValueError for settings that make no sense, all of them together."""
+    """Refuse settings that make no sense, all of them together.
+
+    Raises:
+        ValueError: if there are any.
+    """
     faults = positive(args, "batch_size", "query_tokens", "document_tokens", "answer_tokens", "rounds")
     faults += [f"--num_documents must be above 0, got {count}" for count in args.num_documents if count < 1]
     if args.document_tokens % MEMORY_TOKENS:
@@ -61,45 +66,46 @@ def check(args: argparse.Namespace) -> None:
     require(faults)
 
 
-def build(args: argparse.Namespace) -> Bench:
-    """Random weights of the shape that was asked for."""
-    shape = preset(args.preset)
-    if args.generator_model:
-        config = config_of(args.generator_model)
-        shape = Preset(config, resolve_num_layers(None, config.num_hidden_layers))
-    if args.num_layers:
-        shape = Preset(shape.config, resolve_num_layers(args.num_layers, shape.config.num_hidden_layers))
-    config = ScaleDownConfig(num_memory_tokens=MEMORY_TOKENS, compression_rate=args.document_tokens // MEMORY_TOKENS,
-                             query_tokens=args.query_tokens, lora_dropout=0.0)
-    device = resolve_device(args.device)
-    return Bench(shape, config, dtype_for(device), device)
-
-
 def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], bench: Bench) -> None:
-    """The JSON and the figures."""
+    """Write the JSON and draw the figures."""
     report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": [*ratios(rows), *growth(rows)],
               "rows": rows}
     write_json(folder / f"benchmark_{args.what}.json", report)
+
+    # Training has one time per step, which the table shows as well as a figure would.
     if args.what == "inference":
-        where = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
+        from scaledown.evaluation.benchmark import speed_figures
+        from scaledown.evaluation.figures.drawing import Figures
+
+        setup = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
         figures = Figures(folder)
-        figures.draw("cost_by_documents.png", plot_by_documents, rows, where)
-        figures.draw("time_by_phase.png", plot_by_phase, rows, where)
+        figures.draw("cost_by_documents.png", speed_figures.plot_by_documents, rows, setup)
+        figures.draw("time_by_phase.png", speed_figures.plot_by_phase, rows, setup)
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the ratios, write the figures."""
     args = build_parser().parse_args(argv)
-    args.num_documents = args.num_documents or ([5] if args.what == "training" else [1, 5, 10, 20, 50])
+    if not args.num_documents:
+        args.num_documents = [5] if args.what == "training" else [1, 5, 10, 20, 50]
     check(args)
-    bench = build(args)
-    run_folder.make(Path(args.output_dir))
+
+    # Torch takes seconds to load; a wrong flag has been reported by now.
+    from scaledown.evaluation.benchmark.bench import build_bench
+    from scaledown.evaluation.benchmark.measures import measure_inference, measure_training
+    from scaledown.training import run_folder
+
+    bench = build_bench(args)
+    run_folder.make(Path(args.output_dir))  # one that cannot be made is reported before the work
     print(f"{args.what} benchmark: {bench.shape.config.num_hidden_layers} layers of width "
           f"{bench.shape.config.hidden_size}, {bench.shape.num_layers} in the compressor, {bench.dtype} on "
           f"{bench.device}, {args.rounds} rounds of {', '.join(args.systems)}")
-    rows = (measure_inference if args.what == "inference" else measure_training)(args, bench)
+
+    measure = measure_inference if args.what == "inference" else measure_training
+    rows = measure(args, bench)
     write(Path(args.output_dir), args, rows, bench)
+
     print("\n".join([*ratios(rows), *growth(rows)]))
     for row in rows:
         print(f"{row['num_documents']:>4} documents, {row['system']:<17} share of the matrix-multiply peak: "

@@ -1,4 +1,4 @@
-"""What the benchmark's figures say: ratios between systems, and growth with the number of documents."""
+"""The benchmark's conclusions: ratios between systems, and growth with the number of documents."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import numpy as np
 
 
 def ratios(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What ScaleDown saves against each other system, in words, a line for each number of documents."""
+    """Return what ScaleDown saves against each other system, one line for each number of documents."""
+    ratio = _training_ratio if any("step_ms" in row for row in rows) else _inference_ratio
+
     lines = []
-    for ours in (row for row in rows if row["system"] == "scaledown"):
+    for ours in rows:
+        if ours["system"] != "scaledown":
+            continue
         for other in rows:
-            if other["num_documents"] != ours["num_documents"] or other is ours:
-                continue
-            lines.append(f"{ours['num_documents']:>4} documents, against {other['system']:<17} "
-                         + (_training_ratio(ours, other) if "step_ms" in ours else _inference_ratio(ours, other)))
+            # Only what was measured with as many documents can be compared.
+            if other["num_documents"] == ours["num_documents"] and other is not ours:
+                lines.append(f"{ours['num_documents']:>4} documents, against {other['system']:<17} "
+                             f"{ratio(ours, other)}")
     return lines
 
 
@@ -27,6 +31,7 @@ def _inference_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     def promised(phase: str) -> float:
         return other["flops_per_query"][phase] / ours["flops_per_query"][phase]
 
+    # Full text and truncated text have nothing to compress.
     compress = f"compression {ratio('compress'):.2f}x, " if other["ms_per_query"]["compress"]["median"] else ""
     return (f"{compress}first token {ratio('first_token'):.2f}x (FLOPs promise "
             f"{promised('first_token'):.2f}x), whole answer {ratio('total'):.2f}x ({promised('total'):.2f}x)"
@@ -40,30 +45,35 @@ def _training_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def _memory_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if not ours["peak_bytes"] or not other["peak_bytes"]:
-        return ""
+        return ""  # not known on this machine
     return f", peak memory {ours['peak_bytes'] / other['peak_bytes']:.2f} of its"
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How far ScaleDown's time and FLOPs are from a straight line over the number of documents."""
-    own = [row for row in rows if row["system"] == "scaledown" and "ms_per_query" in row]
-    counts = np.array([row["num_documents"] for row in own], dtype=float)
+    """Return how far ScaleDown's time and FLOPs are from a straight line over the number of documents."""
+    ours = [row for row in rows if row["system"] == "scaledown" and "ms_per_query" in row]
+    counts = np.array([row["num_documents"] for row in ours], dtype=float)
     if len(set(counts)) < 3:
-        return []
-    series = {"time": [row["ms_per_query"]["total"]["median"] for row in own],
-              "FLOPs": [row["flops_per_query"]["total"] for row in own]}
-    if all(row["peak_bytes"] for row in own):
-        series["peak memory"] = [row["peak_bytes"] for row in own]
-    found = []
-    for name, values in series.items():
-        line = np.polyval(np.polyfit(counts, values, 1, w=1 / np.array(values)), counts)
-        found.append(f"{name} within {100 * np.abs(np.array(values) / line - 1).max():.0f}%")
+        return []  # any two points lie on a line
+
+    series = {"time": [row["ms_per_query"]["total"]["median"] for row in ours],
+              "FLOPs": [row["flops_per_query"]["total"] for row in ours]}
+    if all(row["peak_bytes"] for row in ours):
+        series["peak memory"] = [row["peak_bytes"] for row in ours]
+
+    deviations = []
+    for name, numbers in series.items():
+        values = np.array(numbers)
+        # Weighted by 1 / value the fit minimises relative errors, so that small counts matter as much as large ones.
+        line = np.polyval(np.polyfit(counts, values, 1, w=1 / values), counts)
+        deviations.append(f"{name} within {100 * np.abs(values / line - 1).max():.0f}%")
+
     return [f"from {counts.min():.0f} to {counts.max():.0f} documents ScaleDown follows a straight line: "
-            + ", ".join(found)]
+            + ", ".join(deviations)]
 
 
-def shares(found: Mapping[str, float] | float) -> str:
-    """Shares of the matrix-multiply peak in words, by phase or of a whole step."""
-    if isinstance(found, float):
-        return f"{found:.2f}"
-    return ", ".join(f"{phase} {share:.2f}" for phase, share in found.items())
+def shares(of_peak: Mapping[str, float] | float) -> str:
+    """Return shares of the matrix-multiply peak as text, by phase or of a whole step."""
+    if isinstance(of_peak, float):
+        return f"{of_peak:.2f}"
+    return ", ".join(f"{phase} {share:.2f}" for phase, share in of_peak.items())

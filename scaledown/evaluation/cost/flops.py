@@ -1,10 +1,11 @@
-"""What an answer costs: FLOPs by phase, parameters, key-value bytes, worked out from shapes and token counts.
+"""The FLOPs of an answer by phase, computed from shapes and token counts, in two conventions.
 
-Two counts stand side by side. The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the
-decoder layers and token, and 2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the
-query that the compressor reads. The **full count** has both, the LoRA adapter, the query once where a causal
-compressor (n_layers, llm) reads it first and else once for each document, and the last layer of causal compressors
-(and of the generator in training) only where its output is used, beside queries, keys and values of all tokens.
+The **paper's convention** (arXiv:2504.07109, table 1) is 2 FLOPs for each weight of the decoder layers and token, and
+2 * hidden * vocabulary for each answer token; it leaves out attention scores, and the query that the compressor reads.
+
+The **full count** has both, and the LoRA adapter. It has the query once if a causal compressor (n_layers, llm) reads it
+first, else once for each document. Of the last layer of causal compressors (and of the generator in training) it has
+queries, keys and values of all tokens, and the rest only at the positions whose output is used.
 """
 
 from __future__ import annotations
@@ -40,50 +41,57 @@ class Flops:
 
     @property
     def total(self) -> float:
-        """All phases together."""
+        """Return the sum of all phases."""
         return self.compress + self.prefill + self.decode
 
     def to_dict(self) -> dict[str, float]:
-        """Phases and total."""
+        """Return the phases and the total by name."""
         return {**dataclasses.asdict(self), "total": self.total}
 
 
 def paper_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts) -> Flops:
-    """FLOPs by the convention of table 1: weights only, and no query in the compressor."""
+    """Return FLOPs by the convention of table 1: weights only, and no query in the compressor."""
     compressed = tokens.num_documents * (tokens.document_tokens + tokens.memory_tokens)
     compress = FLOPS_PER_WEIGHT * compressor.body_weights * compressed if compressor else 0.0
     prefill = FLOPS_PER_WEIGHT * generator.body_weights * tokens.prompt_tokens
+    # The LM head is computed for new tokens alone.
     decode = FLOPS_PER_WEIGHT * (generator.body_weights + generator.head_weights) * tokens.new_tokens
     return Flops(compress, prefill, decode)
 
 
 def causal_flops(compressor: DecoderShape, tokens: TokenCounts, input_order: str = "query_first",
                  is_stored: bool = False, attention: bool = True) -> float:
-    """FLOPs of a causal compressor (n_layers, llm), the last layer only where its output is used.
+    """Return the FLOPs of a causal compressor (n_layers, llm), with the last layer at the used positions only.
 
-    That is at the memory and rerank positions. Query first, the query is read once; document first, it is read with
-    each document, and the documents not at all where their readings are stored.
+    These are the memory and rerank positions. Query first, the query is read once; document first, it is read with each
+    document, and the documents are not read at all if their readings are stored.
     """
-    num_first, first, second = 1.0, tokens.query_tokens, tokens.document_tokens
+    # A prefix is read ``num_prefixes`` times, then each document's suffix: the other text and its memory tokens.
+    num_documents = tokens.num_documents
+    num_prefixes, prefix, text = 1.0, tokens.query_tokens, tokens.document_tokens
     if input_order == "document_first":
-        num_first, first, second = 0.0 if is_stored else tokens.num_documents, second, first
-    tail = tokens.memory_tokens + tokens.rerank_tokens
-    used = tokens.num_documents * tail
-    weights = compressor.weighed(num_first * first + tokens.num_documents * second + used, used)
-    weights += compressor.map_weights * tokens.num_documents * tokens.memory_tokens
+        num_prefixes, prefix, text = num_documents, tokens.document_tokens, tokens.query_tokens
+        if is_stored:
+            num_prefixes = 0.0
+
+    tail = tokens.memory_tokens + tokens.rerank_tokens  # of one document
+    used = num_documents * tail
+    read = num_prefixes * prefix + num_documents * text + used
+    weights = compressor.weighed(read, used) + compressor.map_weights * num_documents * tokens.memory_tokens
     flops = FLOPS_PER_WEIGHT * weights
     if attention:
-        pairs = num_first * _causal_pairs(0, first) + tokens.num_documents * _causal_pairs(first, second + tail)
-        used_pairs = tokens.num_documents * _causal_pairs(first + second, tail)
+        pairs = num_prefixes * _causal_pairs(0, prefix) + num_documents * _causal_pairs(prefix, text + tail)
+        used_pairs = num_documents * _causal_pairs(prefix + text, tail)
         flops += compressor.score_flops(pairs, compressor.num_layers - 1) + compressor.score_flops(used_pairs, 1)
     return flops
 
 
 def naive_flops(compressor: DecoderShape, tokens: TokenCounts) -> float:
-    """FLOPs of the same compressor without those two savings: ``[query][document][MEM]`` through all layers, K times.
+    """Return the FLOPs of a compressor that reads ``[query][document][MEM]`` through all layers, K times.
 
-    It leaves nothing out that a plain implementation computes, attention included.
+    It lacks the two savings of :func:`causal_flops`: the shared query, and the last layer at few positions.
     """
+    # Of one document; all K are alike.
     read = tokens.query_tokens + tokens.document_tokens + tokens.memory_tokens + tokens.rerank_tokens
     scores = compressor.score_flops(_causal_pairs(0, read))
     weights = compressor.body_weights * read + compressor.map_weights * tokens.memory_tokens
@@ -91,12 +99,12 @@ def naive_flops(compressor: DecoderShape, tokens: TokenCounts) -> float:
 
 
 def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:
-    """FLOPs of an encoder compressor: attention looks both ways, so each document is read with its own query.
+    """Return the FLOPs of an encoder compressor: attention looks both ways, so the query is read with each document.
 
-    Every layer is counted as attending to the whole input: the upper bound where some have a sliding window.
+    Every layer is counted as attending to the whole input: an upper bound if some have a sliding window.
     """
     tail = tokens.memory_tokens + tokens.rerank_tokens
-    read = tokens.query_tokens + tokens.document_tokens + tail
+    read = tokens.query_tokens + tokens.document_tokens + tail  # of one document
     weights = compressor.body_weights * read + compressor.mlp_weights * tokens.memory_tokens
     scores = FLOPS_PER_SCORE * compressor.num_layers * compressor.hidden_size * read * read
     return tokens.num_documents * (FLOPS_PER_WEIGHT * weights + scores)
@@ -104,10 +112,10 @@ def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:
 
 def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCounts, lora_rank: int = 0,
                input_order: str = "query_first") -> Flops:
-    """FLOPs with attention, the query and the adapter.
+    """Return the FLOPs with attention, the query and the adapter.
 
-    Prefill reads the prompt but for its last token, which is decoding's first: it gives the first new token. Of the
-    last layer it computes keys and values alone.
+    Prefill reads the prompt except its last token, which is the first that decoding reads: it gives the first new
+    token. Of the last layer prefill computes keys and values alone.
     """
     compress = 0.0
     if isinstance(compressor, DecoderShape):
@@ -115,8 +123,9 @@ def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCou
     elif isinstance(compressor, EncoderShape):
         compress = encoder_flops(compressor, tokens)
 
-    read, steps = max(0.0, tokens.prompt_tokens - 1), tokens.new_tokens
+    read, steps = max(0.0, tokens.prompt_tokens - 1), tokens.new_tokens  # one step for each new token
     weights = generator.body_weights + generator.lora_weights(lora_rank)
+    # No output of prefill's last layer is used, so it attends in one layer less.
     prefill = (FLOPS_PER_WEIGHT * generator.weighed(read, 0, lora_rank)
                + generator.score_flops(_causal_pairs(0, read), generator.num_layers - 1))
     decode = (FLOPS_PER_WEIGHT * (weights + generator.head_weights) * steps
@@ -125,7 +134,8 @@ def full_flops(generator: DecoderShape, compressor: Compressor, tokens: TokenCou
 
 
 def training_flops(generator: DecoderShape, read: float, used: float) -> float:
-    """FLOPs forward of the generator over ``read`` tokens of a prompt with its answer, of which ``used`` are learnt."""
+    """Return the forward FLOPs over ``read`` tokens of a prompt with its answer, of which the loss has ``used``."""
+    # The loss's tokens are the last ones, so each attends to all the others before it.
     weights = generator.weighed(read, used) + generator.head_weights * used
     scores = (generator.score_flops(_causal_pairs(0, read), generator.num_layers - 1)
               + generator.score_flops(_causal_pairs(read - used, used), 1))
@@ -133,11 +143,12 @@ def training_flops(generator: DecoderShape, read: float, used: float) -> float:
 
 
 def plain_training_flops(generator: DecoderShape, read: float) -> float:
-    """FLOPs forward of a plain implementation: all layers and the logits of all ``read`` tokens."""
+    """Return the forward FLOPs of a plain implementation: all layers and the logits of all ``read`` tokens."""
     weights = (generator.body_weights + generator.head_weights) * read
     return FLOPS_PER_WEIGHT * weights + generator.score_flops(_causal_pairs(0, read))
 
 
 def _causal_pairs(before: float, num_tokens: float) -> float:
-    """Pairs of positions when ``num_tokens`` attend to ``before`` earlier ones, to themselves and to those between."""
+    """Return the pairs of positions if ``num_tokens`` attend to ``before`` earlier ones, and causally to each other."""
+    # The i-th of them attends to before + i positions, itself included.
     return num_tokens * before + num_tokens * (num_tokens + 1) / 2

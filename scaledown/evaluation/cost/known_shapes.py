@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoConfig, PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from scaledown.hub import load_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _DECODER = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
             "intermediate_size", "vocab_size", "tie_word_embeddings")
@@ -31,26 +32,33 @@ KNOWN_NAMES = (*_DECODERS, *_ENCODERS)
 
 
 def config_of(name: str) -> PretrainedConfig:
-    """The Hugging Face config that ``name`` means: a known model's, a ``config.json``, a model folder's or the Hub's.
+    """Return the Hugging Face config that ``name`` means: a known model, a ``config.json``, a model folder or a Hub id.
 
     Raises:
-        ValueError: where there is none, or it cannot be read.
+        ValueError: if there is none, or it cannot be read.
     """
+    from transformers import AutoConfig
+
+    # Known shapes first: they need no network.
     if name in _DECODERS:
         family, *sizes = _DECODERS[name]
         return AutoConfig.for_model(family, **dict(zip(_DECODER, sizes, strict=True)))
     if name in _ENCODERS:
         return AutoConfig.for_model("modernbert", **_ENCODERS[name])
+
     if name.endswith(".json") and Path(name).is_file():
         return _from_file(Path(name))
     return load_config(name)
 
 
 def _from_file(path: Path) -> PretrainedConfig:
+    from transformers import AutoConfig
+
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return AutoConfig.for_model(values.pop("model_type"), **values)
     except json.JSONDecodeError as fault:
         raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
     except (KeyError, AttributeError, TypeError, ValueError) as fault:
+        # JSON of another kind: no object, no or an unknown model_type, or sizes that a family refuses.
         raise ValueError(f"{path}: not a Hugging Face config of a known model_type ({fault})") from fault

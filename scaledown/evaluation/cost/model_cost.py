@@ -1,4 +1,4 @@
-"""The cost of a run's own questions: shapes read from the model, mean token counts from what was evaluated."""
+"""The cost of a run's questions: shapes read from the model, mean token counts from the evaluation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from scaledown.evaluation.systems import SCALEDOWN
 
 
 def num_parameters(module: torch.nn.Module, trainable: bool = False) -> int:
-    """Parameters of a module, or only those that are trained."""
+    """Return the number of a module's parameters, or of those that are trained."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
 
 
 def compressor_shape(model: Any) -> Compressor:
     """Return the shape of a ScaleDownModel's compressor."""
-    config, width = model.config, model.generator.config.hidden_size
+    config, width = model.config, model.generator.config.hidden_size  # width of the memory embeddings
     if config.compressor_type == "n_layers":
         return decoder_shape(model.compressor.body)
     if config.compressor_type == "llm":
@@ -32,16 +32,18 @@ def compressor_shape(model: Any) -> Compressor:
 
 def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int],
                      config: ScaleDownConfig) -> dict[str, float]:
-    """Mean tokens of queries and documents as the compressor reads them (cut at its limits), and mean documents.
+    """Return mean tokens of queries and documents as the compressor reads them (cut at its limits), and mean documents.
 
     Args:
-        records: what was evaluated.
-        count_tokens: tokens of a text, by the generator's tokenizer.
+        records: the evaluated records.
+        count_tokens: returns the number of tokens of a text, by the generator's tokenizer.
         config: the model's, for its limits.
     """
     queries = [min(count_tokens(record.query), config.query_tokens) for record in records]
-    documents = [min(count_tokens(document), config.document_tokens)
-                 for record in records for document in record.documents]
+    documents = []
+    for record in records:
+        documents += [min(count_tokens(document), config.document_tokens) for document in record.documents]
+
     return {"query_tokens": statistics.fmean(queries), "num_documents": len(documents) / len(records),
             "document_tokens": statistics.fmean(documents) if documents else 0.0}
 
@@ -53,11 +55,11 @@ def _system_tokens(result: SystemResult, text_tokens: Mapping[str, float], confi
 
 
 def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping[str, float]) -> dict[str, Any]:
-    """The ``cost`` of ``metrics_report.json``.
+    """Return the ``cost`` of ``metrics_report.json``.
 
     Args:
         model: a ScaleDownModel.
-        results: what each system reached; the one named ``scaledown`` compresses.
+        results: of each system; the one named ``scaledown`` compresses.
         text_tokens: from :func:`mean_text_tokens`.
 
     Returns:
@@ -65,19 +67,23 @@ def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping
         generator's cache at the end of an answer; the token counts behind them; the parameters of each part.
     """
     config, generator = model.config, decoder_shape(model.generator.base)
-    # The largest parameter is one of the base's: LoRA and the special rows may be kept in another type than it.
+    # The largest parameter is one of the base's: LoRA and the special embeddings may be kept in another type.
     bytes_per_value = max(model.generator.parameters(), key=torch.numel).element_size()
+
     systems = {}
     for result in results:
+        # The others read text, with the adapter off.
         compresses = result.system == SCALEDOWN.name
         compressor = compressor_shape(model) if compresses else None
         tokens = _system_tokens(result, text_tokens, config)
-        counted = full_flops(generator, compressor, tokens, config.lora_rank if compresses else 0, config.input_order)
+        lora_rank = config.lora_rank if compresses else 0
+        flops = full_flops(generator, compressor, tokens, lora_rank, config.input_order)
         systems[result.system] = {
-            "flops": counted.to_dict(),
+            "flops": flops.to_dict(),
             "flops_paper_convention": paper_flops(generator, compressor, tokens).to_dict(),
             "key_value_bytes": generator.key_value_bytes(tokens.prompt_tokens + tokens.new_tokens, bytes_per_value),
             "prompt_tokens": tokens.prompt_tokens, "new_tokens": tokens.new_tokens}
+
     parameters = {"generator": num_parameters(model.generator), "compressor": num_parameters(model.compressor),
                   "trained": num_parameters(model, trainable=True)}
     return {**systems, "mean_text_tokens": dict(text_tokens), "num_memory_tokens": config.num_memory_tokens,

@@ -1,4 +1,4 @@
-"""Shapes of the models that answer, read from a model of any family: what a count of FLOPs needs to know."""
+"""Shapes of models, read from a model of any family: the sizes that a count of FLOPs needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from scaledown.config import COMPRESSORS
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.engine.decoder import text_config
-from scaledown.models.loading.pretrained import DEFAULT_MODELS
 
 FLOPS_PER_SCORE = 4
 
@@ -22,9 +22,9 @@ class DecoderShape:
     """A decoder of any family (:func:`decoder_shape` reads one from a model); biases and norms left out.
 
     Attributes:
-        mlp_weights: weights of a layer beside attention's four maps, as many of them as a token meets: of experts, only
-            those that read it.
-        mlp_sides: width and height of each of these maps that LoRA adapts, summed.
+        mlp_weights: weights of a layer beside attention's four maps that a token meets: of experts, only those that
+            read it.
+        mlp_sides: width plus height of each of these maps that LoRA adapts, summed.
         map_weights: those of an llm compressor's Linear - ReLU - Linear to the generator, at memory positions alone.
     """
 
@@ -47,59 +47,61 @@ class DecoderShape:
 
     @property
     def attention_size(self) -> int:
-        """Width of all heads' queries together."""
+        """Return the width of all heads' queries together."""
         return self.num_attention_heads * self.head_size
 
     @property
     def key_value_size(self) -> int:
-        """Width of all heads' keys, or values, together."""
+        """Return the width of all heads' keys, or values, together."""
         return self.num_key_value_heads * self.head_size
 
     @property
     def read_weights(self) -> int:
-        """Weights of one layer's query, key and value maps: what stands before attention."""
+        """Return the weights of one layer's query, key and value maps, those before attention."""
         return self.hidden_size * (self.attention_size + 2 * self.key_value_size)
 
     @property
     def layer_weights(self) -> float:
-        """Weights of one layer's linear maps."""
+        """Return the weights of one layer's linear maps."""
         return self.read_weights + self.attention_size * self.hidden_size + self.mlp_weights
 
     @property
     def body_weights(self) -> float:
-        """Weights of all layers' linear maps, without embeddings and LM head: the paper's P."""
+        """Return the weights of all layers' linear maps, without embeddings and LM head: the paper's P."""
         return self.num_layers * self.layer_weights
 
     @property
     def head_weights(self) -> int:
-        """Weights of the LM head."""
+        """Return the weights of the LM head."""
         return self.hidden_size * self.vocab_size
 
     def lora_weights(self, rank: int) -> float:
-        """Weights of a LoRA adapter on every linear map of the layers."""
+        """Return the weights of a LoRA adapter on every linear map of the layers."""
+        # A map of m x n gets an adapter of m x rank and rank x n: rank times its sides.
         output = self.attention_size + self.hidden_size
         return self.num_layers * (self._lora_read_weights(rank) + rank * (output + self.mlp_sides))
 
     def _lora_read_weights(self, rank: int) -> int:
-        """Weights of the adapter on one layer's query, key and value maps."""
+        """Return the weights of the adapter on one layer's query, key and value maps."""
         return rank * (3 * self.hidden_size + self.attention_size + 2 * self.key_value_size)
 
     def weighed(self, read: float, used: float, lora_rank: int = 0) -> float:
-        """Weights times tokens of all layers over ``read`` tokens, of which the last layer's output needs ``used``.
+        """Return weights times tokens of all layers over ``read`` tokens, ``used`` of them in the last layer's output.
 
-        In the last layer queries, keys and values are computed of all tokens, then the whole layer of the used ones.
+        The last layer computes queries, keys and values of all tokens, then the whole layer of the used ones.
         """
         layer = self.layer_weights + self.lora_weights(lora_rank) / self.num_layers
         before_attention = self.read_weights + self._lora_read_weights(lora_rank)
         return ((self.num_layers - 1) * layer + before_attention) * read + layer * used
 
     def score_flops(self, num_pairs: float, num_layers: int | None = None) -> float:
-        """FLOPs of attention scores and weighted values, for so many pairs of a query and a key position."""
+        """Return the FLOPs of attention scores and weighted values, for pairs of a query and a key position."""
+        # Two products of a head's size for each pair and head, of 2 FLOPs a number each.
         layers = self.num_layers if num_layers is None else num_layers
         return FLOPS_PER_SCORE * layers * self.num_attention_heads * self.head_size * num_pairs
 
     def key_value_bytes(self, num_tokens: float, bytes_per_value: int) -> float:
-        """Bytes of the keys and values of so many tokens."""
+        """Return the bytes of the keys and values of ``num_tokens`` tokens."""
         return 2 * self.num_layers * self.num_key_value_heads * self.head_size * num_tokens * bytes_per_value
 
 
@@ -115,7 +117,7 @@ class EncoderShape:
 
     @property
     def mlp_weights(self) -> int:
-        """Weights of Linear - ReLU - Linear (paper, section 3)."""
+        """Return the weights of Linear - ReLU - Linear (paper, section 3)."""
         return self.hidden_size * self.mlp_width + self.mlp_width * self.generator_size
 
 
@@ -123,9 +125,10 @@ Compressor = DecoderShape | EncoderShape | None
 
 
 def decoder_shape(model: PreTrainedModel) -> DecoderShape:
-    """Read the shape of a decoder of any family: with or without a head, an adapter, and values; its mean layer.
+    """Read the shape of a decoder of any family: with or without a head, an adapter, and values.
 
-    Only the config knows how many heads there are, and how many experts read a token.
+    All layers of the shape are the model's mean layer. Only the config knows the number of heads, and the number of
+    experts that read a token.
     """
     config = text_config(model.config)
     num_heads = getattr(config, "num_attention_heads", None) or 0
@@ -134,6 +137,7 @@ def decoder_shape(model: PreTrainedModel) -> DecoderShape:
     bare = DecoderShape(config.num_hidden_layers, config.hidden_size, num_heads, num_key_heads, head_size,
                         config.vocab_size, mlp_weights=0, mlp_sides=0)
 
+    # The MLP is what remains of the layers without attention, whatever maps a family gives it.
     weights, sides = _linear_maps(model.base_model, getattr(config, "num_experts_per_tok", None))
     return dataclasses.replace(bare, mlp_weights=weights / bare.num_layers - bare.layer_weights,
                                mlp_sides=sides / bare.num_layers - bare.lora_weights(1) / bare.num_layers)
@@ -142,19 +146,24 @@ def decoder_shape(model: PreTrainedModel) -> DecoderShape:
 def _linear_maps(body: nn.Module, experts_per_token: int | None) -> tuple[float, int]:
     """Return the weights that a token meets in a model's linear maps, and these maps' widths and heights, summed."""
     weights, sides = 0.0, 0
-    for name, part in body.named_modules():
-        if "lora_" in name or isinstance(part, nn.Embedding):
+    for name, module in body.named_modules():
+        if "lora_" in name or isinstance(module, nn.Embedding):
             continue
-        if isinstance(part, (nn.Linear, Conv1D)):
+
+        if isinstance(module, (nn.Linear, Conv1D)):
             # Weights in 4 bits do not have the map's shape; transformers' Conv1D has no sizes but its weights'.
-            width, height = part.weight.shape if isinstance(part, Conv1D) else (part.in_features, part.out_features)
-            weights, sides = weights + width * height, sides + width + height
+            is_conv = isinstance(module, Conv1D)
+            width, height = module.weight.shape if is_conv else (module.in_features, module.out_features)
+            weights += width * height
+            sides += width + height
             continue
-        for own_name, parameter in part.named_parameters(recurse=False):
+
+        for parameter_name, parameter in module.named_parameters(recurse=False):
             # Routers are matrices, experts a stack of them; the biases of experts are a matrix, too.
             is_stack = parameter.ndim == 3 and experts_per_token is not None
-            if parameter.ndim > 1 and not own_name.endswith("bias"):
+            if parameter.ndim > 1 and not parameter_name.endswith("bias"):
                 weights += parameter.numel() * (experts_per_token / len(parameter) if is_stack else 1)
+
     return weights, sides
 
 
@@ -165,23 +174,23 @@ def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int)
 
 
 def llm_shape(body: PreTrainedModel, mlp_width: int, generator_size: int) -> DecoderShape:
-    """Read the shape of an llm compressor that is made from ``body``, a causal LM without its head."""
+    """Read the shape of an llm compressor with ``body``, a causal LM without its head."""
     shape = decoder_shape(body)
     return dataclasses.replace(shape, map_weights=mlp_width * (shape.hidden_size + generator_size))
 
 
 def linear_weights(module: nn.Module) -> int:
     """Return the number of weights in a module's linear maps."""
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+    return sum(linear.weight.numel() for linear in module.modules() if isinstance(linear, nn.Linear))
 
 
 def generator_without_values(config: PretrainedConfig) -> PreTrainedModel:
-    """Return the causal LM of ``config`` as shapes alone (on the meta device)."""
+    """Return the causal LM of ``config`` with shapes but no values (on the meta device)."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(text_config(config))
 
 
 def compressor_without_values(compressor_type: str, name: str | None) -> PreTrainedModel:
-    """Return the compressor's own model ``name`` [the type's default] as shapes alone."""
+    """Return the compressor's model ``name`` [the type's default] with shapes but no values."""
     with torch.device("meta"):
-        return AutoModel.from_config(config_of(name or DEFAULT_MODELS[compressor_type]))
+        return AutoModel.from_config(config_of(name or COMPRESSORS[compressor_type].default_model))

@@ -1,4 +1,4 @@
-"""The figures of a command: drawn when its numbers are on disk, and each on its own, so that none can lose them."""
+"""The figures of a command: each is drawn by itself after the numbers are on disk, so a failure costs no numbers."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from typing import Any, TypeVar
 import matplotlib
 
 AS_IT_IS = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
-"""Settings by which a ``$`` or ``_`` in a text is drawn, and not read as a formula."""
+"""Settings that draw a ``$`` or ``_`` in a text as it is, not as the start of a formula."""
 NO_GLYPH = r"(?s)Glyph .* missing from font"
-"""What matplotlib says of each character that its font lacks, which then is a box."""
+"""Matplotlib's warning about a character that its font lacks, which it draws as a box."""
 SHOWN_CHARACTERS = 200
 Value = TypeVar("Value")
 
 
 class Figures:
-    """Draws the figures of ``folder``.
-
-    A figure that fails, whatever the reason, is left out with a warning, and the command goes on.
+    """The figures of ``folder``: one that fails for any reason is left out with a warning, and the command goes on.
 
     Attributes:
-        drawn: names of the files that are there.
-        left_out: why others are not, by their names.
+        drawn: names of the files that were written.
+        left_out: by the names of the others, why they were not.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +40,7 @@ class Figures:
             with matplotlib.rc_context(AS_IT_IS), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=NO_GLYPH)
                 plot(path, *data)
-            self.drawn.append(name)
+            self.drawn.append(name)  # not reached if the plot fails
 
         self.attempt(name, plot_whole)
 
@@ -56,9 +54,11 @@ class Figures:
 
     def _leave_out(self, name: str, fault: Exception) -> None:
         path = self.folder / name
-        told = str(fault).strip().removeprefix(f"{path}: ").partition("\n")[0][:SHOWN_CHARACTERS] or "no message"
-        self.left_out[name] = told if isinstance(fault, ValueError) else f"{type(fault).__name__}: {told}"
+        # The message's first line, without the path, which the warning and the page say themselves.
+        message = str(fault).strip().removeprefix(f"{path}: ").partition("\n")[0][:SHOWN_CHARACTERS] or "no message"
+        # A ValueError is worded for users; of others the type says more than the message.
+        self.left_out[name] = message if isinstance(fault, ValueError) else f"{type(fault).__name__}: {message}"
         print(f"warning: {path}: this figure is left out ({self.left_out[name]})", file=sys.stderr)
         with contextlib.suppress(OSError):
-            # An earlier run's would show other numbers.
+            # An earlier run's figure would show other numbers.
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What all figures share: one colour and one name for each system, quiet axes, and saving without a display.
+"""The common style of all figures: one colour and name for each system, quiet axes, and saving without a display.
 
 The colours are Okabe and Ito's, which colour-blind readers tell apart.
 """
@@ -28,7 +28,7 @@ LABELS = {"no_documents": "No documents", "truncated_text": "Truncated text,\nsa
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """An empty figure on the Agg canvas: no display and no global state."""
+    """Return an empty figure on the Agg canvas: no display and no global state."""
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
@@ -36,17 +36,21 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
 
 
 def head(figure: Figure, title: str, subtitle: str) -> None:
-    """What the figure shows in one line, and under it how it was measured."""
-    inch = 1 / figure.get_figheight()
+    """Write what the figure shows in one line, and under it how it was measured."""
+    inch = 1 / figure.get_figheight()  # as a share of the figure's height
     figure.text(0.015, 1 - 0.14 * inch, title, ha="left", va="top", fontsize=14, fontweight="bold", color=INK)
     figure.text(0.015, 1 - 0.46 * inch, subtitle, ha="left", va="top", fontsize=10, color=QUIET)
+    # The panels share the rest: left, bottom, width and height of the figure.
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.72 * inch))
 
 
 def quiet(axes: Axes, grid: str) -> None:
-    """Leave only what is read: a light grid along ``grid`` ("x" or "y") and the baseline."""
-    for side in ("top", "right", "bottom" if grid == "y" else "left"):
-        axes.spines[side].set_visible(grid == "y" and side == "bottom")
+    """Leave only what is read: a light grid along ``grid`` ("x" or "y") and the lines of the axes."""
+    # With a grid along x bars lie beside their names, and need no line on the left.
+    hidden = ("top", "right") if grid == "y" else ("top", "right", "left")
+    for side in hidden:
+        axes.spines[side].set_visible(False)
+
     for side in ("left", "bottom"):
         axes.spines[side].set_color(QUIET)
     axes.grid(axis=grid, color=GRID, linewidth=0.8)
@@ -55,23 +59,26 @@ def quiet(axes: Axes, grid: str) -> None:
 
 
 def shade(colour: str, strength: float) -> tuple[float, float, float]:
-    """``colour`` mixed with white: 1 is the colour itself, 0 is white."""
-    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour))
+    """Return ``colour`` mixed with white: 1 is the colour itself, 0 is white."""
+    red, green, blue = (1 - strength * (1 - channel) for channel in to_rgb(colour))
     return red, green, blue
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Move label positions apart to at least ``gap``, in order, around where they were.
+    """Move label positions apart to at least ``gap``, in their order, and no further than needed.
 
     Labels that meet become one block around their common middle, as far as the range 0 to 1 allows.
     """
-    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    order = sorted(range(len(positions)), key=lambda index: positions[index])  # from the lowest up
+
     blocks: list[list[int]] = []
     for index in order:
         blocks.append([index])
+        # A block that grew may now meet the one below it, too.
         while len(blocks) > 1 and _start(blocks[-1], positions, gap) < _end(blocks[-2], positions, gap) + gap - 1e-9:
-            last = blocks.pop()
-            blocks[-1].extend(last)
+            upper = blocks.pop()
+            blocks[-1].extend(upper)
+
     moved = list(positions)
     for block in blocks:
         start = _start(block, positions, gap)
@@ -81,6 +88,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def _start(block: list[int], positions: Sequence[float], gap: float) -> float:
+    """Return the lowest position of a block of labels that are ``gap`` apart."""
     height = gap * (len(block) - 1)
     middle = sum(positions[index] for index in block) / len(block)
     return max(0.0, min(middle - height / 2, 1.0 - height))
@@ -97,5 +105,5 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def short(value: float) -> str:
-    """A number as a label: three digits, or whole thousands."""
+    """Return a number as a label: three significant digits, or all digits before the point from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

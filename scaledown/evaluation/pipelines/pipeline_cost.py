@@ -1,4 +1,4 @@
-"""What a question costs from its candidates to its answer: reranking, compressing, generating, in FLOPs."""
+"""The cost of a question from its candidates to its answer, in FLOPs: reranking, compressing, generating."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PipelineFlops:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Return the sum of all three."""
         return self.rerank + self.compress + self.generate
 
 
@@ -39,27 +39,31 @@ def reranker_shape(cross_encoder: Any) -> DecoderShape | EncoderShape:
     config = cross_encoder.config
     # Many encoders, BERT for one, can be built as causal LMs as well.
     if config.model_type in CAUSAL_LMS and config.model_type not in MASKED_LMS:
-        return decoder_shape(next(part for part in cross_encoder.modules() if isinstance(part, PreTrainedModel)))
+        model = next(module for module in cross_encoder.modules() if isinstance(module, PreTrainedModel))
+        return decoder_shape(model)
+    # It gives a score alone, so there is no map to a generator.
     return EncoderShape(linear_weights(cross_encoder), config.num_hidden_layers, config.hidden_size, 0, 0)
 
 
 def reranking_flops(shape: DecoderShape | EncoderShape, tokens: TokenCounts) -> float:
-    """A cross-encoder's cost: it reads the query again with each document."""
+    """Return a cross-encoder's FLOPs: it reads the query again with each document."""
+    # Its special tokens take the place of ours.
     tokens = replace(tokens, memory_tokens=0.0, rerank_tokens=PAIR_TOKENS)
     return naive_flops(shape, tokens) if isinstance(shape, DecoderShape) else encoder_flops(shape, tokens)
 
 
 def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record], given: Sequence[Record],
                    reranker: DecoderShape | EncoderShape | None) -> PipelineFlops:
-    """The mean cost of a question.
+    """Return the mean cost of a question.
 
     Args:
         model: a ScaleDownModel.
-        result: what its system reached; prompts and answers are as long as they were there.
+        result: of its system; prompts and answers are as long as they were there.
         candidates: the questions with all their documents, which the cross-encoder read.
         given: the questions with the documents that the system got.
-        reranker: the cross-encoder's shape; None where none was asked.
+        reranker: the cross-encoder's shape; None if none was used.
     """
+
     def count(text: str) -> int:
         return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
 
@@ -69,8 +73,9 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
                            rerank_tokens=float(model.config.enable_reranking),
                            prompt_tokens=result.mean_prompt_tokens, new_tokens=result.mean_new_tokens)
 
+    # Text is read by the generator without its adapter.
     is_text = result.system == FULL_TEXT.name
     flops = full_flops(decoder_shape(model.generator.base), None if is_text else compressor_shape(model),
                        counts(given), 0 if is_text else model.config.lora_rank, model.config.input_order)
-    return PipelineFlops(reranking_flops(reranker, counts(candidates)) if reranker else 0.0, flops.compress,
-                         flops.prefill + flops.decode)
+    rerank = reranking_flops(reranker, counts(candidates)) if reranker else 0.0
+    return PipelineFlops(rerank, flops.compress, flops.prefill + flops.decode)

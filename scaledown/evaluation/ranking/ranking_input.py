@@ -1,4 +1,4 @@
-"""Flags that say what is ranked, and the task that they mean: records, a BEIR folder, or files of one's own."""
+"""Flags that choose what is ranked, and the task that they mean: records, a BEIR folder, or a user's own files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.evaluation.ranking.ranking_task import Collection, RankingTask, collection, of_records, read_texts
 
 EMBEDDED_SEED = 4242
-"""Of the embedded world's evaluation questions; calibration takes others."""
+"""Seed of the embedded world's evaluation questions; calibration takes others."""
 
 
 @dataclass(frozen=True)
 class RankingInput:
-    """What is ranked."""
+    """The queries and documents to rank."""
 
     data: str | None = setting(
         None, "records (JSON or JSONL), whose documents are ranked, or a BEIR folder [the embedded world]")
@@ -30,7 +30,7 @@ class RankingInput:
         "answer]")
     run: str | None = setting(None, "a TREC run whose documents are ranked again, of a corpus [BM25's]")
     judged: bool = setting(False, "rank the documents that the qrels judge, in their order, of a corpus")
-    num_candidates: int = setting(20, "documents a query that are ranked, of a corpus or the embedded world")
+    num_candidates: int = setting(20, "documents to rank per query, of a corpus or the embedded world")
     num_queries: int = setting(500, "queries, the first ones")
 
     def __post_init__(self) -> None:
@@ -43,6 +43,7 @@ class RankingInput:
             faults.append("--run and --judged choose documents of a corpus; give --corpus or a BEIR folder as --data")
         if self.run and self.judged:
             faults.append("--run and --judged are two ways to choose documents; give one")
+        # All mistakes are told together.
         require(faults)
 
     @property
@@ -50,50 +51,62 @@ class RankingInput:
         return bool(self.corpus) or (self.data is not None and Path(self.data).is_dir())
 
     def read(self, seed: int = EMBEDDED_SEED) -> tuple[RankingTask, dict[str, dict[str, float]]]:
-        """The task, and the teacher's scores by query and document where records have them.
+        """Return the task, and the teacher's scores by query and document if the records have them.
 
         Raises:
-            ValueError: where a file is missing or malformed, or the files do not belong together.
+            ValueError: if a file is missing or malformed, or the files do not belong together.
         """
         if self._has_corpus:
             return self._of_corpus(), {}
         if self.data is None:
             records = list(ranking_records(self.num_queries, seed, "eval", self.num_candidates))
             return of_records(records, qrels_of(records)), {}
+
+        # Without qrels a document of a record is relevant if it holds a gold answer.
         records = read_records(self.data)[:self.num_queries]
         task = of_records(records, read_qrels(self.qrels) if self.qrels else None)
         return task, _teacher_scores(records, task)
 
     def _of_corpus(self) -> RankingTask:
+        """Return the task of a corpus: ``--corpus`` with its queries and qrels, or a folder in BEIR's layout."""
         if self.corpus:
             paths = Path(self.corpus), Path(self.queries), Path(self.qrels)
         else:
             folder = Path(self.data)
             qrels = Path(self.qrels) if self.qrels else folder / "qrels" / "test.tsv"
             paths = folder / "corpus.jsonl", folder / "queries.jsonl", qrels
-        corpus, queries = read_texts(paths[0]), read_texts(paths[1])
-        found = _first(collection(queries, corpus, read_qrels(paths[2])), self.num_queries)
+        corpus_path, queries_path, qrels_path = paths
+
+        corpus, queries = read_texts(corpus_path), read_texts(queries_path)
+        whole = collection(queries, corpus, read_qrels(qrels_path))
+        chosen = _first_queries(whole, self.num_queries)
+
+        # The candidates: a first stage's best, or those that were judged, or BM25's best.
         if self.run:
             run = read_run(self.run)
-            return found.task({query: list(scores)[:self.num_candidates] for query, scores in run.items()})
-        return found.judged() if self.judged else found.found_by_bm25(self.num_candidates)
+            return chosen.task({query: list(scores)[:self.num_candidates] for query, scores in run.items()})
+        return chosen.judged() if self.judged else chosen.found_by_bm25(self.num_candidates)
 
 
-def _first(found: Collection, num_queries: int) -> Collection:
-    queries = dict(list(found.queries.items())[:num_queries])
-    return replace(found, queries=queries, qrels={query: found.qrels[query] for query in queries})
+def _first_queries(whole: Collection, num_queries: int) -> Collection:
+    queries = dict(list(whole.queries.items())[:num_queries])
+    return replace(whole, queries=queries, qrels={query: whole.qrels[query] for query in queries})
 
 
 def _teacher_scores(records: list[Record], task: RankingTask) -> dict[str, dict[str, float]]:
-    kept = [record for record in records if record.id in task.queries]
-    if any(record.reranking_scores is None for record in kept):
+    ranked = [record for record in records if record.id in task.queries]
+    # A teacher that did not score all of them cannot be compared on the same queries.
+    if any(record.reranking_scores is None for record in ranked):
         return {}
-    return {record.id: dict(zip(task.candidates[record.id], record.reranking_scores, strict=True)) for record in kept}
+    return {record.id: dict(zip(task.candidates[record.id], record.reranking_scores, strict=True)) for record in ranked}
 
 
 def describe(task: RankingTask, args: argparse.Namespace) -> str:
-    """What is ranked, in a line."""
+    """Describe the task in one line."""
     source = args.data or args.corpus or "the embedded world"
-    relevant = sum(grade > 0 for grades in task.qrels.values() for grade in grades.values())
+    num_relevant = 0
+    for grades in task.qrels.values():
+        num_relevant += sum(grade > 0 for grade in grades.values())
+
     return (f"{source}: {len(task.queries)} queries with {task.num_candidates:.1f} candidates and "
-            f"{relevant / len(task.queries):.1f} relevant documents each")
+            f"{num_relevant / len(task.queries):.1f} relevant documents each")

@@ -1,4 +1,4 @@
-"""How good rankings are: nDCG@10, MRR@10 and recall@k, by ir-measures (MacAvaney et al., 2022), with intervals."""
+"""Metrics of rankings: nDCG@10, MRR@10 and recall@k by ir-measures (MacAvaney et al., 2022), with intervals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RankingScores:
     num_queries: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a report."""
+        """Return the scores as a report has them."""
         return dataclasses.asdict(self)
 
 
@@ -38,12 +38,18 @@ def score_ranking(qrels: Qrels, run: Run, num_resamples: int, seed: int,
     without a judgement are not relevant; of equal scores the document whose id sorts last comes first.
     """
     measures = [nDCG @ 10, RR @ 10, *(R @ k for k in recall_at)]
+    query_numbers = {query: number for number, query in enumerate(qrels)}
     columns = {str(measure): number for number, measure in enumerate(measures)}
-    rows = {query: number for number, query in enumerate(qrels)}
-    values = np.zeros((len(rows), len(measures)))
-    for found in ir_measures.iter_calc(measures, qrels, run):
-        values[rows[found.query_id], columns[str(found.measure)]] = found.value
-    ends = bootstrap_ci95(values, num_resamples, seed)
-    return RankingScores({name: float(values[:, column].mean()) for name, column in columns.items()},
-                         {name: (float(ends[column][0]), float(ends[column][1])) for name, column in columns.items()},
-                         len(rows))
+
+    # A query for which ir-measures gives no value stays 0.
+    values = np.zeros((len(query_numbers), len(measures)))  # (queries, measures)
+    for metric in ir_measures.iter_calc(measures, qrels, run):
+        values[query_numbers[metric.query_id], columns[str(metric.measure)]] = metric.value
+    intervals = bootstrap_ci95(values, num_resamples, seed)  # (measures, 2)
+
+    means, ci95 = {}, {}
+    for name, column in columns.items():
+        means[name] = float(values[:, column].mean())
+        low, high = intervals[column]
+        ci95[name] = float(low), float(high)
+    return RankingScores(means, ci95, len(query_numbers))

@@ -155,7 +155,7 @@ def read_texts(path: Path) -> Texts:
     entries = _of_json(path, faults) if path.suffix in (".jsonl", ".json") else _of_lines(path, faults)
     for number, name, text in entries:
         if name in texts:
-            faults.add(f"line {number}", f"id {name!r} stands on line {line_of[name]} already")
+            faults.add(f"line {number}", f"id {name!r} is already on line {line_of[name]}")
         texts.setdefault(name, text)
         line_of.setdefault(name, number)
 

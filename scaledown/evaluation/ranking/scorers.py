@@ -16,47 +16,62 @@ QUERIES_AT_ONCE = 4
 
 
 def order_given(task: RankingTask) -> Run:
-    """The candidates as they came."""
-    return {query: {name: -float(rank) for rank, name in enumerate(texts)} for query, texts in task.candidates.items()}
+    """Return scores that keep the candidates in the order given."""
+    run = {}
+    for query, texts in task.candidates.items():
+        run[query] = {name: -float(rank) for rank, name in enumerate(texts)}  # higher scores rank first
+    return run
 
 
 def bm25(task: RankingTask) -> Run:
-    """BM25's scores; how rare a word is, is counted over all queries' candidates together."""
-    texts = list(dict.fromkeys(text for each in task.candidates.values() for text in each.values()))
+    """Return BM25's scores, with word frequencies counted over the candidates of all queries together."""
+    candidate_texts: dict[str, None] = {}
+    for candidates in task.candidates.values():
+        candidate_texts |= dict.fromkeys(candidates.values())
+    texts = list(candidate_texts)  # each once, in order
+
     index, run = BM25(texts), {}
     for name, query in tqdm(task.queries.items(), desc="scoring, BM25", unit="query", leave=False):
+        # Of the whole index, from which the query's own candidates are picked.
         score_of = {texts[hit.index]: hit.score for hit in index.search([query], len(texts))[0]}
         run[name] = {document: score_of[text] for document, text in task.candidates[name].items()}
     return run
 
 
 def cross_encoder(task: RankingTask, reranker: Reranker) -> Run:
-    """A cross-encoder's scores."""
-    pairs = [(task.queries[query], text) for query, texts in task.candidates.items() for text in texts.values()]
+    """Return a cross-encoder's scores."""
+    pairs = []
+    for query, texts in task.candidates.items():
+        pairs += [(task.queries[query], text) for text in texts.values()]
+
+    # All pairs in one call, so that the reranker can batch them as it likes; scores come in the pairs' order.
     scores = iter(score_pairs(reranker, pairs))
-    return {query: {name: next(scores) for name in texts} for query, texts in task.candidates.items()}
+    run = {}
+    for query, texts in task.candidates.items():
+        run[query] = {name: next(scores) for name in texts}
+    return run
 
 
 def scaledown(task: RankingTask, model: ScaleDownModel) -> Run:
-    """The compressor's scores, in the pass that compresses."""
+    """Return the compressor's scores, from the pass that compresses."""
     names, run = list(task.queries), {}
     with tqdm(total=len(names), desc="scoring, ScaleDown", unit="query", leave=False) as bar:
         for start in range(0, len(names), QUERIES_AT_ONCE):
             batch = names[start:start + QUERIES_AT_ONCE]
             memory = model.compress([task.queries[name] for name in batch],
                                     [list(task.candidates[name].values()) for name in batch])
-            for name, scores in zip(batch, memory.scores.tolist(), strict=True):
-                # A query with fewer candidates than others has -inf behind them.
+            for name, scores in zip(batch, memory.scores.tolist(), strict=True):  # scores (B, K)
+                # A query with fewer candidates than others in its batch is padded with -inf.
                 run[name] = dict(zip(task.candidates[name], scores, strict=False))
             bar.update(len(batch))
     return run
 
 
 def load_scoring_model(checkpoint: str, device: torch.device) -> ScaleDownModel:
-    """The model of ``--checkpoint``.
+    """Load the model of ``--checkpoint``.
 
     Raises:
-        ValueError: where there is none, or it has no reranking head.
+        ValueError: if it cannot be loaded or has no reranking head.
     """
     model = ScaleDownModel.from_pretrained(checkpoint, device=device, dtype=dtype_for(device))
     if not model.config.enable_reranking:

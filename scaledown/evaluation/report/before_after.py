@@ -1,4 +1,4 @@
-"""The main job's two measurements, before and after training, and what is told at its end."""
+"""The main job's two measurements, before and after training, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scaledown.files import write_json
 
 @dataclass(frozen=True)
 class Before:
-    """What was measured before training: ScaleDown as it starts, and the baselines, which training leaves alone."""
+    """The results before training: ScaleDown as it starts, and the baselines, which training does not change."""
 
     scaledown: SystemResult
     baselines: Mapping[str, SystemResult]
@@ -29,6 +29,7 @@ class Before:
 
 def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path) -> Before:
     """Measure ScaleDown and the baselines; the answers are written at once, so that a crash later loses none."""
+    # Baselines read text with the adapter off, so they are measured once.
     baselines = {system.name: evaluate_system(model, system, records, config, seed) for system in BASELINES}
     scaledown = evaluate_system(model, SCALEDOWN, records, config, seed)
     if processes.rank() == 0:
@@ -39,10 +40,12 @@ def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig,
 def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path,
                   before: Before, history: Sequence[Mapping[str, Any]], run: Mapping[str, Any],
                   notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Measure ScaleDown again and time every system; write all results; returns ``metrics_report.json``'s content."""
+    """Measure ScaleDown again, time every system, write all results; return the content of ``metrics_report.json``."""
     after = evaluate_system(model, SCALEDOWN, records, config, seed)
     if processes.rank() == 0:
         write_json(folder / "after_training_results.json", after.to_dict())
+
+    # All systems are timed together, so that they meet the machine in the same state.
     latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
 
     def count_tokens(text: str) -> int:
@@ -53,20 +56,37 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
     results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
     report = write_numbers(folder, results) if processes.rank() == 0 else {}
 
-    # Only now what is only drawn.
+    # Only now the figures: whatever fails from here on, the numbers are on disk.
     figures = Figures(folder)
+    # On all processes, as every use of the model; the first writes.
     memory = figures.attempt("memory.png", memory_of_one, model, records)
     if processes.rank() == 0:
         write_page(figures, report, results, memory)
     return report
 
 
+def notes(init_compressor: str | None, warnings: Sequence[str | None]) -> list[str]:
+    """Return what a reader of the report should know of the run; a warning that is None is left out."""
+    start = "a new compressor: nothing but the generator was pretrained"
+    if init_compressor:
+        start = f"the pretrained checkpoint {init_compressor}"
+    return [f"Training started from {start}.", *(f"Note: {warning}." for warning in warnings if warning)]
+
+
 def summary(report: Mapping[str, Any], folder: Path) -> str:
-    """The run in a few lines, for the terminal."""
+    """Return the run in a few lines, for the terminal; nothing on processes without the report."""
     if not report:
         return ""
-    rows = {"before training": report["before_training"], "after training": report["after_training"],
-            **{name.replace("_", " "): report["baselines"][name] for name in report["baselines"]}}
-    lines = [f"{name:>15}  exact match {row['exact_match_avg']:.3f} [{row['exact_match_ci95'][0]:.3f}, "
-             f"{row['exact_match_ci95'][1]:.3f}]  token F1 {row['token_f1_avg']:.3f}" for name, row in rows.items()]
-    return "\n".join([f"n = {report['run']['n']} questions", *lines, f"report: {folder / 'report.html'}"])
+
+    systems = {"before training": report["before_training"], "after training": report["after_training"]}
+    for name, baseline in report["baselines"].items():
+        systems[name.replace("_", " ")] = baseline
+
+    lines = [f"n = {report['run']['n']} questions"]
+    for name, averages in systems.items():
+        low, high = averages["exact_match_ci95"]
+        lines.append(f"{name:>15}  exact match {averages['exact_match_avg']:.3f} [{low:.3f}, {high:.3f}]  "
+                     f"token F1 {averages['token_f1_avg']:.3f}")
+
+    lines.append(f"report: {folder / 'report.html'}")
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""``report.html``: ``report.md`` as one file that needs nothing else, for a browser on a desk or a phone.
+"""``report.html``: ``report.md`` as one self-contained file, for the browser of a computer or a phone.
 
-Figures lie inside it as data; there is no script and no address. On a narrow screen each table row becomes a card,
-its cells named by the table's header, and a figure fits the width; a tap makes it large enough to read, to be scrolled.
+Figures are embedded as data; there are no scripts and no links to elsewhere. On a narrow screen each table row becomes
+a card, with its cells named by the table's header, and a figure fits the width until a tap enlarges it.
 """
 
 from __future__ import annotations
@@ -41,22 +41,25 @@ pre { overflow-x: auto; background: #f5f5f5; padding: .75rem; }
 
 
 def html_page(markdown: str, folder: Path) -> str:
-    """The page of ``report.md``'s text, with the pictures that it names taken from ``folder``.
+    """Return ``report.md``'s text as a page, with the pictures that it names taken from ``folder``.
 
-    Text stands in it as text: HTML inside the markdown is shown, not obeyed.
+    HTML inside the markdown is shown as text.
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = reader.parse(markdown)
     _label_cells(tokens)
+
     title = ""
-    for before, token in zip([None, *tokens], tokens, strict=False):
-        if before is not None and before.tag == "h1":
+    # Each block opens with a token that has its tag, before the token with its content.
+    for opening, token in zip([None, *tokens], tokens, strict=False):
+        if opening is not None and opening.tag == "h1":
             title = title or token.content
         for child in token.children or ():
             if child.type == "image":
                 child.attrSet("src", _as_data(folder / str(child.attrs["src"])))
                 child.attrSet("tabindex", "0")  # What can have the focus can be tapped.
-                before.attrSet("class", "figure")
+                opening.attrSet("class", "figure")
+
     body = reader.renderer.render(tokens, reader.options, {})
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n'
@@ -64,7 +67,7 @@ def html_page(markdown: str, folder: Path) -> str:
 
 
 def _label_cells(tokens: Sequence[Token]) -> None:
-    """Give each table cell its column's heading as ``data-label``."""
+    """Give each table cell its column's heading as ``data-label``, which the cards of narrow screens show."""
     headings: list[str] = []
     column = 0
     for token, content in zip(tokens, [*tokens[1:], None], strict=True):
@@ -73,7 +76,7 @@ def _label_cells(tokens: Sequence[Token]) -> None:
         elif token.type == "th_open":
             headings.append("".join(child.content for child in content.children))
         elif token.type == "tr_open":
-            column = 0
+            column = 0  # of the new row
         elif token.type == "td_open":
             token.attrSet("data-label", headings[column])
             column += 1

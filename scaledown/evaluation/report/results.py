@@ -27,7 +27,7 @@ SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")
 
 @dataclass(frozen=True)
 class RunResults:
-    """All that a run measured.
+    """All measurements of a run.
 
     Attributes:
         before: ScaleDown before training.
@@ -37,7 +37,7 @@ class RunResults:
         cost: from :func:`scaledown.evaluation.cost.model_cost.model_cost`.
         history: the trainer's ``log_history``.
         run: from :func:`scaledown.run_information.run_information`.
-        notes: what a reader must know, shown under the heading: where training started, for one.
+        notes: what a reader must know, shown under the heading, such as the weights that training started from.
     """
 
     before: SystemResult
@@ -55,16 +55,18 @@ class RunResults:
 
 
 def improvements(before: SystemResult, after: SystemResult, num_resamples: int, seed: int) -> dict[str, Any]:
-    """What training changed, by metric.
+    """Return the change from training, by metric.
 
     Returns:
         ``absolute`` (after - before), ``absolute_ci95`` (paired: questions are resampled, so that both sides see the
-        same ones) and ``relative`` (absolute / before; None where before is 0).
+        same ones) and ``relative`` (absolute / before; None if before is 0).
     """
-    pairs = zip(before.questions, after.questions, strict=True)
-    changes = np.array([[getattr(new.scores, metric) - getattr(old.scores, metric) for metric in METRICS]
-                        for old, new in pairs])
-    intervals = bootstrap_ci95(changes, num_resamples, seed)
+    changes = []
+    for old, new in zip(before.questions, after.questions, strict=True):
+        changes.append([getattr(new.scores, metric) - getattr(old.scores, metric) for metric in METRICS])
+    # Resampling differences pairs the two sides: a hard question is hard in both, and its difficulty cancels out.
+    intervals = bootstrap_ci95(np.array(changes), num_resamples, seed)  # (metrics, 2)
+
     absolute, relative, ends = {}, {}, {}
     for column, metric in enumerate(METRICS):
         key = f"{metric}_avg"
@@ -72,23 +74,27 @@ def improvements(before: SystemResult, after: SystemResult, num_resamples: int, 
         absolute[key] = reached - base
         relative[key] = (reached - base) / base if base else None
         ends[key] = [float(end) for end in intervals[column]]
+
     return {"absolute": absolute, "absolute_ci95": ends, "relative": relative}
 
 
 def _speed_statistics(latencies: Mapping[str, Latency]) -> dict[str, Any]:
     scaledown, full_text = latencies["scaledown"], latencies["full_text"]
-    median_ms = scaledown.total.median_ms
+    median_ms = scaledown.total.median_ms  # 0 only on a clock that is too coarse
     return {**scaledown.to_dict(), "batch_size": 1,
             "speedup_over_full_text": full_text.total.median_ms / median_ms if median_ms else None}
 
 
 def metrics_report(results: RunResults) -> dict[str, Any]:
-    """The content of ``metrics_report.json``: plain numbers, no NaN and no infinity."""
+    """Return the content of ``metrics_report.json``: plain numbers, no NaN and no infinity."""
+    # The intervals of the improvements are made as those of the averages were.
     settings = results.run["settings"]
     num_resamples = settings.get("bootstrap_resamples", EvaluationConfig.bootstrap_resamples)
     seed = results.run.get("seed", TrainingConfig.seed)
+
     baselines = {name: {**result.summary(), "times": results.latencies[name].to_dict()}
                  for name, result in results.baselines.items()}
+
     return {"before_training": results.before.summary(), "after_training": results.after.summary(),
             "improvements": improvements(results.before, results.after, num_resamples, seed),
             "baselines": baselines, "speed_statistics": _speed_statistics(results.latencies),
@@ -97,7 +103,7 @@ def metrics_report(results: RunResults) -> dict[str, Any]:
 
 
 def write_numbers(folder: Path, results: RunResults) -> dict[str, Any]:
-    """Write every answer and ``metrics_report.json``; returns the content of the latter."""
+    """Write every answer and ``metrics_report.json``; return the content of the latter."""
     report = metrics_report(results)
     write_json(folder / "before_training_results.json", results.before.to_dict())
     write_json(folder / "after_training_results.json", results.after.to_dict())
@@ -107,15 +113,17 @@ def write_numbers(folder: Path, results: RunResults) -> dict[str, Any]:
 
 def write_page(figures: Figures, report: Mapping[str, Any], results: RunResults,
                memory: Mapping[str, Any] | None = None) -> None:
-    """Draw the figures, and write the page that shows them, as ``report.md`` and as ``report.html``.
+    """Draw the figures, and write the page that shows them as ``report.md`` and ``report.html``.
 
     Args:
-        figures: of the folder that gets all of it.
+        figures: those of the run's folder, which also gets the page.
         report: from :func:`write_numbers`.
-        results: what ``report`` was made of.
+        results: the measurements in ``report``.
         memory: from :func:`scaledown.evaluation.figures.needle.memory_of_one`.
     """
+    # The page says which figures failed, so they come first.
     _draw(figures, results, memory)
+
     page = report_page(report, results.before, results.after, results.baselines["full_text"], memory,
                        figures.left_out)
     write_text(figures.folder / "report.md", page)

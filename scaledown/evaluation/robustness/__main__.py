@@ -1,129 +1,79 @@
-"""How far quality holds: python -m scaledown.evaluation.robustness --checkpoint embedded
+"""Measure how robust quality is: python -m scaledown.evaluation.robustness --checkpoint embedded
 
-Answers the same questions with more documents, with the right one at other places, among documents that look like
-it, in longer documents, and with fewer memory tokens; beside it the generator on full text and on text cut to the same
-budget. Then it looks into the memory: which document tokens its embeddings resemble, and what words they stand for.
-Every point is kept as it is measured, so a run that was killed goes on with --resume.
+The same questions are answered with more documents, with the right one at other places, among documents that look like
+it, with longer documents, and with fewer memory tokens, beside the generator on full text and on text cut to the same
+budget. Then the command looks into the memory: which document tokens its embeddings resemble, and which words of the
+vocabulary. Every point is saved as it is measured, so that --resume continues a run that was killed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from scaledown import cli, processes
-from scaledown.config import EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown import cli
+from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
-from scaledown.evaluation.evaluator import evaluate_system
-from scaledown.evaluation.figures.drawing import Figures
-from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
-from scaledown.evaluation.robustness.sweeps import Case, Setting, cases, settings
-from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
-from scaledown.files import write_json
-from scaledown.models.model import ScaleDownModel
-from scaledown.run_information import run_information
-from scaledown.training import run_folder
-from scaledown.training.devices import DEVICES, dtype_for, keep_freed_memory, resolve_device
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
-RESULTS_FILE, NEEDLE_FILE = "robustness.json", "needle.json"
-Rows = list[dict[str, Any]]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m scaledown.evaluation.robustness", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the command's flags."""
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.robustness")
     parser.add_argument("--checkpoint", default=EMBEDDED, help="a folder, a Hub id, or 'embedded' [embedded]")
     parser.add_argument("--eval_data", help="records, one of whose documents holds the answer [the embedded world's]")
     parser.add_argument("--output_dir", default="./robustness", help="gets figures and numbers [./robustness]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to run [auto]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help=f"of all draws [{TrainingConfig.seed}]")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output_dir")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",), eval_examples=200)
     return parser
 
 
 def load_records(args: argparse.Namespace) -> Sequence[Record]:
-    """The records that the questions asked at every point are taken from."""
-    if args.eval_data is None:
-        return list(synthetic_records(args.eval_examples + args.eval_examples // 4 + 20, args.seed, split="eval",
-                                      difficulty=EMBEDDED_WORLD))
-    return read_records(args.eval_data)
+    """Load the records that provide the questions asked at every point."""
+    if args.eval_data is not None:
+        return read_records(args.eval_data)
 
-
-def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationConfig, seed: int, path: Path) -> Rows:
-    """Measure every point that ``path`` does not hold yet; each is written there at once."""
-    rows: Rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    done = {(row["sweep"], row["value"], row["system"]) for row in rows}
-    points = [(setting, name, system) for setting in todo for name, system in setting.systems.items()
-              if (setting.sweep, setting.value, name) not in done]
-    for setting, name, system in tqdm(points, desc="points measured", unit="point", disable=processes.rank() > 0):
-        result = evaluate_system(model, system, setting.records, config, seed, progress=False)
-        rows.append({"sweep": setting.sweep, "value": setting.value, "system": name, **result.summary()})
-        if processes.rank() == 0:
-            write_json(path, rows)
-    return rows
-
-
-def draw(folder: Path, model: ScaleDownModel, asked: Sequence[Case], rows: Rows) -> list[str]:
-    """Draw the sweeps, look into the memory and draw that; returns the names of all files of the run."""
-    figures, files = Figures(folder), [RESULTS_FILE]
-    if processes.rank() == 0:
-        figures.draw("robustness.png", plot_robustness, rows)
-    found = figures.attempt("needle.png", look_into_memory, model, [(case.record, case.gold) for case in asked])
-    if found is not None and processes.rank() == 0:
-        write_json(folder / NEEDLE_FILE, found)
-        files.append(NEEDLE_FILE)
-        figures.draw("needle.png", plot_needle, found)
-    return [*figures.drawn, *files]
-
-
-def table(rows: Rows) -> str:
-    """Exact match at every point, for the terminal."""
-    return "\n".join(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
-                     f"[{row['exact_match_ci95'][0]:.3f}, {row['exact_match_ci95'][1]:.3f}]" for row in rows)
-
-
-def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: EvaluationConfig, args: argparse.Namespace,
-                folder: Path) -> None:
-    """Measure every point, look into the memory, and say where the figures are."""
-    def count_tokens(text: str) -> int:
-        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
-
-    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
-    print(f"{args.checkpoint} on {model.device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
-    rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
-    written = draw(folder, model, asked, rows)
-    print(f"{table(rows)}\n\n{folder}: {', '.join(written)}")
+    # More than are asked, since a record is left out unless exactly one of its documents holds the answer.
+    num_records = args.eval_examples + args.eval_examples // 4 + 20
+    return list(synthetic_records(num_records, args.seed, split="eval", difficulty=EMBEDDED_WORLD))
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, draw, and say where the figures are."""
+    """Measure, draw, and print the names of the files."""
     args = build_parser().parse_args(argv)
-    config, device, folder = cli.config_from(args, EvaluationConfig), resolve_device(args.device), Path(args.output_dir)
+    config, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records = load_records(args)
-    asked = cases(records, args.eval_examples, args.seed)
+
+    # Torch takes seconds to load; a wrong flag or file has been reported by now.
+    from scaledown.evaluation.robustness import measuring, sweeps
+    from scaledown.models.model import ScaleDownModel
+    from scaledown.run_information import run_information
+    from scaledown.training import devices, run_folder
+
+    asked = sweeps.cases(records, args.eval_examples, args.seed)
+    device = devices.resolve_device(args.device)
     if device.type == "cpu":
-        keep_freed_memory()
-    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=dtype_for(device))
+        devices.keep_freed_memory()
+
+    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=devices.dtype_for(device))
     information = run_information(args.seed, device, sys.argv, vars(args))
+    # With --resume the model and the questions must be the same as before.
     information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)
                                       | run_folder.inputs_of_checkpoint("--checkpoint", args.checkpoint)
                                       | run_folder.inputs_of_records("--eval_data", args.eval_data, records))
+
     with run_folder.claimed(folder, information, args.overwrite, args.resume):
         if args.overwrite:
-            (folder / RESULTS_FILE).unlink(missing_ok=True)
-        measure_all(model, asked, config, args, folder)
+            (folder / measuring.RESULTS_FILE).unlink(missing_ok=True)
+        measuring.measure_all(model, asked, config, args, folder)
     return 0
 
 

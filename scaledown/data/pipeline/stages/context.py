@@ -36,10 +36,10 @@ class Context:
             tqdm.write(text)
 
     def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[StageFolder] = ()) -> StageFolder:
-        """Return the stage of that name, and say why if it is made anew because something has changed."""
+        """Return the stage of that name, and say why if it is made again because something has changed."""
         stage = self.work.stage(name, settings, inputs)
         if stage.reason:
-            self.say(f"{name}: made anew: {stage.reason}")
+            self.say(f"{name}: made again: {stage.reason}")
 
         self._stages.append(stage)
         return stage
@@ -101,7 +101,7 @@ class Context:
                     # of each key the log gets one value.
                     values = dict(zip(map(key, chunk), compute(chunk), strict=True))
                     log.append((result_key, value) for result_key, value in values.items() if result_key not in log)
-                # The other processes advance as fast as this one, as far as anyone here can tell.
+                # Assume that the other processes advance as fast as this one.
                 bar.update(min(len(chunk) * self.processes.count, num_missing))
 
         self.processes.wait()

@@ -227,6 +227,7 @@ def build_index(context: Context, passages: StageFolder, store: PassageStore) ->
 
 
 def _tokenizer_fingerprint(context: Context) -> str:
+    """Return the fingerprint of the student's tokenizer."""
     # A fast tokenizer is known by its content, so that another model's equal tokenizer changes nothing.
     backend = getattr(context.tokenizer, "backend_tokenizer", None)
     if backend is None:

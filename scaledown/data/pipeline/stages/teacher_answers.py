@@ -94,7 +94,7 @@ def _ask(context: Context, stage: StageFolder, log: AppendLog, chunks: Sequence[
 
 
 def _settings(config: TeacherConfig) -> dict[str, object]:
-    """Return what an answer depends on beside the question: not a server's address, nor how it is asked."""
+    """Return what an answer depends on beyond its question; a server's address and limits are not part of it."""
     wording = fingerprints.of_values([prompt.SYSTEM, prompt.BACKGROUND, prompt.QUESTION])
     settings = {"max_new_tokens": config.teacher_max_new_tokens, "prompt": wording}
 

@@ -1,4 +1,4 @@
-"""The teacher's settings, the interface of all teachers, and loading one by its settings."""
+"""The teacher's settings, and the interface of all teachers."""
 
 from __future__ import annotations
 
@@ -72,19 +72,3 @@ class Teacher(Protocol):
         Raises:
             ValueError: if the teacher cannot go on; every answer that was ready has been yielded before.
         """
-
-
-def load_teacher(config: TeacherConfig) -> Teacher:
-    """Load the local model, or check that the server answers.
-
-    Raises:
-        ValueError: if the model cannot be found or read, or the server does not answer as expected.
-    """
-    # Imported on demand: a server needs no torch, and a local model no HTTP client.
-    if config.teacher_url is not None:
-        from scaledown.data.pipeline.teacher.server import ServerTeacher
-
-        return ServerTeacher(config)
-    from scaledown.data.pipeline.teacher.local import LocalTeacher
-
-    return LocalTeacher(config)

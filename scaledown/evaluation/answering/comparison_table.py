@@ -1,0 +1,67 @@
+"""The systems of the answering command, measured one by one, and their lines in the table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from scaledown.config import EvaluationConfig
+from scaledown.data.records import Record
+from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
+from scaledown.models.memory import Keep, check_keep_documents
+from scaledown.models.model import ScaleDownModel
+from scaledown.training import run
+from scaledown.training.devices import dtype_for
+
+UNTRAINED = " (not trained)"
+
+
+def results(args: argparse.Namespace, device: torch.device, config: EvaluationConfig,
+            records: Sequence[Record]) -> Iterator[tuple[str, SystemResult]]:
+    """Yield each system's name and result as it is measured."""
+    for number, name in enumerate(args.checkpoint):
+        model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
+        _check_keeping(name, model, args.keep_documents)
+
+        # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
+        if number == 0 and args.baselines:
+            for system in BASELINES:
+                yield system.name, evaluate_system(model, system, records, config, args.seed)
+
+        if args.untrained:
+            new = run.build_model(model.config, device, args.seed)
+            yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
+
+        yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
+        for count in args.keep_documents:
+            yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
+
+
+def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
+    """Refuse counts of ``--keep_documents`` that this checkpoint cannot keep, before minutes of answering."""
+    try:
+        for count in counts:
+            check_keep_documents(count, model.config.enable_reranking, model.config.keep_threshold)
+    except ValueError as fault:
+        raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
+
+
+def line(name: str, result: SystemResult) -> str:
+    """Return a system's line of the table: each metric with its 95% interval, and the prompt's length in tokens."""
+    cells = [f"{name:<32}"]
+    for metric in METRICS:
+        mean, (low, high) = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
+        cells.append(f"{mean:>8.3f} [{low:.3f}, {high:.3f}]")
+
+    cells.append(f"{result.mean_prompt_tokens:>9.1f}")
+    return "".join(cells)
+
+
+def heading(num_questions: int) -> str:
+    """Return the heading of the table."""
+    count = f"n = {num_questions}"
+    return f"{count:<32}" + "".join(f"{metric:>23}" for metric in METRICS) + f"{'prompt':>9}"

@@ -1,0 +1,88 @@
+"""The points of the robustness command, measured one by one, and their figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scaledown import processes
+from scaledown.config import EvaluationConfig
+from scaledown.evaluation.evaluator import evaluate_system
+from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
+from scaledown.evaluation.robustness.sweeps import Case, Setting, settings
+from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
+from scaledown.files import write_json
+from scaledown.models.model import ScaleDownModel
+
+RESULTS_FILE, NEEDLE_FILE = "robustness.json", "needle.json"
+Rows = list[dict[str, Any]]
+
+
+def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationConfig, seed: int, path: Path) -> Rows:
+    """Measure every point that ``path`` does not hold yet; each is written there at once."""
+    rows: Rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    done = {(row["sweep"], row["value"], row["system"]) for row in rows}
+
+    points = []
+    for setting in todo:
+        for name, system in setting.systems.items():
+            if (setting.sweep, setting.value, name) not in done:
+                points.append((setting, name, system))
+
+    for setting, name, system in tqdm(points, desc="points measured", unit="point", disable=processes.rank() > 0):
+        result = evaluate_system(model, system, setting.records, config, seed, progress=False)
+        rows.append({"sweep": setting.sweep, "value": setting.value, "system": name, **result.summary()})
+        # The whole file is rewritten at each point: it is small, and answering takes far longer.
+        if processes.rank() == 0:
+            write_json(path, rows)
+    return rows
+
+
+def draw(folder: Path, model: ScaleDownModel, asked: Sequence[Case], rows: Rows) -> list[str]:
+    """Draw the sweeps, look into the memory and draw that; return the names of all files of the run."""
+    figures, files = Figures(folder), [RESULTS_FILE]
+    if processes.rank() == 0:
+        figures.draw("robustness.png", plot_robustness, rows)
+
+    # None if no document contains its answer literally, of which a warning was printed.
+    likeness = figures.attempt("needle.png", look_into_memory, model,
+                              [(case.record, case.gold) for case in asked])
+    if likeness is not None and processes.rank() == 0:
+        write_json(folder / NEEDLE_FILE, likeness)
+        files.append(NEEDLE_FILE)
+        figures.draw("needle.png", plot_needle, likeness)
+
+    return [*figures.drawn, *files]
+
+
+def table(rows: Rows) -> str:
+    """Return exact match at every point, for the terminal."""
+    lines = []
+    for row in rows:
+        low, high = row["exact_match_ci95"]
+        lines.append(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
+                     f"[{low:.3f}, {high:.3f}]")
+
+    return "\n".join(lines)
+
+
+def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: EvaluationConfig, args: argparse.Namespace,
+                folder: Path) -> None:
+    """Measure every point, look into the memory, and print the names of the files."""
+
+    def count_tokens(text: str) -> int:
+        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    # The sweeps fit the model: its budgets of memory tokens, and documents up to the longest that it reads.
+    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
+    print(f"{args.checkpoint} on {model.device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
+
+    rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
+    written = draw(folder, model, asked, rows)
+    print(f"{table(rows)}\n\n{folder}: {', '.join(written)}")
