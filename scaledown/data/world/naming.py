@@ -91,8 +91,9 @@ class Names:
         if kind == "amount":
             return f"{rng.randint(11, 999)} {rng.choice(('crowns', 'thalers', 'ducats', 'florins'))}"
 
-        words = {"profession": PROFESSIONS, "instrument": INSTRUMENTS, "genre": GENRES,
-                 "product": PRODUCTS, "month": MONTHS}
+        # All others are a word from a list, or the name of another entity.
+        words = {"profession": PROFESSIONS, "instrument": INSTRUMENTS, "genre": GENRES, "product": PRODUCTS,
+                 "month": MONTHS}
         return rng.choice(words[kind]) if kind in words else self.name(kind)
 
     def similar_name(self, name: str, kind: str) -> str:
