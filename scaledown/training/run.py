@@ -13,11 +13,10 @@ from transformers import set_seed
 
 from scaledown import processes
 from scaledown.config import ScaleDownConfig, TrainingConfig
-from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import sharding
-from scaledown.training.batches import pads_to_max
+from scaledown.training.batches import pads_to_max, shapes_of
 from scaledown.training.callbacks import Interrupt
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.trainer import ScaleDownTrainer
@@ -109,7 +108,7 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     rank, count = (0, 1) if config.shard else (processes.rank(), processes.count())
     shapes = None
     if pads_to_max(config, model):
-        shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
+        shapes = shapes_of(records, model.processor, config.answer_tokens)
 
     def measure() -> dict[str, float]:
         was_training = model.training

@@ -17,12 +17,11 @@ from transformers.integrations import TensorBoardCallback
 
 from scaledown import processes
 from scaledown.config import COMPRESSORS, TrainingConfig
-from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import moved
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, devices, objective, sharding
-from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes
+from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes, shapes_of
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.optimizer import build_optimizer
 
@@ -98,7 +97,7 @@ class ScaleDownTrainer(Trainer):
 
         shapes = None
         if pads_to_max(config, model):
-            shapes = Shapes.of_records(records, model.processor, config.answer_tokens)
+            shapes = shapes_of(records, model.processor, config.answer_tokens)
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
         self.is_sharded = config.shard and processes.count() > 1
 
