@@ -9,15 +9,17 @@ the number of processes, nor on the number of micro-batches into which each divi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+from tqdm import tqdm
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from scaledown.config import TrainingConfig
+from scaledown.config import ENCODER, TrainingConfig
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
@@ -25,6 +27,8 @@ from scaledown.models.processor import Processor
 from scaledown.training.devices import check_compiler, wants_one_shape
 
 CHARACTERS_A_TOKEN = 4
+MEASURED_TOGETHER = 64
+"""Records that are tokenised at one time to measure their lengths."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,34 @@ class StepCollator:
             if "has_score" in batch:
                 batch["has_score"] = torch.zeros_like(batch["has_score"])
         return batch | {"record_ids": [record.id for record in records]}
+
+
+def shapes_of(records: Sequence[Any], processor: Processor, answer_tokens: int | None = None) -> Shapes:
+    """Return the shape of batches that any of ``records`` fits; all of them are tokenised once.
+
+    The model must have one number of memory tokens.
+    """
+    config = processor.config
+    kind = (config.input_order == "document_first", config.reads_with == ENCODER)
+    largest = Shapes(1, 1, 1, 1, 0, 0, *kind)
+
+    starts = range(0, len(records), MEASURED_TOGETHER)
+    for start in tqdm(starts, "measuring the records", disable=len(starts) == 1):
+        # By number: records may come from a dataset, which has no slices.
+        numbers = range(start, min(start + MEASURED_TOGETHER, len(records)))
+        chunk = [records[number] for number in numbers]
+        batch = processor.collate(chunk, answer_tokens)
+
+        # The padded form of a batch is as long as its longest text.
+        packing, reads = batch["documents"].packing, batch["documents"].reads
+        of_chunk = Shapes(
+            packing.prefixes.positions.shape[1], packing.suffixes.positions.shape[1],
+            batch["prompts"].packing.prefixes.positions.shape[1],
+            max(len(processor.answer_ids(record.answer, answer_tokens)) for record in chunk),
+            max(len(record.documents) for record in chunk),
+            max(reads.prefixes.positions.shape[1], reads.suffixes.positions.shape[1]), *kind)
+        largest = Shapes(*map(max, dataclasses.astuple(largest), dataclasses.astuple(of_chunk)))
+    return largest
 
 
 def prompt_sizes(records: Sequence[Any], num_memory_tokens: int) -> list[int]:

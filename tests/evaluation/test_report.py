@@ -279,9 +279,8 @@ def test_the_numbers_are_on_disk_before_anything_is_drawn(tmp_path: Path, result
         found.append({path.name for path in tmp_path.iterdir()})
         raise RuntimeError("out of luck")
 
-    for name in ("results.plot_before_after", "results.plot_training_curves", "results.plot_speed",
-                 "before_after.memory_of_one"):
-        monkeypatch.setattr(f"scaledown.evaluation.report.{name}", fail)
+    for name in ("plot_before_after", "plot_training_curves", "plot_speed", "memory_of_one"):
+        monkeypatch.setattr(before_after, name, fail)
     before = before_after.measure_before(model, make_records(4), EVALUATION, 3, tmp_path)
     report = before_after.measure_after(model, make_records(4), EVALUATION, 3, tmp_path, before, HISTORY, results.run)
     numbers = {name for name in FILES if name.endswith(".json")}

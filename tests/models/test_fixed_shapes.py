@@ -13,9 +13,9 @@ import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import batches, run
+from scaledown.training.batches import shapes_of
 from scaledown.training.devices import wants_one_shape
 
 BATCH_SIZE, ANSWER_TOKENS = 4, 32
@@ -45,7 +45,7 @@ def new_model(generator, compressor_type="n_layers", **settings):
 
 
 def ragged_and_fixed(model, records):
-    shapes = Shapes.of_records(records, model.processor, ANSWER_TOKENS)
+    shapes = shapes_of(records, model.processor, ANSWER_TOKENS)
     for start in range(0, len(records), BATCH_SIZE):
         some = records[start:start + BATCH_SIZE]
         yield (model.processor.collate(some, ANSWER_TOKENS),

@@ -12,12 +12,12 @@ from transformers import TrainerCallback
 
 from scaledown.config import PretrainingConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
-from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.loading.parameters import trained
 from scaledown.models.losses import IGNORED, READOUT_SHARPNESS, Losses
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import UNSTATED
 from scaledown.training import objective, pretraining, run, trainer
+from scaledown.training.batches import shapes_of
 from scaledown.training.callbacks import RunningMean
 
 NUM_MEMORY_TOKENS = 3
@@ -96,7 +96,7 @@ def test_the_compressor_alone_learns_from_it(generator: str) -> None:
 def test_a_batch_in_one_shape_has_the_same_loss(generator: str) -> None:
     model = build(generator)
     batch = model.processor.collate(RECORDS[:2], with_readout=True)
-    shapes = Shapes.of_records(RECORDS, model.processor)
+    shapes = shapes_of(RECORDS, model.processor)
     padded = model.processor.collate(RECORDS[:2], with_readout=True, shapes=shapes, batch_size=4)
     assert len(padded["readout_targets"]) == 4 * 3
     torch.testing.assert_close(model(padded).readout_loss, model(batch).readout_loss)

@@ -10,11 +10,10 @@ import torch
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import moved
 from scaledown.models.losses import counts
 from scaledown.training import run
-from scaledown.training.batches import StepCollator
+from scaledown.training.batches import StepCollator, shapes_of
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_each_record_is_in_one_part_and_all_processes_have_as_many(model, record
 def test_parts_weighed_by_their_tokens_and_scores_have_the_losses_of_the_whole(model, records, is_padded):
     """Five processes share thirteen records two at a time, so that two of them have nothing in the second round."""
     config = TrainingConfig(batch_size=20, gradient_accumulation_steps=2, answer_tokens=16)
-    shapes = Shapes.of_records(records, model.processor, config.answer_tokens) if is_padded else None
+    shapes = shapes_of(records, model.processor, config.answer_tokens) if is_padded else None
     parts = [part for share in parts_of_all(model, config, records, 5, shapes) for part in share]
     assert len(parts) == 10 and sum(not part["record_ids"] for part in parts) == 2
     whole = model.processor.collate(records, config.answer_tokens)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from scaledown.config import ScaleDownConfig, positive, require
+from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.cost.flops import (
     Flops,
     TokenCounts,
@@ -35,6 +35,7 @@ from scaledown.evaluation.cost.shapes import (
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.compressors.n_layers import resolve_num_layers
+from scaledown.settings import positive, require
 
 MEBI = 2**20
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6}

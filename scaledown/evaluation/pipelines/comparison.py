@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from scaledown.config import AUTO
 from scaledown.data.pipeline.trec import Run
 from scaledown.data.records import Record
-from scaledown.data.reranking.reranker import Reranker
+from scaledown.data.reranking.cross_encoder import Reranker
 from scaledown.evaluation.cost.flops import TokenCounts, encoder_flops, full_flops, naive_flops
 from scaledown.evaluation.cost.question_cost import compressor_shape, mean_text_tokens
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights

@@ -11,24 +11,19 @@ This file alone decides shapes: :data:`COMPILED_BY_SHAPE` for answering, :class:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 from transformers import StoppingCriteria
 
 from scaledown.models.engine.packing import Ids, TextLists
 from scaledown.models.losses import IGNORED
 
-if TYPE_CHECKING:
-    from scaledown.models.processor import Processor
-
 COMPILED_BY_SHAPE = ("neuron",)
 """Kinds of devices that compile a program for each shape, so answering rounds its shapes there."""
-MEASURED_TOGETHER = 64
 SMALLEST_TEXT = 32
 
 
@@ -49,31 +44,6 @@ class Shapes:
     document_reads: int = 0
     reads_documents_first: bool = False
     reads_whole_pairs: bool = False
-
-    @classmethod
-    def of_records(cls, records: Sequence[Any], processor: Processor, answer_tokens: int | None = None) -> Shapes:
-        """Measure ``records`` of a model with one number of memory tokens; all of them are tokenised once."""
-        config = processor.config
-        kind = (config.input_order == "document_first", config.compressor_type == "modernbert")
-        largest = cls(1, 1, 1, 1, 0, 0, *kind)
-
-        starts = range(0, len(records), MEASURED_TOGETHER)
-        for start in tqdm(starts, "measuring the records", disable=len(starts) == 1):
-            # By number: records may come from a dataset, which has no slices.
-            numbers = range(start, min(start + MEASURED_TOGETHER, len(records)))
-            chunk = [records[number] for number in numbers]
-            batch = processor.collate(chunk, answer_tokens)
-
-            # The padded form of a batch is as long as its longest text.
-            packing, reads = batch["documents"].packing, batch["documents"].reads
-            of_chunk = cls(
-                packing.prefixes.positions.shape[1], packing.suffixes.positions.shape[1],
-                batch["prompts"].packing.prefixes.positions.shape[1],
-                max(len(processor.answer_ids(record.answer, answer_tokens)) for record in chunk),
-                max(len(record.documents) for record in chunk),
-                max(reads.prefixes.positions.shape[1], reads.suffixes.positions.shape[1]), *kind)
-            largest = cls(*map(max, astuple(largest), astuple(of_chunk)))
-        return largest
 
     def fill(self, texts: TextLists, prompts: TextLists, answers: Sequence[Ids], batch: dict[str, Any],
              batch_size: int) -> tuple[TextLists, TextLists, list[Ids], dict[str, Any]]:

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown.config import from_dict
 from scaledown.files import parse_json
+from scaledown.settings import from_dict
 
 FILE = "training.json"
 FEW_SCORES = 1000

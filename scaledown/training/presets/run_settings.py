@@ -22,9 +22,9 @@ from scaledown.config import (
     RunConfig,
     ScaleDownConfig,
     TrainingConfig,
-    wrong_types,
 )
 from scaledown.files import parse_json
+from scaledown.settings import wrong_types
 from scaledown.training.presets.machines import DEMO, settings
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
