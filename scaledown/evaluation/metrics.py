@@ -23,14 +23,13 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from scaledown.data.answers import answer_tokens, holds_answer, is_unspaced, normal_form, normalise, padded
 
-METRICS = ("exact_match", "token_f1", "rouge_l", "accuracy")
 PERCENTILES_95 = (2.5, 97.5)
 COUNTS_AT_ONCE = 10_000_000
 
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """The four metrics of one answer, each between 0 and 1."""
+    """The metrics of one answer, each between 0 and 1: a field for each of ``METRICS``, in their order."""
 
     exact_match: float
     token_f1: float
@@ -104,8 +103,35 @@ def rouge_l(prediction: str, reference: str) -> float:
     return float(_rouge_scorer().score(reference, prediction)["rougeL"].fmeasure)
 
 
-_SCORERS = {"exact_match": exact_match, "token_f1": token_f1, "accuracy": accuracy}
-"""The metrics that normalise as SQuAD does."""
+@dataclass(frozen=True)
+class Metric:
+    """A number from 0 (worst) to 1 (best) for an answer and one reference, and what reports call it.
+
+    Attributes:
+        score: (prediction, reference) -> number.
+        name: its name in tables and sentences.
+        meaning: what the number is, below the axis of a figure.
+        words_of: what it compares of a text; a reference without any of it counts only if all are.
+    """
+
+    score: Callable[[str, str], float]
+    name: str
+    meaning: str
+    words_of: Callable[[str], Any] = normalise
+
+    @property
+    def title(self) -> str:
+        """Return the name as a heading."""
+        return self.name[0].upper() + self.name[1:]
+
+
+METRICS = {
+    "exact_match": Metric(exact_match, "exact match", "share of answers equal to a reference"),
+    "token_f1": Metric(token_f1, "token F1", "words shared with a reference, F1"),
+    "rouge_l": Metric(rouge_l, "ROUGE-L", "words in the same order, F1", UnicodeTokenizer().tokenize),
+    "accuracy": Metric(accuracy, "accuracy", "share of answers containing a reference"),
+}
+"""By the key that every report has. Tables and figures read this, so a new metric is an entry and a field here."""
 
 
 def score_answer(prediction: str, references: Sequence[str]) -> AnswerScores:
@@ -125,13 +151,9 @@ def score_answer(prediction: str, references: Sequence[str]) -> AnswerScores:
             raise TypeError(f"the prediction and its references must be strings, got {text!r}")
 
     scores = {}
-    comparable = _comparable(references, normalise)
-    for name, scorer in _SCORERS.items():
-        scores[name] = max(scorer(prediction, reference) for reference in comparable)
-
-    # ROUGE-L again chooses its own, since it drops no articles.
-    comparable = _comparable(references, UnicodeTokenizer().tokenize)
-    scores["rouge_l"] = max(rouge_l(prediction, reference) for reference in comparable)
+    for key, metric in METRICS.items():
+        comparable = _comparable(references, metric.words_of)
+        scores[key] = max(metric.score(prediction, reference) for reference in comparable)
     return AnswerScores(**scores)
 
 

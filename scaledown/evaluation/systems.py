@@ -75,6 +75,12 @@ FULL_TEXT = System("full_text", _prefill_full_text)
 TRUNCATED_TEXT = System("truncated_text", _prefill_truncated_text)
 NO_DOCUMENTS = System("no_documents", _prefill_no_documents)
 BASELINES = (NO_DOCUMENTS, TRUNCATED_TEXT, FULL_TEXT)
+LABELS = {NO_DOCUMENTS.name: "No documents", TRUNCATED_TEXT.name: "Truncated text, same token budget",
+          SCALEDOWN.name: "ScaleDown", FULL_TEXT.name: "Full text", "naive_compressor": "Naive compressor"}
+"""What tables and figures call the systems."""
+LABELS_OF_TRAINING = LABELS | {"before_training": "ScaleDown, before training",
+                               SCALEDOWN.name: "ScaleDown, after training"}
+"""The same in a report of training, which has ScaleDown twice."""
 
 
 def keeping(keep_documents: Keep) -> System:

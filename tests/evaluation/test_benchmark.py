@@ -12,10 +12,11 @@ import torch
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation import timing
 from scaledown.evaluation.benchmark import __main__ as benchmark
-from scaledown.evaluation.benchmark import measures, speed_figures
+from scaledown.evaluation.benchmark import measures
 from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
 from scaledown.evaluation.benchmark.measures import answer_job, question_flops
 from scaledown.evaluation.cost.shapes import decoder_shape
+from scaledown.evaluation.figures import speed
 from scaledown.evaluation.timing import in_turns
 
 FAST = ["--preset", "tiny", "--rounds", "2", "--query_tokens", "8", "--document_tokens", "16", "--answer_tokens", "4",
@@ -140,7 +141,7 @@ def test_a_figure_that_fails_costs_no_row(tmp_path: Path, monkeypatch: pytest.Mo
         assert (tmp_path / "benchmark_inference.json").exists()
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(speed_figures, "plot_by_documents", fail)
+    monkeypatch.setattr(speed, "plot_by_documents", fail)
     assert benchmark.main(["inference", *FAST, "--num_documents", "1", "--output_dir", str(tmp_path)]) == 0
     assert "cost_by_documents.png: this figure is left out (RuntimeError: no font)" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark_inference.json", "time_by_phase.png"}

@@ -18,6 +18,7 @@ from evaluation_fakes import EVALUATION, FakeModel, make_records
 from scaledown import run_information
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.metrics import METRICS, score_answer, summarise
 from scaledown.evaluation.report import before_after, report_page
@@ -261,7 +262,9 @@ def test_a_figure_that_fails_is_named_on_the_page(tmp_path: Path, results: RunRe
     def fail(*arguments: object) -> None:
         raise RuntimeError("no <font>")
 
-    monkeypatch.setattr(f"scaledown.evaluation.report.before_after.plot_{name}", fail)
+    monkeypatch.setattr(before_after, "plot_memory", fail if name == "memory" else before_after.plot_memory)
+    monkeypatch.setattr(before_after, "FIGURES", [
+        dataclasses.replace(figure, plot=fail) if figure.file.startswith(name) else figure for figure in FIGURES])
     write_report(tmp_path, results)
     missing, = FILES - {path.name for path in tmp_path.iterdir()}
     assert missing.startswith(name)
@@ -279,8 +282,8 @@ def test_the_numbers_are_on_disk_before_anything_is_drawn(tmp_path: Path, result
         found.append({path.name for path in tmp_path.iterdir()})
         raise RuntimeError("out of luck")
 
-    for name in ("plot_before_after", "plot_training_curves", "plot_speed", "memory_of_one"):
-        monkeypatch.setattr(before_after, name, fail)
+    monkeypatch.setattr(before_after, "FIGURES", [dataclasses.replace(figure, plot=fail) for figure in FIGURES])
+    monkeypatch.setattr(before_after, "memory_of_one", fail)
     before = before_after.measure_before(model, make_records(4), EVALUATION, 3, tmp_path)
     report = before_after.measure_after(model, make_records(4), EVALUATION, 3, tmp_path, before, HISTORY, results.run)
     numbers = {name for name in FILES if name.endswith(".json")}

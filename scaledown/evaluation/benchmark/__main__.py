@@ -74,13 +74,13 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
 
     # Training has one time per step, which the table shows as well as a figure would.
     if args.what == "inference":
-        from scaledown.evaluation.benchmark import speed_figures
+        from scaledown.evaluation.figures import speed
         from scaledown.evaluation.figures.style import Figures
 
         setup = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
         figures = Figures(folder)
-        figures.draw("cost_by_documents.png", speed_figures.plot_by_documents, rows, setup)
-        figures.draw("time_by_phase.png", speed_figures.plot_by_phase, rows, setup)
+        figures.draw("cost_by_documents.png", speed.plot_by_documents, rows, setup)
+        figures.draw("time_by_phase.png", speed.plot_by_phase, rows, setup)
 
 
 @cli.command

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from scaledown.evaluation.figures import style
+from scaledown.evaluation.figures.speed import plot_speed
 from scaledown.evaluation.metrics import METRICS
-from scaledown.evaluation.timing import PHASES, Latency
+from scaledown.evaluation.systems import LABELS_OF_TRAINING
 
-METRIC_TITLES = {"exact_match": "Exact match", "token_f1": "Token F1", "rouge_l": "ROUGE-L", "accuracy": "Accuracy"}
-METRIC_UNITS = {"exact_match": "share of answers equal to a reference",
-                "token_f1": "words shared with a reference, F1",
-                "rouge_l": "words in the same order, F1",
-                "accuracy": "share of answers containing a reference"}
-PHASE_MEANINGS = {"compress": "compress: documents into memory embeddings", "prefill": "prefill: reading the prompt",
-                  "decode": "decode: writing the answer"}
-PHASE_SHADES = {"compress": 1.0, "prefill": 0.62, "decode": 0.3}
-FLOPS_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""))
+if TYPE_CHECKING:
+    from scaledown.evaluation.report.before_after import RunResults
+
+BAR_ORDER = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
+SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")
+"""The systems from the top down."""
 
 Point = tuple[float, float]
 
 
 def plot_before_after(path: Path, summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw the four metrics of each system, with 95% intervals.
+    """Draw the metrics of each system, with 95% intervals.
 
     Args:
         path: the PNG's path.
-        summaries: averages and intervals by system, from the top down; keys as in ``style.LABELS``, of which
+        summaries: averages and intervals by system, from the top down; keys as in ``LABELS_OF_TRAINING``, of which
             ``before_training``, ``scaledown`` and ``full_text`` must be there.
     """
     before, after, full_text = (summaries[name] for name in ("before_training", "scaledown", "full_text"))
@@ -61,13 +58,14 @@ def _metric_panel(axes: Axes, metric: str, summaries: Mapping[str, Mapping[str, 
         axes.text(max(high, value) + 0.03, place, f"{value:.2f}", va="center", fontsize=10, color=style.INK,
                   fontweight="bold" if system == "scaledown" else "normal")
 
-    axes.set_yticks(range(len(summaries)), [style.LABELS[system] for system in summaries], fontsize=10, color=style.INK)
+    labels = [style.two_lines(LABELS_OF_TRAINING[system]) for system in summaries]
+    axes.set_yticks(range(len(labels)), labels, fontsize=10, color=style.INK)
     axes.set_ylim(len(summaries) - 0.5, -0.5)  # from the top down
     axes.set_xlim(0, 1.19)  # the metrics end at 1; their numbers stand behind the bars
 
     axes.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1"))
-    axes.set_xlabel(METRIC_UNITS[metric], fontsize=9, color=style.QUIET)
-    axes.set_title(METRIC_TITLES[metric], loc="left", fontsize=12, color=style.INK)
+    axes.set_xlabel(METRICS[metric].meaning, fontsize=9, color=style.QUIET)
+    axes.set_title(METRICS[metric].title, loc="left", fontsize=12, color=style.INK)
 
 
 def plot_training_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -189,97 +187,44 @@ def _name_lines(axes: Axes, curves: Mapping[str, Sequence[Point]]) -> None:
                   va="center")
 
 
-def plot_speed(path: Path, latencies: Mapping[str, Latency], flops: Mapping[str, Mapping[str, float]],
-               device: str) -> None:
-    """Draw milliseconds and FLOPs per query, by phase, ScaleDown against the baselines.
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of the report's page.
 
-    Args:
-        path: the PNG's path.
-        latencies: by system, from the top down; ``scaledown`` and ``full_text`` must be there.
-        flops: by system, then by phase, for the same systems.
-        device: what it ran on, in words.
+    Attributes:
+        file: its name in the run's folder.
+        section: the heading under which the page shows it.
+        alternative: its content in words.
+        plot: (path, *data) -> None.
+        data: results -> what ``plot`` draws of them.
     """
-    scale, prefix = _flops_unit(flops)
-    phase_times: dict[str, list[float]] = {}
-    phase_flops: dict[str, list[float]] = {}
-    time_totals, flops_totals = [], []
-    for system, latency in latencies.items():
-        phase_times[system] = [getattr(latency, phase).median_ms for phase in PHASES]
-        phase_flops[system] = [flops[system][phase] / scale for phase in PHASES]
 
-        time_totals.append((latency.total.median_ms, latency.total.p10_ms, latency.total.p90_ms))
-        total = sum(phase_flops[system])
-        flops_totals.append((total, total, total))  # worked out, so without a spread
-
-    figure = style.new_figure(13, 2.3 + 0.62 * len(latencies))
-    left, right = figure.subplots(1, 2, sharey=True)
-    _phase_panel(left, phase_times)
-    _phase_panel(right, phase_flops)
-    _name_totals(left, time_totals, " ms")
-    _name_totals(right, flops_totals, f" {prefix}FLOPs")
-    for axes, title, unit in ((left, "Time", "milliseconds a query"),
-                              (right, "Arithmetic", f"{prefix}FLOPs a query, worked out from the shapes")):
-        axes.set_title(title, loc="left", fontsize=12, color=style.INK)
-        axes.set_xlabel(unit, fontsize=9, color=style.QUIET)
-    phase_legend(figure)
-
-    num_queries = latencies["scaledown"].num_queries
-    style.head(figure, _speed_title(latencies),
-               f"n = {num_queries} questions, one at a time, on {device}. Bars: median of each phase. "
-               "Dot and whiskers: median, 10th and 90th percentile of the whole query.")
-    style.save(figure, path)
+    file: str
+    section: str
+    alternative: str
+    plot: Callable[..., None]
+    data: Callable[[RunResults], tuple[Any, ...]]
 
 
-def phase_legend(figure: Figure) -> None:
-    """Draw the meaning of a bar's shades below the panels."""
-    patches = [Patch(color=style.shade("#444444", PHASE_SHADES[phase]), label=PHASE_MEANINGS[phase])
-               for phase in PHASES]
-    figure.legend(handles=patches, loc="outside lower left", ncols=len(PHASES), frameon=False, fontsize=10)
+def _answers(results: RunResults) -> tuple[Any, ...]:
+    summaries = {name: result.averages for name, result in results.baselines.items()}
+    summaries |= {"before_training": results.before.averages, "scaledown": results.after.averages}
+    return ({name: summaries[name] for name in BAR_ORDER},)
 
 
-def _speed_title(latencies: Mapping[str, Latency]) -> str:
-    scaledown, full_text = (latencies[system].total.median_ms for system in ("scaledown", "full_text"))
-    ratio = f" ({full_text / scaledown:.2g}x the speed)" if scaledown > 0 else ""
-    ours, theirs = style.short(scaledown), style.short(full_text)
-    return f"A query takes {ours} ms with ScaleDown and {theirs} ms with full text{ratio}"
+def _training(results: RunResults) -> tuple[Any, ...]:
+    return (results.history,)
 
 
-def _flops_unit(flops: Mapping[str, Mapping[str, float]]) -> tuple[float, str]:
-    highest = 0.0
-    for system_flops in flops.values():
-        highest = max(highest, sum(system_flops[phase] for phase in PHASES))
-
-    # From tera down: the largest unit in which the highest bar is at least 1.
-    for scale, prefix in FLOPS_UNITS:
-        if highest >= scale:
-            return scale, prefix
-    return FLOPS_UNITS[-1]
+def _speed(results: RunResults) -> tuple[Any, ...]:
+    latencies = {name: results.latencies[name] for name in SPEED_ORDER}
+    flops = {name: results.cost[name]["flops"] for name in SPEED_ORDER}
+    return latencies, flops, results.run["device"]
 
 
-def _phase_panel(axes: Axes, values_by_system: Mapping[str, Sequence[float]]) -> None:
-    style.quiet(axes, grid="x")
-    for place, (system, values) in enumerate(values_by_system.items()):
-        # A bar for each phase, each beginning at the end of the one before.
-        start = 0.0
-        for phase, value in zip(PHASES, values, strict=True):
-            colour = style.shade(style.COLOURS[system], PHASE_SHADES[phase])
-            axes.barh(place, value, left=start, height=0.66, color=colour, edgecolor="white", linewidth=0.6)
-            start += value
-
-    # Only the trained model is timed, so its label need not say so.
-    labels = [style.LABELS[system].removesuffix(",\nafter training") for system in values_by_system]
-    axes.set_yticks(range(len(labels)), labels, fontsize=10, color=style.INK)
-    axes.set_ylim(len(labels) - 0.5, -0.5)  # from the top down
-
-
-def _name_totals(axes: Axes, totals: Sequence[tuple[float, float, float]], unit: str) -> None:
-    """Write each total (value, low, high) behind its bar, and mark its spread if it has one."""
-    limit = max(axes.get_xlim()[1], *(high for _, _, high in totals))
-    for place, (total, low, high) in enumerate(totals):
-        if low < high:
-            axes.plot((low, high), (place, place), color=style.INK, linewidth=1.3, marker="|", markersize=7)
-            axes.plot(total, place, color=style.INK, marker="o", markersize=4)
-        axes.text(max(total, high) + 0.02 * limit, place, f"{style.short(total)}{unit}", va="center", fontsize=10,
-                  color=style.INK)
-
-    axes.set_xlim(0, limit * 1.22)  # room for the longest total's text
+FIGURES = (
+    ReportFigure("before_after_comparison.png", "Answers", "The metrics of every system", plot_before_after, _answers),
+    ReportFigure("training_curves.png", "Training", "Losses and learning rates", plot_training_curves, _training),
+    ReportFigure("speed_comparison.png", "Speed", "Time and arithmetic of a query", plot_speed, _speed),
+)
+"""All of them: a new one is a function and an entry here; the report draws it and shows it."""

@@ -28,11 +28,7 @@ GRID = "#e4e4e4"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 COLOURS = {"no_documents": "#999999", "truncated_text": "#E69F00", "before_training": "#56B4E9",
-           "scaledown": "#0072B2", "full_text": "#D55E00"}
-LABELS = {"no_documents": "No documents", "truncated_text": "Truncated text,\nsame token budget",
-          "before_training": "ScaleDown,\nbefore training", "scaledown": "ScaleDown,\nafter training",
-          "full_text": "Full text"}
-
+           "scaledown": "#0072B2", "full_text": "#D55E00", "naive_compressor": "#CC79A7"}
 UNSEEN = ("Cc", "Cs")
 """Unicode's categories of control characters and of lone surrogates, which UTF-8 and fonts do not have."""
 AS_IT_IS = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
@@ -138,6 +134,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return ``text`` on one line, printable."""
     return printable(" ".join(text.split()))
+
+
+def two_lines(system_label: str) -> str:
+    """Return a system's label as an axis has it, with what follows the comma below."""
+    return system_label.replace(", ", ",\n")
 
 
 def label(text: str, columns: int) -> str:

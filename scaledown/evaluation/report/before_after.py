@@ -16,7 +16,7 @@ from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.figures.needle import memory_of_one, plot_memory
-from scaledown.evaluation.figures.plots import plot_before_after, plot_speed, plot_training_curves
+from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
 from scaledown.evaluation.report.html_page import html_page
@@ -24,9 +24,6 @@ from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.evaluation.timing import Latency, time_systems
 from scaledown.files import write_json, write_text
-
-BAR_ORDER = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
-SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")
 
 
 @dataclass(frozen=True)
@@ -135,14 +132,8 @@ def write_page(figures: Figures, report: Mapping[str, Any], results: RunResults,
 
 
 def _draw(figures: Figures, results: RunResults, memory: Mapping[str, Any] | None) -> None:
-    summaries = {name: result.averages for name, result in results.baselines.items()}
-    summaries |= {"before_training": results.before.averages, "scaledown": results.after.averages}
-    flops = {name: results.cost[name]["flops"] for name in SPEED_ORDER}
-
-    figures.draw("before_after_comparison.png", plot_before_after, {name: summaries[name] for name in BAR_ORDER})
-    figures.draw("training_curves.png", plot_training_curves, results.history)
-    figures.draw("speed_comparison.png", plot_speed, {name: results.latencies[name] for name in SPEED_ORDER}, flops,
-                 results.run["device"])
+    for figure in FIGURES:
+        figures.draw(figure.file, figure.plot, *figure.data(results))
     if memory is not None:
         figures.draw("memory.png", plot_memory, memory)
 

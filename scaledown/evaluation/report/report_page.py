@@ -8,16 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import one_line, printable
 from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.systems import LABELS_OF_TRAINING
 from scaledown.evaluation.timing import PHASES
 
 NUM_SAMPLES = 8
 SAMPLE_CHARACTERS = 160
-NAMES = {"no_documents": "No documents", "truncated_text": "Truncated text, same token budget",
-         "before_training": "ScaleDown, before training", "scaledown": "ScaleDown, after training",
-         "full_text": "Full text"}
-METRIC_NAMES = {"exact_match": "exact match", "token_f1": "token F1", "rouge_l": "ROUGE-L", "accuracy": "accuracy"}
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&-])")
 
@@ -54,9 +52,9 @@ def _quality_table(report: Mapping[str, Any]) -> str:
     rows = []
     for name, summary in _summaries(report).items():
         cells = [f"{summary[f'{metric}_avg']:.3f} {_interval(summary[f'{metric}_ci95'])}" for metric in METRICS]
-        rows.append([NAMES[name], *cells, f"{summary['mean_prompt_tokens']:.1f}"])
+        rows.append([LABELS_OF_TRAINING[name], *cells, f"{summary['mean_prompt_tokens']:.1f}"])
 
-    return table(["", *(METRIC_NAMES[metric] for metric in METRICS), "prompt tokens"], rows)
+    return table(["", *(metric.name for metric in METRICS.values()), "prompt tokens"], rows)
 
 
 def _verdict(difference: float, ends: Sequence[float]) -> str:
@@ -76,7 +74,7 @@ def _change_table(report: Mapping[str, Any]) -> str:
         key = f"{metric}_avg"
         difference, ends, relative = (changes[kind][key] for kind in ("absolute", "absolute_ci95", "relative"))
         share = "from 0" if relative is None else f"{relative:+.1%}"  # no share of nothing
-        rows.append([METRIC_NAMES[metric], f"{difference:+.3f} {_interval(ends)}", share, _verdict(difference, ends)])
+        rows.append([METRICS[metric].name, f"{difference:+.3f} {_interval(ends)}", share, _verdict(difference, ends)])
 
     return table(["after training − before", "absolute", "relative", "so"], rows)
 
@@ -96,7 +94,7 @@ def _against_baselines(report: Mapping[str, Any]) -> list[str]:
             verdict = "ScaleDown's interval is below it."
         else:
             verdict = "the intervals overlap, so this run does not tell the two apart."
-        lines.append(f"- {NAMES[name]}: {baseline['exact_match_avg']:.3f} against ScaleDown's "
+        lines.append(f"- {LABELS_OF_TRAINING[name]}: {baseline['exact_match_avg']:.3f} against ScaleDown's "
                      f"{after['exact_match_avg']:.3f} exact match; {verdict}")
 
     return lines
@@ -128,7 +126,8 @@ def _speed_table(report: Mapping[str, Any]) -> str:
         for phase in (*PHASES, "total"):
             time = system[phase]
             cells.append(f"{time['median_ms']:.1f} ({time['p10_ms']:.1f} to {time['p90_ms']:.1f})")
-        rows.append([NAMES[name], *cells, f"{system['mean_prompt_tokens']:.1f}", f"{system['mean_new_tokens']:.1f}"])
+        cells += [f"{system['mean_prompt_tokens']:.1f}", f"{system['mean_new_tokens']:.1f}"]
+        rows.append([LABELS_OF_TRAINING[name], *cells])
 
     return table(["ms a query: median (p10 to p90)", *PHASES, "total", "prompt tokens", "new tokens"], rows)
 
@@ -147,7 +146,7 @@ def _cost_table(report: Mapping[str, Any]) -> str:
     for name in ("scaledown", "full_text", "truncated_text", "no_documents"):
         system = report["cost"][name]
         gflops = [f"{system['flops'][phase] / 1e9:.4g}" for phase in (*PHASES, "total")]
-        rows.append([NAMES[name], *gflops, f"{system['flops_paper_convention']['total'] / 1e9:.4g}",
+        rows.append([LABELS_OF_TRAINING[name], *gflops, f"{system['flops_paper_convention']['total'] / 1e9:.4g}",
                      f"{system['key_value_bytes'] / 2**20:.3g}"])
 
     return table(["GFLOPs a query", *PHASES, "total", "total by the paper's convention", "key-value cache, MiB"], rows)
@@ -195,6 +194,11 @@ def _figure(name: str, alternative: str, left_out: Mapping[str, str]) -> str:
     return f"![{alternative}]({name})"
 
 
+def _figures(section: str, left_out: Mapping[str, str]) -> list[str]:
+    """Return the figures of one section of the page."""
+    return [_figure(figure.file, figure.alternative, left_out) for figure in FIGURES if figure.section == section]
+
+
 def _memory_blocks(memory: Mapping[str, Any] | None, left_out: Mapping[str, str]) -> list[str]:
     """Return one document's memory as figure and table; nothing if no document could be shown."""
     if memory is None and "memory.png" not in left_out:
@@ -223,13 +227,13 @@ def report_page(report: Mapping[str, Any], before: SystemResult, after: SystemRe
     """
     # Blocks of markdown, with a blank line between them; empty ones are dropped.
     blocks = ["# ScaleDown: before and after training", "\n".join(f"- {escape(note)}" for note in report["notes"]),
-              "## Answers", _figure("before_after_comparison.png", "The four metrics of every system", left_out),
+              "## Answers", *_figures("Answers", left_out),
               _quality_table(report), _change_table(report), "\n".join(_against_baselines(report)),
               " ".join(_quality_notes(report)), "## Some answers",
               "Evenly spaced over the evaluation questions, not chosen. ✓ is an exact match.",
               _sample_table(before, after, full_text), *_memory_blocks(memory, left_out),
-              "## Speed", _figure("speed_comparison.png", "Time and arithmetic of a query", left_out),
+              "## Speed", *_figures("Speed", left_out),
               _speed_table(report), _speed_notes(report), "## Cost", _cost_table(report), _cost_notes(report),
-              "## Training", _figure("training_curves.png", "Losses and learning rates", left_out),
+              "## Training", *_figures("Training", left_out),
               "## Run", "\n".join(_run_list(report))]
     return "\n\n".join(block for block in blocks if block) + "\n"

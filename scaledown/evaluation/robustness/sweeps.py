@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from scaledown.data.records import Record
 from scaledown.data.sentences import WORD
 from scaledown.evaluation.figures import style
-from scaledown.evaluation.metrics import accuracy
-from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, scaledown_with, truncated_text_with
+from scaledown.evaluation.metrics import METRICS, accuracy
+from scaledown.evaluation.systems import FULL_TEXT, LABELS, SCALEDOWN, System, scaledown_with, truncated_text_with
 
 NUM_DOCUMENTS = 5
 """Documents of a question in all sweeps that do not vary their number, as in training (paper, section 4)."""
@@ -39,7 +39,7 @@ PANELS = {
 }
 EVEN_PANELS = ("num_documents", "num_memory_tokens")
 """Panels whose values grow by factors, which are drawn at even distances."""
-LABELS = {"scaledown": "ScaleDown", "full_text": "full text", "truncated_text": "truncated text, same budget"}
+DRAWN_SYSTEMS = ("scaledown", "full_text", "truncated_text")
 
 CountTokens = Callable[[str], int]
 Rows = Sequence[Mapping[str, Any]]
@@ -229,7 +229,7 @@ def plot_robustness(path: Path, rows: Rows, metric: str = "exact_match") -> None
 
     by_number = [row for row in rows if row["sweep"] == "num_documents" and row["system"] == "scaledown"]
     few, many = by_number[0], by_number[-1]  # measured in rising order
-    style.head(figure, f"{metric.replace('_', ' ').capitalize()} of ScaleDown: {few[f'{metric}_avg']:.2f} with "
+    style.head(figure, f"{METRICS[metric].title} of ScaleDown: {few[f'{metric}_avg']:.2f} with "
                f"{few['value']:g} document, {many[f'{metric}_avg']:.2f} with {many['value']:g}",
                f"n = {few['n']} questions, the same at every point. Bars: 95% bootstrap interval; up is better.")
     style.save(figure, path)
@@ -241,7 +241,7 @@ def _panel(axes: Axes, name: str, rows: Rows, metric: str) -> None:
     values = sorted({row["value"] for row in rows})
     positions = {value: number if name in EVEN_PANELS else value for number, value in enumerate(values)}
 
-    for system in LABELS:
+    for system in DRAWN_SYSTEMS:
         line = sorted((row for row in rows if row["system"] == system), key=lambda row: row["value"])
         if not line:
             continue
@@ -264,7 +264,7 @@ def _panel(axes: Axes, name: str, rows: Rows, metric: str) -> None:
 
 def _legend(axes: Axes, systems: set[str]) -> None:
     """Write the names of the lines, in their colours."""
-    drawn = [name for name in LABELS if name in systems]  # in the labels' order
+    drawn = [name for name in DRAWN_SYSTEMS if name in systems]
     for number, system in enumerate(drawn):
-        axes.text(0.06, 0.8 - 0.13 * number, f"\N{BLACK CIRCLE} {LABELS[system]}", color=style.COLOURS[system],
-                  fontsize=12, fontweight="bold", transform=axes.transAxes, va="center")
+        axes.text(0.06, 0.8 - 0.13 * number, f"\N{BLACK CIRCLE} {style.two_lines(LABELS[system])}", va="top",
+                  color=style.COLOURS[system], fontsize=12, fontweight="bold", transform=axes.transAxes)
