@@ -29,7 +29,7 @@ from scaledown.data.records import read_records
 from scaledown.data.reranking import __main__ as reranking
 from scaledown.evaluation.pipelines import __main__ as pipelines
 from scaledown.evaluation.ranking import __main__ as ranking
-from scaledown.evaluation.ranking import scorers
+from scaledown.evaluation.ranking import rankings
 from scaledown.evaluation.robustness import __main__ as robustness
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
@@ -78,7 +78,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     for place, name in ((run, "build_model"), (prepare_small_real_dataset, "prepare"),
                         (prepare_small_real_dataset, "require_source"), (prepare_dataset, "run"),
                         (prepare_dataset, "check_needs"), (prepare_dataset, "tell_plan"),
-                        (example_dataset_generation, "write_records"), (scorers, "load_scoring_model")):
+                        (example_dataset_generation, "write_records"), (rankings, "load_scoring_model")):
         monkeypatch.setattr(place, name, stop)
     monkeypatch.setattr(ScaleDownModel, "__init__", stop)
     monkeypatch.setattr(hub, "_ask_in_time", lambda name, revision, kind: "the Hub is not asked here.")

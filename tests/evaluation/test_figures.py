@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from scaledown.evaluation.figures import needle, style
-from scaledown.evaluation.figures.drawing import Figures
-from scaledown.evaluation.figures.shown_text import label, one_line, printable
+from scaledown.evaluation.figures.style import Figures, label, one_line, printable
 
 EVALUATION = Path(style.__file__).parents[1]
 HOSTILE = ("Did it cost more than $5?", "$x_1$ and $y^2$", "$\\frac{1}{$", "a_b^c {d} % & # ~",

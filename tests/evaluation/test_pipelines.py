@@ -14,8 +14,7 @@ from scaledown.data.records import Record, write_records
 from scaledown.evaluation.cost.flops import TokenCounts
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape
 from scaledown.evaluation.pipelines import __main__ as command
-from scaledown.evaluation.pipelines.comparison import pipelines
-from scaledown.evaluation.pipelines.pipeline_cost import reranker_shape, reranking_flops
+from scaledown.evaluation.pipelines.comparison import pipelines, reranker_shape, reranking_flops
 
 RECORDS = [Record("a", "who?", ("Ada", "Bob", "Eve"), "Ada", document_ids=("x", "y", "z")),
            Record("b", "where?", ("Oslo",), "Oslo")]

@@ -16,10 +16,10 @@ from scaledown.data.pipeline.trec import read_qrels, read_run, write_qrels
 from scaledown.data.records import Record, eval_path, read_records, write_records
 from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.evaluation.ranking import __main__ as ranking
-from scaledown.evaluation.ranking import scorers
+from scaledown.evaluation.ranking import rankings
 from scaledown.evaluation.ranking.ranking_input import RankingInput
-from scaledown.evaluation.ranking.ranking_metrics import score_ranking
 from scaledown.evaluation.ranking.ranking_task import Collection, of_records, read_texts
+from scaledown.evaluation.ranking.rankings import score_ranking
 
 QRELS = {"ties": {"d1": 1, "d2": 0, "d3": 2}, "missing": {"d1": 1}, "nothing": {"d1": 0}, "unjudged": {"d1": 1}}
 RUN = {"ties": {"d1": 1.0, "d2": 1.0, "d3": 1.0, "d0": 2.0}, "nothing": {"d1": 1.0}, "stranger": {"d1": 1.0},
@@ -142,7 +142,7 @@ def test_the_command_on_records_with_the_teachers_scores_and_qrels(checkpoint, t
 
 
 def test_ids_that_no_run_can_have_are_told_before_the_work(checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(scorers, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
+    monkeypatch.setattr(rankings, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
     write_records(tmp_path / "records.json", [Record("1", "who?", ("Ada",), "Ada", document_ids=("Ada Lovelace",))])
     assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--run_out",
                          str(tmp_path / "run")]) == 2

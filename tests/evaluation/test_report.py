@@ -16,12 +16,12 @@ import torch
 from evaluation_fakes import EVALUATION, FakeModel, make_records
 
 from scaledown import run_information
-from scaledown.evaluation.cost.model_cost import mean_text_tokens, model_cost
+from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
-from scaledown.evaluation.figures.drawing import Figures
+from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.metrics import METRICS, score_answer, summarise
 from scaledown.evaluation.report import before_after, report_page
-from scaledown.evaluation.report.results import (
+from scaledown.evaluation.report.before_after import (
     RunResults,
     improvements,
     metrics_report,
@@ -261,7 +261,7 @@ def test_a_figure_that_fails_is_named_on_the_page(tmp_path: Path, results: RunRe
     def fail(*arguments: object) -> None:
         raise RuntimeError("no <font>")
 
-    monkeypatch.setattr(f"scaledown.evaluation.report.results.plot_{name}", fail)
+    monkeypatch.setattr(f"scaledown.evaluation.report.before_after.plot_{name}", fail)
     write_report(tmp_path, results)
     missing, = FILES - {path.name for path in tmp_path.iterdir()}
     assert missing.startswith(name)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
 from scaledown.config import DEVICES
-from scaledown.evaluation.benchmark.names import MEMORY_TOKENS, SYSTEMS
-from scaledown.evaluation.benchmark.ratios import growth, ratios, shares
+from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS, SYSTEMS, growth, ratios, shares
 from scaledown.files import write_json
 from scaledown.run_information import run_information
 from scaledown.settings import positive, require
@@ -76,7 +75,7 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
     # Training has one time per step, which the table shows as well as a figure would.
     if args.what == "inference":
         from scaledown.evaluation.benchmark import speed_figures
-        from scaledown.evaluation.figures.drawing import Figures
+        from scaledown.evaluation.figures.style import Figures
 
         setup = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
         figures = Figures(folder)

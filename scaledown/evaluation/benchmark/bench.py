@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.benchmark.names import MEMORY_TOKENS
+from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine.decoder import token_embeddings

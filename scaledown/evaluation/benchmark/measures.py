@@ -15,7 +15,7 @@ from tqdm import tqdm
 from scaledown.config import EMBEDDED
 from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark.bench import Bench, Texts
-from scaledown.evaluation.benchmark.names import FROM_MEMORY, MEMORY_TOKENS
+from scaledown.evaluation.benchmark.ratios import FROM_MEMORY, MEMORY_TOKENS
 from scaledown.evaluation.cost.flops import (
     Flops,
     TokenCounts,

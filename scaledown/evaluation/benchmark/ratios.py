@@ -1,4 +1,4 @@
-"""The benchmark's conclusions: ratios between systems, and growth with the number of documents."""
+"""The benchmark's systems and conclusions: ratios between systems, and growth with the number of documents."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+FROM_MEMORY = ("scaledown", "naive_compressor")
+SYSTEMS = (*FROM_MEMORY, "full_text", "truncated_text")
+MEMORY_TOKENS = 8
+"""Memory tokens of a document; truncated text has as many tokens."""
 
 
 def ratios(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--recall must be above 0 and at most 1, got {args.recall}")
 
     # Torch takes seconds to load; a wrong flag has been reported by now.
-    from scaledown.evaluation.ranking.scorers import load_scoring_model, scaledown
+    from scaledown.evaluation.ranking.rankings import load_scoring_model, scaledown
     from scaledown.models.loading import checkpoint
     from scaledown.training.devices import resolve_device
 

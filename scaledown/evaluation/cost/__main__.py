@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Torch takes seconds to load; a mistyped flag has been reported by now.
     from scaledown.evaluation.cost.question_cost import (
         BYTES_PER_VALUE,
-        compressor_shape,
+        compressor_of_flags,
         costs,
-        generator_shape,
+        generator_of_flags,
         short,
         table,
     )
@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ways = costs(args)
     output_file = run_folder.output_file(args.output_file)
-    generator = generator_shape(args)
-    compressor = compressor_shape(args, generator)
+    generator = generator_of_flags(args)
+    compressor = compressor_of_flags(args, generator)
 
     print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
           f"{short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "

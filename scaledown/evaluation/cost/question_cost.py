@@ -1,26 +1,39 @@
-"""The cost of one question by each way to answer it, from the shapes of the models, and the table of all ways."""
+"""The cost of one question by each way to answer it: from flags that describe models, or from a run's own model."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation.cost.flops import Flops, TokenCounts, causal_flops, full_flops, naive_flops, paper_flops
+from scaledown.evaluation.cost.flops import (
+    Flops,
+    TokenCounts,
+    causal_flops,
+    full_flops,
+    measured_flops,
+    naive_flops,
+    paper_flops,
+)
 from scaledown.evaluation.cost.known_shapes import config_of
-from scaledown.evaluation.cost.measured_flops import measured_flops
 from scaledown.evaluation.cost.shapes import (
     Compressor,
     DecoderShape,
+    compressor_shape,
     compressor_without_values,
     decoder_shape,
     encoder_shape,
     generator_without_values,
     llm_shape,
 )
+from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.settings import positive, require
 
@@ -69,12 +82,12 @@ def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
     return memory, text
 
 
-def generator_shape(args: argparse.Namespace) -> DecoderShape:
+def generator_of_flags(args: argparse.Namespace) -> DecoderShape:
     """Return the shape of ``--generator_model``."""
     return decoder_shape(generator_without_values(config_of(args.generator_model)))
 
 
-def compressor_shape(args: argparse.Namespace, generator: DecoderShape) -> Compressor:
+def compressor_of_flags(args: argparse.Namespace, generator: DecoderShape) -> Compressor:
     """Return the shape of the compressor: of the generator's first layers, or of another model."""
     if args.compressor_type == "n_layers":
         return dataclasses.replace(generator, num_layers=resolve_num_layers(args.num_layers, generator.num_layers))
@@ -90,8 +103,8 @@ def compressor_shape(args: argparse.Namespace, generator: DecoderShape) -> Compr
 
 def costs(args: argparse.Namespace) -> list[Cost]:
     """Return the costs of full text, of ScaleDown and, for a causal compressor, of other ways to run it."""
-    generator = generator_shape(args)
-    compressor = compressor_shape(args, generator)
+    generator = generator_of_flags(args)
+    compressor = compressor_of_flags(args, generator)
     memory, text = token_counts(args)
 
     def cost(name: str, tokens: TokenCounts, reader: Compressor) -> Cost:
@@ -152,3 +165,68 @@ def short(count: float) -> str:
     """Return a count in the largest unit that fits, such as "7.11 G"."""
     letter, unit = _unit(count)
     return f"{count / unit:.2f} {letter}"
+
+
+def num_parameters(module: torch.nn.Module, trainable: bool = False) -> int:
+    """Return the number of a module's parameters, or of those that are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
+
+
+def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int],
+                     config: ScaleDownConfig) -> dict[str, float]:
+    """Return mean tokens of queries and documents as the compressor reads them (cut at its limits), and mean documents.
+
+    Args:
+        records: the evaluated records.
+        count_tokens: returns the number of tokens of a text, by the generator's tokenizer.
+        config: the model's, for its limits.
+    """
+    queries = [min(count_tokens(record.query), config.query_tokens) for record in records]
+    documents = []
+    for record in records:
+        documents += [min(count_tokens(document), config.document_tokens) for document in record.documents]
+
+    return {"query_tokens": statistics.fmean(queries), "num_documents": len(documents) / len(records),
+            "document_tokens": statistics.fmean(documents) if documents else 0.0}
+
+
+def _system_tokens(result: SystemResult, text_tokens: Mapping[str, float], config: ScaleDownConfig) -> TokenCounts:
+    return TokenCounts(**text_tokens, memory_tokens=config.num_memory_tokens,
+                       rerank_tokens=float(config.enable_reranking), prompt_tokens=result.mean_prompt_tokens,
+                       new_tokens=result.mean_new_tokens)
+
+
+def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping[str, float]) -> dict[str, Any]:
+    """Return the ``cost`` of ``metrics_report.json``.
+
+    Args:
+        model: a ScaleDownModel.
+        results: of each system; the one named ``scaledown`` compresses.
+        text_tokens: from :func:`mean_text_tokens`.
+
+    Returns:
+        For each system: ``flops`` (full count) and ``flops_paper_convention`` by phase, and ``key_value_bytes`` of the
+        generator's cache at the end of an answer; the token counts behind them; the parameters of each part.
+    """
+    config, generator = model.config, decoder_shape(model.generator.base)
+    # The largest parameter is one of the base's: LoRA and the special embeddings may be kept in another type.
+    bytes_per_value = max(model.generator.parameters(), key=torch.numel).element_size()
+
+    systems = {}
+    for result in results:
+        # The others read text, with the adapter off.
+        compresses = result.system == SCALEDOWN.name
+        compressor = compressor_shape(model) if compresses else None
+        tokens = _system_tokens(result, text_tokens, config)
+        lora_rank = config.lora_rank if compresses else 0
+        flops = full_flops(generator, compressor, tokens, lora_rank, config.input_order)
+        systems[result.system] = {
+            "flops": flops.to_dict(),
+            "flops_paper_convention": paper_flops(generator, compressor, tokens).to_dict(),
+            "key_value_bytes": generator.key_value_bytes(tokens.prompt_tokens + tokens.new_tokens, bytes_per_value),
+            "prompt_tokens": tokens.prompt_tokens, "new_tokens": tokens.new_tokens}
+
+    parameters = {"generator": num_parameters(model.generator), "compressor": num_parameters(model.compressor),
+                  "trained": num_parameters(model, trainable=True)}
+    return {**systems, "mean_text_tokens": dict(text_tokens), "num_memory_tokens": config.num_memory_tokens,
+            "parameters": parameters}

@@ -18,7 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from scaledown.data.records import Record
-from scaledown.evaluation.figures import shown_text, style
+from scaledown.evaluation.figures import style
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.model import ScaleDownModel
 
@@ -199,8 +199,8 @@ def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
     axes.set_yticks(range(len(shown)), [str(number + 1) for number in range(len(shown))], fontsize=9)
     axes.set_ylabel("memory embedding", fontsize=9, color=style.QUIET)
     axes.tick_params(length=0)
-    question = shown_text.label(example["query"], QUESTION_COLUMNS)
-    answer = shown_text.label(example["answer"], ANSWER_COLUMNS)
+    question = style.label(example["query"], QUESTION_COLUMNS)
+    answer = style.label(example["answer"], ANSWER_COLUMNS)
     axes.set_title(f'"{question}"  (answer: {answer})', loc="left", fontsize=11, color=style.INK)
 
     # On the right the words of the vocabulary that each embedding is nearest to.
@@ -220,7 +220,7 @@ def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
 
 
 def _token(text: str) -> str:
-    return shown_text.label(text, TOKEN_COLUMNS) or "\N{OPEN BOX}"  # a token of white space alone
+    return style.label(text, TOKEN_COLUMNS) or "\N{OPEN BOX}"  # a token of white space alone
 
 
 def _curve(axes: Axes, around: dict[str, Any]) -> None:

@@ -1,13 +1,20 @@
-"""The common style of all figures: one colour and name for each system, quiet axes, and saving without a display.
+"""The common ground of all figures: their style, text from data as they show it, and drawing that costs no numbers.
 
-The colours are Okabe and Ito's, which colour-blind readers tell apart.
+The colours are Okabe and Ito's, which colour-blind readers tell apart. A figure is drawn after the numbers are on disk,
+and one that fails is left out, so a failure costs no numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -25,6 +32,15 @@ COLOURS = {"no_documents": "#999999", "truncated_text": "#E69F00", "before_train
 LABELS = {"no_documents": "No documents", "truncated_text": "Truncated text,\nsame token budget",
           "before_training": "ScaleDown,\nbefore training", "scaledown": "ScaleDown,\nafter training",
           "full_text": "Full text"}
+
+UNSEEN = ("Cc", "Cs")
+"""Unicode's categories of control characters and of lone surrogates, which UTF-8 and fonts do not have."""
+AS_IT_IS = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
+"""Settings that draw a ``$`` or ``_`` in a text as it is, not as the start of a formula."""
+NO_GLYPH = r"(?s)Glyph .* missing from font"
+"""Matplotlib's warning about a character that its font lacks, which it draws as a box."""
+SHOWN_CHARACTERS = 200
+Value = TypeVar("Value")
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
@@ -107,3 +123,73 @@ def save(figure: Figure, path: Path) -> None:
 def short(value: float) -> str:
     """Return a number as a label: three significant digits, or all digits before the point from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` with invisible characters as escapes such as ``\x1b``; line breaks stay."""
+    shown = []
+    for character in text:
+        is_unseen = unicodedata.category(character) in UNSEEN and character != "\n"
+        shown.append(repr(character)[1:-1] if is_unseen else character)  # repr without its quotes
+
+    return "".join(shown)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line, printable."""
+    return printable(" ".join(text.split()))
+
+
+def label(text: str, columns: int) -> str:
+    """Return ``text`` on one line of at most ``columns``; wide characters such as Chinese ones take two."""
+    line, width = one_line(text), 0
+    for place, character in enumerate(line):
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1  # wide or full width
+        if width > columns:
+            return line[:place].rstrip() + "…"
+    return line
+
+
+class Figures:
+    """The figures of ``folder``: one that fails for any reason is left out with a warning, and the command goes on.
+
+    Attributes:
+        drawn: names of the files that were written.
+        left_out: by the names of the others, why they were not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.drawn: list[str] = []
+        self.left_out: dict[str, str] = {}
+
+    def draw(self, name: str, plot: Callable[..., None], *data: Any) -> None:
+        """Draw the figure ``name`` by ``plot(path, *data)``."""
+        path = self.folder / name
+
+        def plot_whole() -> None:
+            with matplotlib.rc_context(AS_IT_IS), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=NO_GLYPH)
+                plot(path, *data)
+            self.drawn.append(name)  # not reached if the plot fails
+
+        self.attempt(name, plot_whole)
+
+    def attempt(self, name: str, find: Callable[..., Value], *data: Any) -> Value | None:
+        """Return ``find(*data)``, which only the figure ``name`` needs; None if that fails."""
+        try:
+            return find(*data)
+        except Exception as fault:  # noqa: BLE001 - a picture is not worth a run, whatever went wrong in it
+            self._leave_out(name, fault)
+            return None
+
+    def _leave_out(self, name: str, fault: Exception) -> None:
+        path = self.folder / name
+        # The message's first line, without the path, which the warning and the page say themselves.
+        message = str(fault).strip().removeprefix(f"{path}: ").partition("\n")[0][:SHOWN_CHARACTERS] or "no message"
+        # A ValueError is worded for users; of others the type says more than the message.
+        self.left_out[name] = message if isinstance(fault, ValueError) else f"{type(fault).__name__}: {message}"
+        print(f"warning: {path}: this figure is left out ({self.left_out[name]})", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            # An earlier run's figure would show other numbers.
+            path.unlink(missing_ok=True)

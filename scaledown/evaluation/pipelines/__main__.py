@@ -25,7 +25,7 @@ from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
     from scaledown.evaluation.evaluator import SystemResult
-    from scaledown.evaluation.pipelines.pipeline_cost import PipelineFlops
+    from scaledown.evaluation.pipelines.comparison import PipelineFlops
 
 DEFAULT_KEPT = 5
 
@@ -74,10 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Torch takes seconds to load; a wrong flag or file has been reported by now.
     from scaledown.evaluation.evaluator import evaluate_system
-    from scaledown.evaluation.pipelines.comparison import pipelines, rankings, table
-    from scaledown.evaluation.pipelines.pipeline_cost import pipeline_flops, reranker_shape
+    from scaledown.evaluation.pipelines.comparison import pipeline_flops, pipelines, rankings, reranker_shape, table
     from scaledown.evaluation.ranking.ranking_task import of_records
-    from scaledown.evaluation.ranking.scorers import load_scoring_model
+    from scaledown.evaluation.ranking.rankings import load_scoring_model
     from scaledown.training import devices, run_folder
 
     output_file = run_folder.output_file(args.output_file)

@@ -22,7 +22,7 @@ from scaledown.files import write_json
 from scaledown.run_information import run_information
 
 if TYPE_CHECKING:
-    from scaledown.evaluation.ranking.ranking_metrics import RankingScores
+    from scaledown.evaluation.ranking.rankings import RankingScores
 
 SCALEDOWN = "scaledown"
 
@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = cli.config_from(args, RankingInput)
 
     # Torch takes seconds to load; a wrong flag has been reported by now.
-    from scaledown.evaluation.ranking import scorers
-    from scaledown.evaluation.ranking.ranking_metrics import score_ranking
+    from scaledown.evaluation.ranking import rankings
     from scaledown.training import devices, run_folder
 
     output_file = run_folder.output_file(args.output_file)
@@ -73,18 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Models first: one that cannot be loaded is reported before the data is read.
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = devices.resolve_device(args.device)
-    model = scorers.load_scoring_model(args.checkpoint, device)
+    model = rankings.load_scoring_model(args.checkpoint, device)
     task, teacher = given.read()
     if args.run_out:
         # Before the work: TREC allows no spaces in ids.
         require_ids(itertools.chain(task.queries, *task.candidates.values()))
     print(describe(task, args))
 
-    runs = {"order given": scorers.order_given(task), "BM25": scorers.bm25(task)}
+    runs = {"order given": rankings.order_given(task), "BM25": rankings.bm25(task)}
     if reranker or teacher:
-        runs["teacher"] = scorers.cross_encoder(task, reranker) if reranker else teacher
-    runs[SCALEDOWN] = scorers.scaledown(task, model)
-    scores = {name: score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
+        runs["teacher"] = rankings.cross_encoder(task, reranker) if reranker else teacher
+    runs[SCALEDOWN] = rankings.scaledown(task, model)
+    scores = {name: rankings.score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
     print(table(scores))
 

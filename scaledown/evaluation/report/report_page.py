@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.figures.shown_text import one_line, printable
+from scaledown.evaluation.figures.style import one_line, printable
 from scaledown.evaluation.metrics import METRICS
 from scaledown.evaluation.timing import PHASES
 

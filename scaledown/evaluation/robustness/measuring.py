@@ -13,10 +13,9 @@ from tqdm import tqdm
 from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import evaluate_system
-from scaledown.evaluation.figures.drawing import Figures
 from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
-from scaledown.evaluation.robustness.sweeps import Case, Setting, settings
-from scaledown.evaluation.robustness.sweeps_figure import plot_robustness
+from scaledown.evaluation.figures.style import Figures
+from scaledown.evaluation.robustness.sweeps import Case, Setting, plot_robustness, settings
 from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
 
