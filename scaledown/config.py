@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from scaledown.files import parse_json
+from scaledown.files import from_dict, parse_json
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -25,8 +23,8 @@ PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
-COMPRESSOR_TYPES = ("n_layers", "modernbert", "llm")
-AUTO = "auto"  # keep_documents: all above keep_threshold
+AUTO = "auto"
+"""The value of ``keep_documents`` for all documents that score above ``keep_threshold``."""
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
@@ -35,6 +33,35 @@ EMBEDDED = "embedded"
 EMBEDDED_MODERNBERT = "embedded_modernbert"
 """A checkpoint that ships: the embedded generator with an encoder as its compressor."""
 LARGEST_SEED = 2**32 - 1
+GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
+"""The models that compressors read with."""
+
+
+class CompressorType(NamedTuple):
+    """A kind of compressor, as the rest of the project knows it.
+
+    Attributes:
+        reads_with: copied layers of the ``GENERATOR``, an ``ENCODER``, which reads each document with the whole query,
+            or a ``CAUSAL_LM``.
+        class_path: its module and class in ``scaledown.models.compressors``. It is made with the config, the model that
+            it reads with (without its head), and the generator's token embeddings (V, D).
+        default_model: the model that it reads with, if it is not the generator.
+        learning_rate: its peak (table 7 of the paper).
+    """
+
+    reads_with: str
+    class_path: str
+    default_model: str | None
+    learning_rate: float
+
+
+COMPRESSORS = {
+    "n_layers": CompressorType(GENERATOR, "n_layers.NLayersCompressor", None, 5e-5),
+    "modernbert": CompressorType(ENCODER, "encoder.EncoderCompressor", DEFAULT_ENCODER, 1e-4),
+    "llm": CompressorType(CAUSAL_LM, "llm.LLMCompressor", DEFAULT_LLM, 1e-4),
+}
+"""Every compressor, by its name in ``--compressor_type``."""
+COMPRESSOR_TYPES = tuple(COMPRESSORS)
 RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
@@ -158,14 +185,16 @@ class ScaleDownConfig:
             faults.append(f"--train_memory_tokens {numbers}: expected numbers above 0, the largest being "
                           f"--num_memory_tokens, {self.num_memory_tokens}")
 
-        # Settings of one kind of compressor.
+        # Settings of one kind of compressor, which must be one that there is.
+        if self.compressor_type not in COMPRESSORS:
+            require(faults)
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
                           f"{self.compressor_type} with {self.compressor_model or 'its default'}")
-        if self.num_layers is not None and self.compressor_type != "n_layers":
+        if self.num_layers is not None and self.reads_with != GENERATOR:
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
-        if self.compressor_model is not None and self.compressor_type == "n_layers":
+        if self.compressor_model is not None and self.reads_with == GENERATOR:
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
         require(faults)
@@ -173,11 +202,16 @@ class ScaleDownConfig:
     @property
     def reads_as_generator(self) -> bool:
         """Return whether the compressor is made of the generator's own layers, and so reads the same tokens."""
-        if self.compressor_type == "llm":
+        if self.reads_with == CAUSAL_LM:
             # Its default is the embedded generator itself, or beside another generator a model of the Hub.
             return (self.compressor_model or EMBEDDED) == self.generator_model
         # The embedded encoder is made of the generator that it stands beside, whichever that is.
-        return self.compressor_type == "n_layers" or (self.compressor_model or self.generator_model) == EMBEDDED
+        return self.reads_with == GENERATOR or (self.compressor_model or self.generator_model) == EMBEDDED
+
+    @property
+    def reads_with(self) -> str:
+        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER`` or ``CAUSAL_LM``."""
+        return COMPRESSORS[self.compressor_type].reads_with
 
     @property
     def document_tokens(self) -> int:
@@ -359,42 +393,3 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require(positive(self, *(field.name for field in dataclasses.fields(self))))
-
-
-def from_dict(cls: type, values: Mapping[str, Any], source: str = "config") -> Any:
-    """Build config ``cls`` from ``values``; a key that it does not know is an error that names ``source``.
-
-    Raises:
-        ValueError: for unknown keys, values of another type, or values that the config itself refuses.
-    """
-    known = [field.name for field in dataclasses.fields(cls)]
-    if faults := wrong_types(values, typing.get_type_hints(cls)):
-        raise ValueError(f"{source}: {'; '.join(faults)}")
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
-                         f"has {sorted(known)}")
-
-    # JSON has lists for tuples.
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def wrong_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str]:
-    """Return a fault for each value that does not fit the annotation of its name in ``hints``."""
-    faults = []
-    for name, value in values.items():
-        if name in hints and not _has_type(value, hints[name]):
-            faults.append(f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
-    return faults
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Return whether a value read from JSON, in which 1.0 may be 1 and a tuple is a list, fits an annotation."""
-    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        if typing.get_origin(kind) is tuple:
-            inner = typing.get_args(kind)[0]
-            if isinstance(value, list | tuple) and all(_has_type(element, inner) for element in value):
-                return True
-        # Not isinstance: a bool is an int, but no number of layers.
-        elif type(value) is kind or (kind is float and type(value) is int):
-            return True
-    return False

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig, from_dict
+from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
+from scaledown.files import from_dict
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
 
@@ -33,6 +34,11 @@ def test_all_faults_are_told_together():
         ScaleDownConfig(num_memory_tokens=0, compression_rate=-1, lora_dropout=1.0, compressor_type="magic")
     for flag in ("--num_memory_tokens", "--compression_rate", "--lora_dropout", "--compressor_type"):
         assert flag in str(fault.value)
+
+
+def test_an_unknown_compressor_is_named_whatever_stands_beside_it():
+    with pytest.raises(ValueError, match="--compressor_type must be one of n_layers, modernbert, llm, got 'magic'"):
+        ScaleDownConfig(compressor_type="magic", num_layers=4, memory_init="reply", compressor_model="x")
 
 
 @pytest.mark.parametrize("settings", [

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.config import EMBEDDED, ENCODER, ScaleDownConfig
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.engine.positions import PositionLimit, position_limit
@@ -104,7 +104,7 @@ class Processor:
             queries = self._query_suffixes(questions)
             suffixes = [queries[number] + special for number in question_of_pair]
 
-        if config.compressor_type == "modernbert":
+        if config.reads_with == ENCODER:
             # In an encoder a prefix's states depend on what follows it, so nothing can be shared.
             pairs = [[*prefixes[number], *suffix] for number, suffix in zip(prefix_of_pair, suffixes, strict=True)]
             return TextLists(pairs, [], [], [_last(ids, num_special) for ids in pairs])
@@ -251,7 +251,7 @@ class Processor:
         batch["answer_targets"] = torch.tensor(list(itertools.chain.from_iterable(answers)), dtype=torch.long)
 
         num_computed = texts.num_tokens
-        if self.config.compressor_type == "modernbert":
+        if self.config.reads_with == ENCODER:
             # An encoder pads its texts, a causal compressor packs them.
             num_computed = len(texts.prefixes) * max(map(len, texts.prefixes), default=0)
         batch["padding_share"] = 1 - num_needed / max(1, num_computed + prompt_texts.num_tokens)

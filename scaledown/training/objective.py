@@ -61,6 +61,7 @@ def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Seq
                          "with --train_data, or with --init_compressor later")
 
     if not has_scores(records):
+        # The message has the command that scores this very file.
         path = Path(train_data or "records.json")
         scored = path.with_name(f"{path.stem}_scored{path.suffix}")
         raise ValueError(f"--enable_reranking: none of the {len(records)} records in {path} has reranking_scores, so "

@@ -63,7 +63,8 @@ class OptimizerPair(Optimizer):
         self._share_groups()
 
     def _groups(self) -> list[ParameterGroup]:
-        return [group for optimizer in self.pair for group in optimizer.param_groups]
+        first, second = self.pair
+        return [*first.param_groups, *second.param_groups]
 
     def _share_groups(self) -> None:
         self.param_groups = self._groups()

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from scaledown import processes
-from scaledown.config import TrainingConfig
+from scaledown.config import COMPRESSORS, TrainingConfig
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import moved
 from scaledown.models.losses import Losses, counts
@@ -25,9 +25,6 @@ from scaledown.training import checkpoints, devices, objective, sharding
 from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes
 from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.optimizer import build_optimizer
-
-COMPRESSOR_LEARNING_RATES = {"n_layers": 5e-5, "modernbert": 1e-4, "llm": 1e-4}
-"""Table 7 of the paper."""
 
 KEPT_CHECKPOINTS = 2
 GPU_WORKERS = 2
@@ -38,7 +35,7 @@ Evaluate = Callable[[], Mapping[str, float]]
 
 def compressor_learning_rate(config: TrainingConfig, compressor_type: str) -> float:
     """Return the compressor's peak learning rate: as set, else the paper's for its type (table 7)."""
-    return config.learning_rate_compressor or COMPRESSOR_LEARNING_RATES[compressor_type]
+    return config.learning_rate_compressor or COMPRESSORS[compressor_type].learning_rate
 
 
 def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:

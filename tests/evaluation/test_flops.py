@@ -243,7 +243,8 @@ def test_compressing_costs_what_is_counted(input_order: str) -> None:
     """One query of 5 tokens, 4 documents of 6, 2 memory tokens each."""
     with torch.device("meta"), torch.no_grad():
         base = LlamaForCausalLM(LLAMA)
-        compressor = NLayersCompressor(ScaleDownConfig(num_memory_tokens=2), base.base_model, 3)
+        settings = ScaleDownConfig(num_layers=3, num_memory_tokens=2)
+        compressor = NLayersCompressor(settings, base.base_model, base.get_input_embeddings().weight)
         if input_order == "query_first":
             lists = TextLists([[0] * 5], [[0] * 8] * 4, [0] * 4, [range(0)] + [range(6, 8)] * 4)
         else:

@@ -18,6 +18,7 @@ from scaledown.models.compressors.encoder import EncoderCompressor
 from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine import decoder
+from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.engine.fixed_shapes import filled
 from scaledown.models.engine.packing import TextLists
 
@@ -64,7 +65,8 @@ def config(**settings: object) -> ScaleDownConfig:
 
 def n_layers(base: PreTrainedModel, num_layers: int = 3, **settings: object) -> NLayersCompressor:
     torch.manual_seed(1)
-    return NLayersCompressor(config(**settings), base.base_model, num_layers).eval()
+    table = token_embeddings(base)
+    return NLayersCompressor(config(num_layers=num_layers, **settings), base.base_model, table).eval()
 
 
 def encoder(base: PreTrainedModel, **settings: object) -> EncoderCompressor:
@@ -238,7 +240,9 @@ def test_memory_norm_brings_memory_to_the_embeddings_scale(embed: nn.Module) -> 
 
 
 def test_special_rows_start_at_the_embeddings_scale(embed: nn.Module) -> None:
-    rows = NLayersCompressor(ScaleDownConfig(num_memory_tokens=200), tiny.generator().base_model, 1).memory_rows
+    base = tiny.generator().base_model
+    settings = ScaleDownConfig(num_layers=1, num_memory_tokens=200)
+    rows = NLayersCompressor(settings, base, token_embeddings(base)).memory_rows
     torch.testing.assert_close(rows.std(0).mean(), embed.weight.std(0).mean(), rtol=0.1, atol=0)
 
 

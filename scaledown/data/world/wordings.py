@@ -1,8 +1,7 @@
 """The words of the demo world: its kinds of entity, their relations, and every way to state or ask one.
 
-``{s}`` is the subject, ``{p}`` its possessive ("Oda Velm's", "her", "the town's"), ``{v}`` the value. A statement
-may name its subject or point back to it, so ``{s}`` is always a grammatical subject.
-"""
+``{s}`` is the subject, ``{p}`` its possessive ("Oda Velm's"), ``{v}`` the value. A statement may name its subject or
+point back to it, so ``{s}`` is always a grammatical subject."""
 
 from __future__ import annotations
 
@@ -30,11 +29,10 @@ class Kind:
     fillers: tuple[str, ...]
 
 
-def _relation(name: str, value: str, noun: str, statements: str, questions: str) -> Relation:
-    def lines(text: str) -> tuple[str, ...]:
-        return tuple(line.strip() for line in text.strip().splitlines())
-
-    return Relation(name, value, lines(statements), lines(questions), noun)
+def _relation(name: str, value: str, noun: str, *texts: str) -> Relation:
+    # One statement or question a line.
+    statements, questions = (tuple(map(str.strip, text.strip().splitlines())) for text in texts)
+    return Relation(name, value, statements, questions, noun)
 
 
 PERSON = Kind("person", (("she", "her"), ("he", "his")), (
@@ -374,7 +372,6 @@ FIRM = Kind("firm", (("the firm", "the firm's"), ("it", "its")), (
 ))
 
 KINDS = (PERSON, TOWN, WORK, FIRM)
-
 PROFESSIONS = tuple("""baker surgeon carpenter lawyer painter sailor teacher weaver miner printer gardener potter
     brewer tailor hunter banker notary singer dentist farmer soldier chemist plumber sculptor translator clockmaker
     glazier librarian shepherd blacksmith diver juggler pharmacist cartographer beekeeper locksmith mason cook
@@ -387,9 +384,8 @@ PRODUCTS = tuple("""cheese glass paper soap silk salt lace candles leather honey
 GENRES = tuple("""novel tragedy comedy memoir ballad satire romance thriller fable chronicle travelogue elegy mystery
     western epic libretto biography cookbook pamphlet sermon""".split())
 MONTHS = tuple("January February March April May June July August September October November December".split())
-
-FIRST_HEADS = tuple("""Al Be Ca Da El Fa Gi Ha Il Jo Ka Le Mi No Od Pe Ro Sa Te Ul Vi Wa Yo Ze Bra Cle Dra Fre Gre
-    Kri""".split())
+FIRST_HEADS = tuple("Al Be Ca Da El Fa Gi Ha Il Jo Ka Le Mi No Od Pe Ro Sa Te Ul Vi Wa Yo Ze Bra Cle Dra Fre Gre "
+                    "Kri".split())
 FIRST_TAILS = tuple("na ra lin mo rik sa ta vin dor la bert mina sel ric nor dine lo mar nik ven".split())
 NAME_HEADS = tuple("""Bal Cor Dun Fal Gar Hol Kel Lor Mar Nor Pel Quin Ras Sol Tan Vel Wen Yar Zan Bren Crow Drum Fen
     Glen Hart Kirk Lang Mond Oster Pren Rud Stein Thorn Ulm Vand Wolf Arn Brig Col Dal Ems Frem Grim Hex Ing Jar Kron

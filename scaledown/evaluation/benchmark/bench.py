@@ -7,6 +7,7 @@ again for each document, every text padded to its budget, and in training logits
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.benchmark.names import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.processor import MEMORY, SEPARATOR
@@ -82,7 +84,8 @@ class Bench(nn.Module):
             base.requires_grad_(False)
             # Answers have a given length, so no token of the family's own config may end them.
             base.generation_config = GenerationConfig()
-            self.compressor = NLayersCompressor(config, base.base_model, shape.num_layers).to(device)
+            config = dataclasses.replace(config, num_layers=shape.num_layers)
+            self.compressor = NLayersCompressor(config, base.base_model, token_embeddings(base)).to(device)
             self.generator = Generator(config, base).to(device)
         self.shape, self.config, self.device, self.dtype = shape, config, device, dtype
 

@@ -43,14 +43,16 @@ def measured_flops(args: argparse.Namespace, tokens: TokenCounts, compresses: bo
 
 
 def _compressor(args: argparse.Namespace, base: PreTrainedModel) -> Compressor:
-    settings = ScaleDownConfig(compressor_type=args.compressor_type, num_memory_tokens=args.num_memory_tokens)
+    table = base.get_input_embeddings().weight
     # It takes its layers from the generator's decoder.
     if args.compressor_type == "n_layers":
-        return NLayersCompressor(settings, base.base_model,
-                                 resolve_num_layers(args.num_layers, base.config.num_hidden_layers))
+        num_layers = resolve_num_layers(args.num_layers, base.config.num_hidden_layers)
+        settings = ScaleDownConfig(num_layers=num_layers, num_memory_tokens=args.num_memory_tokens)
+        return NLayersCompressor(settings, base.base_model, table)
+
+    settings = ScaleDownConfig(compressor_type=args.compressor_type, num_memory_tokens=args.num_memory_tokens)
     kind = LLMCompressor if args.compressor_type == "llm" else EncoderCompressor
-    return kind(settings, compressor_without_values(args.compressor_type, args.compressor_model),
-                base.get_input_embeddings().weight)
+    return kind(settings, compressor_without_values(args.compressor_type, args.compressor_model), table)
 
 
 def _texts(args: argparse.Namespace, tokens: TokenCounts) -> TextLists:

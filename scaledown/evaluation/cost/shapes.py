@@ -10,9 +10,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from scaledown.config import COMPRESSORS
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.engine.decoder import text_config
-from scaledown.models.loading.pretrained import DEFAULT_MODELS
 
 FLOPS_PER_SCORE = 4
 
@@ -193,4 +193,4 @@ def generator_without_values(config: PretrainedConfig) -> PreTrainedModel:
 def compressor_without_values(compressor_type: str, name: str | None) -> PreTrainedModel:
     """Return the compressor's model ``name`` [the type's default] with shapes but no values."""
     with torch.device("meta"):
-        return AutoModel.from_config(config_of(name or DEFAULT_MODELS[compressor_type]))
+        return AutoModel.from_config(config_of(name or COMPRESSORS[compressor_type].default_model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
@@ -27,7 +28,7 @@ def resolve_num_layers(num_layers: int | None, generator_layers: int) -> int:
 
 
 class NLayersCompressor(CausalCompressor):
-    """Reads with the first ``num_layers`` layers of ``body`` (the generator without its head), copied.
+    """Reads with the first ``config.num_layers`` layers of ``body`` (the generator without its head), copied.
 
     No weight is shared: the generator's adapter and the compressor are trained separately. The compressor reads the
     generator's frozen token embeddings, which are passed in for each call. There is no final norm (paper, section 3.1)
@@ -37,11 +38,11 @@ class NLayersCompressor(CausalCompressor):
         ValueError: if layers of ``body`` cannot read packed texts.
     """
 
-    def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, num_layers: int) -> None:
+    def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
         if fault := decoder.packing_fault(body):
             raise ValueError(f"--compressor_type n_layers cannot copy layers of a {body.config.model_type} model: "
                              f"{fault}; --compressor_type modernbert and llm read with a model of their own")
 
         # It reads and writes embeddings of the generator: one table is both.
-        table = decoder.token_embeddings(body)
-        super().__init__(config, decoder.first_layers(body, num_layers), table, table)
+        layers = decoder.first_layers(body, config.num_layers)
+        super().__init__(config, layers, generator_table, generator_table)

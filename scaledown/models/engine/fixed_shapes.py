@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import StoppingCriteria
 
+from scaledown.config import ENCODER
 from scaledown.models.engine.packing import Ids, TextLists
 from scaledown.models.losses import IGNORED
 
@@ -54,7 +55,7 @@ class Shapes:
     def of_records(cls, records: Sequence[Any], processor: Processor, answer_tokens: int | None = None) -> Shapes:
         """Measure ``records`` of a model with one number of memory tokens; all of them are tokenised once."""
         config = processor.config
-        kind = (config.input_order == "document_first", config.compressor_type == "modernbert")
+        kind = (config.input_order == "document_first", config.reads_with == ENCODER)
         largest = cls(1, 1, 1, 1, 0, 0, *kind)
 
         starts = range(0, len(records), MEASURED_TOGETHER)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.config import COMPRESSORS, EMBEDDED, GENERATOR, ScaleDownConfig
 from scaledown.hub import resolve_revision
 from scaledown.models.compressors.base import Compressor, Embed
-from scaledown.models.compressors.encoder import EncoderCompressor
-from scaledown.models.compressors.llm import LLMCompressor
-from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.loading import pretrained
 
@@ -28,12 +27,12 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
         checkpoint: a folder whose weights will be loaded into the compressor later; None for a new one.
     """
     body = base.base_model
-    if config.compressor_type == "n_layers":
-        return NLayersCompressor(config, body, config.num_layers), None
+    module, class_name = COMPRESSORS[config.compressor_type].class_path.split(".")
+    compressor_class = getattr(importlib.import_module(f"scaledown.models.compressors.{module}"), class_name)
 
-    # The other kinds read with a model of their own, and need of the generator only its embeddings' width and scale.
-    model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
-    compressor_class = LLMCompressor if config.compressor_type == "llm" else EncoderCompressor
+    model, tokenizer = body, None
+    if config.reads_with != GENERATOR:
+        model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
     return compressor_class(config, model, token_embeddings(body)), tokenizer
 
 
@@ -75,7 +74,7 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = T
     revision = resolve_revision(config.generator_model, config.generator_revision)
     config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or default_init)
 
-    if config.compressor_type == "n_layers":
+    if config.reads_with == GENERATOR:
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
 
     name = pretrained.compressor_model_name(config)

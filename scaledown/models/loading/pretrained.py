@@ -25,7 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_LMS
 
-from scaledown.config import DEFAULT_ENCODER, DEFAULT_LLM, EMBEDDED, ScaleDownConfig
+from scaledown.config import CAUSAL_LM, COMPRESSORS, EMBEDDED, ENCODER, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
 from scaledown.models.engine.decoder import text_config
@@ -36,7 +36,6 @@ QUANTISED_DEVICES = ("cpu", "cuda")
 INNER_NAMES = {r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
                r"^(model\.)?language_model\.lm_head": "lm_head"}
 """Patterns of names of the language model's weights inside multimodal models, and their names in it alone."""
-DEFAULT_MODELS = {"modernbert": DEFAULT_ENCODER, "llm": DEFAULT_LLM}
 
 
 def load_base(config: ScaleDownConfig, dtype: torch.dtype, quantised: dict[str, Any] | None = None) -> PreTrainedModel:
@@ -144,7 +143,7 @@ def compressor_model_name(config: ScaleDownConfig) -> str:
     # The embedded generator works without a network, so its compressor must, too.
     if config.generator_model == EMBEDDED:
         return EMBEDDED
-    return DEFAULT_MODELS[config.compressor_type]
+    return COMPRESSORS[config.compressor_type].default_model
 
 
 def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
@@ -164,7 +163,7 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     """
     name = compressor_model_name(config)
     trust = {"trust_remote_code": config.trust_remote_code}
-    is_embedded_encoder = name == EMBEDDED and config.compressor_type == "modernbert"
+    is_embedded_encoder = name == EMBEDDED and config.reads_with == ENCODER
 
     # A checkpoint has everything that is needed, so the model's own files are not looked for.
     if checkpoint is not None:
@@ -179,12 +178,12 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
 
     revision = config.compressor_revision
     hf_config = load_config(name, revision, config.trust_remote_code)
-    if config.compressor_type == "llm":
+    if config.reads_with == CAUSAL_LM:
         load, text_settings = _load_complete, _text_settings(hf_config)
     else:
         # An encoder may lack weights that are not used here, such as a pooler's.
         load, text_settings = _load, {}
-    _check_kind(config.compressor_type, name, text_settings.get("config", hf_config))
+    _check_kind(config.reads_with, name, text_settings.get("config", hf_config))
 
     # Whatever type the files have: what is trained is held in float32.
     model = load(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
@@ -192,16 +191,16 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     return model, load_tokenizer(name, revision, config.trust_remote_code)
 
 
-def _check_kind(compressor_type: str, name: str, hf_config: PretrainedConfig) -> None:
+def _check_kind(reads_with: str, name: str, hf_config: PretrainedConfig) -> None:
     """Refuse a causal LM as an encoder, an encoder as a causal LM, and an encoder-decoder as either.
 
     A family that transformers has as both, such as BERT, passes as either.
     """
     family = hf_config.model_type
-    if compressor_type == "llm" and family not in CAUSAL_LMS:
+    if reads_with == CAUSAL_LM and family not in CAUSAL_LMS:
         raise ValueError(f"--compressor_model {name}: a causal LM is needed, this is a {family} model (an encoder: "
                          "--compressor_type modernbert)")
-    if compressor_type == "modernbert" and family in CAUSAL_LMS and family not in MASKED_LMS:
+    if reads_with == ENCODER and family in CAUSAL_LMS and family not in MASKED_LMS:
         raise ValueError(f"--compressor_model {name}: an encoder is needed, this is a causal LM ({family}); "
                          "--compressor_type llm reads with one")
     if hf_config.is_encoder_decoder:

@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown.config import from_dict
-from scaledown.files import parse_json
+from scaledown.files import from_dict, parse_json
 
 FILE = "training.json"
 FEW_SCORES = 1000

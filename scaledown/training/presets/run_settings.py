@@ -22,9 +22,8 @@ from scaledown.config import (
     RunConfig,
     ScaleDownConfig,
     TrainingConfig,
-    wrong_types,
 )
-from scaledown.files import parse_json
+from scaledown.files import parse_json, wrong_types
 from scaledown.training.presets.machines import DEMO, settings
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
