@@ -35,13 +35,13 @@ def test_the_papers_convention_gives_table_1_within_4_percent(
 
 def test_the_query_counted_sharing_it_pays(tmp_path: Path) -> None:
     eight = report(tmp_path)
-    # Weights alone 4.65; attention's scores are the rest.
-    assert eight["scaledown"]["flops"]["compress"] == pytest.approx(4.685e12, rel=0.001)
+    # Weights alone 4.60; attention's scores are the rest.
+    assert eight["scaledown"]["flops"]["compress"] == pytest.approx(4.635e12, rel=0.001)
     assert eight["scaledown"]["flops"]["total"] <= 8.2e12
     assert eight["full_text"]["flops"]["total"] / eight["scaledown"]["flops"]["total"] >= 2.5
     assert eight["naive_compressor"]["flops"]["compress"] == pytest.approx(9.21e12, rel=0.01)
     five = report(tmp_path, "--num_layers", "5")["scaledown"]["flops"]["compress"]
-    assert five == pytest.approx(2.7245e12, rel=0.001)
+    assert five == pytest.approx(2.6749e12, rel=0.001)
 
 
 def check_counts(tmp_path: Path, generator: dict, *flags: str) -> None:

@@ -26,6 +26,8 @@ class DecoderShape:
             read it.
         mlp_sides: width plus height of each of these maps that LoRA adapts, summed.
         map_weights: those of an llm compressor's Linear - ReLU - Linear to the generator, at memory positions alone.
+        queries_apart: whether queries have a map of their own, so that the last layer computes those alone that are
+            used (:mod:`scaledown.models.engine.last_layer`); some families make queries, keys and values in one.
     """
 
     num_layers: int
@@ -37,6 +39,7 @@ class DecoderShape:
     mlp_weights: float
     mlp_sides: float
     map_weights: int = 0
+    queries_apart: bool = True
 
     @classmethod
     def gated(cls, num_layers: int, hidden_size: int, intermediate_size: int, num_attention_heads: int,
@@ -56,14 +59,16 @@ class DecoderShape:
         return self.num_key_value_heads * self.head_size
 
     @property
-    def read_weights(self) -> int:
-        """Return the weights of one layer's query, key and value maps, those before attention."""
-        return self.hidden_size * (self.attention_size + 2 * self.key_value_size)
+    def key_weights(self) -> int:
+        """Return the weights of one layer that make keys and values: what the last layer computes of every token."""
+        sizes = 2 * self.key_value_size + (0 if self.queries_apart else self.attention_size)
+        return self.hidden_size * sizes
 
     @property
     def layer_weights(self) -> float:
         """Return the weights of one layer's linear maps."""
-        return self.read_weights + self.attention_size * self.hidden_size + self.mlp_weights
+        # Queries and output have the same sizes, with sides changed; then keys and values.
+        return 2 * self.hidden_size * (self.attention_size + self.key_value_size) + self.mlp_weights
 
     @property
     def body_weights(self) -> float:
@@ -77,22 +82,21 @@ class DecoderShape:
 
     def lora_weights(self, rank: int) -> float:
         """Return the weights of a LoRA adapter on every linear map of the layers."""
-        # A map of m x n gets an adapter of m x rank and rank x n: rank times its sides.
-        output = self.attention_size + self.hidden_size
-        return self.num_layers * (self._lora_read_weights(rank) + rank * (output + self.mlp_sides))
-
-    def _lora_read_weights(self, rank: int) -> int:
-        """Return the weights of the adapter on one layer's query, key and value maps."""
-        return rank * (3 * self.hidden_size + self.attention_size + 2 * self.key_value_size)
+        # A map of width x height gets rank x (width + height).
+        attention = 4 * self.hidden_size + 2 * self.attention_size + 2 * self.key_value_size
+        return self.num_layers * rank * (attention + self.mlp_sides)
 
     def weighed(self, read: float, used: float, lora_rank: int = 0) -> float:
         """Return weights times tokens of all layers over ``read`` tokens, ``used`` of them in the last layer's output.
 
-        The last layer computes queries, keys and values of all tokens, then the whole layer of the used ones.
+        In the last layer keys and values are computed of all tokens, then the whole layer of the used ones.
         """
         layer = self.layer_weights + self.lora_weights(lora_rank) / self.num_layers
-        before_attention = self.read_weights + self._lora_read_weights(lora_rank)
-        return ((self.num_layers - 1) * layer + before_attention) * read + layer * used
+        # The adapter's maps are as wide as those that they are added to: two of them, or three with the queries.
+        num_maps = 2 if self.queries_apart else 3
+        sizes = self.key_weights // self.hidden_size
+        keys = self.key_weights + lora_rank * (num_maps * self.hidden_size + sizes)
+        return ((self.num_layers - 1) * layer + keys) * read + layer * used
 
     def score_flops(self, num_pairs: float, num_layers: int | None = None) -> float:
         """Return the FLOPs of attention scores and weighted values, for pairs of a query and a key position."""
@@ -134,8 +138,9 @@ def decoder_shape(model: PreTrainedModel) -> DecoderShape:
     num_heads = getattr(config, "num_attention_heads", None) or 0
     num_key_heads = getattr(config, "num_key_value_heads", None) or num_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // max(1, num_heads)
+    queries_apart = any(hasattr(part, "q_proj") for part in model.modules())
     bare = DecoderShape(config.num_hidden_layers, config.hidden_size, num_heads, num_key_heads, head_size,
-                        config.vocab_size, mlp_weights=0, mlp_sides=0)
+                        config.vocab_size, mlp_weights=0, mlp_sides=0, queries_apart=queries_apart)
 
     # The MLP is what remains of the layers without attention, whatever maps a family gives it.
     weights, sides = _linear_maps(model.base_model, getattr(config, "num_experts_per_tok", None))
