@@ -1,1 +1,1 @@
-"""How the embedded weights were made, and are made again: ``python -m lab.embedded``."""
+"""The demo's weights, made again: its generator, its compressors, and a reranking teacher."""

@@ -1,70 +1,79 @@
-"""Make the embedded generator again, from nothing: python -m lab.embedded
+"""Make the demo's generator again, from nothing: python -m lab.embedded
 
-Killed, it goes on where it was. ``torchrun --nproc_per_node 2 -m lab.embedded --device cpu`` shares the work.
+A killed run goes on from its last checkpoint if it is started again. Several processes share the work on a CPU:
+``torchrun --nproc_per_node 2 -m lab.embedded --device cpu``.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-from lab.embedded.building import PretrainConfig, build_generator
-from lab.embedded.course import world_course
-from lab.embedded.pretrain import STATE_FILE, Pretraining
-from lab.embedded.tokenizer import build_tokenizer, world_texts
-from scaledown import cli
+from lab.embedded.recipe import PretrainConfig
+from scaledown import cli, processes
+from scaledown.config import DEVICES
+from scaledown.files import parse_json, write_json
 from scaledown.hub import EMBEDDED_FOLDER
-from scaledown.training import run_folder
-from scaledown.training.devices import DEVICES, keep_freed_memory, resolve_device
+
+SETTINGS_FILE = "config.json"
+TOKENIZER_FOLDER = "tokenizer"
+MAY_CHANGE = ("steps", "eval_steps")
+"""Settings that may have another value when a run is resumed."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(prog="python -m lab.embedded", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work_dir", default="embedded_training", help="gets the log, the tokenizer and the state to "
-                        "resume from [embedded_training]")
+    parser.add_argument("--work_dir", default="embedded_training", help="gets the log, the tokenizer and the last "
+                        "checkpoint [embedded_training]")
     parser.add_argument("--output_dir", default=str(EMBEDDED_FOLDER), help="gets the finished generator, which "
                         f"--generator_model then takes [{EMBEDDED_FOLDER}]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train [auto]")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to train on [auto]")
     cli.add_flags(parser, PretrainConfig)
     return parser
-
-
-def find_tokenizer(work_dir: Path, config: PretrainConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of the run whose state is in ``work_dir``, or a new one, which is left there."""
-    folder = work_dir / "tokenizer"
-    is_first = not dist.is_initialized() or dist.get_rank() == 0
-    if is_first and not ((work_dir / STATE_FILE).is_file() and folder.is_dir()):
-        build_tokenizer(world_texts(config.seed), config.vocabulary_tokens).save_pretrained(folder)
-    if dist.is_initialized():
-        dist.barrier()
-    return AutoTokenizer.from_pretrained(folder)
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train to the last step, then write the generator."""
     args = build_parser().parse_args(argv)
-    config, work_dir, device = cli.config_from(args, PretrainConfig), Path(args.work_dir), resolve_device(args.device)
-    output_dir = Path(args.output_dir)
+    config = cli.config_from(args, PretrainConfig)
+    work_dir, output_dir = Path(args.work_dir), Path(args.output_dir)
+
+    # Only now, so that --help and mistakes need not wait for torch.
+    from transformers import AutoTokenizer
+
+    from lab.embedded.generator_trainer import GeneratorTrainer
+    from lab.embedded.new_generator import build_generator
+    from scaledown.training import checkpoints, run_folder
+    from scaledown.training.devices import keep_freed_memory, resolve_device
+
+    device = processes.join(resolve_device(args.device))
+    if device.type == "cpu":
+        keep_freed_memory()
     run_folder.make(work_dir, "--work_dir")
     run_folder.make(output_dir)
-    join_processes(device)
-    tokenizer = find_tokenizer(work_dir, config)
-    model = build_generator(config, tokenizer)
-    pretraining = Pretraining(config, model.to(device), world_course(tokenizer, config.seed), work_dir)
-    print(f"training a generator of {model.num_parameters():,} weights for {config.steps} steps on {device}; "
-          f"log and state in {work_dir}")
-    pretraining.run()
-    if pretraining.rank == 0:
+
+    # A new run, or the one that was killed.
+    last_checkpoint = checkpoints.last(work_dir)
+    if last_checkpoint is None:
+        processes.once(lambda: begin(work_dir, config))
+    else:
+        check_settings(work_dir, config)
+    tokenizer = AutoTokenizer.from_pretrained(work_dir / TOKENIZER_FOLDER)
+    model = build_generator(config, tokenizer).to(device)
+
+    processes.say(f"training a generator of {model.num_parameters():,} weights for {config.steps} steps on {device}; "
+                  f"log and checkpoint in {work_dir}")
+    trainer = GeneratorTrainer(config, model, tokenizer, work_dir)
+    trainer.train(resume_from_checkpoint=str(last_checkpoint) if last_checkpoint else None)
+
+    if trainer.is_world_process_zero():
+        # A run that ended on a level with few layers has all of them nevertheless.
         model.config.num_hidden_layers = config.num_layers
         model.half().save_pretrained(output_dir)
         tokenizer.save_pretrained(output_dir)
@@ -72,20 +81,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def join_processes(device: torch.device) -> None:
-    """Meet the other processes of ``torchrun``, if there are any.
+def begin(work_dir: Path, config: PretrainConfig) -> None:
+    """Write the settings and the tokenizer of a new run."""
+    from lab.embedded.new_generator import build_tokenizer, world_texts
+
+    write_json(work_dir / SETTINGS_FILE, settings_of(config))
+    build_tokenizer(world_texts(config.seed), config.vocabulary_tokens).save_pretrained(work_dir / TOKENIZER_FOLDER)
+
+
+def check_settings(work_dir: Path, config: PretrainConfig) -> None:
+    """Check that the run in ``work_dir`` had the same settings.
 
     Raises:
-        ValueError: where they would share one GPU.
+        ValueError: if it had not, or its settings cannot be read.
     """
-    if device.type == "cpu":
-        keep_freed_memory()
-    if "RANK" not in os.environ:
-        return
-    if device.type != "cpu":
-        raise ValueError(f"--device {device}: several processes are for the CPU (--device cpu); start without torchrun")
-    dist.init_process_group("gloo")
-    torch.set_num_threads(max(1, torch.get_num_threads() // dist.get_world_size()))
+    path = work_dir / SETTINGS_FILE
+    try:
+        earlier = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"{path}: missing or damaged. Give another --work_dir, or delete this one") from None
+
+    differing = []
+    for name, value in settings_of(config).items():
+        if earlier.get(name) != value:
+            differing.append(f"--{name} was {earlier.get(name)!r}, is {value!r}")
+    if differing:
+        raise ValueError(f"--work_dir {work_dir} holds another run: {'; '.join(differing)}. Give another folder, or "
+                         "delete this one")
+
+
+def settings_of(config: PretrainConfig) -> dict[str, int | float]:
+    """Return the settings that a resumed run must share."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE}
 
 
 if __name__ == "__main__":

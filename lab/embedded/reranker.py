@@ -1,7 +1,7 @@
-"""Train a reranking teacher on the embedded world: python -m lab.embedded.reranker
+"""Train a reranking teacher on the made-up world: python -m lab.embedded.reranker
 
-A cross-encoder as deep as the embedded generator, and started from its weights: its later layers know already which
-document speaks of the entity asked for (lab/LOG.md). It takes minutes on a CPU and does not ship.
+A cross-encoder as deep as the generator of the demo, started from its weights: its later layers already find the
+document about the entity asked for (lab/LOG.md). It takes minutes on a CPU and does not ship.
 """
 
 from __future__ import annotations
@@ -15,28 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers.processors import TemplateProcessing
-
-from lab.embedded.world_batches import UNKNOWN
 from scaledown import cli
 from scaledown.config import EMBEDDED, positive, require, setting
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
-from scaledown.training.devices import keep_freed_memory
 from scaledown.training.presets import demo
 
 LINE, REPLY = "LINE", "REPLY"
+"""Names, in the tokenizer's template, of the line break after a query and of the ids that come before an answer."""
 
 
 @dataclass(frozen=True)
 class RerankerTrainingConfig:
-    """How the cross-encoder is trained."""
+    """Settings of the cross-encoder's training."""
 
-    num_name_questions: int = setting(9600, "questions of the first lesson: a few short documents, told apart by the "
-                                            "name alone")
+    num_name_questions: int = setting(9600, "questions of the first lesson, about a few short documents that differ in "
+                                            "the name alone")
     num_questions: int = setting(2400, "questions of the second, with candidates as a search engine finds them")
     num_candidates: int = setting(6, "documents of each of these, of which one or two are relevant")
     batch_size: int = setting(48, "pairs of a question and a document a step")
@@ -48,48 +44,68 @@ class RerankerTrainingConfig:
 
 
 def build_cross_encoder(seed: int) -> Any:
-    """The embedded generator with a new head on the state behind a pair.
+    """Return the demo's generator with a new head, which reads the state at the end of a pair.
 
-    A pair is laid out as in the generator's own training, ``[query][line break][document][reply]``: there it learnt
-    to answer, or to say that the document does not, so it knows what the head has to read.
+    A pair is laid out as in the generator's training, ``[query][line break][document][reply]``: it was trained to
+    answer there, or to say that the document does not answer, so the head finds there what it needs.
     """
+    import torch
     from sentence_transformers import CrossEncoder
     from transformers import AutoModelForSequenceClassification
 
+    from lab.embedded.world_batches import UNKNOWN
+
     tokenizer = load_tokenizer(EMBEDDED)
-    line, reply = plain_ids(tokenizer, ["\n"])[0], Prompt(tokenizer).reply
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"$A {REPLY}", pair=f"$A {LINE} $B {REPLY}",
-        special_tokens=[{"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
-                        for name, ids in ((LINE, line), (REPLY, reply))])
+    _lay_out_pairs(tokenizer)
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
         EMBEDDED_FOLDER, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype=torch.float32)
+
+    # The score starts as minus the logit of "unknown", its first token: a document that answers scores high.
+    unknown_id = plain_ids(tokenizer, [UNKNOWN])[0][0]
     with torch.no_grad():
-        model.score.weight.copy_(-model.get_input_embeddings().weight[plain_ids(tokenizer, [UNKNOWN])[0][:1]])
+        model.score.weight.copy_(-model.get_input_embeddings().weight[[unknown_id]])       # (1, D)
+
+    # CrossEncoder loads from a folder alone.
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return CrossEncoder(folder)
 
 
-def lessons(config: RerankerTrainingConfig) -> Iterator[list[dict[str, Any]]]:
-    """Questions with each of their documents, and 1 for those that are relevant, shuffled within each lesson.
+def _lay_out_pairs(tokenizer: Any) -> None:
+    """Let ``tokenizer`` put a line break between the texts of a pair, and the start of a reply after them."""
+    from tokenizers.processors import TemplateProcessing
 
-    Documents of one fact come first: there is nothing but the name to tell them apart by. A compressor that was not
-    taught so learnt to match what is asked, and not of whom; whether it helps a reranker was not measured.
+    special_tokens = []
+    for name, ids in ((LINE, plain_ids(tokenizer, ["\n"])[0]), (REPLY, Prompt(tokenizer).reply)):
+        special_tokens.append({"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {REPLY}", pair=f"$A {LINE} $B {REPLY}", special_tokens=special_tokens)
+
+
+def lessons(config: RerankerTrainingConfig) -> Iterator[list[dict[str, Any]]]:
+    """Yield two lessons: questions, each with each of its documents, and 1 as the label of those that are relevant.
+
+    Documents of one fact come first: nothing but the name distinguishes them. Without this lesson a compressor learned
+    to match the relation asked for and not the entity; whether it helps a reranker was not measured.
     """
-    for records in (synthetic_records(config.num_name_questions, config.seed, difficulty=demo.LESSONS[0][1]),
+    names = demo.LESSONS[0][1]
+    for records in (synthetic_records(config.num_name_questions, config.seed, difficulty=names),
                     ranking_records(config.num_questions, config.seed, num_candidates=config.num_candidates)):
-        pairs = [{"query": record.query, "document": document, "label": float(score == GOLD_SCORE)}
-                 for record in records
-                 for document, score in zip(record.documents, record.reranking_scores, strict=True)]
+        pairs = []
+        for record in records:
+            for document, score in zip(record.documents, record.reranking_scores, strict=True):
+                pairs.append({"query": record.query, "document": document, "label": float(score == GOLD_SCORE)})
+
+        # Within each lesson, so that the documents of a question are in different batches.
         random.Random(config.seed).shuffle(pairs)
         yield pairs
 
 
 def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
     """Train by binary cross-entropy, so that a logit is the log-odds of relevance, and save to ``folder``."""
+    import torch
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
@@ -98,14 +114,17 @@ def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
         output_dir=str(folder), per_device_train_batch_size=config.batch_size, num_train_epochs=1,
         learning_rate=config.learning_rate, warmup_steps=0.05, lr_scheduler_type="linear", seed=config.seed,
         save_strategy="no", logging_steps=20, report_to=[], use_cpu=not torch.cuda.is_available())
+
+    # Each lesson has a warm-up and a fall of the rate.
     for pairs in lessons(config):
         CrossEncoderTrainer(model, arguments, Dataset.from_list(pairs), loss=BinaryCrossEntropyLoss(model)).train()
     model.save_pretrained(str(folder))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the command's flags."""
+    parser = argparse.ArgumentParser(prog="python -m lab.embedded.reranker", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="embedded_reranker", help="gets the cross-encoder [embedded_reranker]")
     cli.add_flags(parser, RerankerTrainingConfig)
     return parser
@@ -118,6 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, folder = cli.config_from(args, RerankerTrainingConfig), Path(args.output_dir)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output_dir {folder}: is not empty; give another folder, or delete it")
+
+    # Only now, so that --help and mistakes need not wait for torch.
+    from scaledown.training.devices import keep_freed_memory
+
     keep_freed_memory()
     model = build_cross_encoder(config.seed)
     print(f"training a cross-encoder of {sum(weight.numel() for weight in model.parameters()):,} weights on "

@@ -1,107 +1,133 @@
-"""Training batches of the embedded world (see :mod:`rows` for how many questions share one reading)."""
+"""Batches of the made-up world for a generator's training (see :mod:`lab.embedded.token_tree` for their sequences)."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from lab.embedded.rows import Row, add_query_first, collate, plain_row, repeated_list
+from lab.embedded.recipe import Mixture
+from lab.embedded.token_tree import TokenTree, add_query_first, of_questions, of_repeated_list
 from scaledown.data.world.synthetic import KINDS, Difficulty, Document, Question, World
 from scaledown.prompt import Prompt, plain_ids
 
 UNKNOWN = "unknown"
+"""The answer to a question that no document answers."""
+
 NAME_LIST_TOKENS = 128
+LISTED_NAMES = (3, 8)
+
+QUERY_FIRST_TOKENS = 250
+"""Length of the sequences in the compressor's order, unless the batch has a longer one."""
+ROOM_OF_A_DOCUMENT = 100
+"""Tokens that must be left in such a sequence for another document."""
+UNANSWERED_SHARE = 0.25
+"""Share of the single documents that do not answer their question."""
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """What a batch is made of. Shares are of rows; the rest is plain prompts.
+class WorldBatches(Dataset):
+    """Batches of one mixture, as lists of sequences; a batch depends on seed, split, mixture and its number alone.
 
-    ``name_list_share`` are lists of names, repeated in other orders: the quickest way to learn that what followed a
-    token once follows it again. ``cloze_share`` of the questions become a sentence to be finished ("Oda Velm was born
-    in"): there the name stands right before its value, as in the documents.
+    Attributes:
+        mixture: may be replaced between two batches.
     """
 
-    difficulty: Difficulty
-    query_first_share: float = 0.25
-    cloze_share: float = 0.0
-    name_list_share: float = 0.0
-    no_document_share: float = 0.02
-    num_questions: int = 10
-    tokens: int = 2048
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, mixture: Mixture, seed: int, split: str,
+                 num_batches: int) -> None:
+        self.mixture, self.seed, self.split, self.num_batches = mixture, seed, split, num_batches
+        self.tokenizer, self.prompt = tokenizer, Prompt(tokenizer)
+        self.newline = self._encode("\n")
 
+    def __len__(self) -> int:
+        return self.num_batches
 
-class BatchMaker:
-    """Draws batches of the embedded world; a batch depends on nothing but the seed, the split and its number.
-
-    All rows of a batch have the same number of documents, so that little is spent on padding.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int, split: str) -> None:
-        self.seed, self.split = seed, split
-        self.prompt = Prompt(tokenizer)
-        self.encode = lambda text: plain_ids(tokenizer, [text])[0]
-        self.newline = self.encode("\n")
-
-    def batch(self, number: int, mixture: Mixture) -> dict[str, torch.Tensor]:
-        """Batch ``number``, as :func:`collate` gives it."""
+    def __getitem__(self, number: int) -> list[TokenTree]:
         rng = random.Random(f"{self.split}-{self.seed}-{number}")
         world = World(rng, self.split)
-        rows: list[Row] = []
-        count = rng.randint(*mixture.difficulty.num_documents)
-        mixture = replace(mixture, difficulty=replace(mixture.difficulty, num_documents=(count, count)))
-        while sum(len(row.ids) for row in rows) < mixture.tokens:
-            if rng.random() < mixture.name_list_share:
-                rows.append(self._name_list(world))
-            elif rng.random() < mixture.query_first_share:
-                rows.append(self._query_first(world, mixture, max((len(row.ids) for row in rows), default=250)))
-            else:
-                rows.append(self._plain(world, mixture))
-        return collate(rows)
 
-    def _plain(self, world: World, mixture: Mixture) -> Row:
-        if world.rng.random() < mixture.no_document_share:
+        # All prompts of a batch have the same number of documents, so that little is spent on padding.
+        num_documents = rng.randint(*self.mixture.difficulty.num_documents)
+        difficulty = replace(self.mixture.difficulty, num_documents=(num_documents, num_documents))
+
+        trees: list[TokenTree] = []
+        while sum(len(tree) for tree in trees) < self.mixture.tokens:
+            if rng.random() < self.mixture.name_list_share:
+                trees.append(self._name_list(world))
+            elif rng.random() < self.mixture.query_first_share:
+                longest = max((len(tree) for tree in trees), default=QUERY_FIRST_TOKENS)
+                trees.append(self._query_first(world, difficulty, longest))
+            else:
+                trees.append(self._prompt(world, difficulty))
+        return trees
+
+    def _encode(self, text: str) -> list[int]:
+        return plain_ids(self.tokenizer, [text])[0]
+
+    def _prompt(self, world: World, difficulty: Difficulty) -> TokenTree:
+        """Return a prompt with several questions about its documents."""
+        if world.rng.random() < self.mixture.no_document_share:
             documents, questions = [], [self._unanswerable(world)]
         else:
-            documents, questions = world.context(mixture.difficulty, mixture.num_questions)
+            documents, questions = world.context(difficulty, self.mixture.num_questions)
+
         branches = []
         for question in questions:
-            cloze = self._cloze(world, mixture, documents, question)
-            asked = self.newline + self.encode(cloze) if cloze else self.prompt.branch(question.text)
-            branches.append((asked, self.encode(question.answer) + [self.prompt.end_id] * (not cloze)))
-        return plain_row(self.prompt, [self.encode(document.text) for document in documents], branches)
+            answer = self._encode(question.answer)
+            if sentence := self._cloze(world, difficulty, documents, question):
+                # A sentence goes on after the value, so no end is trained.
+                branches.append((self.newline + self._encode(sentence), answer))
+            else:
+                branches.append((self.prompt.branch(question.text), answer + [self.prompt.end_id]))
+        return of_questions(self.prompt, [self._encode(document.text) for document in documents], branches)
 
-    def _name_list(self, world: World) -> Row:
-        kinds = [kind.name for kind in KINDS if kind.name != "town"]
-        names = [self.encode(world.name(world.rng.choice(kinds))) for _ in range(world.rng.randint(3, 8))]
-        return repeated_list(world.rng, names, self.newline, NAME_LIST_TOKENS)
-
-    def _cloze(self, world: World, mixture: Mixture, documents: list[Document], question: Question) -> str | None:
-        if len(question.gold) != 1 or world.rng.random() >= mixture.cloze_share:
+    def _cloze(self, world: World, difficulty: Difficulty, documents: list[Document],
+               question: Question) -> str | None:
+        """Return the start of a sentence that the question's answer finishes; None to ask the question itself."""
+        if len(question.gold) != 1 or world.rng.random() >= self.mixture.cloze_share:
             return None
-        document = documents[question.gold[0]]
-        asked = [each for each in document.stated if document.entity.facts[each.name] == question.answer]
-        difficulty = replace(mixture.difficulty, fillers=False)
-        before, value, _ = world.document(document.entity, asked[:1], difficulty).text.partition(question.answer)
-        return before.strip() if value and document.entity.name in before else None
 
-    def _query_first(self, world: World, mixture: Mixture, room: int) -> Row:
-        """The compressor's order, query before document; "unknown" where the document does not answer."""
-        row = Row()
-        while len(row.ids) + 100 < room or not row.ids:
-            documents, questions = world.context(mixture.difficulty)
-            gold = documents[questions[0].gold[-1]]
-            answer = questions[0].answer
-            if len(questions[0].gold) > 1 or world.rng.random() < 0.25:
-                gold, answer = documents[(questions[0].gold[-1] + 1) % len(documents)], UNKNOWN
-                if len(documents) == 1 or len(questions[0].gold) > 1:
+        # State the fact again, in words drawn anew, and cut the sentence before its value.
+        document = documents[question.gold[0]]
+        facts = document.entity.facts
+        asked = [relation for relation in document.stated if facts[relation.name] == question.answer]
+        statement = world.document(document.entity, asked[:1], replace(difficulty, fillers=False)).text
+        start, value, _ = statement.partition(question.answer)
+
+        # It must name the entity, and not begin with the value.
+        return start.strip() if value and document.entity.name in start else None
+
+    def _name_list(self, world: World) -> TokenTree:
+        """Return a list of names, repeated in other orders."""
+        # Towns have names of one word, of which little is left to be known from its first token.
+        kinds = [kind.name for kind in KINDS if kind.name != "town"]
+        num_names = world.rng.randint(*LISTED_NAMES)
+        names = [self._encode(world.name(world.rng.choice(kinds))) for _ in range(num_names)]
+        return of_repeated_list(world.rng, names, self.newline, NAME_LIST_TOKENS)
+
+    def _query_first(self, world: World, difficulty: Difficulty, num_tokens: int) -> TokenTree:
+        """Return pairs of a query and a document in the compressor's order, in about ``num_tokens`` tokens.
+
+        The answer is "unknown" if the document does not have it.
+        """
+        tree = TokenTree()
+        while len(tree) + ROOM_OF_A_DOCUMENT < num_tokens or not len(tree):
+            documents, questions = world.context(difficulty)
+            question = questions[0]
+            # One document cannot answer a question that needs two.
+            if len(question.gold) > 1:
+                continue
+
+            place, answer = question.gold[0], question.answer
+            if world.rng.random() < UNANSWERED_SHARE:
+                if len(documents) == 1:
                     continue
-            add_query_first(row, self.encode(questions[0].text) + self.newline, self.encode(gold.text),
-                            self.prompt.reply, self.encode(answer) + [self.prompt.end_id])
-        return row
+                place, answer = (place + 1) % len(documents), UNKNOWN
+
+            add_query_first(tree, self._encode(question.text) + self.newline, self._encode(documents[place].text),
+                            self.prompt.reply, self._encode(answer) + [self.prompt.end_id])
+        return tree
 
     def _unanswerable(self, world: World) -> Question:
         kind = world.rng.choice(KINDS)

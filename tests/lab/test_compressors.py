@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from lab.embedded import lessons
-from lab.embedded.compressors import StageSteps, main, stages
-from lab.embedded.lessons import kept, many, mixed, with_kept
+from lab.embedded import stage_records
+from lab.embedded.compressors import main
+from lab.embedded.recipe import AS_FOUND, NEAR, StageSteps
+from lab.embedded.stage_records import best_documents, many_documents, mixed_and_best_documents, mixed_documents
+from lab.embedded.stages import stages
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
@@ -37,18 +39,18 @@ def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of
 
 
 def test_half_of_the_later_records_are_candidates_and_all_have_scores():
-    records = many(90, seed=3)
+    records = many_documents(90, seed=3)
     assert len(records) == 90 and all(record.reranking_scores for record in records)
     assert 35 <= sum(record.id.startswith("ranking") for record in records) <= 55
     assert {len(record.documents) for record in records} >= {2, 3, 5, 8, 10}
 
 
 def test_mixed_records_are_half_of_many_kinds_and_half_of_the_usual_one():
-    records = mixed(60, seed=3)
+    records = mixed_documents(60, seed=3)
     usual = [record for record in records if record.id.startswith("synthetic-train-304-")]
     assert len(records) == 60 and len(usual) == 30
     assert {len(record.documents) for record in usual} == {2, 3, 4, 5, 6}
-    assert records != sorted(records, key=lambda record: record.id) and records == mixed(60, seed=3)
+    assert records != sorted(records, key=lambda record: record.id) and records == mixed_documents(60, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def shipped() -> ScaleDownModel:
 
 
 def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(shipped):
-    records = kept(shipped, 18, 3, lessons.AS_FOUND)
+    records = best_documents(shipped, 18, 3, AS_FOUND)
     drawn = {record.id: record for record in ranking_records(18, seed=503)}
     assert {3, 4, 5, 6} >= {len(record.documents) for record in records} and len(records) == 18
     for record in records[:6]:
@@ -72,38 +74,38 @@ def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(ship
 
 
 def test_a_relevant_document_takes_the_last_place_where_the_model_keeps_none(shipped, monkeypatch):
-    monkeypatch.setattr(lessons, "by_score", lambda scores: by_score(scores)[::-1])
-    records = kept(shipped, 6, 3, lessons.AS_FOUND)
+    monkeypatch.setattr(stage_records, "by_score", lambda scores: by_score(scores)[::-1])
+    records = best_documents(shipped, 6, 3, AS_FOUND)
     assert all(GOLD_SCORE in record.reranking_scores for record in records)
     assert sum(record.reranking_scores.index(GOLD_SCORE) == len(record.documents) - 1 for record in records) >= 5
 
 
 def test_half_of_the_last_records_are_kept_candidates(shipped):
-    records = with_kept(shipped, 30, 3, lessons.AS_FOUND)
+    records = mixed_and_best_documents(shipped, 30, 3, AS_FOUND)
     assert len(records) == 30 and sum(record.id.startswith("ranking-train-503-") for record in records) == 15
-    assert records == with_kept(shipped, 30, 3, lessons.AS_FOUND)
+    assert records == mixed_and_best_documents(shipped, 30, 3, AS_FOUND)
 
 
 def test_near_candidates_are_more_and_of_the_kind_of_what_is_asked_for(shipped, monkeypatch):
     drawn = []
-    monkeypatch.setattr(lessons, "by_score", lambda scores: drawn.append(len(scores)) or by_score(scores))
-    assert len(kept(shipped, 4, 3, lessons.NEAR)) == 4 and drawn == [30] * 4
-    relevance = [score for record in ranking_records(30, 3, **lessons.NEAR) for score in record.reranking_scores]
+    monkeypatch.setattr(stage_records, "by_score", lambda scores: drawn.append(len(scores)) or by_score(scores))
+    assert len(best_documents(shipped, 4, 3, NEAR)) == 4 and drawn == [30] * 4
+    relevance = [score for record in ranking_records(30, 3, **NEAR) for score in record.reranking_scores]
     assert EASY_SCORE not in relevance and EASY_SCORE in next(ranking_records(1, 3)).reranking_scores
 
 
 def test_answers_are_learnt_first_then_scores_then_both(shipped):
     steps = StageSteps(enable_reranking=True, many_steps=2, mixed_steps=1, name_steps=1, joint_steps=1, kept_steps=1)
-    found = list(stages(steps))
-    names = [stage.name for stage in found]
+    all_stages = list(stages(steps))
+    names = [stage.name for stage in all_stages]
     assert names == ["lessons", "many", "mixed", "names", "joint", "kept_1", "kept_2", "kept_3"]
-    assert [stage.with_scores for stage in found] == [False] * 3 + [True] * 5
-    records = {stage.name: stage.records(shipped) for stage in found[1:]}
+    assert [stage.with_scores for stage in all_stages] == [False] * 3 + [True] * 5
+    records = {stage.name: stage.records(shipped) for stage in all_stages[1:]}
     assert all(len(each) == 16 for each in records.values())
-    assert [stage.training.batch_size for stage in found] == [8] * 2 + [16] * 6
+    assert [stage.training.batch_size for stage in all_stages] == [8] * 2 + [16] * 6
     ids = [{record.id for record in records[name]} for name in ("mixed", "joint", "kept_1", "kept_2", "kept_3")]
     assert len(set.union(*ids)) == sum(map(len, ids))
-    weights = {stage.name: stage.training.reranking_loss_weight for stage in found}
+    weights = {stage.name: stage.training.reranking_loss_weight for stage in all_stages}
     assert weights["names"] > weights["kept_1"] == weights["kept_3"] > weights["joint"] > 0
     assert [stage.name for stage in stages(dataclasses.replace(steps, enable_reranking=False))] == names[:3]
 
@@ -111,8 +113,8 @@ def test_answers_are_learnt_first_then_scores_then_both(shipped):
 def test_the_command_goes_on_stage_by_stage_and_ends_with_a_model_that_scores(tmp_path, capsys, shipped):
     flags = [*FEW, "--init_compressor", "embedded", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
     assert main(flags) == 0
-    first = capsys.readouterr().out
-    assert "lessons" not in first and f"done: {tmp_path / 'out' / 'final'}" in first
+    printed = capsys.readouterr().out
+    assert "lessons" not in printed and f"done: {tmp_path / 'out' / 'final'}" in printed
     model, whole = (ScaleDownModel.from_pretrained(tmp_path / "out" / name) for name in ("final", "kept_3/final"))
     for half, weight in zip(trained(model.compressor).values(), trained(whole.compressor).values(), strict=True):
         assert torch.equal(half, weight.half().float())

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from lab.embedded import pretrain
+from lab.embedded import generator_trainer, recipe
 from lab.embedded.__main__ import main
-from lab.embedded.building import PretrainConfig, build_generator
-from lab.embedded.course import world_course
-from lab.embedded.pretrain import exact_match, hidden_states, losses
-from lab.embedded.world_batches import BatchMaker, Mixture
+from lab.embedded.generator_trainer import GeneratorTrainer, exact_match, losses
+from lab.embedded.new_generator import build_generator
+from lab.embedded.recipe import EVALUATION, LEVELS, Mixture, PretrainConfig
+from lab.embedded.token_tree import IGNORED, collate
+from lab.embedded.world_batches import WorldBatches
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.models.model import ScaleDownModel
 
 EASY = Mixture(Difficulty((2, 3), (2, 3)), query_first_share=0.5, tokens=300)
-TINY = ["--hidden_size", "32", "--num_layers", "2", "--num_heads", "2", "--intermediate_size", "32",
-        "--batch_tokens", "200", "--eval_steps", "2"]
+TINY_CONFIG = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "batch_tokens": 200}
+TINY = [f"--{name}={value}" for name, value in TINY_CONFIG.items()] + ["--eval_steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -30,66 +32,144 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    generator = build_generator(PretrainConfig(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32),
-                                tokenizer)
+    generator = build_generator(PretrainConfig(**TINY_CONFIG), tokenizer)
     for parameter in generator.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return generator.eval()
 
 
+def batches_of(tokenizer, mixture=EASY, split="train", num_batches=10):
+    return WorldBatches(tokenizer, mixture, 0, split, num_batches)
+
+
+def logits_of(model, batch):
+    names = ("input_ids", "position_ids", "attention_mask")
+    with torch.inference_mode():
+        return model(**{name: batch[name] for name in names}).logits
+
+
 def test_a_branch_reads_what_its_question_alone_would_read(tokenizer, model):
-    batch = BatchMaker(tokenizer, 0, "train").batch(3, EASY)
-    hidden = hidden_states(model, batch)
-    for row in range(len(hidden)):
-        for place in batch["answers"][row].nonzero().flatten():
-            seen = (batch["mask"][row, 0, place] == 0).nonzero().flatten()
-            alone = model.model(input_ids=batch["input_ids"][row, seen][None]).last_hidden_state[0, -1]
-            torch.testing.assert_close(alone, hidden[row, place], atol=1e-4, rtol=1e-4)
+    batch = collate(batches_of(tokenizer)[3])
+    logits = logits_of(model, batch)
+    for row in range(len(logits)):
+        for place in batch["is_answer"][row].nonzero().flatten():
+            seen = (batch["attention_mask"][row, 0, place] == 0).nonzero().flatten()
+            alone = model(input_ids=batch["input_ids"][row, seen][None]).logits[0, -1]
+            torch.testing.assert_close(alone, logits[row, place], atol=1e-3, rtol=1e-4)
 
 
 def test_a_batch_depends_on_its_number_alone(tokenizer):
-    one, other = (BatchMaker(tokenizer, 0, "train").batch(5, EASY) for _ in range(2))
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    next_batch = BatchMaker(tokenizer, 0, "train").batch(6, EASY)["input_ids"]
-    assert next_batch.shape != one["input_ids"].shape or not torch.equal(next_batch, one["input_ids"])
+    batch, again = (batches_of(tokenizer)[5] for _ in range(2))
+    assert batch == again != batches_of(tokenizer)[6]
 
 
 def test_what_is_learnt_to_be_said_is_the_answers(tokenizer):
-    batch = BatchMaker(tokenizer, 0, "eval").batch(0, Mixture(Difficulty((1, 1), (1, 1)), query_first_share=0.0))
-    row = batch["answers"][0].nonzero().flatten()
-    said = tokenizer.decode(batch["next_ids"][0, row])
+    mixture = Mixture(Difficulty((1, 1), (1, 1)), query_first_share=0.0)
+    batch = collate(batches_of(tokenizer, mixture, "eval")[0])
+    said = tokenizer.decode(batch["targets"][0, batch["is_answer"][0]])
     text = tokenizer.decode(batch["input_ids"][0])
     assert said.endswith(tokenizer.eos_token)
     assert said.removesuffix(tokenizer.eos_token).strip() in text.split("Question:")[0]
 
 
 def test_exact_match_is_right_only_where_every_token_is(tokenizer, model):
-    maker = BatchMaker(tokenizer, 0, "eval")
-    batch = maker.batch(0, EASY)
-    predicted = model.lm_head(hidden_states(model, batch)).argmax(-1)
+    batches = batches_of(tokenizer, split="eval", num_batches=1)
+    batch = collate(batches[0])
+    predicted = logits_of(model, batch).argmax(-1)
     right = total = 0
     for row in range(len(predicted)):
-        places = batch["answers"][row].nonzero().flatten().tolist()
+        places = batch["is_answer"][row].nonzero().flatten().tolist()
         groups = [[]]
         for place in places:
             if groups[-1] and place != groups[-1][-1] + 1:
                 groups.append([])
             groups[-1].append(place)
-        right += sum(bool((predicted[row, group] == batch["next_ids"][row, group]).all()) for group in groups)
+        right += sum(bool((predicted[row, group] == batch["targets"][row, group]).all()) for group in groups)
         total += len(groups)
-    assert exact_match(model, maker, EASY, 1) == pytest.approx(right / total)
-    assert losses(model, batch)[2] == pytest.approx(right / total)
+    assert exact_match(model, batches) == pytest.approx(right / total)
+    assert losses(model, batch)[2].float().mean().item() == pytest.approx(right / total)
 
 
-def test_a_killed_build_goes_on_to_the_same_weights(tmp_path):
+def test_answers_are_right_if_all_their_tokens_are():
+    is_answer = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 1, 1, 0]]).bool()
+    is_correct = torch.tensor([1, 1, 0, 1, 0]).bool()
+    assert generator_trainer.right_answers(is_correct, is_answer).tolist() == [True, False, False]
+
+
+def test_the_losses_are_means_over_the_answers_and_over_the_texts(tokenizer, model):
+    batch = collate(batches_of(tokenizer)[0])
+    probabilities = logits_of(model, batch).log_softmax(-1)
+    targets, is_answer = batch["targets"], batch["is_answer"]
+    answer_loss, text_loss, _ = losses(model, batch)
+    for loss, places in ((answer_loss, is_answer), (text_loss, ~is_answer & (targets != IGNORED))):
+        assert loss.item() == pytest.approx(-probabilities[places, targets[places]].mean().item(), abs=1e-5)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Measure little, so that a run is its steps."""
+    monkeypatch.setattr(generator_trainer, "HELD_OUT_BATCHES", 1)
+    monkeypatch.setattr(recipe, "EVALUATION", {"standard": replace(EVALUATION["standard"], tokens=200)})
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_training_climbs_and_the_deep_layers_join(tokenizer, tmp_path, monkeypatch, quick):
+    mixtures, draw = [], WorldBatches.__getitem__
+
+    def noted(batches, number):
+        if batches.split == "train":
+            mixtures.append(batches.mixture)
+        return draw(batches, number)
+
+    monkeypatch.setattr(WorldBatches, "__getitem__", noted)
+    monkeypatch.setattr(recipe, "SHALLOW_LAYERS", 1)
+    # Any exact match is above this, also 0.
+    monkeypatch.setattr(recipe, "PROMOTION_EXACT_MATCH", -1.0)
+    config = PretrainConfig(**TINY_CONFIG, steps=5, eval_steps=1)
+    generator = build_generator(config, tokenizer)
+    deep = {name: weight.clone() for name, weight in generator.named_parameters() if "layers.1." in name}
+
+    class Recorded(GeneratorTrainer):
+        def evaluate(self, *args, **kwargs):
+            depths.append(self.model.config.num_hidden_layers)
+            moved.append(any(not torch.equal(weight, dict(self.model.named_parameters())[name])
+                             for name, weight in deep.items()))
+            return super().evaluate(*args, **kwargs)
+
+    depths, moved = [], []
+    Recorded(config, generator, tokenizer, tmp_path).train()
+    assert [(line["step"], line["level"]) for line in log_of(tmp_path)] == [(number, number) for number in range(1, 6)]
+    assert [mixture.difficulty for mixture in mixtures] == [level.mixture.difficulty for level in LEVELS[:5]]
+    # The fourth level is the first deep one: entered after step 3, trained in step 4.
+    assert depths == [1, 1, 2, 2, 2] and moved == [False] * 3 + [True] * 2
+
+
+def test_the_loss_falls(tokenizer, tmp_path, quick):
+    config = PretrainConfig(**TINY_CONFIG, steps=60, eval_steps=20)
+    GeneratorTrainer(config, build_generator(config, tokenizer), tokenizer, tmp_path).train()
+    lines = log_of(tmp_path)
+    assert lines[0].keys() == {"step", "level", "training_exact_match", "answer_loss", "text_loss",
+                               "tokens_per_second", "standard"}
+    for name in ("answer_loss", "text_loss"):
+        assert lines[0][name] > lines[1][name] > lines[2][name]
+
+
+def test_a_killed_build_goes_on_to_the_same_weights(tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(recipe, "WARMUP_STEPS", 1)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder, steps in ((whole, ["4"]), (resumed, ["2", "4"])):
         for step in steps:
-            # A schedule that does not depend on the last step, so that both runs are the same up to there.
+            # Up to the last step both have the full rate, also in step 3, before which one of them had ended.
             assert main(["--work_dir", str(folder), "--output_dir", str(folder / "generator"), "--steps", step,
                          "--decay_share", "0.000001", *TINY]) == 0
-    one, other = ((folder / "generator" / "model.safetensors").read_bytes() for folder in (whole, resumed))
-    assert one == other
+    weights = [(folder / "generator" / "model.safetensors").read_bytes() for folder in (whole, resumed)]
+    assert weights[0] == weights[1]
+    lines = log_of(resumed)
+    assert [line["step"] for line in lines] == [2, 4]
+    assert [line["answer_loss"] for line in lines] == [line["answer_loss"] for line in log_of(whole)]
 
 
 @pytest.mark.parametrize(("flags", "message"), [
@@ -102,26 +182,42 @@ def test_a_mistake_is_told_before_any_weight_is_written(flags, message, tmp_path
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_state_of_another_run_or_a_damaged_one_is_refused(tmp_path, capsys):
-    argv = ["--work_dir", str(tmp_path / "work"), "--output_dir", str(tmp_path / "out"), "--steps", "1", *TINY]
+def test_another_run_or_a_damaged_checkpoint_is_refused(tmp_path, capsys, quick):
+    work_dir = tmp_path / "work"
+    argv = ["--work_dir", str(work_dir), "--output_dir", str(tmp_path / "out"), "--steps", "1", *TINY]
     assert main(argv) == 0
+    assert {path.name for path in work_dir.iterdir()} == {"checkpoint-1", "config.json", "log.jsonl", "tokenizer"}
     assert main([*argv, "--num_layers", "3"]) == 2
     assert "--num_layers was 2, is 3" in capsys.readouterr().err
-    state = tmp_path / "work" / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:100])
+    (work_dir / "config.json").rename(tmp_path / "elsewhere.json")
     assert main(argv) == 2
-    assert f"{state}: damaged" in capsys.readouterr().err
+    assert "config.json: missing or damaged" in capsys.readouterr().err
+    (tmp_path / "elsewhere.json").rename(work_dir / "config.json")
+    weights = work_dir / "checkpoint-1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert main(argv) == 2
+    assert "checkpoint-1 is damaged: model.safetensors" in capsys.readouterr().err
 
 
-def test_bfloat16_arithmetic_trains(tokenizer, monkeypatch, tmp_path):
+def test_a_finished_run_writes_the_same_generator_again(tmp_path, quick):
+    argv = ["--work_dir", str(tmp_path / "work"), "--output_dir", str(tmp_path / "out"), "--steps", "1", *TINY]
+    written = []
+    for _ in range(2):
+        assert main(argv) == 0
+        written.append([(tmp_path / "out" / name).read_bytes() for name in ("model.safetensors", "config.json")])
+    assert written[0] == written[1]
+    config = json.loads(written[0][1])
+    assert config["use_cache"] is True and config["num_hidden_layers"] == 2
+
+
+def test_bfloat16_arithmetic_trains(tokenizer, monkeypatch, tmp_path, quick):
     """What a GPU does, on the CPU: masks, losses and figures hold in half precision."""
-    monkeypatch.setattr(pretrain, "dtype_for", lambda device: torch.bfloat16)
-    config = PretrainConfig(hidden_size=32, num_layers=2, num_heads=2, steps=2, eval_steps=1, batch_tokens=200)
+    monkeypatch.setattr(generator_trainer, "dtype_for", lambda device: torch.bfloat16)
+    config = PretrainConfig(**TINY_CONFIG, steps=2, eval_steps=1)
     model = build_generator(config, tokenizer)
-    pretrain.Pretraining(config, model, world_course(tokenizer, 0), tmp_path).run()
+    GeneratorTrainer(config, model, tokenizer, tmp_path).train()
     assert all(parameter.isfinite().all() and parameter.dtype == torch.float32 for parameter in model.parameters())
-    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
-    assert 0 < row["answer_loss"] < 60
+    assert 0 < log_of(tmp_path)[-1]["answer_loss"] < 60
 
 
 def test_the_tokenizer_reads_any_text(tokenizer):
