@@ -27,29 +27,32 @@ FINAL = "final"
 
 def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
                 dtype: str = "auto") -> ScaleDownModel:
-    """A new model on ``--device``, the same for the same seed; or one that goes on from a checkpoint.
+    """Build a model to train on ``--device``: a new one, the same for the same seed, or the one of a checkpoint.
 
-    It has no ``keep_threshold``: that is found for scores, which training will change.
+    It has no ``keep_threshold``, since that is calibrated on scores, which training changes.
 
     Args:
-        config: what to build.
+        config: of the model.
         device: a device, or a value of ``--device``.
         seed: of every new weight.
-        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") that an earlier training left. Without a
-            reranking head it gets a new one where ``config`` asks for it; one that is there stays. Numbers of memory
-            tokens that ``config`` asks to train replace those that it was trained for.
+        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") to start from. It gets a new reranking head if
+            ``config`` asks for one and it has none. If ``config`` names numbers of memory tokens to train for, they
+            replace its own.
         dtype: a value of ``--dtype``.
 
     Raises:
-        ValueError: for a device or model that is not there, or a checkpoint of another model.
+        ValueError: if there is no such device or model, or the checkpoint is of another model.
     """
     place = resolve_device(device) if isinstance(device, str) else device
     set_seed(seed)
     if place.type == "cpu":
         keep_freed_memory()
+
     if init_compressor is None:
         config = dataclasses.replace(config, keep_threshold=None)
         return ScaleDownModel(config, device=place, dtype=resolve_dtype(dtype, place))
+
+    # The checkpoint's config holds, but for what a training may change.
     model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=resolve_dtype(dtype, place))
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
@@ -63,19 +66,18 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
 def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], folder: Path,
           resume_from: Path | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
           eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
-    """Train ``model`` and save it as ``folder/final``; returns the trainer's log, one row a logged step.
+    """Train ``model`` and save it as ``folder/final``; return the trainer's log, with one entry per logged step.
 
-    Ctrl-C lets the step that it falls into end and saves a checkpoint to go on from before it ends the run (of one
-    process).
+    Ctrl-C ends a run of one process after the current step, with a checkpoint to resume from.
 
     Raises:
-        ValueError: where the settings do not fit the number of processes.
+        ValueError: if the settings do not fit the number of processes.
     """
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
     try:
-        # Several processes would not all hear of it in the same step: there Ctrl-C ends the run at once, as ever.
+        # Several processes would not all see it in the same step, so there Ctrl-C ends the run at once.
         with interrupt if trainer.args.world_size == 1 else nullcontext():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     finally:
@@ -83,6 +85,8 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     if interrupt.is_asked:
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt
+
+    # Shards are gathered by all processes, and written by one.
     sharding.gather(trainer.model)
     trainer.note_progress()
     if trainer.is_world_process_zero():
@@ -93,13 +97,12 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
 
 def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingConfig,
               batch_size: int = 8) -> Callable[[], dict[str, float]]:
-    """A callable that measures the mean losses on ``records``, for the trainer to call as it goes.
+    """Return a function that measures the mean losses on ``records``, for the trainer to call.
 
-    Each is the mean over all answers' tokens, all documents with a teacher's score, or all tokens to read out; what
-    there is none of is left out. Several processes share the records. All batches have one shape where those of the
-    training do.
+    The means are over all tokens of answers, all documents with a teacher's score, and all tokens to read out; a loss
+    without any is left out. Several processes share the records. Batches have one shape if those of the training do.
     """
-    # Of a model that is shared out all processes must call the same parts, else their next steps would not match.
+    # All processes must call the same layers of a sharded model, so each measures all records.
     rank, count = (0, 1) if config.shard else (processes.rank(), processes.count())
     shapes = None
     if pads_to_max(config, model):
@@ -108,6 +111,8 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     def measure() -> dict[str, float]:
         was_training = model.training
         model.eval()
+
+        # Each batch counts by its number of tokens or documents, so that the result does not depend on batches.
         sums, numbers = torch.zeros(2, len(Losses._fields), dtype=torch.float64)
         with torch.no_grad():
             for start in range(rank * batch_size, len(records), count * batch_size):
@@ -117,6 +122,7 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
                 number = counts(batch)
                 sums += number * torch.tensor([0.0 if part is None else part.item() for part in model(batch)])
                 numbers += number
+
         model.train(was_training)
         totals, divisors = processes.summed(torch.stack([sums, numbers]).to(model.device, torch.float32)).tolist()
         return {name: total / divisor for name, total, divisor
@@ -135,6 +141,7 @@ def _drop_threshold(model: ScaleDownModel, name: str) -> None:
 
 
 def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:
+    """Refuse a checkpoint that differs from what was asked for; None asks for nothing."""
     differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
                  for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
                                "num_memory_tokens", "compression_rate", "input_order", "load_in_4bit", "load_in_8bit")

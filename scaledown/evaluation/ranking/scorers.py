@@ -1,4 +1,4 @@
-"""Who scores the candidates of a ranking task: the order given, BM25, a cross-encoder, and ScaleDown's compressor."""
+"""Scores of the candidates of a ranking task: the order given, BM25, a cross-encoder, and ScaleDown's compressor."""
 
 from __future__ import annotations
 
