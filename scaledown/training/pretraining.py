@@ -136,7 +136,7 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
     if training.shard:
         raise ValueError("--shard goes with one stage: pretrain without it, and start from that with --init_compressor")
 
-    # The readout loss and a frozen generator are for answers; here both sides learn one another's language.
+    # Compressor and generator train from the first step, on the loss of the answers alone.
     stage = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=LEARNING_RATE,
                                 learning_rate_compressor=LEARNING_RATE, readout_loss_weight=0.0, readout_steps=0,
                                 compressor_warmup_steps=0)
