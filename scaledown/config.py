@@ -66,7 +66,7 @@ RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
     "pretrain_auto_encoding_share": 0.5}
-"""Settings of earlier versions' runs that are none of a run any more, with the values that every run has now."""
+"""Settings that runs of earlier versions had, with their defaults, which now hold for every run."""
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, *, group: str | None = None,
