@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from scaledown import cli
-from scaledown.config import positive, require
 from scaledown.data.pipeline.trec import write_qrels
 from scaledown.data.records import Record, eval_path, write_records
 from scaledown.data.world.candidates import NUM_CANDIDATES, qrels_of, ranking_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.files import whole_files
+from scaledown.settings import positive, require
 
 
 def build_parser() -> argparse.ArgumentParser:

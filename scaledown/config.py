@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scaledown.files import from_dict, parse_json
+from scaledown.files import parse_json
+from scaledown.settings import from_dict, not_among_choices, not_negative, positive, require, setting
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -67,47 +67,6 @@ RETIRED: Mapping[str, Any] = {
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
     "pretrain_auto_encoding_share": 0.5}
 """Settings that runs of earlier versions had, with their defaults, which now hold for every run."""
-
-
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, *, group: str | None = None,
-            is_advanced: bool = False, has_flag: bool = True) -> Any:
-    """Return a dataclass field that carries what its flag needs, unless it has none.
-
-    The help may end with a default in brackets; else the default is shown behind it. ``group`` is the flag's group in
-    the help of the training scripts, if not that of its config; an advanced flag is left to their ``--help_all``.
-    """
-    metadata = {"help": help, "choices": choices, "group": group, "is_advanced": is_advanced, "has_flag": has_flag}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def require(faults: list[str]) -> None:
-    """Raise a ValueError that names all ``faults``, if there are any."""
-    if faults:
-        raise ValueError("; ".join(faults))
-
-
-def positive(config: Any, *names: str) -> list[str]:
-    """Return a fault for each of these fields that is a number, but not a finite one above 0."""
-    values = ((name, getattr(config, name)) for name in names)
-    return [f"--{name} must be above 0 and finite, got {value}" for name, value in values
-            if value is not None and not 0 < value < math.inf]
-
-
-def not_negative(config: Any, *names: str) -> list[str]:
-    """Return a fault for each of these fields that is a number, but not a finite one of at least 0."""
-    values = ((name, getattr(config, name)) for name in names)
-    return [f"--{name} must be at least 0 and finite, got {value}" for name, value in values
-            if value is not None and not 0 <= value < math.inf]
-
-
-def not_among_choices(config: Any) -> list[str]:
-    """Return a fault for each field whose value is none of its choices; None is always allowed."""
-    faults = []
-    for field in dataclasses.fields(config):
-        value, choices = getattr(config, field.name), field.metadata["choices"]
-        if choices is not None and value is not None and value not in choices:
-            faults.append(f"--{field.name} must be one of {', '.join(choices)}, got {value!r}")
-    return faults
 
 
 @dataclass(frozen=True)

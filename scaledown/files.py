@@ -6,15 +6,12 @@ Faults of the disk become messages that name the file.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
 import re
 import shutil
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
@@ -162,42 +159,3 @@ def parse_json(text: str | bytes) -> Any:
 def has_half_surrogate(text: str) -> bool:
     """Return whether ``text`` holds half of a surrogate pair: JSON's escapes can write it, UTF-8 cannot."""
     return _HALF_SURROGATE.search(text) is not None
-
-
-def from_dict(cls: type, values: Mapping[str, Any], source: str = "config") -> Any:
-    """Build dataclass ``cls`` from ``values``; a key that it does not know is an error that names ``source``.
-
-    Raises:
-        ValueError: for unknown keys, values of another type, or values that the class itself refuses.
-    """
-    known = [field.name for field in dataclasses.fields(cls)]
-    if faults := wrong_types(values, typing.get_type_hints(cls)):
-        raise ValueError(f"{source}: {'; '.join(faults)}")
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
-                         f"has {sorted(known)}")
-
-    # JSON has lists for tuples.
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def wrong_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str]:
-    """Return a fault for each value that does not fit the annotation of its name in ``hints``."""
-    faults = []
-    for name, value in values.items():
-        if name in hints and not _has_type(value, hints[name]):
-            faults.append(f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
-    return faults
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Return whether a value read from JSON, in which 1.0 may be 1 and a tuple is a list, fits an annotation."""
-    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        if typing.get_origin(kind) is tuple:
-            inner = typing.get_args(kind)[0]
-            if isinstance(value, list | tuple) and all(_has_type(element, inner) for element in value):
-                return True
-        # Not isinstance: a bool is an int, but no number of layers.
-        elif type(value) is kind or (kind is float and type(value) is int):
-            return True
-    return False

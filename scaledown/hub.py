@@ -1,7 +1,7 @@
 """Names of models and datasets: resolve one to a local folder or a Hub id, or say within seconds why it is neither.
 
 Without this check, an unknown name or a missing network shows only after half a minute of retries, as a different
-exception in each library.
+exception in each library. A model is loaded in the number format that its device computes fast.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import queue
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaledown.config import EMBEDDED
+
+if TYPE_CHECKING:
+    import torch
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "weights" / "generator"
 CONNECT_SECONDS = 3
@@ -29,6 +32,8 @@ converted copy of a model's ``main`` that has none."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _MODEL_FILES = {"config.json", "modules.json"}
 """Either file marks a folder as a model's: the first one of transformers, the second of sentence-transformers."""
+BFLOAT16_CAPABILITY = (8, 0)
+"""NVIDIA's GPUs have units for bfloat16 from Ampere on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -217,3 +222,25 @@ def _has_weights(folder: Path) -> bool:
 
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     return all(os.path.isfile(folder / shard) for shard in shards)
+
+
+def dtype_for(device: torch.device) -> torch.dtype:
+    """Return bfloat16 if ``device`` computes in it (CUDA from Ampere on, Trainium), else float32."""
+    import torch
+
+    is_fast = device.type == "neuron"
+    if device.type == "cuda":
+        is_fast = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+    return torch.bfloat16 if is_fast else torch.float32
+
+
+def dtype_to_load(device: torch.device | str) -> torch.dtype | str:
+    """Return the ``dtype`` with which a model is loaded onto ``device`` that is not trained here.
+
+    Many models are stored in half precision. On hardware made for it they compute as they are stored ("auto").
+    Elsewhere that is slow, and documents with nearly equal scores change places: there they compute in float32.
+    """
+    import torch
+
+    dtype = dtype_for(torch.device(device))
+    return "auto" if dtype == torch.bfloat16 else dtype

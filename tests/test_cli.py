@@ -17,7 +17,8 @@ import torch
 import train
 import train_with_evaluation
 from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
-from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig, setting
+from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
+from scaledown.settings import setting
 
 
 @dataclass(frozen=True)

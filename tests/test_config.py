@@ -6,7 +6,7 @@ import json
 import pytest
 
 from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
-from scaledown.files import from_dict
+from scaledown.settings import from_dict
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
 

@@ -16,14 +16,14 @@ MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-BASE = {"config", "hub", "cli", "files", "precision", "processes", "prompt", "run_information"}
+BASE = {"config", "settings", "hub", "cli", "files", "processes", "prompt", "run_information"}
 MAY_IMPORT = {
     "files": set(),
-    "precision": set(),
     "progress": set(),
     "prompt": set(),
     "run_information": set(),
-    "config": {"files"},
+    "settings": set(),
+    "config": {"files", "settings"},
     "hub": {"config"},
     "cli": {"config", "progress"},
     "processes": {"cli"},
@@ -187,7 +187,7 @@ def lines_of_code(text: str, tree: ast.AST) -> set[int]:
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    names = ("config.py", "cli.py", "hub.py", "files.py", "evaluation/metrics.py")
+    names = ("config.py", "settings.py", "cli.py", "files.py", "evaluation/metrics.py")
     wrong = [name for name in names for module in imported_modules(ROOT / "scaledown" / name)
              if module.split(".")[0] == "torch"]
     assert not wrong, wrong

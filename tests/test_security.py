@@ -17,13 +17,12 @@ import train
 from scaledown import hub
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.pipeline.retrieval import qdrant
-from scaledown.data.pipeline.retrieval.encoders import load_encoder
-from scaledown.data.pipeline.retrieval.retrieval_config import RetrievalConfig
-from scaledown.data.pipeline.teacher import TeacherConfig
-from scaledown.data.pipeline.teacher.loading import load_teacher
+from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig
+from scaledown.data.pipeline.retrieval.vectors import load_encoder
+from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher
 from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import write_records
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.loading.build import resolve
 from scaledown.models.model import ScaleDownModel

@@ -34,7 +34,7 @@ from lab.embedded.recipe import PretrainConfig
 from lab.embedded.token_tree import IGNORED, collate
 from lab.embedded.world_batches import WorldBatches
 from scaledown import processes
-from scaledown.precision import dtype_for
+from scaledown.hub import dtype_for
 from scaledown.training import checkpoints
 from scaledown.training.optimizer import Muon, OptimizerPair
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from scaledown.config import TrainingConfig, positive, require, setting
+from scaledown.config import TrainingConfig
 from scaledown.data.world.synthetic import Difficulty
+from scaledown.settings import positive, require, setting
 
 SMALLEST_VOCABULARY = 300
 """The 256 bytes, the special tokens, and some that are trained."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import EMBEDDED, positive, require, setting
+from scaledown.config import EMBEDDED
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
 from scaledown.prompt import Prompt, plain_ids
+from scaledown.settings import positive, require, setting
 from scaledown.training.presets import demo
 
 LINE, REPLY = "LINE", "REPLY"

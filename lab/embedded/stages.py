@@ -32,7 +32,7 @@ LARGE_BATCH = 16
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One stage.
 
     Attributes:
@@ -48,7 +48,7 @@ class Stage:
     with_scores: bool = False
 
 
-def stages(steps: StageSteps) -> Iterator[Stage]:
+def stages(steps: StageSteps) -> Iterator[TrainingStage]:
     """Yield the stages of a compressor; each starts from the weights of the one before it."""
     seed = steps.seed
     base = TrainingConfig(**demo.TRAINING | {"seed": seed, "save_steps": 200, "logging_steps": 25,
@@ -58,17 +58,17 @@ def stages(steps: StageSteps) -> Iterator[Stage]:
     large = dataclasses.replace(slow, batch_size=LARGE_BATCH, readout_loss_weight=0.0,
                                 reranking_loss_weight=JOINT_WEIGHT)
 
-    yield Stage(LESSONS, lambda model: demo.lessons(seed), base)
-    yield Stage("many", lambda model: many_documents(steps.many_steps * base.batch_size, seed), slow)
-    yield Stage("mixed", lambda model: mixed_documents(steps.mixed_steps * LARGE_BATCH, seed), large)
+    yield TrainingStage(LESSONS, lambda model: demo.lessons(seed), base)
+    yield TrainingStage("many", lambda model: many_documents(steps.many_steps * base.batch_size, seed), slow)
+    yield TrainingStage("mixed", lambda model: mixed_documents(steps.mixed_steps * LARGE_BATCH, seed), large)
     if not steps.enable_reranking:
         return
 
     # Each stage draws its records with a seed of its own, so that no record is seen twice.
     for_names = dataclasses.replace(base, batch_size=LARGE_BATCH, reranking_loss_weight=NAMES_WEIGHT)
-    yield Stage("names", lambda model: list(synthetic_records(steps.name_steps * LARGE_BATCH, seed + 1,
+    yield TrainingStage("names", lambda model: list(synthetic_records(steps.name_steps * LARGE_BATCH, seed + 1,
                                                               difficulty=demo.NAMES)), for_names, with_scores=True)
-    yield Stage("joint", lambda model: mixed_documents(steps.joint_steps * LARGE_BATCH, seed + 100), large,
+    yield TrainingStage("joint", lambda model: mixed_documents(steps.joint_steps * LARGE_BATCH, seed + 100), large,
                 with_scores=True)
 
     for_best = dataclasses.replace(large, reranking_loss_weight=BEST_WEIGHT)
@@ -76,10 +76,10 @@ def stages(steps: StageSteps) -> Iterator[Stage]:
         # partial, not lambda: a lambda would see the number of the last round.
         make_records = partial(mixed_and_best_documents, num_records=steps.kept_steps * LARGE_BATCH,
                                seed=seed + 100 * (number + 1), candidates=candidates)
-        yield Stage(f"kept_{number}", make_records, for_best, with_scores=True)
+        yield TrainingStage(f"kept_{number}", make_records, for_best, with_scores=True)
 
 
-def train_all(stages: Iterable[Stage], model: ScaleDownModel, folder: Path) -> None:
+def train_all(stages: Iterable[TrainingStage], model: ScaleDownModel, folder: Path) -> None:
     """Train ``model`` stage by stage; load those from ``folder`` that an earlier start finished."""
     for stage in stages:
         if stage.with_scores and not model.config.enable_reranking:
@@ -87,7 +87,7 @@ def train_all(stages: Iterable[Stage], model: ScaleDownModel, folder: Path) -> N
         _train(stage, model, folder / stage.name)
 
 
-def _train(stage: Stage, model: ScaleDownModel, folder: Path) -> None:
+def _train(stage: TrainingStage, model: ScaleDownModel, folder: Path) -> None:
     final = folder / run.FINAL
     # A checkpoint in final/ is whole, so the stage came to its end.
     if (final / CONFIG_FILE).is_file():

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.data.answers import is_found_in_text, padded
-from scaledown.data.storage.lines import SHOWN_FAULTS, fault_report
-from scaledown.data.storage.values import is_text, kind, shown
+from scaledown.data.storage.lines import Faults, is_text, json_values, kind_of, shown
 from scaledown.files import finish_replacements, parse_json, whole_file, whole_files
 
 
@@ -96,27 +95,28 @@ def read_records(path: Path | str) -> list[Record]:
     """
     path = Path(path)
     finish_replacements(path.parent)
-    entries, faults = _parse(path, _read_text(path))
-    if not entries and not faults:
+    faults = Faults(path, "records")
+    entries = _parse(path, _read_text(path), faults)
+    if not entries and not faults.number:
         raise ValueError(f"{path}: no records in it; expected a JSON list or JSONL of {{query, documents, answer}}")
 
     # ``place`` names a record in messages ("record 3", "line 7"); ``place_of`` has that of each id.
     records: list[Record] = []
     place_of: dict[str, str] = {}
     for number, (place, values) in enumerate(entries, start=1):
-        record_faults = list(_faults(values))
+        record_faults = list(_record_faults(values))
+        for fault in record_faults:
+            faults.add(place, fault)
         if record_faults:
-            faults += [(place, fault) for fault in record_faults]
             continue
 
         record = _build(values, number)
         if record.id in place_of:
-            faults.append((place, f"id {record.id!r} is taken by {place_of[record.id]}; expected one of its own"))
+            faults.add(place, f"id {record.id!r} is taken by {place_of[record.id]}; expected one of its own")
         place_of.setdefault(record.id, place)
         records.append(record)
 
-    if faults:
-        raise ValueError(_report(path, faults))
+    faults.raise_any()
     return records
 
 
@@ -137,10 +137,10 @@ def write_records(path: Path | str, records: Iterable[Record]) -> None:
         for number, record in enumerate(records, start=1):
             # The same checks as in reading: a teacher's answer, for one, may be anything.
             values = record.to_dict()
-            place = f"record {number} (id {record.id!r})"
-            faults = [(place, fault) for fault in _faults(values)]
-            if faults:
-                raise ValueError(_report(path, faults))
+            faults = Faults(path, "records")
+            for fault in _record_faults(values):
+                faults.add(f"record {number} (id {record.id!r})", fault)
+            faults.raise_any()
 
             if number > 1:
                 file.write(separator)
@@ -176,8 +176,8 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: line {line} is not UTF-8 (byte {content[fault.start]:#04x})") from None
 
 
-def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:
-    """Return the JSON values in ``text`` and the lines that hold none, each with its place."""
+def _parse(path: Path, text: str, faults: Faults) -> list[tuple[str, Any]]:
+    """Return the JSON values in ``text``, each with its place; lines that hold none are added to ``faults``."""
     # The content decides: a .jsonl file may hold a list, and a .json file JSON lines.
     if text.strip() and (path.suffix != ".jsonl" or text.lstrip().startswith("[")):
         try:
@@ -187,24 +187,17 @@ def _parse(path: Path, text: str) -> tuple[list[tuple[str, Any]], list[tuple[str
                 raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
         else:
             values = values if isinstance(values, list) else [values]
-            return [(f"record {number}", value) for number, value in enumerate(values, start=1)], []
+            return [(f"record {number}", value) for number, value in enumerate(values, start=1)]
 
     # "Extra data" behind a first value: JSON lines. One damaged line does not hide the others.
-    entries, faults = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entries.append((f"line {number}", parse_json(line)))
-        except json.JSONDecodeError as fault:
-            faults.append((f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})"))
-    return entries, faults
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    return [(f"line {number}", value) for number, value in json_values(lines, faults)]
 
 
-def _faults(values: Any) -> Iterator[str]:
+def _record_faults(values: Any) -> Iterator[str]:
     """Yield everything that is wrong with one record."""
     if not isinstance(values, dict):
-        yield f"expected an object with {', '.join(REQUIRED)}, got {kind(values)}"
+        yield f"expected an object with {', '.join(REQUIRED)}, got {kind_of(values)}"
         return
 
     for name in REQUIRED:
@@ -268,8 +261,3 @@ def _build(values: dict[str, Any], number: int) -> Record:
         if value is not None:  # null counts as missing
             fields[name] = tuple(value) if isinstance(value, list) else value
     return Record(**fields)
-
-
-def _report(path: Path, faults: list[tuple[str, str]]) -> str:
-    lines = [f"  {place}: {fault}" for place, fault in faults[:SHOWN_FAULTS]]
-    return fault_report(path, "records", lines, len(faults))

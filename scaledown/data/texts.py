@@ -12,14 +12,13 @@ from tqdm.auto import tqdm
 
 from scaledown import hub
 from scaledown.data.qa.checks import fields, plain_text
-from scaledown.data.qa.content import numbered, stream_rows
-from scaledown.data.qa.reading import checked
+from scaledown.data.qa.reading import checked, numbered, stream_rows
 from scaledown.data.records import read_records
 from scaledown.data.storage.lines import Faults
 
 TEXT_COLUMN = "text"
 TABLES = (".csv", ".tsv")
-SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
+TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
 
 
 def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
@@ -36,11 +35,11 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
     """
     # A name that looks like a file is none on the Hub.
     path = Path(source).expanduser()
-    if not path.is_file() and path.suffix in SUFFIXES:
+    if not path.is_file() and path.suffix in TEXT_SUFFIXES:
         raise ValueError(f"--pretrain_data {source}: no such file")
     if path.is_file() and path.suffix in TABLES:
         raise ValueError(f"--pretrain_data {source}: a table, whose ids and headings are no texts; expected one of "
-                         f"{', '.join(SUFFIXES)}")
+                         f"{', '.join(TEXT_SUFFIXES)}")
 
     # Sources are streams: nothing behind the last text asked for is read.
     source_texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
@@ -67,7 +66,7 @@ def _of_file(path: Path, seed: int) -> Iterable[str]:
         return re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as fault:
         raise ValueError(f"--pretrain_data {path}: not UTF-8 text (byte {fault.start}); expected one of "
-                         f"{', '.join(SUFFIXES)}") from None
+                         f"{', '.join(TEXT_SUFFIXES)}") from None
 
 
 def _of_hub(name: str, seed: int) -> Iterator[str]:

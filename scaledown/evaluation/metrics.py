@@ -4,7 +4,7 @@ Exact match and token F1 are SQuAD's (Rajpurkar et al., arXiv:1606.05250), with 
 an empty answer is right only if the reference is empty too. Accuracy is the paper's (arXiv:2504.07109, table 3): a
 reference contained in the normalised output. Each is the best over all references of a question.
 
-Texts are compared in one normal form (:mod:`scaledown.data.normal_form`), in which an accent, a vowel sign or a soft
+Texts are compared in one normal form (:mod:`scaledown.data.answers`), in which an accent, a vowel sign or a soft
 hyphen makes no difference. English text is unchanged by it, so there the figures are SQuAD's own.
 """
 
@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
-from scaledown.data.answers import answer_tokens, holds_answer, padded
-from scaledown.data.normal_form import is_unspaced, normal_form
+from scaledown.data.answers import answer_tokens, holds_answer, is_unspaced, normal_form, normalise, padded
 
 METRICS = ("exact_match", "token_f1", "rouge_l", "accuracy")
 PERCENTILES_95 = (2.5, 97.5)
@@ -41,11 +40,6 @@ class AnswerScores:
     def to_dict(self) -> dict[str, float]:
         """Return the scores by name."""
         return dataclasses.asdict(self)
-
-
-def normalise(text: str) -> str:
-    """Return SQuAD's normalisation of ``text``: lower case, no punctuation, no English articles, single spaces."""
-    return " ".join(answer_tokens(text))
 
 
 def exact_match(prediction: str, reference: str) -> float:

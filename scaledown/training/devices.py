@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from scaledown.config import DEVICES, DTYPES
-from scaledown.precision import dtype_for
+from scaledown.hub import dtype_for
 
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

@@ -27,33 +27,35 @@ FINAL = "final"
 
 def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
                 dtype: str = "auto") -> ScaleDownModel:
-    """Build a model to train on ``--device``: a new one, the same for the same seed, or the one of a checkpoint.
+    """Return a new model on ``--device``, the same for the same seed; or one that starts from a checkpoint.
 
-    It has no ``keep_threshold``, since that is calibrated on scores, which training changes.
+    It has no ``keep_threshold``, which is calibrated on scores, and training changes them.
 
     Args:
-        config: of the model.
+        config: the model's settings.
         device: a device, or a value of ``--device``.
-        seed: of every new weight.
-        init_compressor: a checkpoint (a folder, a Hub id, or "embedded") to start from. It gets a new reranking head if
-            ``config`` asks for one and it has none. If ``config`` names numbers of memory tokens to train for, they
-            replace its own.
+        seed: of all new weights.
+        init_compressor: a checkpoint of an earlier training (a folder, a Hub id, or "embedded"). If it has no reranking
+            head and ``config`` asks for one, it gets a new one; a head that it has stays. ``train_memory_tokens`` of
+            ``config`` replaces its own.
         dtype: a value of ``--dtype``.
 
     Raises:
-        ValueError: if there is no such device or model, or the checkpoint is of another model.
+        ValueError: if the device or a model is not available, or if the checkpoint is of another model.
     """
-    place = resolve_device(device) if isinstance(device, str) else device
-    set_seed(seed)
-    if place.type == "cpu":
+    if isinstance(device, str):
+        device = resolve_device(device)
+    if device.type == "cpu":
         keep_freed_memory()
+    torch_dtype = resolve_dtype(dtype, device)
 
+    # Before any weight is drawn: also the new head of a checkpoint has random weights.
+    set_seed(seed)
     if init_compressor is None:
         config = dataclasses.replace(config, keep_threshold=None)
-        return ScaleDownModel(config, device=place, dtype=resolve_dtype(dtype, place))
+        return ScaleDownModel(config, device=device, dtype=torch_dtype)
 
-    # The checkpoint's config holds, but for what a training may change.
-    model = ScaleDownModel.from_pretrained(init_compressor, device=place, dtype=resolve_dtype(dtype, place))
+    model = ScaleDownModel.from_pretrained(init_compressor, device=device, dtype=torch_dtype)
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
     _check_same_model(config, model.config, init_compressor)
@@ -66,9 +68,9 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
 def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], folder: Path,
           resume_from: Path | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
           eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
-    """Train ``model`` and save it as ``folder/final``; return the trainer's log, with one entry per logged step.
+    """Train ``model`` and save it as ``folder/final``; return the trainer's log, one entry for each logged step.
 
-    Ctrl-C ends a run of one process after the current step, with a checkpoint to resume from.
+    On Ctrl-C a run of one process finishes its step, saves a checkpoint to resume from, and ends.
 
     Raises:
         ValueError: if the settings do not fit the number of processes.
@@ -77,7 +79,7 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
     try:
-        # Several processes would not all see it in the same step, so there Ctrl-C ends the run at once.
+        # Several processes would not all notice it in the same step; there Ctrl-C ends the run at once, as usual.
         with interrupt if trainer.args.world_size == 1 else nullcontext():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     finally:
@@ -86,7 +88,7 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
         print(f"saved at step {trainer.state.global_step}: --resume goes on from there")
         raise KeyboardInterrupt
 
-    # Shards are gathered by all processes, and written by one.
+    # All processes take part in gathering the weights; one of them saves.
     sharding.gather(trainer.model)
     trainer.note_progress()
     if trainer.is_world_process_zero():
@@ -97,12 +99,13 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
 
 def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingConfig,
               batch_size: int = 8) -> Callable[[], dict[str, float]]:
-    """Return a function that measures the mean losses on ``records``, for the trainer to call.
+    """Return a function that measures the mean losses on ``records``; the trainer calls it as it goes.
 
-    The means are over all tokens of answers, all documents with a teacher's score, and all tokens to read out; a loss
-    without any is left out. Several processes share the records. Batches have one shape if those of the training do.
+    Each is the mean over all answer tokens, all documents with a teacher's score, or all tokens to read out; a loss
+    with nothing to measure is left out. Several processes share the records. If the batches of the training have one
+    shape, all of these have one, too.
     """
-    # All processes must call the same layers of a sharded model, so each measures all records.
+    # All processes must call the same parts of a sharded model, or their next steps would not match.
     rank, count = (0, 1) if config.shard else (processes.rank(), processes.count())
     shapes = None
     if pads_to_max(config, model):
@@ -112,18 +115,21 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
         was_training = model.training
         model.eval()
 
-        # Each batch counts by its number of tokens or documents, so that the result does not depend on batches.
+        # Sums of losses, and the numbers of tokens or documents in them, in the order of Losses.
         sums, numbers = torch.zeros(2, len(Losses._fields), dtype=torch.float64)
         with torch.no_grad():
+            # Process r of n takes batches r, r + n, r + 2n, ...
             for start in range(rank * batch_size, len(records), count * batch_size):
                 batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens,
                                                 with_readout=config.readout_loss_weight > 0, shapes=shapes,
                                                 batch_size=batch_size)
-                number = counts(batch)
+                number = counts(batch)                                                              # (3,)
+                # The model gives means over a batch.
                 sums += number * torch.tensor([0.0 if part is None else part.item() for part in model(batch)])
                 numbers += number
-
         model.train(was_training)
+
+        # In float32: not all devices have float64.
         totals, divisors = processes.summed(torch.stack([sums, numbers]).to(model.device, torch.float32)).tolist()
         return {name: total / divisor for name, total, divisor
                 in zip(Losses._fields, totals, divisors, strict=True) if divisor}
@@ -132,7 +138,7 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
 
 
 def _drop_threshold(model: ScaleDownModel, name: str) -> None:
-    """Leave out the threshold of the checkpoint ``name``, if it has one."""
+    """Remove the threshold of the checkpoint ``name``, if it has one."""
     if model.config.keep_threshold is None:
         return
     processes.say(f"the keep_threshold of {name}, {model.config.keep_threshold:.3f}, is left out: training changes the "
@@ -140,11 +146,13 @@ def _drop_threshold(model: ScaleDownModel, name: str) -> None:
     model.config = model.processor.config = dataclasses.replace(model.config, keep_threshold=None)
 
 
-def _check_same_model(wanted: ScaleDownConfig, found: ScaleDownConfig, name: str) -> None:
-    """Refuse a checkpoint that differs from what was asked for; None asks for nothing."""
-    differing = [f"--{field} is {getattr(wanted, field)!r} but {getattr(found, field)!r} there"
-                 for field in ("generator_model", "compressor_type", "compressor_model", "num_layers",
-                               "num_memory_tokens", "compression_rate", "input_order", "load_in_4bit", "load_in_8bit")
-                 if getattr(wanted, field) not in (None, getattr(found, field))]
+def _check_same_model(asked: ScaleDownConfig, config: ScaleDownConfig, name: str) -> None:
+    """Check that the settings asked for are those of the checkpoint ``name``; those left open (None) fit any."""
+    fields = ("generator_model", "compressor_type", "compressor_model", "num_layers", "num_memory_tokens",
+              "compression_rate", "input_order", "load_in_4bit", "load_in_8bit")
+    differing = []
+    for field in fields:
+        if getattr(asked, field) not in (None, getattr(config, field)):
+            differing.append(f"--{field} is {getattr(asked, field)!r} but {getattr(config, field)!r} there")
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")

@@ -11,9 +11,10 @@ import pytest
 import tiny
 
 from scaledown import hub
-from scaledown.data.pipeline.corpus import corpus_files, cutting
-from scaledown.data.pipeline.corpus.pages import Page, kilt_text, page_of
-from scaledown.data.pipeline.corpus.passage_store import PassageStore, cut_to_tokens
+from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
+from scaledown.data.pipeline.corpus.cutting import Page, kilt_text, page_of
+from scaledown.data.pipeline.corpus.passage_store import PassageStore
+from scaledown.data.pipeline.stages.search_results import cut_to_tokens
 from scaledown.processes import Processes
 
 ALONE = (Processes(),)
@@ -39,7 +40,7 @@ def read_all(corpus):
 
 def cut(corpus, folder, cutter=None, processes=ALONE):
     for process in processes:
-        cutting.cut_corpus(corpus, cutter or cutting.token_cutter(count_words, 16), folder, process)
+        passage_store.write_passages(corpus, cutter or cutting.token_cutter(count_words, 16), folder, process)
     return PassageStore(folder)
 
 
@@ -137,7 +138,7 @@ def test_damaged_lines_are_counted_and_named(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes().replace(b"p7", b"\xff7"))
     corpus = corpus_files.open_corpus(str(path), None)
     store = cut(corpus, tmp_path / "out")
-    report = cutting.report_of(tmp_path / "out", corpus)
+    report = passage_store.report_of(tmp_path / "out", corpus)
     assert report["lines"] == 10 and report["faults"] == 4
     assert [fault.partition(": ")[2].partition(":")[0] for fault in report["first_faults"]] == [
         "line 3", "line 6", "line 8", "line 10"]
@@ -197,14 +198,14 @@ def test_damaged_notes_of_a_part_are_named(tmp_path, content):
     cut(corpus, tmp_path)
     (tmp_path / "part-00000.json").write_text(content)
     with pytest.raises(ValueError, match=r"part-00000\.json: damaged"):
-        cutting.report_of(tmp_path, corpus)
+        passage_store.report_of(tmp_path, corpus)
 
 
 def test_pages_without_text_are_counted(tmp_path):
     lines = [json.dumps(row) for row in ({"id": "a", "text": "x"}, {"id": "b", "text": " "}, {"id": "c", "text": []})]
     corpus = corpus_files.open_corpus(str(write_lines(tmp_path / "c.jsonl", lines)), None)
     cut(corpus, tmp_path / "out")
-    report = cutting.report_of(tmp_path / "out", corpus)
+    report = passage_store.report_of(tmp_path / "out", corpus)
     assert (report["lines"], report["blank"], report["faults"]) == (3, 2, 0)
 
 

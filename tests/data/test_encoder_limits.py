@@ -21,11 +21,10 @@ from transformers import (
 )
 
 from scaledown.data.pipeline.retrieval import RetrievalConfig
-from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.retrieval.vectors import load_encoder
 from scaledown.data.pipeline.teacher import TeacherConfig
 from scaledown.data.pipeline.teacher.local import LocalTeacher
-from scaledown.data.reranking.encoder_limits import num_positions
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig, num_positions
 
 PAIRS = [("What is the capital of France?", f"Document {i} about the {word} of France.")
          for i, word in enumerate(("river", "capital", "king", "war", "song"))]

@@ -7,15 +7,13 @@ import unicodedata
 
 import pytest
 
-from scaledown.data.answers import answer_spans, holds_answer, padded, searchable, worded
-from scaledown.data.normal_form import normal_form, words
+from scaledown.data.answers import answer_spans, holds_answer, normal_form, padded, searchable, worded, words
 from scaledown.data.passages import Paragraph, Passage
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.stages import preparing
 from scaledown.data.prepare_dataset.__main__ import main
-from scaledown.data.qa.gold import Candidate
-from scaledown.data.qa.hard_negatives import HardNegatives
-from scaledown.data.qa.question import Question
+from scaledown.data.qa.gold_and_negatives import Candidate, HardNegatives
+from scaledown.data.qa.question import QAQuestion
 from scaledown.evaluation.metrics import AnswerScores, score_answer
 
 ALIKE = {
@@ -72,7 +70,7 @@ def test_no_negative_states_the_answer(passage: str, answer: str) -> None:
         return Passage(Paragraph(f"a{number}", "", text), 0, len(text), text)
 
     bad, good = document(passage, 1), document("Nothing of that kind is called so here.", 2)
-    question = Question("q", f"What is called so here? {passage}", (answer,), (), ())
+    question = QAQuestion("q", f"What is called so here? {passage}", (answer,), (), ())
     assert HardNegatives([bad, good]).choose([Candidate(question, ())], 2) == [[good]]
 
 

@@ -33,6 +33,10 @@ def stretches(text, budget, kept=()):
     return [text[start:end] for start, end in cut(text, kept, lambda word: 1, budget)]
 
 
+def test_a_span_before_the_first_word_is_no_harm():
+    assert cut("  a b.", [(0, 1)], len, 5) == cut("  a b.", [], len, 5)
+
+
 def test_cuts_come_at_the_ends_of_sentences():
     assert stretches("One two three. Four five! Six seven?", 5) == ["One two three. Four five!", "Six seven?"]
     assert stretches("One two three. Four five six.", 5) == ["One two three.", "Four five six."]

@@ -17,8 +17,8 @@ import tiny_encoders
 from pipeline_fakes import FakeReranker, FakeTeacher, start
 
 from scaledown.data.pipeline.queries import Query
-from scaledown.data.pipeline.run import halves
 from scaledown.data.pipeline.stages import finding, teacher_answers
+from scaledown.data.pipeline.stages.writing import split_queries
 from scaledown.data.prepare_dataset.__main__ import main
 from scaledown.data.records import eval_path, read_records
 from scaledown.data.storage import append_log
@@ -128,7 +128,7 @@ def test_equal_queries_stay_in_one_half():
     queries = [Query(f"{i} {guise}", text) for i in range(12)
                for guise, text in enumerate((f"what is {i}", f"What is {i}?", f"what  is {i} ."))]
     for seed in range(3):
-        train, evaluation = halves(queries, 0.1, seed)
+        train, evaluation = split_queries(queries, 0.1, seed)
         assert len(train) == 27 and len(evaluation) == 9
         assert not {query.id.split()[0] for query in train} & {query.id.split()[0] for query in evaluation}
 

@@ -11,14 +11,13 @@ import pytest
 
 import prepare_small_real_dataset as script
 from scaledown import hub
-from scaledown.data.answers import holds_answer, padded
-from scaledown.data.normal_form import question_key
+from scaledown.data.answers import holds_answer, padded, question_key
 from scaledown.data.passages import Paragraph, Passage
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
-from scaledown.data.qa.gold import Candidate
+from scaledown.data.qa.gold_and_negatives import Candidate
 from scaledown.data.qa.halves import split_in_halves
-from scaledown.data.qa.layouts import squad
-from scaledown.data.qa.question import Gold, Question
+from scaledown.data.qa.layouts.squad import SQUAD
+from scaledown.data.qa.question import Gold, QAQuestion
 from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.records import read_records
 
@@ -235,7 +234,7 @@ def test_hotpotqa_keeps_both_gold_passages_and_yes_or_no(tmp_path):
 
 def candidate(name, gold, others=()):
     paragraphs = tuple(Paragraph(article, article, f"text of {article}") for article in (gold, *others))
-    return Candidate(Question(name, f"q {name}", ("a",), paragraphs, (Gold(0, (0, 4)),)),
+    return Candidate(QAQuestion(name, f"q {name}", ("a",), paragraphs, (Gold(0, (0, 4)),)),
                      (Passage(paragraphs[0], 0, 4, f"{gold}. text"),))
 
 
@@ -267,7 +266,7 @@ def test_what_is_gold_in_one_half_is_no_distractor_in_the_other():
 def test_questions_are_drawn_from_all_rows_of_a_list_and_of_a_stream(tmp_path):
     rows = [{"id": f"{i}", "title": f"T{i}", "context": f"Answer{i}.", "question": "Which?",
              "answers": {"text": [f"Answer{i}"], "answer_start": [0]}} for i in range(100)]
-    layout = replace(squad.ROWS, questions_a_record=1, buffered_rows=50)
+    layout = replace(SQUAD.layouts[1], questions_a_record=1, buffered_rows=50)
     drawn, streamed = ([int(question.id) for question in read_questions(
         Source(layout, content, "x"), 10, random.Random(0), Counter())] for content in (rows, iter(rows)))
     assert len(drawn) == len(set(drawn)) == len(streamed) == len(set(streamed)) == 10
@@ -280,7 +279,7 @@ def test_questions_are_drawn_from_all_rows_of_a_list_and_of_a_stream(tmp_path):
 def test_records_of_a_stream_are_not_its_first_rows(monkeypatch):
     rows = [row | {"id": f"{i}", "title": f"T{i}", "context": f"{row['context']} {i}"}
             for i, row in enumerate(hub_rows()["squad"] * 10)]
-    layout = replace(squad.ROWS, buffered_rows=1)
+    layout = replace(SQUAD.layouts[1], buffered_rows=1)
     monkeypatch.setattr("scaledown.data.qa.datasets.open_local", lambda *_: Source(layout, iter(rows), "a stream"))
     ids = [int(record.id.removeprefix("squad-")) for record in prepared("x", num_examples=5).train]
     assert max(ids) > 20

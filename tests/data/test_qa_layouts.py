@@ -5,23 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from pathlib import Path
 
 import pytest
 
-from scaledown.data.answers import (
-    answer_spans,
-    answer_tokens,
-    holds_answer,
-    is_found_in_text,
-    padded,
-    searchable,
-    worded,
-)
-from scaledown.data.qa.layouts import hotpotqa, natural_questions, squad, triviaqa
-from scaledown.data.qa.layouts.detokenise import detokenise
-from scaledown.data.qa.question import Unusable
+from scaledown.data.answers import answer_spans, holds_answer, is_found_in_text, padded, searchable, worded
+from scaledown.data.qa.checks import fields, plain_text
+from scaledown.data.qa.layouts import DATASETS, hotpotqa, natural_questions, squad, triviaqa
+from scaledown.data.qa.layouts.row_fields import detokenise
+from scaledown.data.qa.question import Layout, QADataset, Unusable, has_keys, same_rows
 from scaledown.data.qa.sources import open_local
-from scaledown.evaluation.metrics import normalise
 
 SQUAD = {"version": "1.1", "data": [{"title": "Beyonc%C3%A9_Knowles", "paragraphs": [{
     "context": "She was born in 1981 in Houston.  Houston is in Texas.", "qas": [
@@ -84,14 +77,6 @@ def write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
     return path
-
-
-def test_answers_are_normalised_as_the_metrics_do():
-    rng = random.Random(0)
-    for _ in range(500):
-        text = "".join(rng.choice(["The", "a", "an ", "-", ".", "é", "X", " ", "\n", "–", "the ", "U.S."])
-                       for _ in range(12))
-        assert " ".join(answer_tokens(text)) == normalise(text)
 
 
 def test_an_answer_is_held_as_whole_tokens():
@@ -271,3 +256,22 @@ def test_a_folder_is_searched_for_the_split(tmp_path):
         description("none", "validation")
     with pytest.raises(ValueError, match="no such file or folder"):
         description("nowhere", "validation")
+
+
+def test_a_new_dataset_is_read_once_it_is_named(tmp_path, monkeypatch):
+    layout = Layout("my rows", has_keys("prompt"), fields({"prompt": plain_text}), same_rows, lambda row: row["prompt"],
+                    questions_a_record=1, buffered_rows=1)
+    monkeypatch.setitem(DATASETS, "mine", QADataset("mine", "me/mine", None, ("mine",), (layout,)))
+    path = write_json(tmp_path / "mine.json", [{"prompt": "Who?"}])
+    assert open_local("mine", "train", path, random.Random(0)).rows == [{"prompt": "Who?"}]
+    with pytest.raises(ValueError, match="this is my rows; use --dataset mine"):
+        open_local("squad", "train", path, random.Random(0))
+
+
+def test_a_dataset_is_known_to_its_own_file_alone():
+    layouts = Path(squad.__file__).parent
+    others = [path for path in layouts.parents[2].rglob("*.py") if path.parent != layouts]
+    named = [(path.name, dataset.name) for path in others for dataset in DATASETS.values()
+             if dataset.hub_name in (text := path.read_text(encoding="utf-8"))
+             or dataset.name != "squad" and f'"{dataset.name}"' in text]
+    assert len(others) > 50 and not named, "squad is the default, and may be named"

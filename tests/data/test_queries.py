@@ -16,7 +16,7 @@ from scaledown.data.pipeline.queries import (
     read_ms_marco,
     read_queries_file,
 )
-from scaledown.data.pipeline.stages.synthetic_corpus import synthetic_queries
+from scaledown.data.pipeline.stages.preparing import synthetic_queries
 
 
 def read(tmp_path, text):
@@ -142,7 +142,7 @@ def test_no_two_pages_of_the_synthetic_corpus_are_about_one_entity():
 
 
 def test_a_world_without_names_left_is_told(monkeypatch):
-    monkeypatch.setattr("scaledown.data.pipeline.stages.synthetic_corpus.PATIENCE", 0)
+    monkeypatch.setattr("scaledown.data.pipeline.stages.preparing.MOST_VAIN_DRAWS", 0)
     with pytest.raises(ValueError, match="has names for"):
         synthetic_queries(5_000, 3)
 

@@ -10,7 +10,7 @@ import torch
 
 from scaledown.data.records import Record, read_records, write_records
 from scaledown.data.reranking import __main__ as reranking
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig, pairs_of
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig, pairs_of
 from scaledown.data.storage.append_log import AppendLog, key_of
 
 RECORDS = [Record("a", "who was born in London?", ("Ada Lovelace was born in London in 1815.", "Oslo."), "Ada"),

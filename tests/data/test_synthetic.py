@@ -6,7 +6,8 @@ import pytest
 
 import example_dataset_generation
 from scaledown.data.records import eval_path, read_records
-from scaledown.data.world.synthetic import MOST_DOCUMENTS, Difficulty, World, of_split, possessive_of, synthetic_records
+from scaledown.data.world.naming import of_split, possessive_of
+from scaledown.data.world.synthetic import MOST_DOCUMENTS, Difficulty, World, synthetic_records
 from scaledown.data.world.wordings import KINDS
 
 HARD = Difficulty(hard_share=1.0, two_hop_share=0.0)

@@ -78,7 +78,7 @@ def test_all_malformed_lines_of_a_run_are_named(tmp_path):
         read_run(written(tmp_path, "\n".join(lines)))
     told = str(fault.value).splitlines()[1:]
     assert [line.split(":")[0] for line in told] == ["  line 2", "  line 3", "  line 4"]
-    assert "query Q0 document rank score tag" in told[0] and "line 1 already" in told[2]
+    assert "query Q0 document rank score tag" in told[0] and "already on line 1" in told[2]
 
 
 def test_of_many_malformed_lines_twenty_are_shown(tmp_path):

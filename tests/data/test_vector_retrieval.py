@@ -10,12 +10,12 @@ import pytest
 import tiny_encoders
 from scipy.sparse import csr_array
 
-from scaledown.data.pipeline.corpus import corpus_files, cutting
-from scaledown.data.pipeline.corpus.pages import Page
+from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
+from scaledown.data.pipeline.corpus.cutting import Page
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
-from scaledown.data.pipeline.retrieval import RetrievalConfig, indexing, splade, vectors
-from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.retrieval import RetrievalConfig, indexing, vector_search, vectors
 from scaledown.data.pipeline.retrieval.qdrant import Qdrant
+from scaledown.data.pipeline.retrieval.vectors import load_encoder
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.processes import Processes
 
@@ -28,7 +28,7 @@ def store(tmp_path_factory):
     pages = [Page(str(number), "", text) for number, text in enumerate(texts)]
     folder = tmp_path_factory.mktemp("passages")
     cutter = cutting.token_cutter(lambda texts: [len(text.split()) for text in texts], 128)
-    cutting.cut_corpus(corpus_files.of_pages("world", pages, "f"), cutter, folder, Processes())
+    passage_store.write_passages(corpus_files.of_pages("world", pages, "f"), cutter, folder, Processes())
     return PassageStore(folder)
 
 
@@ -85,10 +85,10 @@ def test_seismic_finds_the_best(store, tmp_path, monkeypatch):
     monkeypatch.setattr(vectors, "PASSAGES_A_FILE", 16)
     files = vectors.VectorFiles(tmp_path, is_sparse=True)
     vectors.encode_passages(store, WordCounts(), files, Processes())
-    splade.build_index(files, len(store), tmp_path)
+    vector_search.build_seismic(files, len(store), tmp_path)
     queries = [store.document(number) for number in range(len(store))]
     scores = (WordCounts().queries(queries) @ WordCounts().documents(queries).T).toarray()
-    found = splade.SeismicSearch(WordCounts(), tmp_path).search(queries, 3)
+    found = vector_search.SeismicSearch(WordCounts(), tmp_path).search(queries, 3)
     assert [hits[0].index for hits in found] == list(np.argmax(scores, axis=1))
     for row, hits in zip(scores, found, strict=True):
         assert [row[hit.index] for hit in hits] == pytest.approx([hit.score for hit in hits], rel=1e-2)

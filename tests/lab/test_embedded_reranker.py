@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.embedded import reranker
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.hub import load_tokenizer
 from scaledown.prompt import Prompt
 

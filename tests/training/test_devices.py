@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scaledown.precision import dtype_to_load
+from scaledown.hub import dtype_to_load
 from scaledown.training import devices
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device, resolve_dtype
 

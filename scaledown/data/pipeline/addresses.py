@@ -1,8 +1,12 @@
-"""URLs of servers given by flags. They are saved with the run's settings, so they must not hold a secret."""
+"""Servers given by flags: their URLs, which are saved and so must hold no secret, and the keys of the environment."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
+
+OPENAI_KEY = "OPENAI_API_KEY"
+QDRANT_KEY = "QDRANT_API_KEY"
+"""The environment variables with a server's key: the teacher's, and the index's."""
 
 
 def url_faults(flag: str, url: str, example: str, key: str) -> list[str]:

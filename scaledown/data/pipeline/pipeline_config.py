@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, positive, require, setting
+from scaledown.config import DEFAULT_GENERATOR, EMBEDDED
 from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS
 from scaledown.data.pipeline.queries import QueriesConfig
 from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.teacher import TeacherConfig
-from scaledown.data.reranking.reranker import RerankerConfig
+from scaledown.data.reranking.cross_encoder import RerankerConfig
+from scaledown.settings import positive, require, setting
 
-STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")
+PIPELINE_STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")
 MOST_EVAL_QUERIES = 2000
 
 
@@ -55,15 +56,15 @@ class RecordsConfig:
                                       "X_eval.json beside X.json and are not trained on; 0 for none")
     work_dir: str | None = setting(None, "folder of every stage's results, for later runs to resume from [X_work "
                                          "beside X.json]")
-    last_stage: str = setting("records", "stop after this stage; a later run resumes there", STAGES)
+    last_stage: str = setting("records", "stop after this stage; a later run resumes there", PIPELINE_STAGES)
 
     def __post_init__(self) -> None:
         faults = positive(self, "top_k_reranking")
         # 0 makes no evaluation half; 1 would leave nothing to train on.
         if not 0 <= self.eval_share < 1:
             faults.append(f"--eval_share must be at least 0 and below 1, got {self.eval_share}")
-        if self.last_stage not in STAGES:
-            faults.append(f"--last_stage must be one of {', '.join(STAGES)}, got {self.last_stage!r}")
+        if self.last_stage not in PIPELINE_STAGES:
+            faults.append(f"--last_stage must be one of {', '.join(PIPELINE_STAGES)}, got {self.last_stage!r}")
         require(faults)
 
     @property
@@ -109,4 +110,4 @@ class PipelineConfig:
         """Return whether the run includes ``stage``: it is not after the last one, and reranking is only on demand."""
         if stage == "reranking" and not self.records.enable_reranking:
             return False
-        return STAGES.index(stage) <= STAGES.index(self.records.last_stage)
+        return PIPELINE_STAGES.index(stage) <= PIPELINE_STAGES.index(self.records.last_stage)

@@ -21,12 +21,12 @@ from scaledown.data.pipeline.corpus.corpus_files import Corpus, PartNotes
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import count_queries
 from scaledown.data.pipeline.retrieval.bm25 import BM25
-from scaledown.data.pipeline.retrieval.encoders import load_encoder
+from scaledown.data.pipeline.retrieval.vectors import load_encoder
 from scaledown.data.pipeline.stages.context import Context
-from scaledown.data.pipeline.stages.preparing import cutter_of, open_corpus
+from scaledown.data.pipeline.stages.preparing import corpus_of, cutter_of
 from scaledown.data.pipeline.teacher import load_teacher
 from scaledown.data.pipeline.trec import read_run
-from scaledown.data.reranking.reranker import Reranker
+from scaledown.data.reranking.cross_encoder import Reranker
 
 SAMPLE_PAGES, SAMPLE_PARTS = 1_000, 20
 SAMPLE_TEXTS, SAMPLE_PAIRS, SAMPLE_QUESTIONS = 64, 64, 8
@@ -92,7 +92,7 @@ def tell_plan(config: PipelineConfig) -> None:
         ValueError: if something that the run needs is not there.
     """
     num_queries = count_queries(config.queries)
-    corpus = open_corpus(config)
+    corpus = corpus_of(config)
     print(f"plan, estimated from up to {SAMPLE_PAGES:,} pages; times are for one process on this machine")
     print(f"{'stage':<11}{'what':<58}{'time':>10}{'memory':>10}{'disk':>10}")
 

@@ -11,21 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import hub
-from scaledown.config import positive, require, setting
-from scaledown.data.pipeline.query_rows import ANSWER_NAMES, EXPECTED, ID_NAMES, TEXT_NAMES, rows_of
-from scaledown.data.storage.lines import SHOWN_FAULTS, Faults
+from scaledown.data.pipeline.query_rows import (
+    EXPECTED_QUERIES,
+    QUERY_ANSWER_NAMES,
+    QUERY_ID_NAMES,
+    QUERY_TEXT_NAMES,
+    rows_of,
+)
+from scaledown.data.storage.lines import SHOWN_FAULTS, Faults, first_value
 from scaledown.files import has_half_surrogate
+from scaledown.settings import positive, require, setting
 
 MS_MARCO = ("microsoft/ms_marco", "v2.1")
-EMPTY, REPEATED = "empty", "a query that stood before"
-WHAT_WORKS = "What works without it: --queries_file with the official queries TSV, or --num_synthetic_queries N."
+EMPTY_QUERY, REPEATED_QUERY = "empty", "a query that stood before"
+MS_MARCO_ADVICE = "What works without it: --queries_file with the official queries TSV, or --num_synthetic_queries N."
 
 
 @dataclass(frozen=True)
 class QueriesConfig:
     """Settings of the queries; exactly one of the first three is given."""
 
-    queries_file: str | None = setting(None, f"queries in a file: {EXPECTED}")
+    queries_file: str | None = setting(None, f"queries in a file: {EXPECTED_QUERIES}")
     num_synthetic_queries: int | None = setting(None, "this number of queries about the demo world, which comes "
                                                       "with its own corpus: nothing is downloaded")
     download_ms_marco: bool = setting(False, "the queries of MS MARCO, from the Hub")
@@ -104,7 +110,7 @@ def read_queries_file(path: Path | str) -> ReadQueries:
     place_of_id: dict[str, str] = {}
     for place, values in rows_of(path, faults):
         if values is None:
-            read.leave_out(EMPTY, place)
+            read.leave_out(EMPTY_QUERY, place)
             continue
         try:
             # A query without an id is called by its number in the file: "line 7" -> "7".
@@ -115,7 +121,7 @@ def read_queries_file(path: Path | str) -> ReadQueries:
 
         # The same text again is left out, whatever its id; the same id of another text is a mistake in the file.
         if query.text in seen_texts:
-            read.leave_out(REPEATED, place)
+            read.leave_out(REPEATED_QUERY, place)
         elif query.id in place_of_id:
             faults.add(place, f"id {query.id!r} is taken by {place_of_id[query.id]}; expected another one")
         else:
@@ -125,7 +131,7 @@ def read_queries_file(path: Path | str) -> ReadQueries:
 
     faults.raise_any()
     if not read.queries:
-        raise ValueError(f"--queries_file {path}: no queries in it; expected {EXPECTED}")
+        raise ValueError(f"--queries_file {path}: no queries in it; expected {EXPECTED_QUERIES}")
     return read
 
 
@@ -145,7 +151,7 @@ def read_ms_marco(split: str) -> ReadQueries:
         for row in dataset.select_columns(["query_id", "query"]):
             text = " ".join(row["query"].split())
             if not text or text in seen_texts:
-                read.leave_out(REPEATED if text else EMPTY, f"query {row['query_id']}")
+                read.leave_out(REPEATED_QUERY if text else EMPTY_QUERY, f"query {row['query_id']}")
                 continue
             seen_texts.add(text)
             read.queries.append(Query(str(row["query_id"]), text))
@@ -170,11 +176,11 @@ def _ms_marco(split: str) -> Iterator[tuple[str, str]]:
     from huggingface_hub import errors
 
     name, config = MS_MARCO
-    hub.locate(name, kind="dataset", what_works=WHAT_WORKS)
+    hub.locate(name, kind="dataset", what_works=MS_MARCO_ADVICE)
     try:
         yield name, config
     except (OSError, ValueError, KeyError, TypeError, errors.HTTPError) as fault:
-        raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {WHAT_WORKS}") from fault
+        raise ValueError(f"{name} ({split}) on the Hub: cannot be read ({fault}). {MS_MARCO_ADVICE}") from fault
 
 
 def _query(values: Any, number: str) -> Query:
@@ -186,26 +192,21 @@ def _query(values: Any, number: str) -> Query:
     if not isinstance(values, dict):
         raise ValueError("expected an object with query")
 
-    text = _first(values, TEXT_NAMES)
+    text = first_value(values, QUERY_TEXT_NAMES)
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"it has no query; expected text under one of {', '.join(TEXT_NAMES)}")
+        raise ValueError(f"it has no query; expected text under one of {', '.join(QUERY_TEXT_NAMES)}")
 
-    id = _first(values, ID_NAMES)
+    id = first_value(values, QUERY_ID_NAMES)
     id = number if id is None else str(id).strip()
     if not id:
         raise ValueError("its id is blank")
 
-    answers = tuple(dict.fromkeys(_answers(_first(values, ANSWER_NAMES))))  # each answer once
+    answers = tuple(dict.fromkeys(_answers(first_value(values, QUERY_ANSWER_NAMES))))  # each answer once
     query = Query(id, " ".join(text.split()), answers)
     # JSON can write half a character ("\ud83d"), which no file in UTF-8 can hold later.
     if any(map(has_half_surrogate, (query.id, query.text, *query.answers))):
         raise ValueError("it holds half a surrogate pair, which is no character")
     return query
-
-
-def _first(values: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """Return the value under the first of ``names`` that has one."""
-    return next((values[name] for name in names if values.get(name) is not None), None)
 
 
 def _answers(value: Any) -> Iterable[str]:

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown.data.storage.lines import Faults
+from scaledown.data.storage.lines import Faults, json_values
 from scaledown.data.storage.tables import Heading, heading_of, python_list, table_rows, unquoted
 from scaledown.files import parse_json
 
-TEXT_NAMES = ("query", "question", "text", "input", "question_text")
-ID_NAMES = ("id", "_id", "query_id", "question_id", "qid", "query-id")
-ANSWER_NAMES = ("answers", "answer", "output")
-EXPECTED = ("text with one query a line, id TAB query, a TSV or CSV under a heading that names query (or question), "
-            "question TAB ['answers'], JSONL with query (or question), or records")
+QUERY_TEXT_NAMES = ("query", "question", "text", "input", "question_text")
+QUERY_ID_NAMES = ("id", "_id", "query_id", "question_id", "qid", "query-id")
+QUERY_ANSWER_NAMES = ("answers", "answer", "output")
+EXPECTED_QUERIES = ("text with one query a line, id TAB query, a TSV or CSV under a heading that names query (or "
+                    "question), question TAB ['answers'], JSONL with query (or question), or records")
 MARKUP = re.compile(r"\s*<(?:[a-z]+>|\?xml|!doctype|topics?\b|quer(?:y|ies)\b)", re.IGNORECASE)
 NOT_QUERIES = {"lines of a TREC run or of qrels": re.compile(r"\s*\S+\s+Q?0\s+\S+\s+-?\d\S*(?:\s|$)"),
                "columns separated by commas, without a heading": re.compile(r'\s*"?\d+"?,')}
@@ -25,11 +25,11 @@ NOT_QUERIES = {"lines of a TREC run or of qrels": re.compile(r"\s*\S+\s+Q?0\s+\S
 READING = "columns by their heading"
 """The way in which rows are read: part of the queries' fingerprint, so that those of another way are read again."""
 
-Row = tuple[str, Any]
+QueryRow = tuple[str, Any]
 """The place of a row, and its content: an object with some of the names above, or None if the line is empty."""
 
 
-def rows_of(path: Path, faults: Faults) -> Iterator[Row]:
+def rows_of(path: Path, faults: Faults) -> Iterator[QueryRow]:
     """Yield the rows of ``path``; malformed ones go to ``faults``.
 
     Raises:
@@ -57,8 +57,9 @@ def rows_of(path: Path, faults: Faults) -> Iterator[Row]:
     # The first line tells the layout: JSONL, a table with a heading, columns without one, or plain queries.
     head = lines[0][1]
     if head.lstrip().startswith("{"):
-        yield from _json_rows(lines, faults)
-    elif heading := heading_of(head, ID_NAMES, TEXT_NAMES, ANSWER_NAMES):
+        for number, value in json_values(lines, faults):
+            yield f"line {number}", value
+    elif heading := heading_of(head, QUERY_ID_NAMES, QUERY_TEXT_NAMES, QUERY_ANSWER_NAMES):
         yield from _rows_under_heading(path, lines, heading, faults)
     else:
         _refuse_what_is_no_query(path, lines)
@@ -75,7 +76,7 @@ def _text_of(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as fault:
-        raise ValueError(f"--queries_file {path}: cannot be read ({fault.strerror}); expected {EXPECTED}") from None
+        raise _refusal(path, f"cannot be read ({fault.strerror})") from None
     except UnicodeDecodeError as fault:
         raise ValueError(f"--queries_file {path}: not UTF-8 (byte {fault.start + 1})") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -88,28 +89,20 @@ def _json_list(path: Path, text: str) -> list[Any]:
         raise ValueError(f"--queries_file {path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
 
 
-def _json_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
-    for number, line in lines:
-        try:
-            yield f"line {number}", parse_json(line)
-        except json.JSONDecodeError as fault:
-            faults.add(f"line {number}", f"not valid JSON (column {fault.colno}: {fault.msg})")
-
-
 def _rows_under_heading(path: Path, lines: Sequence[tuple[int, str]], heading: Heading,
-                        faults: Faults) -> Iterator[Row]:
+                        faults: Faults) -> Iterator[QueryRow]:
     """Yield the rows of a table, with the names of its columns.
 
     Raises:
         ValueError: if no column is one of queries.
     """
-    if set(heading.names).isdisjoint(TEXT_NAMES):
+    if set(heading.names).isdisjoint(QUERY_TEXT_NAMES):
         raise _refusal(path, f"its heading ({heading.shown()}) names no query")
     for number, values in table_rows(lines, heading, faults):
         yield f"line {number}", {name: _list_or_text(value) for name, value in values.items()}
 
 
-def _tab_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
+def _tab_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[QueryRow]:
     """Yield ``id TAB query``, or DPR's ``question TAB ['answers']`` if the first line is that."""
     cells_of_lines = [line.rstrip().split("\t") for _, line in lines]
     head = cells_of_lines[0]
@@ -135,7 +128,7 @@ def _tab_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]
             yield place, {"id": cells[0], "query": cells[1] if len(cells) == 2 else ""}
 
 
-def _plain_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[Row]:
+def _plain_rows(lines: Sequence[tuple[int, str]], faults: Faults) -> Iterator[QueryRow]:
     """Yield each line as a query."""
     for number, line in lines:
         if "\t" in line:
@@ -168,8 +161,8 @@ def _refuse_what_is_no_query(path: Path, lines: Sequence[tuple[int, str]]) -> No
 
 
 def _refusal(path: Path, reason: str) -> ValueError:
-    """Return the error for a file in none of the known layouts."""
-    return ValueError(f"--queries_file {path}: {reason}; expected {EXPECTED}")
+    """Return the error for a file that cannot be read, or is in none of the known layouts."""
+    return ValueError(f"--queries_file {path}: {reason}; expected {EXPECTED_QUERIES}")
 
 
 def _list_or_text(cell: str) -> list[str] | str:

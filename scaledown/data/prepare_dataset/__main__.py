@@ -16,26 +16,25 @@ from collections.abc import Sequence
 
 from scaledown import cli
 from scaledown.data.pipeline.pipeline_config import CorpusConfig, PipelineConfig, RecordsConfig
+from scaledown.data.pipeline.pipeline_run import check_needs, run
 from scaledown.data.pipeline.plan import tell_plan
-from scaledown.data.pipeline.preflight import check_needs
 from scaledown.data.pipeline.queries import QueriesConfig
 from scaledown.data.pipeline.retrieval import RetrievalConfig
-from scaledown.data.pipeline.run import run
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.teacher import TeacherConfig
-from scaledown.data.reranking.reranker import RerankerConfig
+from scaledown.data.reranking.cross_encoder import RerankerConfig
 from scaledown.data.storage.work_folder import WorkFolder
 from scaledown.processes import join_processes
 
-CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": RetrievalConfig,
-           "reranker": RerankerConfig, "teacher": TeacherConfig, "records": RecordsConfig}
+STAGE_CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": RetrievalConfig,
+                 "reranker": RerankerConfig, "teacher": TeacherConfig, "records": RecordsConfig}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = cli.new_parser(__doc__, "scaledown.data.prepare_dataset")
     parser.usage = cli.USAGE
-    for config in CONFIGS.values():
+    for config in STAGE_CONFIGS.values():
         cli.add_flags(parser, config)
     parser.add_argument("--dry_run", action="store_true",
                         help="print the plan, with time, memory and disk estimated from a sample, and do nothing")
@@ -46,7 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the records, and print a summary of them."""
     args = build_parser().parse_args(argv)
-    config = PipelineConfig(**{name: cli.config_from(args, config_class) for name, config_class in CONFIGS.items()})
+    configs = {name: cli.config_from(args, config_class) for name, config_class in STAGE_CONFIGS.items()}
+    config = PipelineConfig(**configs)
 
     # Tokenizers stop using threads after a fork, as by a DataLoader; there is none here, and threads are wanted.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

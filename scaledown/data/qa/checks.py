@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from scaledown.data.storage.values import HALF_A_PAIR, is_text, shown
+from scaledown.data.storage.lines import HALF_A_PAIR, is_text, shown
 
 Fault = tuple[str, str]
 """A place in a row or a file (``answers[0].text``), and what is wrong there."""
-Check = Callable[[Any, str], Iterator[Fault]]
+FieldCheck = Callable[[Any, str], Iterator[Fault]]
 """Takes a value and its place, and yields the value's faults."""
 
 
@@ -40,7 +40,7 @@ def flag(value: Any, place: str) -> Iterator[Fault]:
         yield place, f"expected true or false, got {shown(value)}"
 
 
-def each(check: Check) -> Check:
+def each(check: FieldCheck) -> FieldCheck:
     """Return a check of a list whose entries all pass ``check``."""
     def faults(value: Any, place: str) -> Iterator[Fault]:
         if not isinstance(value, list):
@@ -53,7 +53,7 @@ def each(check: Check) -> Check:
     return faults
 
 
-def fields(checks: dict[str, Check]) -> Check:
+def fields(checks: dict[str, FieldCheck]) -> FieldCheck:
     """Return a check of an object with these fields.
 
     The name ``"a|b"`` means a field that is called ``a`` or ``b``, and ``"a?"`` one that may be missing or null.
@@ -78,7 +78,7 @@ def fields(checks: dict[str, Check]) -> Check:
     return faults
 
 
-def columns_or(as_list: Check, checks: dict[str, Check]) -> Check:
+def columns_or(as_list: FieldCheck, checks: dict[str, FieldCheck]) -> FieldCheck:
     """Return a check of a list that passes ``as_list``, or of the same list by columns.
 
     The Hub's datasets turn a list of objects into an object of lists, one for each field, all of one length.
@@ -100,12 +100,12 @@ def columns_or(as_list: Check, checks: dict[str, Check]) -> Check:
     return faults
 
 
-def objects(checks: dict[str, Check]) -> Check:
+def objects(checks: dict[str, FieldCheck]) -> FieldCheck:
     """Return a check of objects with these fields, as a list or by columns."""
     return columns_or(each(fields(checks)), checks)
 
 
-def pairs(left: str, left_check: Check, right: str, right_check: Check) -> Check:
+def pairs(left: str, left_check: FieldCheck, right: str, right_check: FieldCheck) -> FieldCheck:
     """Return a check of pairs, as a list of two-entry lists or by columns; ``left`` and ``right`` name the entries."""
     def pair(value: Any, place: str) -> Iterator[Fault]:
         if not isinstance(value, list) or len(value) != 2:

@@ -1,4 +1,4 @@
-"""Records of SQuAD, Natural Questions, TriviaQA and HotpotQA: gold passages among hard negatives, in two halves.
+"""Records of the QA datasets in ``layouts``: gold passages among hard negatives, in two halves.
 
 Questions are drawn at random and their paragraphs cut into passages. The questions are split in two halves that share
 no paragraph and no question. Each question gets its gold passages and the hardest negatives of its half, in random
@@ -16,39 +16,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scaledown import hub
-from scaledown.config import positive, require, setting
 from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS, Paragraph, Passage, PassageSplitter, TokenCounter
-from scaledown.data.qa.gold import Candidate, cut_paragraphs, find_gold
+from scaledown.data.qa.gold_and_negatives import Candidate, HardNegatives, cut_paragraphs, find_gold
 from scaledown.data.qa.halves import Half, split_in_halves
-from scaledown.data.qa.hard_negatives import HardNegatives
+from scaledown.data.qa.layouts import DATASETS
 from scaledown.data.qa.reading import Source, read_questions
-from scaledown.data.qa.sources import HUB_DATASETS, open_hub, open_local
+from scaledown.data.qa.sources import open_hub, open_local
 from scaledown.data.records import Record
+from scaledown.settings import positive, require, setting
 
 ALL = "all"
-EVAL_SHARE = 5
+TRAIN_FOR_ONE_EVAL = 5
 """Training records for each evaluation record."""
 SMALLEST_EVAL = 200
 """Records of an evaluation half: an accuracy over them is within 7 points of the true one, 95 times of 100."""
-FOLDERS = {
-    "squad": ("squad",),
-    "natural_questions": ("natural_questions", "nq"),
-    "trivia_qa": ("trivia_qa", "triviaqa"),
-    "hotpot_qa": ("hotpot_qa", "hotpotqa"),
-}
-"""Names that a dataset's folder may have, if all four are read from one."""
+FOLDER_NAMES = ", ".join(dataset.folders[-1] for dataset in DATASETS.values())
+"""The shortest names of the folders that are read if all datasets are read from one, for the help."""
 
 
 @dataclass(frozen=True)
 class QADatasetConfig:
     """Settings of the records: their dataset, number and size."""
 
-    dataset: str = setting("squad", "the dataset; 'all' mixes the four evenly", (*HUB_DATASETS, ALL))
+    dataset: str = setting("squad", "the dataset; 'all' mixes all of them evenly", (*DATASETS, ALL))
     num_examples: int = setting(500, "training records; the evaluation half has a fifth of that number, but at least "
                                      f"{SMALLEST_EVAL}, or that number if it is smaller")
     split: str = setting("validation", "the dataset's split from which both halves are drawn", ("train", "validation"))
     source: str | None = setting(None, "official file or folder on disk [the Hub]; with --dataset all, a folder with "
-                                       "the folders squad, nq, triviaqa and hotpotqa")
+                                       f"a folder of each ({FOLDER_NAMES})")
     num_documents: int = setting(5, "documents a question: its gold passages, filled up with hard negatives")
     passage_tokens: int = setting(128, "longest document, in tokens of --generator_model, its title included")
     seed: int = setting(42, "seed of all random choices")
@@ -62,7 +57,7 @@ class QADatasetConfig:
     @property
     def num_eval_examples(self) -> int:
         """Records wanted in the evaluation half."""
-        return max(self.num_examples // EVAL_SHARE, min(self.num_examples, SMALLEST_EVAL))
+        return max(self.num_examples // TRAIN_FOR_ONE_EVAL, min(self.num_examples, SMALLEST_EVAL))
 
 
 @dataclass(frozen=True)
@@ -102,13 +97,13 @@ def require_source(config: QADatasetConfig) -> None:
     """
     for dataset_config, _ in _dataset_configs(config):
         if dataset_config.source is None:
-            hub.locate(HUB_DATASETS[dataset_config.dataset][0], kind="dataset")
+            hub.locate(DATASETS[dataset_config.dataset].hub_name, kind="dataset")
         elif not Path(dataset_config.source).exists():
             raise ValueError(f"--source {dataset_config.source}: no such file or folder")
 
 
 def prepare(config: QADatasetConfig, count_tokens: TokenCounter) -> list[Prepared]:
-    """Make the records of one dataset, or of all four in equal parts.
+    """Make the records of one dataset, or of all datasets in equal parts.
 
     Args:
         config: what to make.
@@ -150,7 +145,7 @@ def _dataset_configs(config: QADatasetConfig) -> list[tuple[QADatasetConfig, int
     if config.dataset != ALL:
         return [(config, config.num_eval_examples)]
 
-    num_datasets = len(HUB_DATASETS)
+    num_datasets = len(DATASETS)
     share, left_over = divmod(config.num_examples, num_datasets)
     if not share:
         raise ValueError(f"--num_examples must be at least {num_datasets} with --dataset all, "
@@ -158,7 +153,7 @@ def _dataset_configs(config: QADatasetConfig) -> list[tuple[QADatasetConfig, int
 
     num_eval_examples = math.ceil(config.num_eval_examples / num_datasets)
     configs = []
-    for number, dataset in enumerate(HUB_DATASETS):
+    for number, dataset in enumerate(DATASETS):
         source = config.source and _subfolder(Path(config.source), dataset)
         num_examples = share + 1 if number < left_over else share  # the remainder goes to the first datasets
         configs.append((replace(config, dataset=dataset, num_examples=num_examples, source=source), num_eval_examples))
@@ -166,10 +161,11 @@ def _dataset_configs(config: QADatasetConfig) -> list[tuple[QADatasetConfig, int
 
 
 def _subfolder(folder: Path, dataset: str) -> str:
-    for name in FOLDERS[dataset]:
+    names = DATASETS[dataset].folders
+    for name in names:
         if (folder / name).is_dir():
             return str(folder / name)
-    raise ValueError(f"--source {folder}: no folder {' or '.join(FOLDERS[dataset])} in it, which --dataset all needs")
+    raise ValueError(f"--source {folder}: no folder {' or '.join(names)} in it, which --dataset all needs")
 
 
 def _draw(config: QADatasetConfig, num_eval_examples: int, rng: random.Random, count_tokens: TokenCounter) -> Drawn:

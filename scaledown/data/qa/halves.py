@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from scaledown.data.normal_form import question_key
+from scaledown.data.answers import question_key
 from scaledown.data.passages import Paragraph
-from scaledown.data.qa.gold import Candidate
+from scaledown.data.qa.gold_and_negatives import Candidate
 
 TRAIN, EVAL = 0, 1
 

@@ -1,4 +1,4 @@
-"""The common form of the four QA datasets: a question, the paragraphs it came with, and the place of its answer."""
+"""The common form of all QA datasets: a question, its paragraphs and the place of its answer, from any layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown.data.passages import Paragraph
-from scaledown.data.qa.checks import Check
+from scaledown.data.qa.checks import FieldCheck
 from scaledown.data.sentences import Span
 
 
@@ -24,7 +24,7 @@ class Gold:
 
 
 @dataclass(frozen=True)
-class Question:
+class QAQuestion:
     """A question with its aliases (the answer to learn first) and its paragraphs, gold and others."""
 
     id: str
@@ -39,7 +39,6 @@ class Layout:
     """One way in which a dataset is published.
 
     Attributes:
-        dataset: the dataset's name, as ``--dataset`` takes it.
         name: the layout in words, for messages.
         recognises: returns whether a JSON object is of this layout: the whole file, or the first of its rows.
         check: finds the faults of the whole file, or of one row.
@@ -51,14 +50,32 @@ class Layout:
         buffered_rows: rows that are shuffled together, if they come as a stream.
     """
 
-    dataset: str
     name: str
     recognises: Callable[[dict[str, Any]], bool]
-    check: Check
+    check: FieldCheck
     rows: Callable[[Any, str], Iterable[Any]]
-    question: Callable[[Any], Question]
+    question: Callable[[Any], QAQuestion]
     questions_a_record: float
     buffered_rows: int
+
+
+@dataclass(frozen=True)
+class QADataset:
+    """A dataset, on the Hub and on disk.
+
+    Attributes:
+        name: as ``--dataset`` takes it.
+        hub_name: its id on the Hub.
+        hub_config: its config there, or None.
+        folders: names that its folder may have, if all datasets are read from one.
+        layouts: the ways in which it is published.
+    """
+
+    name: str
+    hub_name: str
+    hub_config: str | None
+    folders: tuple[str, ...]
+    layouts: tuple[Layout, ...]
 
 
 def same_rows(content: Any, place: str) -> Iterable[Any]:

@@ -1,4 +1,7 @@
-"""Questions read from the rows of a source: drawn at random, as many as are needed, with clear errors for bad rows."""
+"""Questions read from rows: each row is checked, and enough are drawn at random.
+
+A row that is not as it should be is told with its place; a question that no record can be made of is counted.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from scaledown.data.answers import padded
-from scaledown.data.normal_form import question_key
-from scaledown.data.qa.checks import Check
-from scaledown.data.qa.question import Layout, Question, Unusable
+from scaledown.data.answers import padded, question_key
+from scaledown.data.qa.checks import FieldCheck
+from scaledown.data.qa.question import Layout, QAQuestion, Unusable
 from scaledown.data.storage.lines import Faults
 
-REPEATED = "it repeats another question: the same id, the same words and an answer in common"
+ROW_ID_NAMES = ("id", "_id", "question_id", "example_id")
+REPEATED_QUESTION = "it repeats another question: the same id, the same words and an answer in common"
+
+PlacedRows = Iterable[tuple[str, Any]]
+"""Rows, each with its place in the file or the stream."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,32 @@ class Source:
     left_out: tuple[str, ...] = ()
 
 
-def checked(rows: Iterable[tuple[str, Any]], check: Check, faults: Faults, to_the_end: bool) -> Iterator[Any]:
+def numbered(rows: Iterable[Any]) -> PlacedRows:
+    """Yield rows with their places: their numbers in the order in which they come, and their ids."""
+    for number, row in enumerate(rows, start=1):
+        id_ = next((f", {name} {row[name]}" for name in ROW_ID_NAMES if name in row), "")
+        yield f"row {number}{id_}", row
+
+
+def stream_rows(place: str, seed: int, **options: Any) -> Iterator[Any]:
+    """Yield the rows that ``datasets`` loads with these options, its files in an order drawn by ``seed``.
+
+    Raises:
+        ValueError: if they cannot be read; the message begins with ``place``.
+    """
+    import datasets
+    from huggingface_hub import errors
+
+    try:
+        stream = datasets.load_dataset(streaming=True, **options)
+        # Shard by shard: IterableDataset.shuffle reads many at a time, far more of the network than is needed here.
+        for index in random.Random(seed).sample(range(stream.num_shards), stream.num_shards):
+            yield from stream.shard(stream.num_shards, index)
+    except (OSError, ValueError, errors.HTTPError) as fault:
+        raise ValueError(f"{place}: cannot be read ({fault})") from fault
+
+
+def checked(rows: PlacedRows, check: FieldCheck, faults: Faults, to_the_end: bool) -> Iterator[Any]:
     """Yield rows, each given with its place, up to the first in which ``check`` finds a fault.
 
     With ``to_the_end`` the rest is searched for further faults, as a file is; a stream from the Hub is not.
@@ -50,14 +81,14 @@ def checked(rows: Iterable[tuple[str, Any]], check: Check, faults: Faults, to_th
     faults.raise_any()
 
 
-def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Counter[str]) -> list[Question]:
+def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Counter[str]) -> list[QAQuestion]:
     """Read enough questions, drawn at random, for ``wanted`` records and a pool of hard negatives around them.
 
     A question with an id that is taken gets a new one. Questions that no record can be made of, and repetitions, are
     counted in ``dropped``, by reason.
     """
     limit = math.ceil(wanted * source.layout.questions_a_record)
-    questions: dict[str, Question] = {}
+    questions: dict[str, QAQuestion] = {}
     answers_of: dict[tuple[str, str], set[str]] = {}  # by id and wording
     rows = _shuffled(source.rows, source.layout.buffered_rows, rng)
     with tqdm(desc="reading", unit=" questions", leave=False) as progress:
@@ -72,7 +103,7 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
             answers = {padded(answer) for answer in question.answers}
             known_answers = answers_of.setdefault((question.id, question_key(question.query)), set())
             if known_answers & answers:
-                dropped[REPEATED] += 1
+                dropped[REPEATED_QUESTION] += 1
                 continue
             known_answers |= answers
 
@@ -87,7 +118,7 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
     return list(questions.values())
 
 
-def _content_hash(question: Question) -> str:
+def _content_hash(question: QAQuestion) -> str:
     gold_texts = [question.paragraphs[gold.paragraph].text for gold in question.gold]
     return hashlib.sha256("\n".join([question.query, *question.answers, *gold_texts]).encode()).hexdigest()[:8]
 

@@ -6,6 +6,7 @@ The layout of files is recognised by their content. Whatever they are, they beco
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import re
 from collections.abc import Iterable
@@ -14,23 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import hub
-from scaledown.data.qa.content import Rows, json_content, json_rows, numbered, stream_rows
-from scaledown.data.qa.layouts import hotpotqa, natural_questions, squad, triviaqa
+from scaledown.data.qa.layouts import DATASETS
 from scaledown.data.qa.question import Layout
-from scaledown.data.qa.reading import Source, checked
-from scaledown.data.storage.lines import Faults
+from scaledown.data.qa.reading import PlacedRows, Source, checked, numbered, stream_rows
+from scaledown.data.storage.lines import Faults, json_values, kind_of, text_lines
+from scaledown.files import parse_json
 
-LAYOUTS = (squad.OFFICIAL, squad.ROWS, hotpotqa.ROWS, triviaqa.OFFICIAL, triviaqa.ROWS, natural_questions.PAGES,
-           natural_questions.ROWS, natural_questions.QED, natural_questions.OPEN)
-HUB_DATASETS = {
-    "squad": ("rajpurkar/squad", None),
-    "natural_questions": ("google-research-datasets/natural_questions", None),
-    "trivia_qa": ("mandarjoshi/trivia_qa", "rc"),
-    "hotpot_qa": ("hotpotqa/hotpot_qa", "distractor"),
-}
 SPLIT_NAMES = {"train": r"train", "validation": r"validation|valid|val|dev", "test": r"test"}
 KILT_KEYS = {"input", "output"}
-SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".parquet")
+SOURCE_SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 
 
 class Unfit(ValueError):
@@ -43,10 +36,10 @@ def open_hub(dataset: str, split: str, seed: int) -> Source:
     Raises:
         ValueError: if the Hub cannot be reached, within seconds, or the rows are not in the known layout.
     """
-    name, config = HUB_DATASETS[dataset]
+    name = DATASETS[dataset].hub_name
     hub.locate(name, kind="dataset")
     place = f"{name} ({split}) on the Hub"
-    rows = numbered(stream_rows(place, seed, path=name, name=config, split=split))
+    rows = numbered(stream_rows(place, seed, path=name, name=DATASETS[dataset].hub_config, split=split))
     return _of_rows(dataset, rows, Faults(place, "rows"), to_the_end=False)
 
 
@@ -66,7 +59,7 @@ def open_local(dataset: str, split: str, path: Path, rng: random.Random) -> Sour
 
     # TriviaQA's evidence is text that its questions point to, and no questions itself.
     files = [file for file in sorted(path.rglob("*"))
-             if file.name.endswith(SUFFIXES) and "evidence" not in file.relative_to(path).parts]
+             if file.name.endswith(SOURCE_SUFFIXES) and "evidence" not in file.relative_to(path).parts]
     of_split = [file for file in files if _is_named(file.relative_to(path), split)]
     rest = [file for file in files if file not in of_split and not _is_named(file.relative_to(path), "test")]
 
@@ -130,16 +123,40 @@ def _open(files: list[Path], dataset: str) -> Source:
         return _of_rows(dataset, numbered(rows), Faults(place, "rows"), to_the_end=True)
 
     # A .json may hold JSONL: then its content is None.
-    content = json_content(path) if path.suffix == ".json" else None
+    content = _json_content(path) if path.suffix == ".json" else None
     if content is None:
         faults = Faults(path, "lines")
-        return _of_rows(dataset, json_rows(path, faults), faults, to_the_end=True)
+        rows = ((f"line {number}", row) for number, row in json_values(text_lines(path), faults))
+        return _of_rows(dataset, rows, faults, to_the_end=True)
     if isinstance(content, dict):
         return _of_object(dataset, content, Faults(path, "records"))
 
     rows = ((f"record {number}", row) for number, row in enumerate(content, start=1))
     source = _of_rows(dataset, rows, Faults(path, "records"), to_the_end=True)
     return replace(source, rows=list(source.rows))  # in memory already, so checked at once and shuffled as a whole
+
+
+def _json_content(path: Path) -> dict[str, Any] | list[Any] | None:
+    """Return the object or the list in a JSON file, or None if it holds several values, one a line.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds something else.
+    """
+    try:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as fault:
+        # More text after a whole value: JSONL under the name of JSON, to be read line by line.
+        if fault.msg == "Extra data":
+            return None
+        raise ValueError(f"{path}: not valid JSON (line {fault.lineno}: {fault.msg})") from None
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"{path}: not UTF-8 ({fault})") from None
+    except OSError as fault:
+        raise ValueError(f"{path}: cannot be read ({fault.strerror})") from None
+
+    if not isinstance(content, dict | list):
+        raise ValueError(f"{path}: expected an object or a list of objects, got {kind_of(content)}")
+    return content
 
 
 def _of_object(dataset: str, content: dict[str, Any], faults: Faults) -> Source:
@@ -152,7 +169,7 @@ def _of_object(dataset: str, content: dict[str, Any], faults: Faults) -> Source:
     return _source(layout, content, str(faults.path))
 
 
-def _of_rows(dataset: str, rows: Rows, faults: Faults, to_the_end: bool) -> Source:
+def _of_rows(dataset: str, rows: PlacedRows, faults: Faults, to_the_end: bool) -> Source:
     """Return the questions of rows, whose layout the first one shows; each is checked as it is read."""
     rows, place = iter(rows), str(faults.path)
     head = next(rows, None)
@@ -182,14 +199,17 @@ def _layout_of(dataset: str, head: Any, place: str) -> Layout:
         raise Unfit(f"{place}: KILT's questions come without passages; retrieve them: python -m "
                     f"scaledown.data.prepare_dataset --queries_file {place} --corpus_path kilt_knowledgesource.json")
 
-    layout = next((layout for layout in LAYOUTS if isinstance(head, dict) and layout.recognises(head)), None)
-    if layout is None:
-        keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"
-        raise Unfit(f"{place}: not a known layout ({keys}); expected {_expected(dataset)}")
-    if layout.dataset != dataset:
-        raise Unfit(f"{place}: this is {layout.name}; use --dataset {layout.dataset}")
-    return layout
+    for known_dataset in DATASETS.values():
+        for layout in known_dataset.layouts:
+            if not isinstance(head, dict) or not layout.recognises(head):
+                continue
+            if known_dataset.name != dataset:
+                raise Unfit(f"{place}: this is {layout.name}; use --dataset {known_dataset.name}")
+            return layout
+
+    keys = f"keys {', '.join(list(head)[:12])}" if isinstance(head, dict) else "its first row is no object"
+    raise Unfit(f"{place}: not a known layout ({keys}); expected {_expected(dataset)}")
 
 
 def _expected(dataset: str) -> str:
-    return " or ".join(layout.name for layout in LAYOUTS if layout.dataset == dataset)
+    return " or ".join(layout.name for layout in DATASETS[dataset].layouts)

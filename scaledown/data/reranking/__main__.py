@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from scaledown import cli
 from scaledown.data.records import read_records, write_records
-from scaledown.data.reranking.reranker import Pair, Reranker, RerankerConfig, pairs_of, with_scores
+from scaledown.data.reranking.cross_encoder import Pair, Reranker, RerankerConfig, pairs_of, with_scores
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog, key_of
 

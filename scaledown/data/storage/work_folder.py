@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scaledown.data.storage.fingerprints import of_values
-from scaledown.data.storage.values import shown
+from scaledown.data.storage.lines import shown
 from scaledown.files import WHAT_TO_DO, disk_faults, whole_file
 from scaledown.processes import Processes
 
@@ -29,7 +29,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageFolder:
     """One stage: its folder, and the reason why it is made again if there is an earlier one of its name."""
 
     name: str
@@ -73,41 +73,41 @@ class WorkFolder:
         """Unlock the folder for other runs."""
         self._lock.release()
 
-    def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[Stage] = ()) -> Stage:
+    def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[StageFolder] = ()) -> StageFolder:
         """Return the stage ``name`` with these settings (plain values), reading ``inputs``, finished or not."""
         # An input's id holds its own fingerprint, so a change anywhere before reaches all later stages.
         entry = {"stage": name, "settings": settings, "inputs": [stage.id for stage in inputs]}
         folder = self.folder / f"{name}-{of_values([FORMAT, entry])}"
         if folder.name in self._stages:
-            return Stage(name, folder)
+            return StageFolder(name, folder)
 
         reason = self._reason(name, entry)
         self._stages[folder.name] = entry | {"finished": None, "seconds": 0.0, "report": {}}
         self._write()
-        return Stage(name, folder, reason)
+        return StageFolder(name, folder, reason)
 
-    def is_finished(self, stage: Stage) -> bool:
+    def is_finished(self, stage: StageFolder) -> bool:
         """Return whether nothing is left to do for ``stage``."""
         # The user may have deleted the folder to have it made again.
         return self._stages[stage.id]["finished"] is not None and stage.folder.is_dir()
 
-    def spend(self, stage: Stage, seconds: float) -> None:
+    def spend(self, stage: StageFolder, seconds: float) -> None:
         """Add ``seconds`` to the time of ``stage``."""
         self._stages[stage.id]["seconds"] = round(self._stages[stage.id]["seconds"] + seconds, 3)
         self._write()
 
-    def finish(self, stage: Stage, report: dict[str, Any]) -> None:
+    def finish(self, stage: StageFolder, report: dict[str, Any]) -> None:
         """Wait for all processes, and note that ``stage`` is finished."""
         self.processes.wait()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._stages[stage.id] |= {"finished": now, "report": report}
         self._write()
 
-    def report(self, stage: Stage) -> dict[str, Any]:
+    def report(self, stage: StageFolder) -> dict[str, Any]:
         """Return the report with which ``stage`` was finished."""
         return self._stages[stage.id]["report"]
 
-    def seconds(self, stage: Stage) -> float:
+    def seconds(self, stage: StageFolder) -> float:
         """Return the time of ``stage`` over all runs; of a killed run, up to its last note."""
         return self._stages[stage.id]["seconds"]
 

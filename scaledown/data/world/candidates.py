@@ -12,14 +12,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from scaledown.data.records import Record
-from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, HARD_SCORE, Difficulty, Document, Entity, World
+from scaledown.data.world.synthetic import (
+    DEFAULT_DIFFICULTY,
+    EASY_SCORE,
+    GOLD_SCORE,
+    HARD_SCORE,
+    Document,
+    Entity,
+    World,
+)
 from scaledown.data.world.wordings import KINDS, Kind, Relation
 
 NUM_CANDIDATES = 20
 MOST_RELEVANT, MOST_SILENT, MOST_MENTIONS = 2, 2, 3
 SAME_KIND_SHARE = 0.5
 SIMILAR_SHARE = 0.3
-DIFFICULTY = Difficulty()
 
 
 def ranking_records(num_examples: int, seed: int = 42, split: str = "train", num_candidates: int = NUM_CANDIDATES,
@@ -99,14 +106,14 @@ class _Candidates:
     def _stating(self, entity: Entity, asked: Relation) -> Document:
         """Return a document that states the relation asked for, among other facts."""
         others = [relation for relation in entity.kind.relations if relation is not asked]
-        num_others = self.rng.randint(*DIFFICULTY.num_facts) - 1
-        return self.world.document(entity, [asked, *self.rng.sample(others, num_others)], DIFFICULTY)
+        num_others = self.rng.randint(*DEFAULT_DIFFICULTY.num_facts) - 1
+        return self.world.document(entity, [asked, *self.rng.sample(others, num_others)], DEFAULT_DIFFICULTY)
 
     def _silent(self, entity: Entity, asked: Relation) -> Document:
         """Return a document about the entity that does not state the relation asked for."""
         others = [relation for relation in entity.kind.relations if relation is not asked]
-        num_facts = min(len(others), self.rng.randint(*DIFFICULTY.num_facts))
-        return self.world.document(entity, self.rng.sample(others, num_facts), DIFFICULTY)
+        num_facts = min(len(others), self.rng.randint(*DEFAULT_DIFFICULTY.num_facts))
+        return self.world.document(entity, self.rng.sample(others, num_facts), DEFAULT_DIFFICULTY)
 
     def _mentions(self, entity: Entity) -> list[Document]:
         """Return documents about others whose value the entity is: a town as a birthplace, a person as an author."""

@@ -11,10 +11,8 @@ import random
 from collections.abc import Iterable, Iterator
 
 from scaledown.data.records import Record
-from scaledown.data.world.synthetic import Difficulty, World
+from scaledown.data.world.synthetic import DEFAULT_DIFFICULTY, World
 from scaledown.data.world.wordings import KINDS
-
-DIFFICULTY = Difficulty()
 
 
 def of_many_lengths(records: Iterable[Record], seed: int, share: float = 0.5, longest_words: int = 105,
@@ -58,5 +56,5 @@ def _lengthened(document: str, num_words: int, world: World) -> str:
 def _random_text(world: World) -> str:
     """Return a document about an entity that no question is about."""
     kind = world.rng.choice(KINDS)
-    num_facts = world.rng.randint(*DIFFICULTY.num_facts)
-    return world.document(world.entity(kind), world.rng.sample(kind.relations, num_facts), DIFFICULTY).text
+    num_facts = world.rng.randint(*DEFAULT_DIFFICULTY.num_facts)
+    return world.document(world.entity(kind), world.rng.sample(kind.relations, num_facts), DEFAULT_DIFFICULTY).text

@@ -1,25 +1,20 @@
 """The demo world: documents, questions and answers generated from a seed, so that everything runs offline.
 
 The facts of its entities (people, towns, works, firms) are drawn anew for each example, so that no answer can be known
-without its document. A hash of each name puts it into the training or the evaluation half, whatever the seed, so that
-evaluation asks about entities never seen in training.
+without its document. Names are of the training or of the evaluation half, so that no entity is in both.
 """
 
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scaledown.data.records import Record
-from scaledown.data.world import wordings
+from scaledown.data.world.naming import Names, possessive_of
 from scaledown.data.world.wordings import KINDS, Kind, Relation
 
-SPLITS = ("train", "eval")
-EVAL_SHARE = 5
-"""One name in this many belongs to the evaluation half."""
-SHORTEST_WORDS = 35
+SHORTEST_DOCUMENT_WORDS = 35
 """The fewest words of a document with fillers: at least 40 tokens of the demo tokenizer."""
 MOST_DOCUMENTS = 100
 """The evaluation half has names for 119 works, and no two documents of an example share a name."""
@@ -81,76 +76,16 @@ class Difficulty:
             raise ValueError(f"--num_documents must be between 1 and {MOST_DOCUMENTS}, got {self.num_documents[1]}")
 
 
-def possessive_of(name: str) -> str:
-    """Return ``name`` as an owner: "Oda Velm's", "Stein Mills'"."""
-    return f"{name}'" if name.endswith("s") else f"{name}'s"
+DEFAULT_DIFFICULTY = Difficulty()
 
 
-def of_split(name: str, split: str) -> bool:
-    """Return whether ``name`` belongs to ``split``: one name in five is the evaluation's, whatever the seed."""
-    return (zlib.crc32(name.encode()) % EVAL_SHARE == 0) == (split == "eval")
-
-
-class World:
-    """Draws names, entities, documents and questions of one split from ``rng``."""
-
-    def __init__(self, rng: random.Random, split: str = "train") -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        self.rng, self.split = rng, split
-
-    def name(self, kind: str) -> str:
-        """Return a name of this split for a ``person``, ``town``, ``work``, ``firm`` or ``river``."""
-        pick = self.rng.choice
-
-        # A name is put together from its parts, again until one falls into this split.
-        while True:
-            if kind == "person":
-                first = pick(wordings.FIRST_HEADS) + pick(wordings.FIRST_TAILS)
-                name = f"{first} {pick(wordings.NAME_HEADS)}{pick(wordings.FAMILY_TAILS)}"
-            elif kind == "work":
-                name = f"The {pick(wordings.WORK_HEADS)} {pick(wordings.WORK_TAILS)}"
-            elif kind == "firm":
-                name = f"{pick(wordings.NAME_HEADS)}{pick(wordings.FAMILY_TAILS)} {pick(wordings.FIRM_TAILS)}"
-            else:
-                tails = wordings.TOWN_TAILS if kind == "town" else wordings.RIVER_TAILS
-                name = pick(wordings.NAME_HEADS) + pick(tails)
-            if of_split(name, self.split):
-                return name
-
-    def value(self, kind: str) -> str:
-        """Return a value of the given kind: a name, a word from a list, a date, a year, a number or an amount."""
-        rng = self.rng
-        if kind == "date":
-            return f"{rng.randint(1, 28)} {rng.choice(wordings.MONTHS)} {rng.randint(1700, 1999)}"
-        if kind == "year":
-            return str(rng.randint(1500, 1999))
-        if kind in ("count", "pages"):
-            return str(rng.randint(100, 999))
-        if kind == "amount":
-            return f"{rng.randint(11, 999)} {rng.choice(('crowns', 'thalers', 'ducats', 'florins'))}"
-
-        words = {"profession": wordings.PROFESSIONS, "instrument": wordings.INSTRUMENTS, "genre": wordings.GENRES,
-                 "product": wordings.PRODUCTS, "month": wordings.MONTHS}
-        return rng.choice(words[kind]) if kind in words else self.name(kind)
+class World(Names):
+    """Draws entities, documents and questions, beside names, of one split from ``rng``."""
 
     def entity(self, kind: Kind, name: str | None = None) -> Entity:
         """Return a new entity with all its facts drawn."""
         facts = {relation.name: self.value(relation.value) for relation in kind.relations}
         return Entity(name or self.name(kind.name), kind, facts, self.rng.choice(kind.pronouns))
-
-    def similar_name(self, name: str, kind: str) -> str:
-        """Return another name of the same kind that shares a word with ``name``, if it has several words."""
-        beginning = name.rpartition(" ")[0]
-
-        # "Oda Velm" keeps "Oda" and takes another name's last word; not all such pairs fall into this split.
-        for _ in range(20):
-            candidate = self.name(kind)
-            if beginning:
-                candidate = f"{beginning} {candidate.rpartition(' ')[2]}"
-            if candidate != name and of_split(candidate, self.split):
-                return candidate
-        return self.name(kind)
 
     def document(self, entity: Entity, stated: list[Relation], difficulty: Difficulty) -> Document:
         """Return a text that states the given relations of ``entity`` in random order."""
@@ -165,7 +100,7 @@ class World:
         if difficulty.fillers:
             fillers = self.rng.sample(entity.kind.fillers, len(entity.kind.fillers))
             num_fillers = max(self.rng.randint(0, 2), 5 - len(sentences))
-            while num_fillers > 0 or sum(len(sentence.split()) for sentence in sentences) < SHORTEST_WORDS:
+            while num_fillers > 0 or sum(len(sentence.split()) for sentence in sentences) < SHORTEST_DOCUMENT_WORDS:
                 sentences.insert(self.rng.randint(1, len(sentences)), fillers.pop())
                 num_fillers -= 1
 
@@ -282,9 +217,8 @@ def synthetic_records(num_examples: int, seed: int = 42, split: str = "train",
     high for the documents that answer, low for others of the same kind, lowest for the rest.
     """
     world = World(random.Random(f"{split}-{seed}"), split)
-    difficulty = difficulty or Difficulty()
     for number in range(num_examples):
-        documents, [question] = world.context(difficulty)
+        documents, [question] = world.context(difficulty or DEFAULT_DIFFICULTY)
         name = f"synthetic-{split}-{seed}-{number}"
 
         # The last gold document states the answer; others of its kind are hard negatives.

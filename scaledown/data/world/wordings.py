@@ -372,29 +372,3 @@ FIRM = Kind("firm", (("the firm", "the firm's"), ("it", "its")), (
 ))
 
 KINDS = (PERSON, TOWN, WORK, FIRM)
-PROFESSIONS = tuple("""baker surgeon carpenter lawyer painter sailor teacher weaver miner printer gardener potter
-    brewer tailor hunter banker notary singer dentist farmer soldier chemist plumber sculptor translator clockmaker
-    glazier librarian shepherd blacksmith diver juggler pharmacist cartographer beekeeper locksmith mason cook
-    photographer saddler botanist judge engraver porter fisherman tanner pilot barber""".split())
-INSTRUMENTS = tuple("""violin cello harp flute oboe trumpet lute organ drum piano guitar bassoon clarinet horn zither
-    mandolin accordion tuba viola banjo fiddle harmonica xylophone recorder""".split())
-PRODUCTS = tuple("""cheese glass paper soap silk salt lace candles leather honey wool ink rope carpets porcelain wine
-    mustard clocks knives bricks tea linen copper chairs boots violins lamps buttons bells tobacco cider olives saddles
-    timber needles perfume umbrellas mirrors baskets hats""".split())
-GENRES = tuple("""novel tragedy comedy memoir ballad satire romance thriller fable chronicle travelogue elegy mystery
-    western epic libretto biography cookbook pamphlet sermon""".split())
-MONTHS = tuple("January February March April May June July August September October November December".split())
-FIRST_HEADS = tuple("Al Be Ca Da El Fa Gi Ha Il Jo Ka Le Mi No Od Pe Ro Sa Te Ul Vi Wa Yo Ze Bra Cle Dra Fre Gre "
-                    "Kri".split())
-FIRST_TAILS = tuple("na ra lin mo rik sa ta vin dor la bert mina sel ric nor dine lo mar nik ven".split())
-NAME_HEADS = tuple("""Bal Cor Dun Fal Gar Hol Kel Lor Mar Nor Pel Quin Ras Sol Tan Vel Wen Yar Zan Bren Crow Drum Fen
-    Glen Hart Kirk Lang Mond Oster Pren Rud Stein Thorn Ulm Vand Wolf Arn Brig Col Dal Ems Frem Grim Hex Ing Jar Kron
-    Lub Mel Nim""".split())
-TOWN_TAILS = tuple("mora wick ton burg haven ford dale stad ham minster port field by mouth gate bridge".split())
-FAMILY_TAILS = tuple("ski man son sen berg ley er in ova ard ez oni ert ak uk ell".split())
-RIVER_TAILS = tuple("a e o ara une essa ith os".split())
-FIRM_TAILS = tuple("Works,Brothers,Trading,Mills,Company,Partners,Union,House".split(","))
-WORK_HEADS = tuple("""Silent Broken Golden Distant Hidden Last Burning Frozen Secret Empty Crimson Endless Narrow Bitter
-    Hollow Second Wandering Forgotten Early Quiet Painted Stolen Open Blind""".split())
-WORK_TAILS = tuple("""Harbour Winter Garden Letter Mirror River Crown Orchard Voyage Lantern Shadow Island Bridge Tower
-    Forest Clock Road Window Summer Stranger Map Feather Kingdom Sister""".split())

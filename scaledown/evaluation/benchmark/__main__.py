@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.config import DEVICES, positive, require
+from scaledown.config import DEVICES
 from scaledown.evaluation.benchmark.names import MEMORY_TOKENS, SYSTEMS
 from scaledown.evaluation.benchmark.ratios import growth, ratios, shares
 from scaledown.files import write_json
 from scaledown.run_information import run_information
+from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
     from scaledown.evaluation.benchmark.bench import Bench

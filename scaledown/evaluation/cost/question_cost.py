@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.config import ScaleDownConfig, positive, require
+from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.cost.flops import Flops, TokenCounts, causal_flops, full_flops, naive_flops, paper_flops
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.evaluation.cost.measured_flops import measured_flops
@@ -22,6 +22,7 @@ from scaledown.evaluation.cost.shapes import (
     llm_shape,
 )
 from scaledown.models.compressors.n_layers import resolve_num_layers
+from scaledown.settings import positive, require
 
 MEBI = 2**20
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6}

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig, positive, require
+from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.data.world.candidates import NUM_CANDIDATES, ranking_records
 from scaledown.evaluation.ranking.ranking_input import EMBEDDED_SEED
 from scaledown.files import write_json
 from scaledown.run_information import run_information
+from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
     from scaledown.evaluation.evaluator import SystemResult

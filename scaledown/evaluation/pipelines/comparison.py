@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scaledown.config import AUTO
 from scaledown.data.pipeline.trec import Run
 from scaledown.data.records import Record
-from scaledown.data.reranking.reranker import Reranker
+from scaledown.data.reranking.cross_encoder import Reranker
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.pipelines.pipeline_cost import PipelineFlops
 from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids

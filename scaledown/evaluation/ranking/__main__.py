@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scaledown import cli
 from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
 from scaledown.data.pipeline.trec import require_ids, write_run
-from scaledown.data.reranking.reranker import Reranker, RerankerConfig
+from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_task import RankingTask
 from scaledown.files import write_json

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scaledown.config import positive, require, setting
 from scaledown.data.pipeline.trec import read_qrels, read_run
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.evaluation.ranking.ranking_task import Collection, RankingTask, collection, of_records, read_texts
+from scaledown.settings import positive, require, setting
 
 EMBEDDED_SEED = 4242
 """Seed of the embedded world's evaluation questions; calibration takes others."""

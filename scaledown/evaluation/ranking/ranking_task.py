@@ -16,9 +16,8 @@ from scaledown.data.answers import holds_answer, is_found_in_text, padded
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.trec import Qrels
 from scaledown.data.records import Record
-from scaledown.data.storage.lines import Faults, json_lines, text_lines
+from scaledown.data.storage.lines import Faults, is_text, json_lines, shown, text_lines
 from scaledown.data.storage.tables import Heading, heading_of, table_rows
-from scaledown.data.storage.values import is_text, shown
 
 Texts = dict[str, str]
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.trec import Run
-from scaledown.data.reranking.reranker import Reranker, score_pairs
+from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.ranking.ranking_task import RankingTask
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.devices import dtype_for

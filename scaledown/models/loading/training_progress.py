@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaledown.files import from_dict, parse_json
+from scaledown.files import parse_json
+from scaledown.settings import from_dict
 
 FILE = "training.json"
 FEW_SCORES = 1000

@@ -23,7 +23,8 @@ from scaledown.config import (
     ScaleDownConfig,
     TrainingConfig,
 )
-from scaledown.files import parse_json, wrong_types
+from scaledown.files import parse_json
+from scaledown.settings import wrong_types
 from scaledown.training.presets.machines import DEMO, settings
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)

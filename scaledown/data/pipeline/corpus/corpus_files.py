@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import hub
-from scaledown.data.pipeline.corpus.pages import Page, page_of
+from scaledown.data.pipeline.corpus.cutting import Page, page_of
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.files import parse_json
@@ -22,10 +22,10 @@ from scaledown.files import parse_json
 PART_BYTES = 64 * 2**20
 PART_FILES = 1_000
 PART_ROWS = 20_000
-LINES = (".jsonl", ".json")
-EXPECTED = ("expected kilt_knowledgesource.json or another JSON file with one page a line, a BEIR folder with "
-            "corpus.jsonl in it, a folder of .jsonl, .parquet or .txt files, or a dataset on the Hub")
-WHAT_WORKS = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --num_synthetic_queries N."
+LINE_SUFFIXES = (".jsonl", ".json")
+EXPECTED_CORPUS = ("expected kilt_knowledgesource.json or another JSON file with one page a line, a BEIR folder with "
+                   "corpus.jsonl in it, a folder of .jsonl, .parquet or .txt files, or a dataset on the Hub")
+CORPUS_ADVICE = "What works without it: --corpus_path FILE_OR_FOLDER on disk, or --num_synthetic_queries N."
 
 
 @dataclass
@@ -102,8 +102,8 @@ def open_corpus(path: str, max_pages: int | None, config: str | None = None, spl
     if files and files[0].suffix == ".parquet":
         rows = _rows(str(place), path="parquet", data_files=[str(file) for file in files], split="train")
         return _of_rows(str(place), rows, max_pages, fingerprints.of_files(files))
-    if not files or files[0].suffix not in LINES:
-        raise ValueError(f"--corpus_path {path}: holds no corpus; {EXPECTED}")
+    if not files or files[0].suffix not in LINE_SUFFIXES:
+        raise ValueError(f"--corpus_path {path}: holds no corpus; {EXPECTED_CORPUS}")
     return Corpus(path, "bytes", _line_parts(files, max_pages), fingerprints.of_files(files))
 
 
@@ -118,8 +118,8 @@ def require_corpus(path: str) -> None:
 
     # A dataset's name has exactly one slash; anything else is a misspelt path, and not asked for on the Hub.
     if path.count("/") != 1 or path.startswith((".", "/", "~")):
-        raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED}")
-    hub.locate(path, kind="dataset", what_works=WHAT_WORKS)
+        raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED_CORPUS}")
+    hub.locate(path, kind="dataset", what_works=CORPUS_ADVICE)
 
 
 def of_pages(description: str, pages: Sequence[Page], fingerprint: str) -> Corpus:
@@ -145,7 +145,7 @@ def _files(folder: Path) -> list[Path]:
     if (folder / "corpus.jsonl").is_file():
         return [folder / "corpus.jsonl"]
 
-    for suffixes in (LINES, (".parquet",), (".txt",)):
+    for suffixes in (LINE_SUFFIXES, (".parquet",), (".txt",)):
         files = [file for file in sorted(folder.rglob("*")) if file.suffix in suffixes and file.is_file()]
         if files:
             return files

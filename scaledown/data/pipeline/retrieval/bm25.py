@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaledown.data.normal_form import words
+from scaledown.data.answers import words
 from scaledown.data.pipeline.retrieval.searcher import Hit
 
 SIZE_FILE = "bm25.json"

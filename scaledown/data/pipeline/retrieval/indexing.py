@@ -7,13 +7,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
-from scaledown.data.pipeline.retrieval import dense, splade
+from scaledown.data.pipeline.retrieval import vector_search
 from scaledown.data.pipeline.retrieval.bm25 import BM25
-from scaledown.data.pipeline.retrieval.encoders import Encoder, load_encoder
 from scaledown.data.pipeline.retrieval.qdrant import Qdrant, QdrantSearch, is_server
-from scaledown.data.pipeline.retrieval.retrieval_config import RetrievalConfig
-from scaledown.data.pipeline.retrieval.searcher import Searcher
-from scaledown.data.pipeline.retrieval.vectors import VectorFiles, encode_passages
+from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig, Searcher
+from scaledown.data.pipeline.retrieval.vectors import Encoder, VectorFiles, encode_passages, load_encoder
 from scaledown.files import WHAT_TO_DO, disk_faults
 from scaledown.processes import Processes
 
@@ -48,9 +46,9 @@ def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes:
 
     # Exact search in dense vectors needs no index: it reads the files.
     if config.retriever == "splade":
-        splade.build_index(files, len(store), folder)
+        vector_search.build_seismic(files, len(store), folder)
     elif config.faiss_index is not None:
-        dense.build_index(config.faiss_index, encoder.width, files, folder)
+        vector_search.build_faiss(config.faiss_index, encoder.width, files, folder)
 
 
 def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
@@ -66,10 +64,10 @@ def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
     if config.index_url is not None:
         return QdrantSearch(encoder, Qdrant(config.index_url, COLLECTION.format(folder.name), folder))
     if config.retriever == "splade":
-        return splade.SeismicSearch(encoder, folder)
+        return vector_search.SeismicSearch(encoder, folder)
     if config.faiss_index is not None:
-        return dense.IndexSearch(encoder, folder)
-    return dense.ExactSearch(encoder, VectorFiles(folder, is_sparse=False))
+        return vector_search.FaissSearch(encoder, folder)
+    return vector_search.ExactSearch(encoder, VectorFiles(folder, is_sparse=False))
 
 
 def _upload(config: RetrievalConfig, encoder: Encoder, store: PassageStore, folder: Path,

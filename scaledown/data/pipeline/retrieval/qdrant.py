@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from scaledown.data.pipeline.retrieval.encoders import Encoder
+from scaledown.data.pipeline.addresses import QDRANT_KEY
 from scaledown.data.pipeline.retrieval.searcher import Hit
+from scaledown.data.pipeline.retrieval.vectors import Encoder
 from scaledown.files import WHAT_TO_DO, disk_faults
 
-KEY = "QDRANT_API_KEY"
 VECTOR = "passage"
 POINTS_AT_ONCE = 256
 TIMEOUT_SECONDS = 120
@@ -124,7 +124,7 @@ def _connect(url: str) -> Any:
 
     try:
         if is_server(url):
-            client = QdrantClient(url=url, timeout=TIMEOUT_SECONDS, api_key=os.environ.get(KEY))
+            client = QdrantClient(url=url, timeout=TIMEOUT_SECONDS, api_key=os.environ.get(QDRANT_KEY))
         else:
             client = QdrantClient(path=url)
         client.get_collections()  # the constructor alone does not connect

@@ -1,10 +1,61 @@
-"""The interface of all retrievers: a search that returns hits."""
+"""The settings of retrieval, and the interface of all searchers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from scaledown.data.pipeline.addresses import QDRANT_KEY, url_faults
+from scaledown.settings import positive, require, setting
+
+RETRIEVERS = ("bm25", "splade", "dense", "run")
+DEFAULT_RETRIEVER_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Settings of retrieval: by words (bm25), by trained sparse or dense vectors, or another engine's results (run)."""
+
+    retriever: str = setting("bm25", "bm25 needs no download; splade and dense encode all passages with a model; run "
+                                     "reads another engine's results", RETRIEVERS)
+    retriever_model: str | None = setting(
+        None, "the encoder of splade or dense: a Hub id or a local folder "
+              f"[{DEFAULT_RETRIEVER_MODELS['splade']} or {DEFAULT_RETRIEVER_MODELS['dense']}]")
+    retriever_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub")
+    retriever_batch_size: int = setting(64, "texts that the encoder reads in one batch")
+    run_file: str | None = setting(None, "with --retriever run: a TREC run (query Q0 passage rank score name) with "
+                                         "the ids of the queries and of this corpus's passages")
+    index_url: str | None = setting(None, "keep the vectors of splade or dense in this Qdrant server or cluster "
+                                          "(http://HOST:6333), or in a folder with its embedded form; a "
+                                          f"key is taken from the environment, {QDRANT_KEY}")
+    faiss_index: str | None = setting(None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]")
+    top_k_retrieval: int = setting(20, "passages retrieved for each query")
+
+    def __post_init__(self) -> None:
+        faults = positive(self, "retriever_batch_size", "top_k_retrieval")
+        if self.retriever not in RETRIEVERS:
+            faults.append(f"--retriever must be one of {', '.join(RETRIEVERS)}, got {self.retriever!r}")
+
+        # A setting of another retriever would have no effect, and is a mistake.
+        retrievers_of = {"retriever_model": ("splade", "dense"), "retriever_revision": ("splade", "dense"),
+                         "index_url": ("splade", "dense"), "faiss_index": ("dense",), "run_file": ("run",)}
+        for name, retrievers in retrievers_of.items():
+            if getattr(self, name) is not None and self.retriever not in retrievers:
+                faults.append(f"--{name} belongs to --retriever {' or '.join(retrievers)}, not {self.retriever}")
+
+        if self.retriever == "run" and self.run_file is None:
+            faults.append("--retriever run needs --run_file FILE")
+        if self.index_url is not None and self.faiss_index is not None:
+            faults.append("--faiss_index and --index_url are two places for the same vectors: give one")
+        if self.index_url is not None and "://" in self.index_url:  # without it, a folder
+            faults += url_faults("--index_url", self.index_url, "http://localhost:6333", QDRANT_KEY)
+        require(faults)
+
+    @property
+    def model(self) -> str | None:
+        """The encoder by name, or None if the retriever has none."""
+        return self.retriever_model or DEFAULT_RETRIEVER_MODELS.get(self.retriever)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,115 @@
-"""The vectors of all passages, in files of ``PASSAGES_A_FILE``: processes share them, and kills leave finished ones."""
+"""Passages as vectors: the encoder that makes them, and the files that keep them, for processes to share and resume.
+
+An encoder is a model of sentence-transformers: texts become dense vectors, or sparse ones over a vocabulary (SPLADE).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from scaledown import hub
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
-from scaledown.data.pipeline.retrieval.encoders import Encoder
+from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig
+from scaledown.data.reranking.cross_encoder import ReadableLength
 from scaledown.files import WHAT_TO_DO, whole_file
+from scaledown.hub import dtype_to_load
 from scaledown.processes import Processes
 
 PASSAGES_A_FILE = 8_192
+ENCODER_ADVICE = "What works without it: --retriever bm25, or --retriever_model FOLDER."
+
+
+class Encoder:
+    """A model that reads documents and queries, each in the way that it was trained for.
+
+    Dense vectors are fp32 arrays; if the model compares by cosine, they have length 1: products are cosines then.
+    Sparse ones are scipy's compressed rows.
+
+    Args:
+        model: a SentenceTransformer, or a SparseEncoder if ``is_sparse``.
+        batch_size: texts that it reads together.
+        flag: the model with its flag, for messages.
+        is_sparse: the kind of its vectors.
+    """
+
+    def __init__(self, model: Any, batch_size: int, flag: str, is_sparse: bool) -> None:
+        self.width = model.get_embedding_dimension()
+        self._model, self._flag, self._is_sparse = model, flag, is_sparse
+        self._length = ReadableLength(model, flag)
+        self._settings = {"batch_size": batch_size, "show_progress_bar": False}
+        if is_sparse:
+            self._settings |= {"convert_to_tensor": True, "convert_to_sparse_tensor": True, "save_to_cpu": True}
+        else:
+            self._settings |= {"convert_to_numpy": True, "normalize_embeddings": model.similarity_fn_name == "cosine"}
+
+    def documents(self, texts: Sequence[str]) -> Any:
+        """Return the vectors of documents, (texts, width).
+
+        Raises:
+            ValueError: if one is not finite.
+        """
+        self._length.tell_cut([(text,) for text in texts])
+        return self._in_fp32(self._model.encode_document(list(texts), **self._settings))
+
+    def queries(self, texts: Sequence[str]) -> Any:
+        """Return the vectors of queries, (texts, width).
+
+        Raises:
+            ValueError: if one is not finite.
+        """
+        return self._in_fp32(self._model.encode_query(list(texts), **self._settings))
+
+    def _in_fp32(self, vectors: Any) -> Any:
+        vectors = _compressed_rows(vectors) if self._is_sparse else vectors.astype(np.float32)
+
+        # Of sparse vectors only the nonzeros can be damaged.
+        values = vectors.data if self._is_sparse else vectors
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self._flag}: gives vectors with NaN or infinity in them; are its weights whole?")
+        return vectors
+
+
+def load_encoder(config: RetrievalConfig) -> Encoder:
+    """Load the encoder of a ``splade`` or ``dense`` retriever.
+
+    Raises:
+        ValueError: if it cannot be found or read, or is of another kind.
+    """
+    import sentence_transformers
+    from safetensors import SafetensorError
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+
+    place = hub.locate(config.model, config.retriever_revision, what_works=ENCODER_ADVICE)
+    is_sparse = config.retriever == "splade"
+    model_class = sentence_transformers.SparseEncoder if is_sparse else sentence_transformers.SentenceTransformer
+    device = sentence_transformers.util.get_device_name()
+    try:
+        # No code of the repository is run, and no pickle is read: a name on the Hub may be anybody's.
+        model = model_class(place, device=device, revision=config.retriever_revision or "main", trust_remote_code=False,
+                            model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        raise ValueError(f"--retriever_model {config.model}: cannot be read as an encoder for --retriever "
+                         f"{config.retriever} ({fault})") from fault
+
+    # Any other model becomes a sparse one in sentence-transformers, with weights that nobody has trained.
+    if is_sparse and not any(isinstance(module, SpladePooling | SparseStaticEmbedding) for module in model.modules()):
+        raise ValueError(f"--retriever_model {config.model}: is no SPLADE model, as --retriever splade needs")
+
+    return Encoder(model, config.retriever_batch_size, f"--retriever_model {config.model}", is_sparse)
+
+
+def _compressed_rows(vectors: Any) -> Any:
+    """Return a sparse tensor of torch as an array of scipy."""
+    from scipy.sparse import csr_array
+
+    vectors = vectors.coalesce()
+    rows, columns = vectors.indices().numpy()  # each (nonzeros,)
+    return csr_array((vectors.values().float().numpy(), (rows, columns)), shape=tuple(vectors.shape))
 
 
 class VectorKeeper(Protocol):

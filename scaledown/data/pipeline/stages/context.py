@@ -14,7 +14,7 @@ from scaledown import hub
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.storage.append_log import AppendLog
-from scaledown.data.storage.work_folder import Stage, WorkFolder
+from scaledown.data.storage.work_folder import StageFolder, WorkFolder
 from scaledown.processes import Processes
 
 
@@ -23,7 +23,7 @@ class Context:
 
     def __init__(self, config: PipelineConfig, work: WorkFolder, processes: Processes) -> None:
         self.config, self.work, self.processes = config, work, processes
-        self._stages: list[Stage] = []
+        self._stages: list[StageFolder] = []
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -35,7 +35,7 @@ class Context:
         if self.processes.is_main:
             tqdm.write(text)
 
-    def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[Stage] = ()) -> Stage:
+    def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[StageFolder] = ()) -> StageFolder:
         """Return the stage of that name, and say why if it is made again because something has changed."""
         stage = self.work.stage(name, settings, inputs)
         if stage.reason:
@@ -49,7 +49,7 @@ class Context:
         return {stage.name: self.work.seconds(stage) for stage in self._stages}
 
     @contextmanager
-    def spending(self, stage: Stage) -> Iterator[None]:
+    def spending(self, stage: StageFolder) -> Iterator[None]:
         """Add the time spent inside to the stage's."""
         start = time.monotonic()
         try:
@@ -58,11 +58,11 @@ class Context:
             # Also if the work fails: those seconds were spent, too.
             self.work.spend(stage, time.monotonic() - start)
 
-    def open_log(self, stage: Stage) -> AppendLog:
+    def open_log(self, stage: StageFolder) -> AppendLog:
         """Open the log of a stage's results."""
         return AppendLog(stage.folder, self.processes.rank)
 
-    def in_chunks(self, stage: Stage, log: AppendLog, queries: Sequence[Query], key: Callable[[Query], str],
+    def in_chunks(self, stage: StageFolder, log: AppendLog, queries: Sequence[Query], key: Callable[[Query], str],
                   size: int, compute: Callable[[Sequence[Query]], Sequence[Any]]) -> int:
         """Compute and store the missing results, a chunk of queries at a time, shared among the processes.
 

@@ -10,24 +10,24 @@ from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.retrieval import indexing
 from scaledown.data.pipeline.stages.context import Context
-from scaledown.data.pipeline.stages.found import Documents, Found
+from scaledown.data.pipeline.stages.search_results import Documents, SearchResults
 from scaledown.data.pipeline.trec import read_run, write_run
-from scaledown.data.reranking.reranker import WHAT_WORKS, Reranker
+from scaledown.data.reranking.cross_encoder import RERANKER_ADVICE, Reranker
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog, key_of
-from scaledown.data.storage.work_folder import Stage
+from scaledown.data.storage.work_folder import StageFolder
 
 RETRIEVAL_CHUNK, RERANKING_CHUNK = 256, 128
 """Queries whose passages, or their scores, are computed and stored together."""
 SCORE_DIGITS = 6
 SHOWN_IDS = 5
-RUN_FILE = "found.run"
+TREC_RUN_FILE = "found.run"
 
 Passages = tuple[list[int], list[float]]
 """A query's passages by number, best first, and their scores."""
 
 
-def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index: Stage | None,
+def retrieve(context: Context, queries: Sequence[Query], passages: StageFolder, index: StageFolder | None,
              documents: Documents) -> AppendLog:
     """Find the passages of the queries that have none yet, in the index or, without one, in the run.
 
@@ -51,7 +51,7 @@ def retrieve(context: Context, queries: Sequence[Query], passages: Stage, index:
 
     # The run holds all queries, so one process writes it, and only if there is anything new in it.
     if num_new and context.processes.is_main:
-        _write_run(context, stage.folder / RUN_FILE, queries, key, log, documents.store)
+        _write_run(context, stage.folder / TREC_RUN_FILE, queries, key, log, documents.store)
     context.work.finish(stage, {})
     return log
 
@@ -63,14 +63,14 @@ def retrieval_key(context: Context) -> Callable[[Query], str]:
     return lambda query: key_of(query.id, query.text) if by_id else key_of(query.text)
 
 
-def rerank(context: Context, queries: Sequence[Query], results: Found) -> AppendLog:
+def rerank(context: Context, queries: Sequence[Query], results: SearchResults) -> AppendLog:
     """Score the retrieved passages of the queries that have no scores yet.
 
     Raises:
         ValueError: if the cross-encoder cannot be loaded.
     """
     config = context.config.reranker
-    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, WHAT_WORKS)
+    model = fingerprints.of_model(config.reranker_model, config.reranker_revision, RERANKER_ADVICE)
     stage = context.stage("reranking", {"model": model})
     log = context.open_log(stage)
     load = cache(lambda: Reranker(config))  # at the first chunk, once: a finished stage needs no model
@@ -97,7 +97,7 @@ def rerank(context: Context, queries: Sequence[Query], results: Found) -> Append
     return log
 
 
-def _index_search(context: Context, index: Stage) -> Callable[[Sequence[Query]], list[Passages]]:
+def _index_search(context: Context, index: StageFolder) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
     open_searcher = cache(lambda: indexing.open_searcher(config, index.folder))
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 from scaledown.data.passages import token_counter
 from scaledown.data.pipeline import query_rows
-from scaledown.data.pipeline.corpus import corpus_files, cutting
+from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
+from scaledown.data.pipeline.corpus.cutting import Page
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import Query, ReadQueries, chosen_queries, read_ms_marco, read_queries_file
-from scaledown.data.pipeline.retrieval import bm25, encoders, indexing
-from scaledown.data.pipeline.stages import synthetic_corpus
+from scaledown.data.pipeline.retrieval import bm25, indexing, vectors
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.storage import fingerprints
-from scaledown.data.storage.work_folder import Stage
+from scaledown.data.storage.work_folder import StageFolder
+from scaledown.data.world.synthetic import Difficulty, World
 from scaledown.files import WHAT_TO_DO, whole_file
 
-QUERIES_FILE = "queries.jsonl"
+STORED_QUERIES_FILE = "queries.jsonl"
 SHOWN_EXAMPLES = 5
+MOST_VAIN_DRAWS = 2_000
+"""Contexts drawn in vain one after another, as their names are taken, before the world counts as used up."""
 
 
 def prepare_queries(context: Context) -> list[Query]:
@@ -33,7 +37,7 @@ def prepare_queries(context: Context) -> list[Query]:
     """
     # The main process writes the file once; the others wait for it in ``finish``.
     stage = context.stage("queries", _query_settings(context))
-    path = stage.folder / QUERIES_FILE
+    path = stage.folder / STORED_QUERIES_FILE
     if not context.work.is_finished(stage):
         report = {}
         with context.spending(stage):
@@ -95,12 +99,12 @@ def _read_queries(context: Context) -> ReadQueries:
     if config.queries_file is not None:
         return read_queries_file(config.queries_file)
     if config.num_synthetic_queries is not None:
-        queries, _ = synthetic_corpus.synthetic_queries(config.num_synthetic_queries, config.seed)
+        queries, _ = synthetic_queries(config.num_synthetic_queries, config.seed)
         return ReadQueries(queries)
     return read_ms_marco(config.ms_marco_split)
 
 
-def open_corpus(config: PipelineConfig) -> corpus_files.Corpus:
+def corpus_of(config: PipelineConfig) -> corpus_files.Corpus:
     """Open the corpus that the settings name, or make the demo world's.
 
     Raises:
@@ -109,12 +113,47 @@ def open_corpus(config: PipelineConfig) -> corpus_files.Corpus:
     number, seed = config.queries.num_synthetic_queries, config.queries.seed
     if number is not None:
         # The world follows from the two values, so they are its fingerprint.
-        _, pages = synthetic_corpus.synthetic_queries(number, seed)
+        _, pages = synthetic_queries(number, seed)
         return corpus_files.of_pages("the demo world", pages, fingerprints.of_values([number, seed]))
 
     corpus = config.corpus
     return corpus_files.open_corpus(corpus.corpus_path, corpus.max_corpus_size, corpus.corpus_config,
                                     corpus.corpus_split)
+
+
+def synthetic_queries(num_queries: int, seed: int) -> tuple[list[Query], list[Page]]:
+    """Return queries with their answers, and the pages that answer them among hard negatives.
+
+    A record's documents may give a name other facts than another record's do. In one corpus for all queries they would
+    contradict one another, so a context with a name that is taken is drawn again.
+
+    Raises:
+        ValueError: if there are not enough names.
+    """
+    world = World(random.Random(f"corpus-{seed}"))
+    taken: set[str] = set()
+    queries: list[Query] = []
+    pages: list[Page] = []
+    num_vain = 0
+    while len(queries) < num_queries:
+        documents, questions = world.context(Difficulty())
+        names = {document.entity.name for document in documents}
+        if names & taken:
+            # Names run out slowly: contexts succeed ever more rarely, until none does.
+            num_vain += 1
+            if num_vain > MOST_VAIN_DRAWS:
+                raise ValueError(f"--num_synthetic_queries {num_queries}: the demo world has names for "
+                                 f"{len(queries)} queries with this seed, not more")
+            continue
+
+        num_vain = 0
+        taken |= names
+        queries.append(Query(f"synthetic-{seed}-{len(queries)}", questions[0].text, (questions[0].answer,)))
+
+        # Without titles: they would be the entities' names, and give the right page away.
+        for document in documents:
+            pages.append(Page(f"synthetic-{seed}-{len(pages)}", "", document.text))
+    return queries, pages
 
 
 def cutter_of(context: Context) -> cutting.Cutter:
@@ -125,13 +164,13 @@ def cutter_of(context: Context) -> cutting.Cutter:
     return cutting.token_cutter(count_tokens, config.passage_tokens)
 
 
-def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
+def cut_passages(context: Context) -> tuple[StageFolder, PassageStore]:
     """Cut the corpus into passages, or find them in the work folder.
 
     Raises:
         ValueError: if the corpus cannot be read or holds no text, or a line of it is damaged with ``--strict``.
     """
-    config, corpus = context.config.corpus, open_corpus(context.config)
+    config, corpus = context.config.corpus, corpus_of(context.config)
 
     # Passages cut by words do not depend on the limit in tokens: the student's documents are cut at it later.
     by_words = config.passage_words is not None
@@ -143,9 +182,9 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
     if not context.work.is_finished(stage):
         context.say(f"passages: cutting {corpus.description} ({corpus.size:,} {corpus.unit}) into {stage.folder}")
         with context.spending(stage):
-            cutting.cut_corpus(corpus, cutter_of(context), stage.folder, context.processes)
+            passage_store.write_passages(corpus, cutter_of(context), stage.folder, context.processes)
             context.processes.wait()
-            report = cutting.report_of(stage.folder, corpus)
+            report = passage_store.report_of(stage.folder, corpus)
         context.work.finish(stage, report)
 
     # Work folders of older versions have reports without these two.
@@ -160,11 +199,11 @@ def cut_passages(context: Context) -> tuple[Stage, PassageStore]:
     if report["faults"]:
         _tell_faults(report, config.strict, context.say)
     if not len(store):
-        raise ValueError(f"{corpus.description}: not one passage in it; {corpus_files.EXPECTED}")
+        raise ValueError(f"{corpus.description}: not one passage in it; {corpus_files.EXPECTED_CORPUS}")
     return stage, store
 
 
-def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage:
+def build_index(context: Context, passages: StageFolder, store: PassageStore) -> StageFolder:
     """Build the index that the retriever searches, or find it in the work folder.
 
     Raises:
@@ -173,7 +212,7 @@ def build_index(context: Context, passages: Stage, store: PassageStore) -> Stage
     config = context.config.retrieval
     settings = {"retriever": config.retriever, "faiss_index": config.faiss_index, "index_url": config.index_url,
                 "model": config.model and fingerprints.of_model(config.model, config.retriever_revision,
-                                                                encoders.WHAT_WORKS)}
+                                                                vectors.ENCODER_ADVICE)}
     # An index of words that were split in another way would miss queries' words.
     if config.retriever == "bm25":
         settings["words"] = bm25.WORDS

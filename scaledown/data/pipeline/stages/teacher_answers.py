@@ -1,31 +1,44 @@
-"""The teacher's answers, stored one by one, and the records assembled from the results of all stages."""
+"""The teacher's answers to the queries of a run, each from its documents, stored one by one."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from scaledown import prompt
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.stages.context import Context
-from scaledown.data.pipeline.stages.found import Found, Questions
+from scaledown.data.pipeline.stages.search_results import SearchResults
 from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher
-from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog
-from scaledown.data.storage.values import HALF_A_PAIR, is_text
-from scaledown.data.storage.work_folder import Stage
+from scaledown.data.storage.work_folder import StageFolder
 
 TEACHER_CHUNK = 512
 """Queries given to the teacher at a time; each answer is stored as soon as it is ready."""
-NO_PASSAGE = "no passage was found for them"
-NO_ANSWER = "the teacher had nothing to say"
-NO_TEXT = f"the teacher's answer holds {HALF_A_PAIR}"
 
 
-def ask_teacher(context: Context, queries: Sequence[Query], results: Found) -> AppendLog:
+class TeacherQuestions(Sequence[tuple[str, list[str]]]):
+    """The teacher's questions, (query, documents), each assembled when it is read."""
+
+    def __init__(self, queries: Sequence[Query], results: SearchResults) -> None:
+        self._queries, self._results = queries, results
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+
+        # The documents in the order of the record, so that the teacher reads what the student will.
+        query = self._queries[place]
+        return query.text, self._results.documents.texts(self._results.chosen(query).numbers)
+
+
+def ask_teacher(context: Context, queries: Sequence[Query], results: SearchResults) -> AppendLog:
     """Ask the teacher for the missing answers, and return the log of all answers.
 
     Answers are stored under the query and its documents, so that none is asked for twice. A log value is
@@ -61,39 +74,8 @@ def ask_teacher(context: Context, queries: Sequence[Query], results: Found) -> A
     return log
 
 
-def records(queries: Sequence[Query], results: Found, answers: AppendLog, left_out: Counter[str],
-            tokens: Counter[str]) -> Iterator[Record]:
-    """Yield the records of the queries that have passages and an answer.
-
-    The other queries are counted in ``left_out`` by reason. ``tokens`` counts what the teacher ``read`` and ``said``
-    for all of them.
-    """
-    store = results.documents.store
-    for query in queries:
-        chosen = results.chosen(query)
-        if not chosen.numbers:
-            left_out[NO_PASSAGE] += 1
-            continue
-
-        # The tokens were spent whether or not the answer is usable.
-        answer, num_read, num_said = answers[results.key(query, chosen.numbers)]
-        tokens.update(read=num_read, said=num_said)
-        if not answer:
-            left_out[NO_ANSWER] += 1
-            continue
-        if not is_text(answer):
-            left_out[NO_TEXT] += 1
-            continue
-
-        yield Record(
-            id=query.id, query=query.text, answer=answer, answers=query.answers, reranking_scores=chosen.scores,
-            documents=tuple(results.documents.texts(chosen.numbers)),
-            document_ids=tuple(store.id(number) for number in chosen.numbers),
-            titles=tuple(store.title(number) for number in chosen.numbers))
-
-
-def _ask(context: Context, stage: Stage, log: AppendLog, chunks: Sequence[Sequence[Query]], keys: Mapping[str, str],
-         results: Found) -> None:
+def _ask(context: Context, stage: StageFolder, log: AppendLog, chunks: Sequence[Sequence[Query]],
+         keys: Mapping[str, str], results: SearchResults) -> None:
     with context.spending(stage):
         teacher = load_teacher(context.config.teacher)
 
@@ -103,7 +85,7 @@ def _ask(context: Context, stage: Stage, log: AppendLog, chunks: Sequence[Sequen
         for chunk in chunks:
             # Answers arrive in any order; ``place`` says which query of the chunk each belongs to.
             with context.spending(stage):
-                for place, answer in teacher.answers(Questions(chunk, results)):
+                for place, answer in teacher.answers(TeacherQuestions(chunk, results)):
                     new_read, new_said = teacher.num_prompt_tokens - num_read, teacher.num_answer_tokens - num_said
                     log.append([(keys[chunk[place].id], [answer, new_read, new_said])])
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import httpx2
 
-from scaledown.data.pipeline.teacher.teacher_config import Question, TeacherConfig
+from scaledown.data.pipeline.addresses import OPENAI_KEY
+from scaledown.data.pipeline.teacher.teacher import TeacherConfig, TeacherQuestion
 from scaledown.prompt import TEMPLATE_SETTINGS, chat_messages
 
-KEY = "OPENAI_API_KEY"
-CONNECT_SECONDS = 10
-SHOWN_CHARACTERS = 300
+LONGEST_CONNECT_SECONDS = 10
+SHOWN_REPLY_CHARACTERS = 300
 MAY_PASS = {408, 425, 429, *range(500, 600)}
 """Statuses after which the same request may succeed later."""
 WHAT_TO_CHECK = {
-    401: f"; is the key in the environment, {KEY}, the right one?",
-    403: f"; is the key in the environment, {KEY}, the right one?",
+    401: f"; is the key in the environment, {OPENAI_KEY}, the right one?",
+    403: f"; is the key in the environment, {OPENAI_KEY}, the right one?",
     404: "; the URL usually ends in /v1, and --teacher_model is the server's name for its model",
 }
 
@@ -36,7 +36,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """The server's answer, and the tokens that it counted (0 if it counts none)."""
 
     text: str
@@ -70,22 +70,22 @@ class Endpoint:
     def __init__(self, config: TeacherConfig) -> None:
         self._config = config
         self._url = f"{config.teacher_url.rstrip('/')}/chat/completions"
-        self._key = os.environ.get(KEY, "").strip()
+        self._key = os.environ.get(OPENAI_KEY, "").strip()
         if not self._key.isascii() or not self._key.isprintable():
-            raise ValueError(f"{KEY}, in the environment, holds characters that a header cannot carry")
+            raise ValueError(f"{OPENAI_KEY}, in the environment, holds characters that a header cannot carry")
 
     async def __aenter__(self) -> Endpoint:
         # No timeout for reads and writes: ``ask`` limits the whole request.
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(None, connect=LONGEST_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=self._config.teacher_concurrency))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def ask(self, question: Question, form: Form, max_new_tokens: int) -> Answer:
+    async def ask(self, question: TeacherQuestion, form: Form, max_new_tokens: int) -> Reply:
         """Return the greedy answer to one question.
 
         Raises:
@@ -112,7 +112,7 @@ class Endpoint:
             raise Trouble(f"answers 200 with no answer in it ({self._shown(response.text)})", 200)
         return answer
 
-    def _body(self, question: Question, form: Form, max_new_tokens: int) -> dict[str, Any]:
+    def _body(self, question: TeacherQuestion, form: Form, max_new_tokens: int) -> dict[str, Any]:
         query, documents = question
         # Temperature 0 is greedy decoding, as for a local teacher.
         body = {"model": self._config.teacher_model, "temperature": 0, "max_tokens": max_new_tokens,
@@ -127,10 +127,10 @@ class Endpoint:
             text = text.replace(self._key, "***")
         text = " ".join(text.split())
 
-        return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+        return text if len(text) <= SHOWN_REPLY_CHARACTERS else f"{text[:SHOWN_REPLY_CHARACTERS]}..."
 
 
-def _read(content: bytes) -> Answer | None:
+def _read(content: bytes) -> Reply | None:
     """Return the answer in a chat completion, or None if ``content`` is none."""
     try:
         reply = json.loads(content)
@@ -144,7 +144,7 @@ def _read(content: bytes) -> Answer | None:
         return None
     if not isinstance(text, str):
         return None
-    return Answer(text.strip(), num_prompt_tokens, num_answer_tokens)
+    return Reply(text.strip(), num_prompt_tokens, num_answer_tokens)
 
 
 def _seconds(retry_after: str | None) -> float | None:

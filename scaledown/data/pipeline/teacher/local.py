@@ -11,8 +11,8 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from scaledown import hub
-from scaledown.data.pipeline.teacher.teacher_config import Question, TeacherConfig
-from scaledown.precision import dtype_to_load
+from scaledown.data.pipeline.teacher.teacher import TeacherConfig, TeacherQuestion
+from scaledown.hub import dtype_to_load
 from scaledown.prompt import Prompt
 
 BATCHES_AT_ONCE = 64
@@ -56,8 +56,8 @@ class LocalTeacher:
             do_sample=False, max_new_tokens=config.teacher_max_new_tokens, eos_token_id=self._stop_ids,
             pad_token_id=self._stop_ids[0])
 
-    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """See :class:`~scaledown.data.pipeline.teacher.teacher_config.Teacher`.
+    def answers(self, questions: Sequence[TeacherQuestion]) -> Iterator[tuple[int, str]]:
+        """See :class:`~scaledown.data.pipeline.teacher.teacher.Teacher`.
 
         The longest prompts come first, so that a batch that does not fit the device's memory fails at once.
         """
@@ -75,7 +75,7 @@ class LocalTeacher:
                 for place, answer in zip(places, answers, strict=True):
                     yield group_start + place, answer
 
-    def _prompts(self, questions: Sequence[Question]) -> list[list[int]]:
+    def _prompts(self, questions: Sequence[TeacherQuestion]) -> list[list[int]]:
         """Return the questions' prompts as token ids.
 
         Raises:

@@ -14,8 +14,8 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 
-from scaledown.data.pipeline.teacher.endpoint import Answer, Endpoint, Form, Trouble
-from scaledown.data.pipeline.teacher.teacher_config import Question, TeacherConfig
+from scaledown.data.pipeline.teacher.endpoint import Endpoint, Form, Reply, Trouble
+from scaledown.data.pipeline.teacher.teacher import TeacherConfig, TeacherQuestion
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 START_PATIENCE_SECONDS = 15.0
@@ -52,8 +52,8 @@ class ServerTeacher:
         except Trouble as trouble:
             raise ValueError(f"--teacher_url {config.teacher_url}: {trouble}") from None
 
-    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """See :class:`~scaledown.data.pipeline.teacher.teacher_config.Teacher`."""
+    def answers(self, questions: Sequence[TeacherQuestion]) -> Iterator[tuple[int, str]]:
+        """See :class:`~scaledown.data.pipeline.teacher.teacher.Teacher`."""
         stream = self._stream(questions)
 
         async def next_pair() -> tuple[int, str] | None:
@@ -85,7 +85,7 @@ class ServerTeacher:
         # The richest form's refusal says the most.
         raise refusals[0]
 
-    async def _stream(self, questions: Sequence[Question]) -> AsyncIterator[tuple[int, str]]:
+    async def _stream(self, questions: Sequence[TeacherQuestion]) -> AsyncIterator[tuple[int, str]]:
         """Yield answers as they come. After a failure nothing new is asked; requests in flight still count."""
         numbers = iter(range(len(questions)))  # of the questions not asked yet
         running: set[asyncio.Task[tuple[int, str]]] = set()
@@ -116,7 +116,7 @@ class ServerTeacher:
                 f"--teacher_url {self._config.teacher_url}: {failures[0]}. The {self._num_ready} answers of this run "
                 "are safe; see to the server, then run the same command again: it goes on from there")
 
-    async def _answer(self, endpoint: Endpoint, number: int, question: Question,
+    async def _answer(self, endpoint: Endpoint, number: int, question: TeacherQuestion,
                       has_failed: asyncio.Event) -> tuple[int, str]:
         config = self._config
         answer = await self._patiently(lambda: endpoint.ask(question, self._form, config.teacher_max_new_tokens),
@@ -125,8 +125,8 @@ class ServerTeacher:
         self.num_answer_tokens += answer.num_answer_tokens
         return number, answer.text
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Answer]], patience_seconds: float,
-                         has_failed: asyncio.Event, final: Collection[int] = ()) -> Answer:
+    async def _patiently(self, ask: Callable[[], Awaitable[Reply]], patience_seconds: float,
+                         has_failed: asyncio.Event, final: Collection[int] = ()) -> Reply:
         """Return the answer of ``ask``, called again after growing pauses while that may help.
 
         Raises:

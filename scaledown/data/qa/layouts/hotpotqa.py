@@ -10,16 +10,16 @@ from typing import Any
 
 from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import each, fields, label, pairs, plain_text, whole_number
-from scaledown.data.qa.layouts.rows import as_pairs, clean_query, distinct_answers
-from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+from scaledown.data.qa.layouts.row_fields import as_pairs, clean_query, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
 from scaledown.data.sentences import Span
 
-FIELDS = fields({"_id|id": label, "question": plain_text, "answer?": plain_text,
-                 "supporting_facts?": pairs("title", plain_text, "sent_id", whole_number),
-                 "context": pairs("title", plain_text, "sentences", each(plain_text))})
+_FIELDS = fields({"_id|id": label, "question": plain_text, "answer?": plain_text,
+                  "supporting_facts?": pairs("title", plain_text, "sent_id", whole_number),
+                  "context": pairs("title", plain_text, "sentences", each(plain_text))})
 
 
-def question(row: dict[str, Any]) -> Question:
+def question(row: dict[str, Any]) -> QAQuestion:
     """Read one row, official or the Hub's.
 
     Raises:
@@ -44,8 +44,8 @@ def question(row: dict[str, Any]) -> Question:
             raise Unusable("a supporting fact is not among its paragraphs")
         gold.append(Gold(number, sentences[number][sentence]))
 
-    return Question(str(row["_id"] if "_id" in row else row["id"]), clean_query(row["question"]),
-                    distinct_answers([row["answer"]]), tuple(paragraphs), tuple(gold))
+    return QAQuestion(str(row["_id"] if "_id" in row else row["id"]), clean_query(row["question"]),
+                      distinct_answers([row["answer"]]), tuple(paragraphs), tuple(gold))
 
 
 def _join_sentences(sentences: list[str]) -> tuple[str, list[Span]]:
@@ -60,6 +60,8 @@ def _join_sentences(sentences: list[str]) -> tuple[str, list[Span]]:
     return text, spans
 
 
-ROWS = Layout("hotpot_qa", "HotpotQA's JSON, a list of {_id, question, answer, supporting_facts, context}",
-              has_keys("question", "context", "supporting_facts"), FIELDS, same_rows, question,
-              questions_a_record=4, buffered_rows=20_000)
+_LAYOUT = Layout("HotpotQA's JSON, a list of {_id, question, answer, supporting_facts, context}",
+                 has_keys("question", "context", "supporting_facts"), _FIELDS, same_rows, question,
+                 questions_a_record=4, buffered_rows=20_000)
+HOTPOT_QA = QADataset("hotpot_qa", hub_name="hotpotqa/hotpot_qa", hub_config="distractor",
+                      folders=("hotpot_qa", "hotpotqa"), layouts=(_LAYOUT,))

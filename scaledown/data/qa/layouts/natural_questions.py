@@ -13,35 +13,34 @@ from urllib.parse import parse_qs
 
 from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import Fault, fields, flag, label, objects, pairs, plain_text, whole_number
-from scaledown.data.qa.layouts.detokenise import detokenise
-from scaledown.data.qa.layouts.rows import as_objects, clean_query, distinct_answers
-from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+from scaledown.data.qa.layouts.row_fields import as_objects, clean_query, detokenise, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
 
 YES_NO_LABELS = {0: "no", 1: "yes", "NO": "no", "YES": "yes"}
 LONGEST_ANSWER_TOKENS = 5
-NO_ANSWER = "it has no short answer"
+NO_SHORT_ANSWER = "it has no short answer"
 _TABLE_TAGS = ("<table>", "<tr>")
 
 
 def page_text(value: Any, place: str) -> Iterator[Fault]:
     """Accept a page's tokens: one text with spaces between them, or objects."""
-    yield from (plain_text if isinstance(value, str) else TOKENS)(value, place)
+    yield from (plain_text if isinstance(value, str) else _TOKENS)(value, place)
 
 
-TOKENS = objects({"token": plain_text})
-SPAN = {"start_token": whole_number, "end_token": whole_number}
-CANDIDATE = SPAN | {"top_level": flag}
-ANNOTATION = {"long_answer": fields(SPAN), "short_answers": objects(SPAN), "yes_no_answer": label}
-ANSWERS = {"long_answer_candidates": objects(CANDIDATE), "annotations": objects(ANNOTATION)}
-PAGE_FIELDS = fields({"id|example_id": label, "question_text": plain_text, "document_text|document_tokens": page_text,
-                      "document_title|document_url": plain_text} | ANSWERS)
-ROW_FIELDS = fields({"id": label, "question": fields({"text": plain_text}),
-                     "document": fields({"title": plain_text, "tokens": TOKENS})} | ANSWERS)
-QED_FIELDS = fields({"example_id": label, "question_text": plain_text, "title_text": plain_text,
-                     "paragraph_text": plain_text, "answer_spans": pairs("start", whole_number, "end", whole_number)})
+_TOKENS = objects({"token": plain_text})
+_SPAN = {"start_token": whole_number, "end_token": whole_number}
+_CANDIDATE = _SPAN | {"top_level": flag}
+_ANNOTATION = {"long_answer": fields(_SPAN), "short_answers": objects(_SPAN), "yes_no_answer": label}
+_ANSWERS = {"long_answer_candidates": objects(_CANDIDATE), "annotations": objects(_ANNOTATION)}
+_PAGE_FIELDS = fields({"id|example_id": label, "question_text": plain_text, "document_text|document_tokens": page_text,
+                       "document_title|document_url": plain_text} | _ANSWERS)
+_ROW_FIELDS = fields({"id": label, "question": fields({"text": plain_text}),
+                      "document": fields({"title": plain_text, "tokens": _TOKENS})} | _ANSWERS)
+_QED_FIELDS = fields({"example_id": label, "question_text": plain_text, "title_text": plain_text,
+                      "paragraph_text": plain_text, "answer_spans": pairs("start", whole_number, "end", whole_number)})
 
 
-def question(row: dict[str, Any]) -> Question:
+def question(row: dict[str, Any]) -> QAQuestion:
     """Read one row: simplified, original or the Hub's.
 
     The answer to learn is that of the first annotator who gave a short one; those of all annotators are aliases.
@@ -51,7 +50,7 @@ def question(row: dict[str, Any]) -> Question:
     """
     document = row.get("document", row)
     tokens = _tokens(document)
-    annotations = [annotation for annotation in as_objects(row["annotations"], *ANNOTATION)
+    annotations = [annotation for annotation in as_objects(row["annotations"], *_ANNOTATION)
                    if annotation["long_answer"]["start_token"] >= 0]  # -1: this annotator saw no answer
     annotation, short, answers = _chosen_answer(annotations, tokens)
 
@@ -68,12 +67,13 @@ def question(row: dict[str, Any]) -> Question:
     gold = detokenise(tokens[start:end])
     gold_span = gold.span(short[0] - start, short[1] - start)  # tokens of the page -> characters of the paragraph
     title = _title(document)
-    candidates = as_objects(row["long_answer_candidates"], *CANDIDATE)
+    candidates = as_objects(row["long_answer_candidates"], *_CANDIDATE)
     texts = [gold.text, *_other_texts(tokens, candidates, (start, end))]
     paragraphs = tuple(Paragraph(f"natural_questions/{title}", title, text) for text in texts)
 
     name = row["id"] if "id" in row else row["example_id"]
-    return Question(str(name), clean_query(_query(row)), distinct_answers(answers), paragraphs, (Gold(0, gold_span),))
+    return QAQuestion(str(name), clean_query(_query(row)), distinct_answers(answers), paragraphs,
+                      (Gold(0, gold_span),))
 
 
 def _chosen_answer(annotations: list[dict[str, Any]],
@@ -96,10 +96,10 @@ def _chosen_answer(annotations: list[dict[str, Any]],
     for annotation in annotations:
         if annotation["yes_no_answer"] in YES_NO_LABELS:
             return annotation, _span(annotation["long_answer"]), [YES_NO_LABELS[annotation["yes_no_answer"]]]
-    raise Unusable(NO_ANSWER)
+    raise Unusable(NO_SHORT_ANSWER)
 
 
-def qed_question(row: dict[str, Any]) -> Question:
+def qed_question(row: dict[str, Any]) -> QAQuestion:
     """Read one row of QED (Lamm et al., arXiv:2009.06354): a question of NQ with its gold paragraph alone.
 
     Raises:
@@ -120,8 +120,8 @@ def qed_question(row: dict[str, Any]) -> Question:
     answers = [paragraph.text[start:end] for start, end in places]
 
     title = row["title_text"]
-    return Question(str(row["example_id"]), clean_query(row["question_text"]), distinct_answers(answers),
-                    (Paragraph(f"natural_questions/{title}", title, paragraph.text),), (Gold(0, places[0]),))
+    return QAQuestion(str(row["example_id"]), clean_query(row["question_text"]), distinct_answers(answers),
+                      (Paragraph(f"natural_questions/{title}", title, paragraph.text),), (Gold(0, places[0]),))
 
 
 def _short(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -132,7 +132,9 @@ def _short(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """
     short = [(start, end) for start, end in spans if end - start <= LONGEST_ANSWER_TOKENS]
     if not short:
-        raise Unusable(f"it has no short answer of at most {LONGEST_ANSWER_TOKENS} tokens" if spans else NO_ANSWER)
+        # Longer ones alone are told from none at all.
+        raise Unusable(f"it has no short answer of at most {LONGEST_ANSWER_TOKENS} tokens" if spans
+                       else NO_SHORT_ANSWER)
     return short
 
 
@@ -150,7 +152,7 @@ def _span(answer: dict[str, int]) -> tuple[int, int]:
 
 def _spans(answers: Any) -> list[tuple[int, int]]:
     """Return the tokens of one annotator's short answers. On the Hub the list may hold empty ones (-1)."""
-    return [_span(answer) for answer in as_objects(answers, *SPAN) if answer["start_token"] >= 0]
+    return [_span(answer) for answer in as_objects(answers, *_SPAN) if answer["start_token"] >= 0]
 
 
 def _is_table(token: str) -> bool:
@@ -201,15 +203,18 @@ def _no_passages(content: Iterable[Any], place: str) -> Iterable[Any]:
                      "--corpus_path FILE")
 
 
-PAGES = Layout("natural_questions", "Natural Questions' JSONL, simplified or original (document_text or "
-               "document_tokens, long_answer_candidates, annotations)",
-               lambda head: "annotations" in head and ("document_text" in head or "document_tokens" in head),
-               PAGE_FIELDS, same_rows, question, questions_a_record=1.5, buffered_rows=200)
-ROWS = Layout("natural_questions", "Natural Questions' rows on the Hub (id, document, question, "
-              "long_answer_candidates, annotations)", has_keys("document", "question", "annotations"), ROW_FIELDS,
-              same_rows, question, questions_a_record=1.5, buffered_rows=50)
-QED = Layout("natural_questions", "QED's JSONL (question_text, title_text, paragraph_text, answer_spans)",
-             has_keys("paragraph_text", "question_text", "answer_spans"), QED_FIELDS, same_rows, qed_question,
-             questions_a_record=20, buffered_rows=100_000)
-OPEN = Layout("natural_questions", "NQ-open", lambda head: set(head) == {"question", "answer"}, fields({}),
-              _no_passages, qed_question, questions_a_record=1, buffered_rows=0)
+_PAGES = Layout("Natural Questions' JSONL, simplified or original (document_text or document_tokens, "
+                "long_answer_candidates, annotations)",
+                lambda head: "annotations" in head and ("document_text" in head or "document_tokens" in head),
+                _PAGE_FIELDS, same_rows, question, questions_a_record=1.5, buffered_rows=200)
+_ON_THE_HUB = Layout("Natural Questions' rows on the Hub (id, document, question, long_answer_candidates, annotations)",
+                     has_keys("document", "question", "annotations"), _ROW_FIELDS, same_rows, question,
+                     questions_a_record=1.5, buffered_rows=50)
+_QED = Layout("QED's JSONL (question_text, title_text, paragraph_text, answer_spans)",
+              has_keys("paragraph_text", "question_text", "answer_spans"), _QED_FIELDS, same_rows, qed_question,
+              questions_a_record=20, buffered_rows=100_000)
+_OPEN = Layout("NQ-open", lambda head: set(head) == {"question", "answer"}, fields({}), _no_passages, qed_question,
+               questions_a_record=1, buffered_rows=0)
+NATURAL_QUESTIONS = QADataset("natural_questions", hub_name="google-research-datasets/natural_questions",
+                              hub_config=None, folders=("natural_questions", "nq"),
+                              layouts=(_PAGES, _ON_THE_HUB, _QED, _OPEN))

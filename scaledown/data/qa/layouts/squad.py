@@ -11,16 +11,16 @@ from urllib.parse import unquote
 
 from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import each, fields, label, objects, plain_text, whole_number
-from scaledown.data.qa.layouts.rows import as_objects, clean_query, distinct_answers
-from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+from scaledown.data.qa.layouts.row_fields import as_objects, clean_query, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
 
-ANSWER = {"text": plain_text, "answer_start": whole_number}
-QUESTION = fields({"id": label, "question": plain_text, "answers": each(fields(ANSWER))})
-PARAGRAPH = fields({"context": plain_text, "qas": each(QUESTION)})
-ARTICLE = fields({"title": plain_text, "paragraphs": each(PARAGRAPH)})
-OFFICIAL_FIELDS = fields({"data": each(ARTICLE)})
-ROW_FIELDS = fields({"id": label, "title": plain_text, "context": plain_text, "question": plain_text,
-                     "answers": objects(ANSWER)})
+_ANSWER = {"text": plain_text, "answer_start": whole_number}
+_QUESTION = fields({"id": label, "question": plain_text, "answers": each(fields(_ANSWER))})
+_PARAGRAPH = fields({"context": plain_text, "qas": each(_QUESTION)})
+_ARTICLE = fields({"title": plain_text, "paragraphs": each(_PARAGRAPH)})
+_OFFICIAL_FIELDS = fields({"data": each(_ARTICLE)})
+_ROW_FIELDS = fields({"id": label, "title": plain_text, "context": plain_text, "question": plain_text,
+                      "answers": objects(_ANSWER)})
 
 
 def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
@@ -37,13 +37,13 @@ def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
     return rows
 
 
-def question(row: dict[str, Any]) -> Question:
+def question(row: dict[str, Any]) -> QAQuestion:
     """Read one row; the answer to learn is the one that most annotators gave.
 
     Raises:
         Unusable: if the question is an impossible one, or the answer is not at its ``answer_start``.
     """
-    answers = as_objects(row["answers"], *ANSWER)
+    answers = as_objects(row["answers"], *_ANSWER)
     if not answers:
         raise Unusable("it cannot be answered (SQuAD 2.0)")
 
@@ -56,8 +56,8 @@ def question(row: dict[str, Any]) -> Question:
     # Titles are written as in a page's address: Beyonc%C3%A9_Knowles.
     title = unquote(row["title"]).replace("_", " ")
     paragraph = Paragraph(article=f"squad/{title}", title=title, text=row["context"])
-    return Question(str(row["id"]), clean_query(row["question"]), distinct_answers([answer, *texts]), (paragraph,),
-                    (Gold(0, (start, start + len(answer))),))
+    return QAQuestion(str(row["id"]), clean_query(row["question"]), distinct_answers([answer, *texts]), (paragraph,),
+                      (Gold(0, (start, start + len(answer))),))
 
 
 def _is_official(head: dict[str, Any]) -> bool:
@@ -67,8 +67,10 @@ def _is_official(head: dict[str, Any]) -> bool:
     return isinstance(articles[0], dict) and "paragraphs" in articles[0]
 
 
-OFFICIAL = Layout("squad", "SQuAD's JSON ({data: [{title, paragraphs: [{context, qas}]}]})", _is_official,
-                  OFFICIAL_FIELDS, official_rows, question, questions_a_record=20, buffered_rows=0)
-ROWS = Layout("squad", "SQuAD's rows on the Hub (id, title, context, question, answers)",
-              has_keys("context", "question", "answers"), ROW_FIELDS, same_rows, question,
-              questions_a_record=20, buffered_rows=100_000)
+_OFFICIAL = Layout("SQuAD's JSON ({data: [{title, paragraphs: [{context, qas}]}]})", _is_official, _OFFICIAL_FIELDS,
+                   official_rows, question, questions_a_record=20, buffered_rows=0)
+_ON_THE_HUB = Layout("SQuAD's rows on the Hub (id, title, context, question, answers)",
+                     has_keys("context", "question", "answers"), _ROW_FIELDS, same_rows, question,
+                     questions_a_record=20, buffered_rows=100_000)
+SQUAD = QADataset("squad", hub_name="rajpurkar/squad", hub_config=None, folders=("squad",),
+                  layouts=(_OFFICIAL, _ON_THE_HUB))

@@ -15,14 +15,15 @@ from scaledown.data.answers import answer_spans, holds_answer, padded
 from scaledown.data.passages import Paragraph
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.qa.checks import each, fields, label, objects, plain_text
-from scaledown.data.qa.layouts.rows import as_objects, clean_query, distinct_answers
-from scaledown.data.qa.question import Gold, Layout, Question, Unusable, has_keys, same_rows
+from scaledown.data.qa.layouts.row_fields import as_objects, clean_query, distinct_answers
+from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
 
-PAGES = each(fields({"Title": plain_text, "Filename?": plain_text}))
-ANSWER = fields({"Value?": plain_text, "Aliases?": each(plain_text)})
-OFFICIAL_FIELDS = fields({"Data": each(fields({
-    "QuestionId": label, "Question": plain_text, "Answer?": ANSWER, "EntityPages?": PAGES, "SearchResults?": PAGES}))})
-ROW_FIELDS = fields({
+_PAGES = each(fields({"Title": plain_text, "Filename?": plain_text}))
+_ANSWER = fields({"Value?": plain_text, "Aliases?": each(plain_text)})
+_QUESTION = fields({"QuestionId": label, "Question": plain_text, "Answer?": _ANSWER, "EntityPages?": _PAGES,
+                    "SearchResults?": _PAGES})
+_OFFICIAL_FIELDS = fields({"Data": each(_QUESTION)})
+_ROW_FIELDS = fields({
     "question_id": label, "question": plain_text, "answer": fields({"value?": plain_text, "aliases": each(plain_text)}),
     "entity_pages": objects({"title": plain_text, "filename": plain_text, "wiki_context": plain_text}),
     "search_results": objects({"title": plain_text, "filename": plain_text, "search_context": plain_text})})
@@ -55,7 +56,7 @@ def official_rows(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
     return rows
 
 
-def question(row: dict[str, Any]) -> Question:
+def question(row: dict[str, Any]) -> QAQuestion:
     """Read one row, official or the Hub's, and find the gold line in its evidence.
 
     Raises:
@@ -69,7 +70,7 @@ def question(row: dict[str, Any]) -> Question:
     paragraphs = tuple(_evidence(row))
     if not paragraphs:
         raise Unusable("its evidence is missing")
-    return Question(str(row["question_id"]), query, answers, paragraphs, (_gold(query, answers, paragraphs),))
+    return QAQuestion(str(row["question_id"]), query, answers, paragraphs, (_gold(query, answers, paragraphs),))
 
 
 def _gold(query: str, answers: tuple[str, ...], paragraphs: tuple[Paragraph, ...]) -> Gold:
@@ -125,8 +126,10 @@ def _evidence_folder(path: Path) -> Path:
     raise ValueError("no evidence folder near it; expected TriviaQA's qa/ and evidence/ side by side")
 
 
-OFFICIAL = Layout("trivia_qa", "TriviaQA's folder with qa/*.json ({Data: [...]}) and evidence/", has_keys("Data"),
-                  OFFICIAL_FIELDS, official_rows, question, questions_a_record=1.5, buffered_rows=0)
-ROWS = Layout("trivia_qa", "TriviaQA's rows on the Hub (question, answer, entity_pages, search_results)",
-              has_keys("question", "answer", "entity_pages", "search_results"), ROW_FIELDS, same_rows, question,
-              questions_a_record=1.5, buffered_rows=200)
+_OFFICIAL = Layout("TriviaQA's folder with qa/*.json ({Data: [...]}) and evidence/", has_keys("Data"),
+                   _OFFICIAL_FIELDS, official_rows, question, questions_a_record=1.5, buffered_rows=0)
+_ON_THE_HUB = Layout("TriviaQA's rows on the Hub (question, answer, entity_pages, search_results)",
+                     has_keys("question", "answer", "entity_pages", "search_results"), _ROW_FIELDS, same_rows,
+                     question, questions_a_record=1.5, buffered_rows=200)
+TRIVIA_QA = QADataset("trivia_qa", hub_name="mandarjoshi/trivia_qa", hub_config="rc",
+                      folders=("trivia_qa", "triviaqa"), layouts=(_OFFICIAL, _ON_THE_HUB))

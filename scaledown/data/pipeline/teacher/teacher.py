@@ -1,4 +1,4 @@
-"""The teacher's settings, and the protocol that every teacher follows."""
+"""The teacher's settings, and the interface of all teachers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scaledown.config import positive, require, setting
-from scaledown.data.pipeline.addresses import url_faults
+from scaledown.data.pipeline.addresses import OPENAI_KEY, url_faults
+from scaledown.settings import positive, require, setting
 
-Question = tuple[str, Sequence[str]]
+TEACHER_ADVICE = "What works without it: a local folder, --teacher_url URL, or --teacher_model embedded."
+
+TeacherQuestion = tuple[str, Sequence[str]]
 """A query and its documents."""
 
 
@@ -24,7 +26,7 @@ class TeacherConfig:
     teacher_8bit: bool = setting(False, "load the local teacher's weights in 8 bits (needs bitsandbytes)")
     teacher_url: str | None = setting(None, "ask an OpenAI-compatible server instead (vLLM, TGI, `transformers "
                                       "serve`): its base URL, such as http://localhost:8000/v1; a key is taken from "
-                                      "the environment, OPENAI_API_KEY")
+                                      f"the environment, {OPENAI_KEY}")
     teacher_concurrency: int = setting(32, "questions that the server is asked at the same time")
     teacher_batch_size: int = setting(16, "questions that a local teacher answers together")
     teacher_max_new_tokens: int = setting(128, "longest answer, in tokens")
@@ -40,7 +42,7 @@ class TeacherConfig:
         require(faults)
 
     def _url_faults(self, url: str) -> list[str]:
-        faults = url_faults("--teacher_url", url, "http://localhost:8000/v1", "OPENAI_API_KEY")
+        faults = url_faults("--teacher_url", url, "http://localhost:8000/v1", OPENAI_KEY)
 
         # Weights and revision are chosen when the server starts: a flag for them here would do nothing.
         if self.teacher_8bit:
@@ -61,7 +63,7 @@ class Teacher(Protocol):
     num_prompt_tokens: int
     num_answer_tokens: int
 
-    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+    def answers(self, questions: Sequence[TeacherQuestion]) -> Iterator[tuple[int, str]]:
         """Yield (number, answer) for each question as it becomes ready, in any order.
 
         An answer is stripped of white space, and empty if the teacher has nothing to say. A caller that stores each

@@ -1,12 +1,12 @@
-"""A cross-encoder as reranking teacher: how relevant each document of a query is, in one number.
+"""The reranking teacher, a cross-encoder: it reads a query and a document together, and gives the document's relevance.
 
-A cross-encoder reads a query and a document together and gives one number, the document's relevance. Its raw logits
-become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3).
+Its raw logits become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scaledown.config import setting
 from scaledown.data.records import Record
-from scaledown.data.reranking.encoder_limits import ReadableLength
-from scaledown.hub import SAFE_WEIGHTS, locate
-from scaledown.precision import dtype_to_load
+from scaledown.hub import SAFE_WEIGHTS, dtype_to_load, locate
+from scaledown.settings import setting
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
-WHAT_WORKS = ("What works without it: a local folder, such as the one that "
-              "python -m lab.embedded.reranker trains.")
+RERANKER_ADVICE = ("What works without it: a local folder, such as the one that "
+                   "python -m lab.embedded.reranker trains.")
 
 Pair = tuple[str, str]
+"""A query and a document."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _load(config: RerankerConfig) -> Any:
 
     name, revision = config.reranker_model, config.reranker_revision
     try:
-        place = locate(name, revision, what_works=WHAT_WORKS)
+        place = locate(name, revision, what_works=RERANKER_ADVICE)
         settings = {"revision": revision or "main", "trust_remote_code": False}
 
         # CrossEncoder would put a random head on any other model.
@@ -138,3 +139,50 @@ def pairs_of(records: Sequence[Record]) -> list[Pair]:
     for record in records:
         pairs += [(record.query, document) for document in record.documents]
     return pairs
+
+
+def num_positions(network: Any) -> int | None:
+    """Return the number of tokens that have a position in ``network``, or None if it has no table of positions.
+
+    RoBERTa and its relatives count positions from the one after their padding token, so that a table of 514 embeddings
+    is for 512 tokens.
+    """
+    from torch import nn
+
+    sizes = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            num_reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            sizes.append(module.num_embeddings - num_reserved)
+    return min(sizes, default=None)
+
+
+class ReadableLength:
+    """The longest input that a sentence-transformers model has positions for: longer ones are cut, and reported once.
+
+    Args:
+        model: a CrossEncoder, SentenceTransformer or SparseEncoder.
+        flag: the model with its flag, for messages.
+    """
+
+    def __init__(self, model: Any, flag: str) -> None:
+        self._model, self._flag, self._has_warned = model, flag, False
+
+        # A tokenizer may know no limit, or a larger one than the network has: that would be an index error.
+        positions, limit = num_positions(model), model.max_seq_length
+        if positions is not None and (limit is None or limit > positions):
+            model.max_seq_length = positions
+
+    def tell_cut(self, texts: Sequence[tuple[str, ...]]) -> None:
+        """Warn if the longest input of ``texts`` is cut; an input is one text, or a pair that is read together."""
+        limit, tokenizer = self._model.max_seq_length, self._model.tokenizer
+        if self._has_warned or not texts or limit is None or not callable(tokenizer):
+            return
+
+        # The longest in characters, taken for the longest in tokens: so only one input is tokenized twice.
+        longest = max(texts, key=lambda text_or_pair: sum(map(len, text_or_pair)))
+        num_tokens = len(tokenizer(*longest, truncation=False, verbose=False)["input_ids"])
+        if num_tokens > limit:
+            self._has_warned = True
+            logger.warning("%s reads %d tokens at most; what is longer is cut off there (the longest text here has %d)",
+                           self._flag, limit, num_tokens)

@@ -1,4 +1,4 @@
-"""The results for a query: its passages as retrieval and reranking left them, read from the work folder."""
+"""The results of a search: each query's passages as retrieval and reranking left them, read from the work folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from scaledown.data.pipeline.corpus.passage_store import PassageStore, cut_to_tokens
+from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.storage.append_log import AppendLog, key_of
 
 REMEMBERED_DOCUMENTS = 50_000
+
+
+def cut_to_tokens(texts: Sequence[str], tokenizer: object, max_tokens: int) -> list[str]:
+    """Return the texts as a student with a budget of ``max_tokens`` reads them: longer ones end after a whole token."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
+                        verbose=False)
+
+    short_texts = []
+    for text, offsets in zip(texts, encoded["offset_mapping"], strict=True):
+        if len(offsets) > max_tokens:
+            end = offsets[max_tokens - 1][1]  # of the last token that fits, in characters
+            text = text[:end].rstrip()
+        short_texts.append(text)
+    return short_texts
 
 
 class Documents:
@@ -36,7 +50,7 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenDocuments:
     """A query's documents in a record, best first: their numbers in the store, and the reranker's scores if any."""
 
     numbers: tuple[int, ...]
@@ -44,7 +58,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResults:
     """The stored results of retrieval and reranking.
 
     Attributes:
@@ -69,32 +83,14 @@ class Found:
         """Return the key of a result that depends on the query and on the texts of the documents with these numbers."""
         return key_of(query.text, *self.documents.texts(numbers))
 
-    def chosen(self, query: Query) -> Chosen:
+    def chosen(self, query: Query) -> ChosenDocuments:
         """Return the documents of the query's record: the reranker's best, or the retriever's without one."""
         numbers = self.retrieved(query)
         if self.reranking is None or not numbers:
-            return Chosen(tuple(numbers[:self.num_documents]))
+            return ChosenDocuments(tuple(numbers[:self.num_documents]))
 
         # ``scores`` are in the order of retrieval, which also breaks ties.
         scores = self.reranking[self.key(query, numbers)]
         order = sorted(range(len(numbers)), key=lambda place: (-scores[place], place))
         best = order[:self.num_documents]
-        return Chosen(tuple(numbers[place] for place in best), tuple(scores[place] for place in best))
-
-
-class Questions(Sequence[tuple[str, list[str]]]):
-    """The teacher's questions, (query, documents), each assembled when it is read."""
-
-    def __init__(self, queries: Sequence[Query], results: Found) -> None:
-        self._queries, self._results = queries, results
-
-    def __len__(self) -> int:
-        return len(self._queries)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-
-        # The documents in the order of the record, so that the teacher reads what the student will.
-        query = self._queries[place]
-        return query.text, self._results.documents.texts(self._results.chosen(query).numbers)
+        return ChosenDocuments(tuple(numbers[place] for place in best), tuple(scores[place] for place in best))

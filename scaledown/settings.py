@@ -1,0 +1,90 @@
+"""Tools for config classes: fields with their flags' help, checks that report all faults, and reading from JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, *, group: str | None = None,
+            is_advanced: bool = False, has_flag: bool = True) -> Any:
+    """Return a dataclass field that carries what its flag needs, unless it has none.
+
+    The help may end with a default in brackets; else the default is shown behind it. ``group`` is the flag's group in
+    the help of the training scripts, if not that of its config; an advanced flag is left to their ``--help_all``.
+    """
+    metadata = {"help": help, "choices": choices, "group": group, "is_advanced": is_advanced, "has_flag": has_flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def require(faults: list[str]) -> None:
+    """Raise a ValueError that names all ``faults``, if there are any."""
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def positive(config: Any, *names: str) -> list[str]:
+    """Return a fault for each of these fields that is a number, but not a finite one above 0."""
+    values = ((name, getattr(config, name)) for name in names)
+    return [f"--{name} must be above 0 and finite, got {value}" for name, value in values
+            if value is not None and not 0 < value < math.inf]
+
+
+def not_negative(config: Any, *names: str) -> list[str]:
+    """Return a fault for each of these fields that is a number, but not a finite one of at least 0."""
+    values = ((name, getattr(config, name)) for name in names)
+    return [f"--{name} must be at least 0 and finite, got {value}" for name, value in values
+            if value is not None and not 0 <= value < math.inf]
+
+
+def not_among_choices(config: Any) -> list[str]:
+    """Return a fault for each field whose value is none of its choices; None is always allowed."""
+    faults = []
+    for field in dataclasses.fields(config):
+        value, choices = getattr(config, field.name), field.metadata["choices"]
+        if choices is not None and value is not None and value not in choices:
+            faults.append(f"--{field.name} must be one of {', '.join(choices)}, got {value!r}")
+    return faults
+
+
+def from_dict(cls: type, values: Mapping[str, Any], source: str = "config") -> Any:
+    """Build config ``cls`` from ``values``; a key that it does not know is an error that names ``source``.
+
+    Raises:
+        ValueError: for unknown keys, values of another type, or values that the config itself refuses.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]
+    if faults := wrong_types(values, typing.get_type_hints(cls)):
+        raise ValueError(f"{source}: {'; '.join(faults)}")
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
+                         f"has {sorted(known)}")
+
+    # JSON has lists for tuples.
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def wrong_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str]:
+    """Return a fault for each value that does not fit the annotation of its name in ``hints``."""
+    faults = []
+    for name, value in values.items():
+        if name in hints and not _has_type(value, hints[name]):
+            faults.append(f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
+    return faults
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Return whether a value read from JSON, in which 1.0 may be 1 and a tuple is a list, fits an annotation."""
+    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+        if typing.get_origin(kind) is tuple:
+            inner = typing.get_args(kind)[0]
+            if isinstance(value, list | tuple) and all(_has_type(element, inner) for element in value):
+                return True
+        # Not isinstance: a bool is an int, but no number of layers.
+        elif type(value) is kind or (kind is float and type(value) is int):
+            return True
+    return False
