@@ -306,6 +306,8 @@ class TrainingConfig:
         faults += not_negative(self, "num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
                                "reranking_loss_weight", "readout_loss_weight")
         faults += not_among_choices(self)
+
+        # Ranges of their own.
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
         if not 0 <= self.warmup_ratio < 1:
