@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_checks, total_seconds, failed = 0, 0.0, []
     for compressor_type in COMPRESSOR_TYPES if args.test_both else (args.compressor_type,):
         for name, holds, seconds in run_checks(compressor_type, args.num_examples, args.device):
+            # As each check ends: they take seconds.
             print(f"{compressor_type:>10}  {'ok' if holds else 'FAILED':<6}  {seconds:6.1f} s  {name}", flush=True)
             num_checks, total_seconds = num_checks + 1, total_seconds + seconds
             if not holds:

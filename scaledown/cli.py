@@ -96,6 +96,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, but: Sequence[str] = (
     # "RankingInput" becomes "ranking input", and "RerankerConfig" "reranker".
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", cls.__name__.removesuffix("Config"))
     group = parser.add_argument_group(words.lower())
+
+    # Annotations are texts until they are asked for like this.
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if field.metadata["has_flag"] and field.name not in but:
@@ -172,6 +174,7 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, default: Any) -> 
         action = group.add_argument(name, type=kind, default=default, choices=choices,
                                     metavar=None if choices else METAVARS[kind])
 
+    # argparse formats helps by %, so one that is meant stands twice.
     action.help = field.metadata["help"].replace("%", "%%")
     if default is not None and default is not False and not action.help.endswith("]"):
         action.help += f" [{default}]"

@@ -23,7 +23,8 @@ PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
-AUTO = "auto"  # keep_documents: all above keep_threshold
+AUTO = "auto"
+"""The value of ``keep_documents`` for all documents that score above ``keep_threshold``."""
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
@@ -65,7 +66,7 @@ RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
     "pretrain_auto_encoding_share": 0.5}
-"""Settings of earlier versions' runs that are none of a run any more, with the values that every run has now."""
+"""Settings that runs of earlier versions had, with their defaults, which now hold for every run."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ class ScaleDownConfig:
             faults.append(f"--train_memory_tokens {numbers}: expected numbers above 0, the largest being "
                           f"--num_memory_tokens, {self.num_memory_tokens}")
 
-        # Settings of one kind of compressor.
+        # Settings of one kind of compressor, which must be one that there is.
+        if self.compressor_type not in COMPRESSORS:
+            require(faults)
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
@@ -303,6 +306,8 @@ class TrainingConfig:
         faults += not_negative(self, "num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
                                "reranking_loss_weight", "readout_loss_weight")
         faults += not_among_choices(self)
+
+        # Ranges of their own.
         if not 0 <= self.seed <= LARGEST_SEED:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
         if not 0 <= self.warmup_ratio < 1:

@@ -56,6 +56,7 @@ def join(device: torch.device) -> torch.device:
     if device.type == "cpu":
         # Without it transformers and accelerate look for GPUs, and if there are none each process trains alone.
         os.environ["ACCELERATE_USE_CPU"] = "true"
+    # Accelerate joins the processes that it sees; a launcher may have started others.
     state = PartialState(cpu=device.type == "cpu")
     if state.num_processes != count():
         raise ValueError(f"the launcher started {count()} processes, but this one sees {state.num_processes}: each "
@@ -75,6 +76,7 @@ def count() -> int:
 
 def rank() -> int:
     """Return the number of this process; process 0 is the one that writes and prints."""
+    # A process that has not joined the others is alone.
     if not is_joined():
         return 0
     import torch.distributed as dist

@@ -36,6 +36,11 @@ def test_all_faults_are_told_together():
         assert flag in str(fault.value)
 
 
+def test_an_unknown_compressor_is_named_whatever_stands_beside_it():
+    with pytest.raises(ValueError, match="--compressor_type must be one of n_layers, modernbert, llm, got 'magic'"):
+        ScaleDownConfig(compressor_type="magic", num_layers=4, memory_init="reply", compressor_model="x")
+
+
 @pytest.mark.parametrize("settings", [
     {"num_layers": 4, "compressor_type": "modernbert"},
     {"compressor_model": "some/encoder", "compressor_type": "n_layers"},

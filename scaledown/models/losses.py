@@ -46,14 +46,17 @@ class Head(NamedTuple):
 
     def logits(self, states: Tensor) -> Tensor:
         """Return the logits in float32."""
-        logits = F.linear(states.to(self.weight.dtype), self.weight, self.bias).float() * self.scale
+        logits = F.linear(states.to(self.weight.dtype), self.weight, self.bias).float()
+        # Most families scale nothing, and a product with 1 would be one more copy.
+        logits = logits if self.scale == 1 else logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def backward(self, logits: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient (A, D) of the states from that (A, V) of their ``logits``."""
         if self.softcap is not None:
             gradient = gradient * (1 - (logits / self.softcap).square())    # the derivative of tanh
-        return (gradient * self.scale).to(self.weight.dtype) @ self.weight
+        gradient = gradient if self.scale == 1 else gradient * self.scale
+        return gradient.to(self.weight.dtype) @ self.weight
 
 
 def head_cross_entropy(states: Tensor, head: Head, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
@@ -85,10 +88,12 @@ class _HeadCrossEntropy(torch.autograd.Function):
             total += ((log_normaliser - logits.gather(-1, target)) * counts[part, None]).sum()
 
             if gradient is not None:
-                # The gradient of cross-entropy by logits: the probabilities, minus 1 at the target.
-                probabilities = (logits - log_normaliser).exp_()
-                of_logits = probabilities.scatter_add_(-1, target, -torch.ones_like(log_normaliser))
-                gradient[part] = head.backward(logits, of_logits * counts[part, None]).to(states.dtype)
+                # The gradient of cross-entropy by logits: the probabilities, minus 1 at the target. They replace the
+                # logits in memory, unless the derivative of a softcap needs these.
+                of_logits = logits if head.softcap is None else logits.clone()
+                of_logits.sub_(log_normaliser).exp_().scatter_add_(-1, target, -torch.ones_like(log_normaliser))
+                of_logits.mul_(counts[part, None])
+                gradient[part] = head.backward(logits, of_logits).to(states.dtype)
 
         if gradient is not None:
             ctx.save_for_backward(gradient, number)

@@ -39,12 +39,14 @@ def _checks(compressor_type: str, num_examples: int, device: str, folder: Path) 
     records = list(synthetic_records(num_examples))
     config = ScaleDownConfig(generator_model=EMBEDDED, compressor_type=compressor_type, **demo.MODEL[compressor_type])
     model = run.build_model(config, device, seed=42)
+    # Copies, to compare the generator with after the training.
     frozen = {name: weight.clone() for name, weight in model.generator.named_parameters() if not weight.requires_grad}
     losses: list[float] = []
 
     def trains() -> bool:
         settings = demo.training(compressor_type, enable_reranking=False) | {
             "batch_size": min(4, num_examples), "max_steps": STEPS, "logging_steps": 1}
+        # Every step is logged, so each has a loss to look at.
         log = run.train(model, TrainingConfig(**settings), records, folder / "run")
         losses.extend(entry["answer_loss"] for entry in log if "answer_loss" in entry)
         return len(losses) == STEPS and all(map(math.isfinite, losses))

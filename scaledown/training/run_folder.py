@@ -156,11 +156,12 @@ def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(run[SETTINGS]))
     differing = []
     for name in sorted({*settings, *now} - NOT_PART_OF_THE_RUN):
+        # A setting that is gone: all runs are now as with its default.
         if name in RETIRED and settings.get(name) == RETIRED[name]:
             continue
         if name in RETIRED:
-            differing.append(f"--{name} was {settings.get(name)!r} in an older version; every run now has "
-                             f"{RETIRED[name]!r}")
+            differing.append(f"--{name} was {settings.get(name)!r} (gone: every run is now as with its default, "
+                             f"{RETIRED[name]!r})")
         elif settings.get(name) != now.get(name):
             differing.append(f"--{name} was {settings.get(name)!r}, is {now.get(name)!r}")
 

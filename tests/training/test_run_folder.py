@@ -116,5 +116,5 @@ def test_a_run_with_settings_that_are_gone_goes_on_if_they_were_as_they_are_for_
     claim(tmp_path / "usual", {"settings": {"seed": 1, "pad_to_max": None, "pretrain_learning_rate": 1e-4}})
     assert claim(tmp_path / "usual", RUN, resume=True) is None
     claim(tmp_path / "unusual", {"settings": {"seed": 1, "pad_to_max": True}})
-    with pytest.raises(ValueError, match="--pad_to_max was True in an older version; every run now has None"):
+    with pytest.raises(ValueError, match=r"--pad_to_max was True \(gone: every run is now as with its default, None\)"):
         claim(tmp_path / "unusual", RUN, resume=True)

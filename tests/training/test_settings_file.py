@@ -95,8 +95,8 @@ def test_all_unknown_names_are_told_together(script, tmp_path, capsys):
     ("preset: [paper]", "preset is ['paper'], expected"),
     ("batch_size: 0\ntrain_data: x.json", "--batch_size must be above 0"),
     ("eval_steps: 0\ntrain_data: x.json", "--eval_steps must be above 0"),
-    ("keep_threshold: 2.5", "keep_threshold (gone: every run has None)"),
-    ("pretrain_learning_rate: 0.001", "pretrain_learning_rate (gone: every run has 0.0001)"),
+    ("keep_threshold: 2.5", "keep_threshold (gone: every run is now as with its default, None)"),
+    ("pretrain_learning_rate: 0.001", "pretrain_learning_rate (gone: every run is now as with its default, 0.0001)"),
     ("batch_size: [", "not valid YAML"), ("- 4", "expected settings by name"), ("when: 2026-13-45", "not valid YAML"),
     ("[" * 1500, "not valid YAML"), ("batch_size: \x00", "not valid YAML")])
 def test_a_bad_file_is_named(text, message, tmp_path, capsys):
@@ -142,5 +142,5 @@ def test_a_run_of_an_older_version_is_read_if_it_had_what_every_run_has_now(pars
     old = {"settings": {"batch_size": 6, "resume": True, **RETIRED}, "commit": None}
     args = parse(train, json.dumps(old), name="config.json")
     assert args.batch_size == 6 and not args.resume and not hasattr(args, "pad_to_max")
-    with pytest.raises(ValueError, match=r"pad_to_max \(gone: every run has None\)"):
+    with pytest.raises(ValueError, match=r"pad_to_max \(gone: every run is now as with its default, None\)"):
         parse(train, json.dumps({"settings": {"pad_to_max": True}}), name="config.json")

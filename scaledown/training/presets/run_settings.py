@@ -119,7 +119,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 def _with_likeness(name: str, known: Mapping[str, Any]) -> str:
     """Return an unknown name with what it was probably meant to be, if anything."""
     if name in RETIRED:
-        return f"{name} (gone: every run has {RETIRED[name]!r})"
+        return f"{name} (gone: every run is now as with its default, {RETIRED[name]!r})"
     likely = difflib.get_close_matches(name, known, n=1)
     return f"{name} ({likely[0]}?)" if likely else name
 
