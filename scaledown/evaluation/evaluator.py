@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,15 @@ class SystemResult:
         """Return the content of ``before_training_results.json`` or ``after_training_results.json``."""
         return {"system": self.system, **self.summary(),
                 "questions": [question.to_dict() for question in self.questions]}
+
+
+def token_counter(model: Any) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text, by the tokenizer of the model's generator."""
+
+    def count_tokens(text: str) -> int:
+        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    return count_tokens
 
 
 @contextlib.contextmanager

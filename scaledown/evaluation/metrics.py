@@ -186,6 +186,12 @@ def bootstrap_ci95(values: np.ndarray, num_resamples: int, seed: int) -> np.ndar
     return np.percentile(means, PERCENTILES_95, axis=0).T
 
 
+def interval_text(ends: Sequence[float]) -> str:
+    """Return an interval as tables have it: ``[0.848, 0.906]``."""
+    low, high = ends
+    return f"[{low:.3f}, {high:.3f}]"
+
+
 def summarise(scores: Sequence[AnswerScores], num_resamples: int, seed: int) -> dict[str, Any]:
     """Return averages and 95% bootstrap intervals, keyed as in ``metrics_report.json``.
 

@@ -10,7 +10,7 @@ import torch
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
-from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.metrics import METRICS, interval_text
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.models.memory import Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
@@ -54,8 +54,8 @@ def line(name: str, result: SystemResult) -> str:
     """Return a system's line of the table: each metric with its 95% interval, and the prompt's length in tokens."""
     cells = [f"{name:<32}"]
     for metric in METRICS:
-        mean, (low, high) = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
-        cells.append(f"{mean:>8.3f} [{low:.3f}, {high:.3f}]")
+        mean, ends = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
+        cells.append(f"{mean:>8.3f} {interval_text(ends)}")
 
     cells.append(f"{result.mean_prompt_tokens:>9.1f}")
     return "".join(cells)

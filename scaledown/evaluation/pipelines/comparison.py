@@ -15,7 +15,8 @@ from scaledown.data.reranking.cross_encoder import Reranker
 from scaledown.evaluation.cost.flops import TokenCounts, encoder_flops, full_flops, naive_flops
 from scaledown.evaluation.cost.question_cost import compressor_shape, mean_text_tokens
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
-from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.evaluator import SystemResult, token_counter
+from scaledown.evaluation.metrics import interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids
 from scaledown.evaluation.ranking.rankings import bm25, cross_encoder
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
@@ -122,11 +123,8 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
         reranker: the cross-encoder's shape; None if none was used.
     """
 
-    def count(text: str) -> int:
-        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
-
     def counts(records: Sequence[Record]) -> TokenCounts:
-        return TokenCounts(**mean_text_tokens(records, count, model.config),
+        return TokenCounts(**mean_text_tokens(records, token_counter(model), model.config),
                            memory_tokens=model.config.num_memory_tokens,
                            rerank_tokens=float(model.config.enable_reranking),
                            prompt_tokens=result.mean_prompt_tokens, new_tokens=result.mean_new_tokens)
@@ -145,9 +143,8 @@ def table(results: Mapping[str, tuple[SystemResult, PipelineFlops]]) -> str:
              f"{'generate':>10}{'total':>9}"]
     for name, (result, flops) in results.items():
         averages = result.averages
-        low, high = averages["exact_match_ci95"]
         # The columns are as wide as in the heading.
-        lines.append(f"{name:<26}{averages['exact_match_avg']:>8.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(f"{name:<26}{averages['exact_match_avg']:>8.3f} {interval_text(averages['exact_match_ci95'])}"
                      f"{averages['token_f1_avg']:>10.3f}{result.mean_prompt_tokens:>9.1f}  | {'':<7} "
                      f"{flops.rerank / 1e9:>8.3f}{flops.compress / 1e9:>10.3f}{flops.generate / 1e9:>10.3f}"
                      f"{flops.total / 1e9:>9.3f}")

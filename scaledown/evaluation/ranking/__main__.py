@@ -27,21 +27,6 @@ if TYPE_CHECKING:
 SCALEDOWN = "scaledown"
 
 
-def table(scores: Mapping[str, RankingScores]) -> str:
-    """Return one line per system, each measure with its interval."""
-    measures = list(next(iter(scores.values())).means)  # the same of every system
-    lines = [f"{'':<12}" + "".join(f"{measure:>24}" for measure in measures)]
-
-    for name, system in scores.items():
-        cells = []
-        for measure in measures:
-            low, high = system.ci95[measure]
-            cells.append(f"{system.means[measure]:.3f} [{low:.3f}, {high:.3f}]")
-        lines.append(f"{name:<12}" + "".join(f"{cell:>24}" for cell in cells))
-
-    return "\n".join(lines)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = cli.new_parser(__doc__, "scaledown.evaluation.ranking")
@@ -85,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs[SCALEDOWN] = rankings.scaledown(task, model)
     scores = {name: rankings.score_ranking(task.qrels, run, EvaluationConfig.bootstrap_resamples, args.seed)
               for name, run in runs.items()}
-    print(table(scores))
+    print(rankings.table(scores))
 
     if output_file:
         write_json(output_file, _report(args, device, task, scores))

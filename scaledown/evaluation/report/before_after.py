@@ -14,11 +14,11 @@ import numpy as np
 from scaledown import processes
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
-from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.evaluator import SystemResult, evaluate_system, token_counter
 from scaledown.evaluation.figures.needle import memory_of_one, plot_memory
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import Figures
-from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
+from scaledown.evaluation.metrics import METRICS, bootstrap_ci95, interval_text
 from scaledown.evaluation.report.html_page import html_page
 from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
@@ -167,11 +167,8 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
     # All systems are timed together, so that they meet the machine in the same state.
     latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
 
-    def count_tokens(text: str) -> int:
-        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
-
     cost = model_cost(model, [after, *before.baselines.values()],
-                      mean_text_tokens(records, count_tokens, model.config))
+                      mean_text_tokens(records, token_counter(model), model.config))
     results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
     report = write_numbers(folder, results) if processes.rank() == 0 else {}
 
@@ -203,8 +200,8 @@ def summary(report: Mapping[str, Any], folder: Path) -> str:
 
     lines = [f"n = {report['run']['n']} questions"]
     for name, averages in systems.items():
-        low, high = averages["exact_match_ci95"]
-        lines.append(f"{name:>15}  exact match {averages['exact_match_avg']:.3f} [{low:.3f}, {high:.3f}]  "
+        interval = interval_text(averages["exact_match_ci95"])
+        lines.append(f"{name:>15}  exact match {averages['exact_match_avg']:.3f} {interval}  "
                      f"token F1 {averages['token_f1_avg']:.3f}")
 
     lines.append(f"report: {folder / 'report.html'}")

@@ -10,7 +10,7 @@ from typing import Any
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import one_line, printable
-from scaledown.evaluation.metrics import METRICS
+from scaledown.evaluation.metrics import METRICS, interval_text
 from scaledown.evaluation.systems import LABELS_OF_TRAINING
 from scaledown.evaluation.timing import PHASES
 
@@ -37,10 +37,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"
-
-
 def _summaries(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     baselines = report["baselines"]
     return {"no_documents": baselines["no_documents"], "truncated_text": baselines["truncated_text"],
@@ -51,7 +47,7 @@ def _summaries(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _quality_table(report: Mapping[str, Any]) -> str:
     rows = []
     for name, summary in _summaries(report).items():
-        cells = [f"{summary[f'{metric}_avg']:.3f} {_interval(summary[f'{metric}_ci95'])}" for metric in METRICS]
+        cells = [f"{summary[f'{metric}_avg']:.3f} {interval_text(summary[f'{metric}_ci95'])}" for metric in METRICS]
         rows.append([LABELS_OF_TRAINING[name], *cells, f"{summary['mean_prompt_tokens']:.1f}"])
 
     return table(["", *(metric.name for metric in METRICS.values()), "prompt tokens"], rows)
@@ -74,7 +70,8 @@ def _change_table(report: Mapping[str, Any]) -> str:
         key = f"{metric}_avg"
         difference, ends, relative = (changes[kind][key] for kind in ("absolute", "absolute_ci95", "relative"))
         share = "from 0" if relative is None else f"{relative:+.1%}"  # no share of nothing
-        rows.append([METRICS[metric].name, f"{difference:+.3f} {_interval(ends)}", share, _verdict(difference, ends)])
+        change = f"{difference:+.3f} {interval_text(ends)}"
+        rows.append([METRICS[metric].name, change, share, _verdict(difference, ends)])
 
     return table(["after training − before", "absolute", "relative", "so"], rows)
 

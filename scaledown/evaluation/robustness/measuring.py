@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from scaledown import processes
 from scaledown.config import EvaluationConfig
-from scaledown.evaluation.evaluator import evaluate_system
+from scaledown.evaluation.evaluator import evaluate_system, token_counter
 from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
 from scaledown.evaluation.figures.style import Figures
+from scaledown.evaluation.metrics import interval_text
 from scaledown.evaluation.robustness.sweeps import Case, Setting, plot_robustness, settings
 from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
@@ -64,9 +65,8 @@ def table(rows: Rows) -> str:
     """Return exact match at every point, for the terminal."""
     lines = []
     for row in rows:
-        low, high = row["exact_match_ci95"]
         lines.append(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
-                     f"[{low:.3f}, {high:.3f}]")
+                     f"{interval_text(row['exact_match_ci95'])}")
 
     return "\n".join(lines)
 
@@ -74,12 +74,8 @@ def table(rows: Rows) -> str:
 def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: EvaluationConfig, args: argparse.Namespace,
                 folder: Path) -> None:
     """Measure every point, look into the memory, and print the names of the files."""
-
-    def count_tokens(text: str) -> int:
-        return len(model.processor.tokenizer(text, add_special_tokens=False).input_ids)
-
     # The sweeps fit the model: its budgets of memory tokens, and documents up to the longest that it reads.
-    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, count_tokens)
+    todo = settings(asked, model.config.memory_token_choices, model.config.document_tokens, token_counter(model))
     print(f"{args.checkpoint} on {model.device}: {len(asked)} questions at {len(todo)} points; results go to {folder}")
 
     rows = measure(model, todo, config, args.seed, folder / RESULTS_FILE)
