@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score", "numpy")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "rouge-score", "numpy")
 GIT_SECONDS = 10
 
 

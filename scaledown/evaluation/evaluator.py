@@ -1,13 +1,19 @@
-"""One evaluator for every system: the same records, batches, metrics and resamples; only the prefill differs."""
+"""One evaluator for every system: the same records, batches, metrics and resamples; only the prefill differs.
+
+The metrics are an ``evaluate.Metric``, of this project's own code: nothing is downloaded.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
+import evaluate
 import torch
 from tqdm import tqdm
 
@@ -16,6 +22,37 @@ from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
 from scaledown.evaluation.systems import System
 from scaledown.training.devices import is_out_of_memory
+
+METRIC_DESCRIPTION = """Exact match, token F1, ROUGE-L and accuracy of short answers, each the best over all references,
+averaged, with 95% bootstrap intervals."""
+
+METRIC_INPUTS = """
+Args:
+    predictions: list of answers.
+    references: list of lists: all accepted answers of each question.
+    num_resamples: number of resamples for each interval.
+    bootstrap_seed: seed of the resamples.
+Returns:
+    n, and for each of exact_match, token_f1, rouge_l and accuracy: <metric>_avg and <metric>_ci95; scores: of each
+    answer.
+"""
+
+
+class AnswerMetric(evaluate.Metric):
+    """The metrics for ``evaluate``: ``AnswerMetric().compute(predictions=[...], references=[[...], ...])``."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
+        return evaluate.MetricInfo(description=METRIC_DESCRIPTION, citation="", inputs_description=METRIC_INPUTS,
+                                   features=datasets.Features(features))
+
+    def _compute(self, predictions: list[str], references: list[list[str]],
+                 num_resamples: int = EvaluationConfig.bootstrap_resamples,
+                 bootstrap_seed: int = TrainingConfig.seed) -> dict[str, Any]:
+        scores = []
+        for prediction, accepted in zip(predictions, references, strict=True):
+            scores.append(score_answer(prediction, accepted))
+        return {**summarise(scores, num_resamples, bootstrap_seed), "scores": scores}
 
 
 @dataclass(frozen=True)
@@ -177,12 +214,30 @@ def evaluate_system(model: Any, system: System, records: Sequence[Any], config: 
     answered = _gathered(_answer_share(model, system, records, config, progress))
 
     # Back from the order of lengths to that of the records.
+    predictions = [answered[index][0] for index in range(len(records))]
+    averages, scores = _scores(predictions, [list(record.references) for record in records], config, seed)
+
     questions = []
     for index, record in enumerate(records):
         prediction, num_prompt_tokens, num_new_tokens = answered[index]
-        references = tuple(record.references)
-        questions.append(AnsweredQuestion(record.id, record.query, references, prediction,
-                                          score_answer(prediction, references), num_prompt_tokens, num_new_tokens))
-
-    averages = summarise([question.scores for question in questions], config.bootstrap_resamples, seed)
+        questions.append(AnsweredQuestion(record.id, record.query, tuple(record.references), prediction, scores[index],
+                                          num_prompt_tokens, num_new_tokens))
     return SystemResult(system.name, averages, tuple(questions))
+
+
+def _scores(predictions: list[str], references: list[list[str]], config: EvaluationConfig,
+            seed: int) -> tuple[dict[str, Any], list[AnswerScores]]:
+    """Return averages with intervals, and the scores of each answer."""
+    # evaluate makes a folder even for a metric that it keeps in memory; a home may not be writable.
+    with tempfile.TemporaryDirectory() as folder:
+        metric = AnswerMetric(keep_in_memory=True, cache_dir=folder)
+        averages = metric.compute(
+            predictions=[_whole_characters(prediction) for prediction in predictions],
+            references=[list(map(_whole_characters, accepted)) for accepted in references],
+            num_resamples=config.bootstrap_resamples, bootstrap_seed=seed)
+    return averages, averages.pop("scores")
+
+
+def _whole_characters(text: str) -> str:
+    """Return a text that its columns can hold: half a surrogate pair becomes the replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

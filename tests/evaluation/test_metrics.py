@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from scaledown.evaluation.evaluator import AnswerMetric
 from scaledown.evaluation.metrics import (
     METRICS,
     AnswerScores,
@@ -182,3 +183,17 @@ def test_summary_has_the_reports_keys() -> None:
 
 def test_every_metric_has_its_field_in_the_same_order() -> None:
     assert list(METRICS) == [field.name for field in dataclasses.fields(AnswerScores)]
+
+
+PREDICTIONS = ["Paris", "in Rome", "x", "Москва", ""]
+REFERENCES = [["paris"], ["Rome", "Roma"], ["y"], ["Москва"], ["z"]]
+
+
+def test_the_metric_of_evaluate_gives_the_summary_and_the_scores(tmp_path) -> None:
+    scores = [score_answer(*pair) for pair in zip(PREDICTIONS, REFERENCES, strict=True)]
+    metric = AnswerMetric(cache_dir=str(tmp_path))
+    for prediction, accepted in zip(PREDICTIONS, REFERENCES, strict=True):
+        metric.add_batch(predictions=[prediction], references=[accepted])
+    result = metric.compute(num_resamples=60, bootstrap_seed=9)
+    assert result.pop("scores") == scores and result == summarise(scores, 60, seed=9)
+    assert result["exact_match_avg"] == 0.4 and result["accuracy_avg"] == 0.6
