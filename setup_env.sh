@@ -49,7 +49,7 @@ fingerprint() { { "$python" -V; echo "$TORCH_VERSION $versions"; cat "$here"/req
 # A requirement's import name is its own name with _ instead of -, with these exceptions.
 modules() {
     sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_' |
-        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/'
+        sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/; s/^PyYAML$/yaml/'
 }
 
 is_ready() {
