@@ -147,7 +147,7 @@ class SealCheckpoints(TrainerCallback):
 
         name = f"checkpoint-{state.global_step}"
         checkpoints.seal(Path(args.output_dir) / name, self.folder / name)
-        for path in checkpoints.found(self.folder)[:-1]:
+        for path in checkpoints.complete(self.folder)[:-1]:
             shutil.rmtree(path)
         # Also what a kill may have left there.
         shutil.rmtree(args.output_dir)

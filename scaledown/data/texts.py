@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from scaledown import hub
 from scaledown.data.qa.checks import fields, plain_text
-from scaledown.data.qa.reading import checked, numbered, stream_rows
+from scaledown.data.qa.reading import numbered, rows_without_faults, stream_rows
 from scaledown.data.records import read_records
 from scaledown.data.storage.lines import Faults
 
@@ -80,7 +80,7 @@ def _column(source: str, seed: int, is_file: bool, **options: Any) -> Iterator[s
 
     # A file on disk is searched to its end for faults, to name all of them; a stream stops at the first.
     is_text = fields({TEXT_COLUMN: plain_text})
-    for row in checked(numbered(rows), is_text, Faults(place, "rows"), to_the_end=is_file):
+    for row in rows_without_faults(numbered(rows), is_text, Faults(place, "rows"), to_the_end=is_file):
         yield row[TEXT_COLUMN]
 
 

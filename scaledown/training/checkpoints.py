@@ -28,8 +28,8 @@ def seal(draft: Path, checkpoint: Path) -> None:
     os.replace(draft, checkpoint)
 
 
-def found(folder: Path) -> list[Path]:
-    """Return the checkpoints in ``folder`` or in its ``checkpoints`` folder, by step."""
+def complete(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in ``folder`` or in its ``checkpoints`` folder, by step."""
     paths = []
     for place in PLACES:
         paths += [path.parent for path in (folder / place).glob(f"checkpoint-*/{FILES}")]
@@ -42,7 +42,7 @@ def last(folder: Path) -> Path | None:
     Raises:
         ValueError: if a file of it is missing or was cut short; the message offers the checkpoint before it.
     """
-    paths = found(folder)
+    paths = complete(folder)
     if not paths:
         return None
 

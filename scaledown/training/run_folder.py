@@ -67,6 +67,7 @@ def claimed(folder: Path | str, run: Mapping[str, Any], overwrite: bool = False,
     """
     folder = Path(folder)
     with ExitStack() as lock:
+        # The lock is held until the run leaves this context.
         processes.once(lambda: _claim(folder, run, overwrite, resume, lock))
         yield checkpoints.last(folder) if resume else None
 
@@ -78,7 +79,7 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, 
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder}: is a file; give a folder")
 
-    is_taken = (folder / RUN_FILE).exists() or any(checkpoints.found(folder))
+    is_taken = (folder / RUN_FILE).exists() or any(checkpoints.complete(folder))
     if is_taken and not (overwrite or resume):
         raise ValueError(f"--output_dir {folder} holds another run: give --resume to go on with it, --overwrite to "
                          "replace it, or another folder")
@@ -189,6 +190,7 @@ def information(args: argparse.Namespace, model: ScaleDownModel, records: Sequen
         eval_data: the file of ``eval_records``, named by a flag or not.
         eval_records: to measure with.
     """
+    # The model's own settings win: they have the revisions and layers in use.
     settings = vars(args) | dataclasses.asdict(model.config)
     inputs = {**inputs_of_run(model.config, args.init_compressor),
               **inputs_of_records("--train_data", args.train_data, records),

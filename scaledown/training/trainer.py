@@ -290,7 +290,7 @@ class ScaleDownTrainer(Trainer):
             draft, = (folder / checkpoints.DRAFT).glob("checkpoint-*")
             shutil.rmtree(folder / draft.name, ignore_errors=True)
             checkpoints.seal(draft, folder / draft.name)
-            for path in checkpoints.found(folder)[:-KEPT_CHECKPOINTS]:
+            for path in checkpoints.complete(folder)[:-KEPT_CHECKPOINTS]:
                 shutil.rmtree(path)
             shutil.rmtree(folder / checkpoints.DRAFT)
         self.accelerator.wait_for_everyone()

@@ -15,7 +15,7 @@ from transformers.integrations.eager_paged import repeat_kv
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.engine.attention import HaveKeysValues, attention
-from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.fixed_shapes import fill_texts
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.model import ScaleDownModel
 
@@ -126,7 +126,7 @@ def test_stored_prefixes_serve_as_if_they_were_read_now(name: str) -> None:
 @torch.no_grad()
 def test_filler_and_dummies_change_nothing(name: str) -> None:
     settings, texts = SETTINGS[name], lists()
-    grown = filled(texts, 5, 14, 8, 17)
+    grown = fill_texts(texts, 5, 14, 8, 17)
     sizes = [*map(len, grown.prefixes), *map(len, grown.suffixes)]
     starts = [sum(sizes[:number]) for number in range(len(sizes))]
     real = [*range(3), *range(5, 5 + 6)]

@@ -19,7 +19,7 @@ from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine import decoder
 from scaledown.models.engine.decoder import token_embeddings
-from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.fixed_shapes import fill_texts
 from scaledown.models.engine.packing import TextLists
 
 QUERIES = [[5, 9, 200, 31, 7], [8], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41], [77, 78]]
@@ -54,7 +54,7 @@ def read(compressor: Compressor, embed: Embed, *given: list, padding: int = 0) -
         longest = [max(map(len, each), default=0) for each in (texts.prefixes, texts.suffixes)]
         sizes = [len(texts.prefixes) + padding, longest[0] + padding]
         sizes += [len(texts.suffixes) + padding, longest[1] + padding] if texts.suffixes else []
-        texts = filled(texts, *sizes, num_reads=max(map(len, texts.reads)))
+        texts = fill_texts(texts, *sizes, num_reads=max(map(len, texts.reads)))
     found = compressor(texts.packed(), embed)
     return Compressed(*(each[:num_documents] for each in found))
 

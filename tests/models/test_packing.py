@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.fixed_shapes import fill_texts
 from scaledown.models.engine.packing import NEVER, Packing, Padding, TextLists
 
 
@@ -120,7 +120,7 @@ def test_stored_prefixes_leave_the_suffixes_alone() -> None:
 
 def test_filler_is_seen_by_nobody_and_moves_nothing() -> None:
     texts = example()
-    grown = filled(texts, 3, 5, 4, 6, num_reads=2).packed()
+    grown = fill_texts(texts, 3, 5, 4, 6, num_reads=2).packed()
     packing, number = grown.packing, 3 * 5
     assert packing.has_filler
     assert packing.prefixes.positions.tolist() == [[0, 1, 2, NEVER, NEVER], [0, 1, NEVER, NEVER, NEVER], [NEVER] * 5]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scaledown.models.engine import varlen
 from scaledown.models.engine.attention import attention
-from scaledown.models.engine.fixed_shapes import filled
+from scaledown.models.engine.fixed_shapes import fill_texts
 from scaledown.models.engine.packing import TextLists
 
 PLAIN = {"scaling": None, "dropout": 0.0, "softcap": None, "sinks": None}
@@ -118,7 +118,7 @@ def test_it_takes_what_the_kernel_can_and_nothing_else(monkeypatch: pytest.Monke
     assert not suits(inputs(20)[0][0]), "and not on a CPU"
     assert not suits(dropout=0.1) and not suits(softcap=30.0) and not suits(sinks=torch.zeros(4))
     assert not suits(reads=other), "tokens before the last would see those behind them"
-    assert not suits(packing=filled(texts, 4, 20, 8, 20).packed().packing), "filler of prefixes would be seen"
+    assert not suits(packing=fill_texts(texts, 4, 20, 8, 20).packed().packing), "filler of prefixes would be seen"
     assert not suits(on_cuda(width=264)) and not suits(on_cuda(width=20)), "heads of other widths"
     assert not suits(value=on_cuda(width=32)), "values of another width than the keys"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

@@ -49,7 +49,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_records(gener
     monkeypatch.setattr(ScaleDownModel, "forward", spoilt)
     with pytest.raises(ValueError, match=r"loss of step 4 is nan, on the records synthetic-train-5-\d.*--init_comp"):
         run.train(model, TrainingConfig(**SETTINGS), records, tmp_path)
-    assert len(steps) == 4 and [path.name for path in checkpoints.found(tmp_path)] == ["checkpoint-2"]
+    assert len(steps) == 4 and [path.name for path in checkpoints.complete(tmp_path)] == ["checkpoint-2"]
     saved = ScaleDownModel.from_pretrained(tmp_path / "checkpoint-2")
     assert all(parameter.isfinite().all() for parameter in saved.parameters())
 
@@ -70,7 +70,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_its_last_step_spoils_
     with pytest.raises(ValueError, match=r"norm of the gradient of step 6 is (nan|inf), on the records synthetic-"):
         run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path)
     assert not (tmp_path / run.FINAL).exists()
-    assert [path.name for path in checkpoints.found(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
+    assert [path.name for path in checkpoints.complete(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_losses_are_looked_at_together_and_once():

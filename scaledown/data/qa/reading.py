@@ -62,7 +62,7 @@ def stream_rows(place: str, seed: int, **options: Any) -> Iterator[Any]:
         raise ValueError(f"{place}: cannot be read ({fault})") from fault
 
 
-def checked(rows: PlacedRows, check: FieldCheck, faults: Faults, to_the_end: bool) -> Iterator[Any]:
+def rows_without_faults(rows: PlacedRows, check: FieldCheck, faults: Faults, to_the_end: bool) -> Iterator[Any]:
     """Yield rows, each given with its place, up to the first in which ``check`` finds a fault.
 
     With ``to_the_end`` the rest is searched for further faults, as a file is; a stream from the Hub is not.
@@ -73,6 +73,8 @@ def checked(rows: PlacedRows, check: FieldCheck, faults: Faults, to_the_end: boo
     for place, row in rows:
         for field, fault in check(row, ""):
             faults.add(f"{place}, {field}" if field else place, fault)
+
+        # After the first fault nothing is used any more, so nothing is yielded.
         if not faults.number:
             yield row
         elif not to_the_end:

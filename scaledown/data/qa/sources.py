@@ -17,7 +17,7 @@ from typing import Any
 from scaledown import hub
 from scaledown.data.qa.layouts import DATASETS
 from scaledown.data.qa.question import Layout
-from scaledown.data.qa.reading import PlacedRows, Source, checked, numbered, stream_rows
+from scaledown.data.qa.reading import PlacedRows, Source, numbered, rows_without_faults, stream_rows
 from scaledown.data.storage.lines import Faults, json_values, kind_of, text_lines
 from scaledown.files import parse_json
 
@@ -179,7 +179,7 @@ def _of_rows(dataset: str, rows: PlacedRows, faults: Faults, to_the_end: bool) -
 
     layout = _layout_of(dataset, head[1], place)
     faults.what += f", read as {layout.name}"
-    return _source(layout, checked(itertools.chain([head], rows), layout.check, faults, to_the_end), place)
+    return _source(layout, rows_without_faults(itertools.chain([head], rows), layout.check, faults, to_the_end), place)
 
 
 def _source(layout: Layout, content: Any, place: str) -> Source:
@@ -199,6 +199,7 @@ def _layout_of(dataset: str, head: Any, place: str) -> Layout:
         raise Unfit(f"{place}: KILT's questions come without passages; retrieve them: python -m "
                     f"scaledown.data.prepare_dataset --queries_file {place} --corpus_path kilt_knowledgesource.json")
 
+    # All datasets are tried, so that a file of another one gets its right --dataset told.
     for known_dataset in DATASETS.values():
         for layout in known_dataset.layouts:
             if not isinstance(head, dict) or not layout.recognises(head):

@@ -53,14 +53,14 @@ class Shapes:
 
         # Texts of the compressor: whole pairs, or prefixes (queries, or documents if these come first) and suffixes.
         if self.reads_whole_pairs:
-            texts = filled(texts, num_documents, self.prefix_tokens, num_reads=self.document_reads)
+            texts = fill_texts(texts, num_documents, self.prefix_tokens, num_reads=self.document_reads)
         else:
             num_prefixes = num_documents if self.reads_documents_first else batch_size
-            texts = filled(texts, num_prefixes, self.prefix_tokens, num_documents, self.suffix_tokens,
+            texts = fill_texts(texts, num_prefixes, self.prefix_tokens, num_documents, self.suffix_tokens,
                            self.document_reads)
 
         # The generator's.
-        prompts = filled(prompts, batch_size, self.prompt_tokens, num_reads=self.answer_tokens)
+        prompts = fill_texts(prompts, batch_size, self.prompt_tokens, num_reads=self.answer_tokens)
         answers = [_grown(answer, self.answer_tokens, IGNORED) for answer in _extended(answers, batch_size)]
 
         # Targets that do not count, for dummy documents.
@@ -73,7 +73,7 @@ class Shapes:
         return texts, prompts, answers, batch
 
 
-def filled(texts: TextLists, num_prefixes: int, prefix_tokens: int, num_suffixes: int = 0, suffix_tokens: int = 0,
+def fill_texts(texts: TextLists, num_prefixes: int, prefix_tokens: int, num_suffixes: int = 0, suffix_tokens: int = 0,
            num_reads: int = 0) -> TextLists:
     """Return the same texts, each filled up to a size, and dummy texts behind them.
 
@@ -101,7 +101,7 @@ def rounded_texts(texts: TextLists) -> TextLists:
     sizes = [rounded(len(texts.prefixes)), rounded(max(map(len, texts.prefixes), default=1), SMALLEST_TEXT)]
     if texts.suffixes:
         sizes += [rounded(len(texts.suffixes)), rounded(max(map(len, texts.suffixes)), SMALLEST_TEXT)]
-    return filled(texts, *sizes, num_reads=max(map(len, texts.reads), default=0))
+    return fill_texts(texts, *sizes, num_reads=max(map(len, texts.reads), default=0))
 
 
 class DummiesEnd(StoppingCriteria):
