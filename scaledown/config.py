@@ -31,7 +31,7 @@ DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
 EMBEDDED = "embedded"
 EMBEDDED_MODERNBERT = "embedded_modernbert"
-"""A checkpoint that ships: the embedded generator with an encoder as its compressor."""
+"""A checkpoint that ships: the demo generator with an encoder as its compressor."""
 LARGEST_SEED = 2**32 - 1
 GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
 """The models that compressors read with."""
@@ -111,7 +111,7 @@ class ScaleDownConfig:
         is_advanced=True)
     memory_init: str | None = setting(
         None, "initial memory tokens: drawn like token embeddings, or (compressors made of the generator) the tokens "
-        "after which it would answer [reply with the embedded generator's own layers, else tokens]",
+        "after which it would answer [reply with the demo generator's own layers, else tokens]",
         MEMORY_INITS, is_advanced=True)
     mlp_width: int = setting(
         8096, "hidden width of the MLP after a modernbert or llm compressor (paper, section 3)", is_advanced=True)
@@ -162,7 +162,7 @@ class ScaleDownConfig:
     def reads_as_generator(self) -> bool:
         """Return whether the compressor is made of the generator's own layers, and so reads the same tokens."""
         if self.reads_with == CAUSAL_LM:
-            # Its default is the embedded generator itself, or beside another generator a model of the Hub.
+            # Its default is the demo generator itself, or beside another generator a model of the Hub.
             return (self.compressor_model or EMBEDDED) == self.generator_model
         # The embedded encoder is made of the generator that it stands beside, whichever that is.
         return self.reads_with == GENERATOR or (self.compressor_model or self.generator_model) == EMBEDDED

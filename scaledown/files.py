@@ -150,6 +150,7 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except (JSONDecodeError, UnicodeDecodeError):
         raise
+    # Callers then have one kind of error to catch.
     except RecursionError:
         raise JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError:

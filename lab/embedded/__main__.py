@@ -101,6 +101,7 @@ def check_settings(work_dir: Path, config: PretrainConfig) -> None:
     except (OSError, ValueError):
         raise ValueError(f"{path}: missing or damaged. Give another --work_dir, or delete this one") from None
 
+    # All of them in one message.
     differing = []
     for name, value in settings_of(config).items():
         if earlier.get(name) != value:

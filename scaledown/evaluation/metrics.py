@@ -150,6 +150,7 @@ def score_answer(prediction: str, references: Sequence[str]) -> AnswerScores:
         if not isinstance(text, str):
             raise TypeError(f"the prediction and its references must be strings, got {text!r}")
 
+    # Each metric has its own notion of a word, and so of a reference without any.
     scores = {}
     for key, metric in METRICS.items():
         comparable = _comparable(references, metric.words_of)

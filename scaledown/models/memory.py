@@ -91,6 +91,7 @@ def check_keep_documents(keep_documents: int | str, enable_reranking: bool, thre
     Raises:
         ValueError: for a number below 1, another word than "auto", or a model that cannot score or was not calibrated.
     """
+    # True and False are ints, but no numbers of documents.
     is_number = isinstance(keep_documents, int) and not isinstance(keep_documents, bool)
     if keep_documents != AUTO and not (is_number and keep_documents > 0):
         raise ValueError(f"keep_documents must be a whole number above 0 or {AUTO!r}, got {keep_documents!r}")

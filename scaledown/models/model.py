@@ -102,7 +102,7 @@ class ScaleDownModel(nn.Module):
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
         Two checkpoints ship: "embedded" answers and scores documents; "embedded_modernbert" compresses with an encoder
-        and only answers. Both use the embedded generator, which knows its own made-up world and little else.
+        and only answers. Both use the demo generator, which knows its own made-up world and little else.
 
         Raises:
             ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is

@@ -154,13 +154,14 @@ class Processor:
                      document_tokens: int | None = None) -> list[list[int]]:
         """Return the same prompts in full text, each document cut to ``document_tokens`` [``config.document_tokens``].
 
-        They are what transformers makes of the chat template over the whole text. Only the embedded generator reads
+        They are what transformers makes of the chat template over the whole text. Only the demo generator reads
         each document tokenised by itself: it was trained that way, and answers better (0.93 against 0.82 of 300
         questions).
         """
         limit = self.config.document_tokens if document_tokens is None else document_tokens
         prompts = []
         for question, texts in zip(questions, documents, strict=True):
+            # Also warns, once, of documents that are cut.
             document_ids = self._cut(plain_ids(self.tokenizer, texts), document_tokens)
             if self.config.generator_model == EMBEDDED:
                 prompts.append(self.prompt.of_texts(question, document_ids))

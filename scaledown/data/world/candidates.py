@@ -43,6 +43,7 @@ def ranking_records(num_examples: int, seed: int = 42, split: str = "train", num
     for number in range(num_examples):
         entity, asked, documents = draw.question(num_candidates)
         name, answer = f"ranking-{split}-{seed}-{number}", entity.facts[asked.name]
+        # Scores, ids and titles stand in the order of the documents.
         yield Record(
             id=name, query=draw.world.ask(entity, asked), documents=tuple(document.text for document in documents),
             answer=answer, answers=(answer,),

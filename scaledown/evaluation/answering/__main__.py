@@ -1,7 +1,7 @@
 """Compare how well checkpoints answer: python -m scaledown.evaluation.answering --checkpoint C --eval_data X.json
 
 All checkpoints get the same questions, and so do the baselines: the generator without documents, with text cut to the
-same budget, and with the full text. Without data the questions are the embedded world's (--questions). Each system's
+same budget, and with the full text. Without data the questions are the demo world's (--questions). Each system's
 figures are written as soon as they are measured.
 """
 
@@ -23,7 +23,7 @@ from scaledown.run_information import run_information
 STANDARD, LONG = "standard", "long"
 WORLD = {STANDARD: Difficulty(), "hard": Difficulty(hard_share=1.0, two_hop_share=0.0),
          "ten_documents": Difficulty((10, 10)), LONG: Difficulty()}
-"""Questions of the embedded world: five documents of all kinds; five that are hard negatives of one another; ten; and
+"""Questions of the demo world: five documents of all kinds; five that are hard negatives of one another; ten; and
 the first kind with the documents of each question filled up to another length."""
 
 
@@ -34,9 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     # What is compared.
     parser.add_argument("--checkpoint", nargs="+", default=[EMBEDDED], help="folders that training wrote, Hub ids, or "
                         f"names that ship, of one generator [{EMBEDDED}]")
-    parser.add_argument("--eval_data", help="records to answer [the embedded world's questions]")
+    parser.add_argument("--eval_data", help="records to answer [the demo world's questions]")
     parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD),
-                        help=f"kind of the embedded world's questions [{STANDARD}]")
+                        help=f"kind of the demo world's questions [{STANDARD}]")
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True,
                         help="also measure the baselines, with the first checkpoint's budget [yes]")
     parser.add_argument("--untrained", action="store_true",
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     # Output, machine and settings.
     parser.add_argument("--output_file", help="write the figures there, as JSON")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
-    parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help="of the embedded world's questions, of "
+    parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help="of the demo world's questions, of "
                         f"new compressors and of the intervals' resamples [{TrainingConfig.seed}]")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     return parser
@@ -63,7 +63,7 @@ def _count(text: str) -> int | str:
 
 
 def load_records(eval_data: str | None, questions: str, count: int, seed: int) -> list[Record]:
-    """Return the questions: the first ``count`` of a file, or the embedded world's."""
+    """Return the questions: the first ``count`` of a file, or the demo world's."""
     if eval_data is not None:
         return read_records(eval_data)[:count]
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     model = load_scoring_model(args.checkpoint, resolve_device(args.device))
 
-    # Other questions of the embedded world than the ranking command's.
+    # Other questions of the demo world than the ranking command's.
     task, _ = given.read(EMBEDDED_SEED)
     print(describe(task, args))
 

@@ -181,6 +181,7 @@ def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int],
         count_tokens: returns the number of tokens of a text, by the generator's tokenizer.
         config: the model's, for its limits.
     """
+    # Each text as far as it is read, which may be less than all of it.
     queries = [min(count_tokens(record.query), config.query_tokens) for record in records]
     documents = []
     for record in records:

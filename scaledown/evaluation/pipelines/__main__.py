@@ -2,7 +2,7 @@
 
 Quality and cost if a cross-encoder chooses the documents and the generator reads them as text; if it chooses them and
 ScaleDown compresses them; and if ScaleDown does both in one pass (paper, table 2). For comparison BM25 chooses, and all
-documents are read. Without data the shipped checkpoint answers questions of the embedded world, 20 candidates each.
+documents are read. Without data the shipped checkpoint answers questions of the demo world, 20 candidates each.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     # The model and its questions.
     parser.add_argument("--checkpoint", default=EMBEDDED,
                         help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
-    parser.add_argument("--data", help="records whose documents are the candidates [the embedded world's]")
+    parser.add_argument("--data", help="records whose documents are the candidates [the demo world's]")
     parser.add_argument("--num_candidates", type=int, default=NUM_CANDIDATES,
-                        help=f"candidates per question of the embedded world [{NUM_CANDIDATES}]")
+                        help=f"candidates per question of the demo world [{NUM_CANDIDATES}]")
     parser.add_argument("--num_kept", type=int, default=DEFAULT_KEPT,
                         help=f"documents that the generator reads [{DEFAULT_KEPT}]")
 

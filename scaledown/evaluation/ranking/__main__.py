@@ -1,7 +1,7 @@
 """Measure how well a checkpoint ranks documents: python -m scaledown.evaluation.ranking --checkpoint C --data X.json
 
 nDCG@10, MRR@10 and recall@k of the compressor's scores, beside the order given, BM25 and the teacher, if there is one.
-Without arguments the shipped checkpoint ranks 20 candidates per question of the embedded world.
+Without arguments the shipped checkpoint ranks 20 candidates per question of the demo world.
 """
 
 from __future__ import annotations

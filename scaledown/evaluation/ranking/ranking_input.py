@@ -13,7 +13,7 @@ from scaledown.evaluation.ranking.ranking_task import Collection, RankingTask, c
 from scaledown.settings import positive, require, setting
 
 EMBEDDED_SEED = 4242
-"""Seed of the embedded world's evaluation questions; calibration takes others."""
+"""Seed of the demo world's evaluation questions; calibration takes others."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class RankingInput:
     """The queries and documents to rank."""
 
     data: str | None = setting(
-        None, "records (JSON or JSONL), whose documents are ranked, or a BEIR folder [the embedded world]")
+        None, "records (JSON or JSONL), whose documents are ranked, or a BEIR folder [the demo world]")
     corpus: str | None = setting(
         None, "documents: lines of 'id TAB text', a TSV or CSV with a heading, or BEIR's JSONL")
     queries: str | None = setting(None, "queries: lines of 'id TAB text', a TSV or CSV with a heading, or BEIR's JSONL")
@@ -30,7 +30,7 @@ class RankingInput:
         "answer]")
     run: str | None = setting(None, "a TREC run whose documents are ranked again, of a corpus [BM25's]")
     judged: bool = setting(False, "rank the documents that the qrels judge, in their order, of a corpus")
-    num_candidates: int = setting(20, "documents to rank per query, of a corpus or the embedded world")
+    num_candidates: int = setting(20, "documents to rank per query, of a corpus or the demo world")
     num_queries: int = setting(500, "queries, the first ones")
 
     def __post_init__(self) -> None:

@@ -198,6 +198,7 @@ def summary(report: Mapping[str, Any], folder: Path) -> str:
     for name, baseline in report["baselines"].items():
         systems[name.replace("_", " ")] = baseline
 
+    # Two of the metrics: the others are in the report.
     lines = [f"n = {report['run']['n']} questions"]
     for name, averages in systems.items():
         interval = interval_text(averages["exact_match_ci95"])

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = cli.new_parser(__doc__, "scaledown.evaluation.robustness")
     parser.add_argument("--checkpoint", default=EMBEDDED, help="a folder, a Hub id, or 'embedded' [embedded]")
-    parser.add_argument("--eval_data", help="records, one of whose documents holds the answer [the embedded world's]")
+    parser.add_argument("--eval_data", help="records, one of whose documents holds the answer [the demo world's]")
     parser.add_argument("--output_dir", default="./robustness", help="gets figures and numbers [./robustness]")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
     parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help=f"of all draws [{TrainingConfig.seed}]")

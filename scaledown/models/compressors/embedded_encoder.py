@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import ModernBertConfig, ModernBertModel, PretrainedConfig
 
 EMBEDDED_LAYERS = 4
-"""The embedded generator was trained to look things up with its first four layers alone."""
+"""The demo generator was trained to look things up with its first four layers alone."""
 
 
 def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:

@@ -30,6 +30,7 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
     module, class_name = COMPRESSORS[config.compressor_type].class_path.split(".")
     compressor_class = getattr(importlib.import_module(f"scaledown.models.compressors.{module}"), class_name)
 
+    # A copy of the generator's layers reads the generator's tokens; other models have a tokenizer of their own.
     model, tokenizer = body, None
     if config.reads_with != GENERATOR:
         model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
@@ -69,7 +70,7 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = T
     Raises:
         ValueError: if more layers are asked for than the generator has, or a name cannot be reached.
     """
-    # The reply's tokens suit a compressor that reads with the embedded generator's layers.
+    # The reply's tokens suit a compressor that reads with the demo generator's layers.
     default_init = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
     revision = resolve_revision(config.generator_model, config.generator_revision)
     config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or default_init)

@@ -140,7 +140,7 @@ def compressor_model_name(config: ScaleDownConfig) -> str:
     """Return the name of the model that the compressor is made from."""
     if config.compressor_model is not None:
         return config.compressor_model
-    # The embedded generator works without a network, so its compressor must, too.
+    # The demo generator works without a network, so its compressor must, too.
     if config.generator_model == EMBEDDED:
         return EMBEDDED
     return COMPRESSORS[config.compressor_type].default_model

@@ -1,4 +1,4 @@
-"""The demo: settings for training on the embedded generator of two million weights, and its curriculum."""
+"""The demo: settings for training on the demo generator of two million weights, and its curriculum."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if defaults["generator_model"] is None:
         defaults["generator_model"] = EMBEDDED if chosen.get("train_data") is None else DEFAULT_GENERATOR
 
-    # The embedded generator brings the demo's settings; all that is asked for wins over them.
+    # The demo generator brings the demo's settings; all that is asked for wins over them.
     if (defaults | chosen)["generator_model"] == EMBEDDED:
         defaults |= settings(DEMO, *compressor)
 

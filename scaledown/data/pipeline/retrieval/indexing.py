@@ -60,6 +60,7 @@ def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
     if config.retriever == "bm25":
         return BM25.load(folder)
 
+    # Vectors need the model that made them, for the queries.
     encoder = load_encoder(config)
     if config.index_url is not None:
         return QdrantSearch(encoder, Qdrant(config.index_url, COLLECTION.format(folder.name), folder))
