@@ -36,7 +36,7 @@ class Memory:
     @classmethod
     def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int]) -> Memory:
         """Gather batches of P pairs, in the order of their questions, into one padded memory."""
-        pairs = torch.cat([batch.embeddings for batch in compressed])             # (P, L, D)
+        pairs, pair_scores = Compressed.joined(compressed)                        # (P, L, D), (P,)
         counts = torch.tensor(num_documents, dtype=torch.long, device=pairs.device)
 
         # The True places of this mask, read line by line, are the P pairs in their order.
@@ -44,10 +44,9 @@ class Memory:
         is_document = places < counts[:, None]                                    # (B, K)
         embeddings = pairs.new_zeros(*is_document.shape, *pairs.shape[1:])        # (B, K, L, D)
         embeddings[is_document] = pairs
-        if compressed[0].scores is None:
+        if pair_scores is None:
             return cls(embeddings, None, counts)
 
-        pair_scores = torch.cat([batch.scores for batch in compressed])           # (P,)
         scores = pair_scores.new_full(is_document.shape, -torch.inf)              # (B, K)
         scores[is_document] = pair_scores
         return cls(embeddings, scores, counts)

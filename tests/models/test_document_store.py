@@ -16,6 +16,7 @@ from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.engine.packing import PackedTexts, TextLists
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor
+from scaledown.models.serving import compressing
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?", "</s><s>?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris " * 40, "", "The capital of Norway is Oslo.",
@@ -197,3 +198,27 @@ def test_a_document_of_several_questions_is_read_once(folders: dict[str, str], k
         found.append([*compressed, *(each.grad for each in model.compressor.parameters() if each.grad is not None)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "order"), [("n_layers", "document_first"), ("n_layers", "query_first"),
+                                             ("llm", "document_first"), ("modernbert", "query_first")])
+def test_documents_of_several_passes_are_those_of_one(folders: dict[str, str], kind: str, order: str,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(folders, kind, input_order=order)
+    expected = model.compress(QUESTIONS, DOCUMENTS)
+    passes: list[int] = []
+
+    def count(*arguments: object) -> None:
+        passes.append(1)
+
+    model.compressor.register_forward_pre_hook(count)
+    # 7 documents in passes of 2: a question's documents are in several, and one pass has those of two questions.
+    monkeypatch.setattr(compressing, "DOCUMENTS_AT_ONCE", 2)
+    memory = model.compress(QUESTIONS, DOCUMENTS)
+
+    assert len(passes) == 4
+    torch.testing.assert_close(memory.embeddings, expected.embeddings, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(memory.scores, expected.scores, rtol=1e-5, atol=1e-6)
+    if order == "document_first":
+        stored = model.compress(QUESTIONS, DOCUMENTS, store=model.read_documents(["Oslo"]))
+        torch.testing.assert_close(stored.embeddings, expected.embeddings, rtol=1e-5, atol=1e-6)

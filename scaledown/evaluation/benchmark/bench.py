@@ -25,6 +25,7 @@ from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.processor import MEMORY, SEPARATOR
+from scaledown.models.serving.compressing import DOCUMENTS_AT_ONCE
 from scaledown.training.devices import dtype_for, resolve_device
 
 IGNORED = -100
@@ -102,8 +103,11 @@ class Bench(nn.Module):
 
         # Nothing is read at the queries; of each suffix the states at its last L positions.
         reads = [range(0)] * len(texts.queries) + [range(len(ids) - num_memory, len(ids)) for ids in suffixes]
-        packed = TextLists(texts.queries, suffixes, prefix, reads).packed()
-        return self.compressor(packed.to(self.device), self.generator.embed).embeddings
+        lists = TextLists(texts.queries, suffixes, prefix, reads)
+        memory = []
+        for part in lists.parts(DOCUMENTS_AT_ONCE):
+            memory.append(self.compressor(part.packed().to(self.device), self.generator.embed).embeddings)
+        return torch.cat(memory)
 
     def compress_naively(self, texts: Texts) -> Tensor:
         """Return the memory of the naive compressor: (P, L, D) for P documents."""

@@ -55,7 +55,10 @@ def _memory_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return how far ScaleDown's time and FLOPs are from a straight line over the number of documents."""
+    """Return how far ScaleDown's time and FLOPs are from a straight line over the number of documents, and its memory.
+
+    Peak memory follows no line: beyond the documents of one pass of the compressor it hardly grows.
+    """
     ours = [row for row in rows if row["system"] == "scaledown" and "ms_per_query" in row]
     counts = np.array([row["num_documents"] for row in ours], dtype=float)
     if len(set(counts)) < 3:
@@ -63,8 +66,6 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
     series = {"time": [row["ms_per_query"]["total"]["median"] for row in ours],
               "FLOPs": [row["flops_per_query"]["total"] for row in ours]}
-    if all(row["peak_bytes"] for row in ours):
-        series["peak memory"] = [row["peak_bytes"] for row in ours]
 
     deviations = []
     for name, numbers in series.items():
@@ -73,8 +74,12 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         line = np.polyval(np.polyfit(counts, values, 1, w=1 / values), counts)
         deviations.append(f"{name} within {100 * np.abs(values / line - 1).max():.0f}%")
 
-    return [f"from {counts.min():.0f} to {counts.max():.0f} documents ScaleDown follows a straight line: "
-            + ", ".join(deviations)]
+    memory = ""
+    if all(row["peak_bytes"] for row in ours):
+        peaks = ", ".join(f"{row['peak_bytes'] / 2**20:.0f}" for row in ours)
+        memory = f"; peak memory {peaks} MiB"
+    return [f"from {counts.min():.0f} to {counts.max():.0f} documents, against a straight line: "
+            + ", ".join(deviations) + memory]
 
 
 def shares(of_peak: Mapping[str, float] | float) -> str:

@@ -9,7 +9,7 @@ and checkpoints call their embeddings rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,14 @@ class Compressed(NamedTuple):
 
     embeddings: Tensor
     scores: Tensor | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Compressed]) -> Compressed:
+        """Return several parts as one, in their order."""
+        embeddings = torch.cat([part.embeddings for part in parts])           # (P, L, D)
+        if parts[0].scores is None:
+            return cls(embeddings, None)
+        return cls(embeddings, torch.cat([part.scores for part in parts]))    # (P,)
 
 
 def start_mlp_as_identity(mlp: nn.Sequential) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -219,6 +219,30 @@ class TextLists:
     def num_tokens(self) -> int:
         """The number of tokens of all texts."""
         return sum(map(len, self.prefixes)) + sum(map(len, self.suffixes))
+
+    def parts(self, size: int) -> Iterator[TextLists]:
+        """Yield ``size`` suffixes at a time with the prefixes that they continue, or prefixes if nothing continues any.
+
+        Texts that fit are yielded as they are, also if there are none.
+        """
+        num_prefixes, num_texts = len(self.prefixes), len(self.suffixes) or len(self.prefixes)
+        if num_texts <= size:
+            yield self
+            return
+
+        for start in range(0, num_texts, size):
+            part = slice(start, start + size)
+            if not self.suffixes:
+                yield TextLists(self.prefixes[part], [], [], self.reads[part])
+                continue
+
+            # Prefixes are numbered anew, in the order in which these suffixes first name them.
+            needed = list(dict.fromkeys(self.prefix[part]))
+            numbers = {prefix: number for number, prefix in enumerate(needed)}
+            reads = [self.reads[prefix] for prefix in needed]
+            reads += self.reads[num_prefixes:][part]
+            yield TextLists([self.prefixes[prefix] for prefix in needed], self.suffixes[part],
+                            [numbers[prefix] for prefix in self.prefix[part]], reads)
 
     def packed(self) -> PackedTexts:
         """Return the texts as tensors."""
