@@ -109,8 +109,7 @@ class ScaleDownModel(nn.Module):
                 missing or is not the one that it was trained on.
         """
         folder = checkpoint.find(str(name), revision)
-        config = ScaleDownConfig.load(folder)
-        generator_files.check_place(folder, config)
+        config = generator_files.locate(folder, ScaleDownConfig.load(folder))
         # Before anything large is read, if the generator is on this disk already; load_trained checks again.
         generator_files.check(folder, config, generator_files.read(config))
         model = cls(config, device, dtype, folder)
@@ -341,13 +340,14 @@ class ScaleDownModel(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (:mod:`scaledown.models.loading.checkpoint`); an existing one is replaced as a whole."""
+        config = generator_files.relative_to(Path(folder), self.config)
         with checkpoint.whole_folder(Path(folder)) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
-            generator_files.save(self.generator_files, draft)
+            generator_files.save(self.generator_files, self.config, draft)
             self.progress.save(draft)
             num_trained = sum(map(Tensor.numel, parameters.trained(self).values()))
-            model_card.save(self.config, self.progress, num_trained, draft)
-            self.config.save(draft)
+            model_card.save(config, self.progress, num_trained, draft)
+            config.save(draft)
 
     def load_trained(self, folder: Path) -> None:
         """Load the trained weights of a checkpoint of the same model.

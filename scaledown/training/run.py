@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -151,7 +152,15 @@ def _check_same_model(asked: ScaleDownConfig, config: ScaleDownConfig, name: str
               "compression_rate", "input_order", "load_in_4bit", "load_in_8bit")
     differing = []
     for field in fields:
-        if getattr(asked, field) not in (None, getattr(config, field)):
-            differing.append(f"--{field} is {getattr(asked, field)!r} but {getattr(config, field)!r} there")
+        wanted, found = getattr(asked, field), getattr(config, field)
+        if wanted is not None and not _is_same(wanted, found):
+            differing.append(f"--{field} is {wanted!r} but {found!r} there")
     if differing:
         raise ValueError(f"--init_compressor {name} is another model: {'; '.join(differing)}")
+
+
+def _is_same(wanted: Any, found: Any) -> bool:
+    """Return whether two values of a setting are equal, or are two names of one folder."""
+    if not (isinstance(wanted, str) and isinstance(found, str)):
+        return wanted == found
+    return os.path.realpath(os.path.expanduser(wanted)) == os.path.realpath(found)

@@ -87,7 +87,8 @@ def test_the_same_generator_saved_or_loaded_in_another_way_is_the_same(generator
     checkpoint = saved(tmp_path / "checkpoint", generator)
     save_in_another_way(generator)
     model = ScaleDownModel.from_pretrained(checkpoint, dtype=torch.bfloat16)
-    assert model.generator_files == json.loads((checkpoint / generator_files.FILE).read_text())
+    kept = json.loads((checkpoint / generator_files.FILE).read_text())
+    assert kept == model.generator_files | {generator_files.PLACE: str(Path(generator).resolve())}
     assert ScaleDownModel.from_pretrained(checkpoint).generator_files == model.generator_files
 
 
@@ -114,21 +115,77 @@ def test_a_folder_in_the_place_of_a_model_of_the_hub_is_compared(generator: str,
         ScaleDownModel.from_pretrained(checkpoint)
 
 
-def test_a_relative_folder_that_is_not_there_is_explained(generator: str, tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_and_generator_can_be_moved_together(generator: str, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    shutil.move(generator, tmp_path / "project" / "generator")
+    monkeypatch.chdir(tmp_path / "project")
+    saved(Path("run/final"), "generator")
+    assert json.loads(Path("run/final/config.json").read_text())["generator_model"] == "../../generator"
+    assert "`../../generator`, a local folder" in Path("run/final/README.md").read_text()
+    answers = ScaleDownModel.from_pretrained("run/final").answer(*QUESTION, max_new_tokens=4)
+
+    # Another folder, seen from another one, and through a symbolic link.
+    monkeypatch.chdir(tmp_path)
+    shutil.move("project", "moved")
+    Path("elsewhere").mkdir()
+    Path("elsewhere/link").symlink_to(tmp_path / "moved" / "run" / "final")
+    for name in ("moved/run/final", "elsewhere/link"):
+        model = ScaleDownModel.from_pretrained(name)
+        assert model.answer(*QUESTION, max_new_tokens=4) == answers
+        assert model.config.generator_model == str(tmp_path.resolve() / "moved" / "generator")
+
+
+def test_a_checkpoint_that_moved_alone_finds_its_generator_where_it_was(generator: str, tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", generator)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    moved = Path(shutil.move(checkpoint, tmp_path / "far" / "away"))
+    model = ScaleDownModel.from_pretrained(moved)
+    assert model.config.generator_model == str(Path(generator).resolve())
+
+    # Saved again, it is named from the new place.
+    model.save_pretrained(moved)
+    assert json.loads((moved / "config.json").read_text())["generator_model"] == "../../../generator"
+
+
+def test_a_checkpoint_of_an_earlier_version_names_its_generator_from_the_current_folder(
+        generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = saved(tmp_path / "run" / "checkpoint", generator)
+    change_setting(checkpoint, generator_model="generator")
+    monkeypatch.chdir(tmp_path)
+    assert ScaleDownModel.from_pretrained("run/checkpoint").config.generator_model == str(tmp_path / "generator")
+
+
+def test_folders_that_share_only_the_root_are_named_by_absolute_paths() -> None:
+    config = ScaleDownConfig("/")
+    assert generator_files.relative_to(Path("/some/checkpoint"), config).generator_model == "/"
+
+
+@pytest.mark.parametrize("changes", [{}, {"generator_model": "embedded"},
+                                     {"generator_model": "tests", "generator_revision": "main"}])
+def test_a_generator_of_the_hub_or_the_demos_keeps_its_name(changes: dict[str, str]) -> None:
+    config = ScaleDownConfig(**changes)
+    assert generator_files.relative_to(Path("checkpoint"), config) == config
+
+
+def test_an_llm_that_is_the_generator_itself_stays_the_same_folder(generator: str, tmp_path: Path) -> None:
+    settings = {"compressor_type": "llm", "compressor_model": generator, "memory_init": "reply"}
+    checkpoint = saved(tmp_path / "checkpoint", generator, **settings)
+    kept = json.loads((checkpoint / "config.json").read_text())
+    assert kept["generator_model"] == kept["compressor_model"] == "../generator"
+    assert ScaleDownModel.from_pretrained(checkpoint).config.reads_as_generator
+
+
+def test_a_folder_that_is_not_there_is_explained(generator: str, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "checkpoint", "generator")
-    assert ScaleDownModel.from_pretrained("checkpoint").config.generator_model == "generator"
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"'generator', a relative one, looked for from .*elsewhere\. Write where.*"
-                                         r"checkpoint/config.json, or start from the folder"):
-        ScaleDownModel.from_pretrained("../checkpoint")
-    change_setting(tmp_path / "checkpoint", generator_model=generator)
-    assert ScaleDownModel.from_pretrained("../checkpoint").config.generator_model == generator
     shutil.move(generator, tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"a local folder that is not there: '.*/generator'\. Write where"):
-        ScaleDownModel.from_pretrained("../checkpoint")
+    with pytest.raises(ValueError, match=r"that is not there: '\.\./generator' \(looked for: .*/generator, .*\)\. "
+                                         r"Write where.*checkpoint/config.json"):
+        ScaleDownModel.from_pretrained("checkpoint")
+    change_setting(tmp_path / "checkpoint", generator_model=str(tmp_path / "moved"))
+    assert ScaleDownModel.from_pretrained("checkpoint").config.generator_model == str(tmp_path / "moved")
 
 
 @pytest.mark.parametrize(("kind", "make"), [("llm", tiny.generator_folder), ("modernbert", tiny.encoder_folder)])

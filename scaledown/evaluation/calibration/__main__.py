@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Torch takes seconds to load; a wrong flag has been reported by now.
     from scaledown.evaluation.ranking.rankings import load_scoring_model, scaledown
-    from scaledown.models.loading import checkpoint
+    from scaledown.models.loading import checkpoint, generator_files
     from scaledown.training.devices import resolve_device
 
     model = load_scoring_model(args.checkpoint, resolve_device(args.device))
@@ -86,8 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = scaledown(task, model)
     threshold = threshold_for(run, task.qrels, args.recall)
 
-    path = checkpoint.find(args.checkpoint) / checkpoint.CONFIG_FILE
-    write_json(path, dataclasses.asdict(dataclasses.replace(model.config, keep_threshold=threshold)))
+    folder = checkpoint.find(args.checkpoint)
+    path = folder / checkpoint.CONFIG_FILE
+    config = dataclasses.replace(generator_files.relative_to(folder, model.config), keep_threshold=threshold)
+    write_json(path, dataclasses.asdict(config))
     # Both figures are of the questions that the threshold was made from, so new questions may fare a little worse.
     print(f"scores from {threshold:.3f} on keep {args.recall:.0%} of the relevant documents, and "
           f"{mean_kept(run, threshold):.1f} of {task.num_candidates:.1f} documents a query\ndone: {path}")

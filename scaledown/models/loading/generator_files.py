@@ -1,10 +1,13 @@
-"""A fingerprint of a generator's files. A checkpoint keeps it, because its weights fit that generator alone.
+"""A fingerprint of a generator's files, and the place of its folder. A checkpoint keeps both.
 
-It is taken from the files, not from the loaded model, so it is the same in float32, in bfloat16 and in 4 bits.
+The checkpoint's weights fit that generator alone. The fingerprint is taken from the files, not from the loaded model,
+so it is the same in float32, in bfloat16 and in 4 bits. A local folder is named relative to the checkpoint, so that
+the two can be moved together.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,6 +30,8 @@ NOT_COMPARED = {"_name_or_path", "dtype", "torch_dtype", "transformers_version",
 """Settings in a generator's ``config.json`` that do not change what it computes."""
 SAMPLED_NUMBERS = 64
 SHOWN_SETTINGS = 3
+PLACE = "folder"
+"""The key, in a checkpoint's record, of the folder that held the generator when the checkpoint was written."""
 
 GeneratorFiles = Mapping[str, Any]
 """``config``: the generator's ``config.json``; ``weights``: the fingerprint of numbers from each of its tensors."""
@@ -103,9 +108,12 @@ def _samples(weight: Any) -> Iterator[Tensor]:
         yield sample.to(torch.bfloat16) if sample.is_floating_point() else sample
 
 
-def save(files: GeneratorFiles | None, folder: Path) -> None:
-    """Write what the generator's files hold into a checkpoint's ``folder``: null if that is not known."""
-    (folder / FILE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+def save(files: GeneratorFiles | None, config: ScaleDownConfig, folder: Path) -> None:
+    """Write a checkpoint's record of its generator into ``folder``: null if its files are not known."""
+    record = files
+    if files is not None and (place := _local_folder(config)):
+        record = {**files, PLACE: place}
+    (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -> None:
@@ -170,26 +178,71 @@ def differences(before: GeneratorFiles, now: GeneratorFiles) -> list[str]:
     return faults
 
 
-def check_place(folder: Path, config: ScaleDownConfig) -> None:
-    """Refuse a checkpoint whose generator is a local folder that does not exist.
+def relative_to(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
+    """Return ``config`` as a checkpoint in ``folder`` keeps it: a local generator is named relative to the checkpoint.
 
-    A model of the Hub has its commit beside its name, so a name without one is a folder's. If the Hub were asked for
-    it, the answer would at best be another model.
+    A generator with which the checkpoint shares no folder but the root keeps its absolute path.
+    """
+    place = _local_folder(config)
+    if place is None:
+        return config
+
+    # Real paths, because ".." behind a symbolic link leads out of the link's target.
+    start = os.path.realpath(folder)
+    if os.path.commonpath([place, start]) != os.path.abspath(os.sep):
+        place = os.path.relpath(place, start)
+    return _with_generator(config, place)
+
+
+def locate(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
+    """Return ``config``, read from the checkpoint in ``folder``, with the place where its local generator is now.
+
+    It is looked for from the checkpoint, then from the current folder (as checkpoints of earlier versions named it),
+    then where it was when the checkpoint was written. A model of the Hub has its commit beside its name, so a name
+    without one is a folder's. If the Hub were asked for it, the answer would at best be another model.
 
     Raises:
-        ValueError: if it does not exist; the message says from where it was looked for, and what to do.
+        ValueError: if it is at none of these; the message says where it was looked for, and what to do.
     """
     name = config.generator_model
-    path = os.path.expanduser(name)
-    if config.generator_revision is not None or name == EMBEDDED or os.path.isdir(path):
-        return
+    if config.generator_revision is not None or name == EMBEDDED:
+        return config
 
-    # A relative folder may be missing only because the program was started elsewhere.
-    place, other_remedy = "", ""
-    if not os.path.isabs(path):
-        place = f", a relative one, looked for from {Path.cwd()}"
-        other_remedy = ", or start from the folder that it was trained in"
+    # An absolute name stays as it is: join drops what stands before it.
+    path = os.path.expanduser(name)
+    places = [os.path.normpath(os.path.join(os.path.realpath(folder), path)), os.path.abspath(path)]
+    if recorded := _recorded_place(folder):
+        places.append(recorded)
+    for place in places:
+        if os.path.isdir(place):
+            return _with_generator(config, place)
+
+    looked_in = ", ".join(dict.fromkeys(places))
     raise ValueError(
-        f"{folder} names its generator by a local folder that is not there: {name!r}{place}. Write where it is now (or "
-        f"a Hub id, with its commit or branch as generator_revision) as generator_model into {folder / 'config.json'}"
-        f"{other_remedy}")
+        f"{folder} names its generator by a local folder that is not there: {name!r} (looked for: {looked_in}). Write "
+        "where it is now (or a Hub id, with its commit or branch as generator_revision) as generator_model into "
+        f"{folder / 'config.json'}")
+
+
+def _local_folder(config: ScaleDownConfig) -> str | None:
+    """Return the real path of the generator's folder, if it is named by one; None for the demo's or the Hub's."""
+    path = os.path.expanduser(config.generator_model)
+    if config.generator_revision is not None or config.generator_model == EMBEDDED or not os.path.isdir(path):
+        return None
+    return os.path.realpath(path)
+
+
+def _with_generator(config: ScaleDownConfig, name: str) -> ScaleDownConfig:
+    """Return ``config`` with its generator called ``name``, also as the compressor's model if that is the same one."""
+    if config.compressor_model == config.generator_model:
+        return dataclasses.replace(config, generator_model=name, compressor_model=name)
+    return dataclasses.replace(config, generator_model=name)
+
+
+def _recorded_place(folder: Path) -> str | None:
+    """Return the folder of the generator in a checkpoint's record; None without one. :func:`check` tells of damage."""
+    try:
+        record = parse_json((folder / FILE).read_text(encoding="utf-8"))
+        return str(record[PLACE])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
