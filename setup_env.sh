@@ -4,11 +4,12 @@
 # Makes .venv beside this file if it is missing, installs missing packages with the torch build of the machine (CUDA,
 # Neuron or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call
 # takes about a second. pip's own settings (PIP_*, pip.conf) apply: if they name an index, torch comes from there.
-# Nothing outside .venv changes, except pip's cache.
+# Python in .venv finds this tree from any directory. Nothing outside .venv changes, except pip's cache.
 #
 # PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
 # TORCH_BUILD=cuda|cpu|trainium   instead of detecting the machine, for images that are built elsewhere
-# VENV_FOLDER=/path/to/folder     the environment's folder, instead of .venv
+# VENV_FOLDER=/path/to/folder     the environment's folder, instead of .venv; if several trees share it, it is the tree
+#                                 whose setup_env.sh was called last that Python finds from other directories
 # VERSIONS=locked|ranges|newest   versions for a new environment: those of requirements.lock, all tested together (the
 #                                 default); the newest that requirements.txt allows; or the newest of all
 set -euo pipefail
@@ -48,7 +49,7 @@ fingerprint() { { "$python" -V; echo "$TORCH_VERSION $versions"; cat "$here"/req
 
 # A requirement's import name is its own name with _ instead of -, with these exceptions.
 modules() {
-    sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" | tr '-' '_' |
+    sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" "$here/requirements-dev.txt" | tr '-' '_' |
         sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/; s/^PyYAML$/yaml/'
 }
 
@@ -132,16 +133,30 @@ install_torch() {
     fi
 }
 
-# The lock limits versions but adds no packages, so each machine still gets those of its torch build (triton, nvidia-*).
+# requirements-dev.txt contains requirements.txt. The lock limits versions but adds no packages, so each machine still
+# gets those of its torch build (triton, nvidia-*).
 install_rest() {
     case $versions in
-        locked) install -r "$here/requirements.txt" -c "$here/requirements.lock" ;;
-        ranges) install -r "$here/requirements.txt" ;;
+        locked) install -r "$here/requirements-dev.txt" -c "$here/requirements.lock" ;;
+        ranges) install -r "$here/requirements-dev.txt" ;;
         newest)
-            sed 's/,<[0-9.]*/ /' "$here/requirements.txt" >"$venv/requirements-newest.txt"
+            cat "$here/requirements.txt" "$here/requirements-dev.txt" | sed '/^-r /d; s/,<[0-9.]*/ /' \
+                >"$venv/requirements-newest.txt"
             install -r "$venv/requirements-newest.txt"
             ;;
     esac
+}
+
+# Python adds the directories that .pth files name to its path. It is written only if it has changed, because in a shared
+# environment others may not write.
+find_tree_from_anywhere() {
+    local site file
+    for site in "$venv"/lib/python*/site-packages; do
+        file=$site/scaledown-tree.pth
+        [ "$(cat "$file" 2>/dev/null)" != "$here" ] || continue
+        { printf '%s\n' "$here" >"$file"; } 2>/dev/null ||
+            say "warning: cannot write $file: Python finds this tree from its own directory only"
+    done
 }
 
 check() {
@@ -169,6 +184,7 @@ build=${TORCH_BUILD:-$(detect_build)}
 case $build in cuda | cpu | trainium) ;; *) die "TORCH_BUILD must be cuda, cpu or trainium, got '$build'" ;; esac
 case $versions in locked | ranges | newest) ;; *) die "VERSIONS must be locked, ranges or newest, got '$versions'" ;; esac
 is_ready || set_up
+find_tree_from_anywhere
 if [ $# -eq 0 ]; then say "to use it: source '$venv/bin/activate'"; exit; fi
 
 export VIRTUAL_ENV=$venv PATH=$venv/bin:$PATH

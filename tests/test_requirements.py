@@ -1,8 +1,12 @@
-"""What is installed: every requirement has a range that was tested, and requirements.lock a version inside it."""
+"""What is installed: every requirement has a range that was tested, and requirements.lock a version inside it.
+
+The package's metadata name the same ranges.
+"""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,10 +19,10 @@ LEFT_TO_THE_MACHINE = {"torch", "triton", "pip"}
 
 def read(name: str) -> list[Requirement]:
     lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
-    return [Requirement(line) for line in lines if line]
+    return [Requirement(line) for line in lines if line and not line.startswith("-r ")]
 
 
-REQUIREMENTS = read("requirements.txt")
+REQUIREMENTS = [*read("requirements.txt"), *read("requirements-dev.txt")]
 LOCKED = {canonicalize_name(each.name): each for each in read("requirements.lock")}
 
 
@@ -34,3 +38,17 @@ def test_a_requirement_has_both_ends_and_the_lock_is_between_them(requirement):
 def test_the_lock_holds_nothing_of_one_build_of_torch():
     builds = {name for name in LOCKED if name in LEFT_TO_THE_MACHINE or re.match("nvidia-|cuda-", name)}
     assert not builds and not [name for name, each in LOCKED.items() if each.url or "+" in str(each.specifier)]
+
+
+def test_the_extras_are_what_the_tests_need_and_one_that_they_do_without():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert extras.keys() == {"servers", "quantised", "dev"}
+    assert set(map(str, read("requirements-dev.txt"))) == {
+        str(Requirement(each)) for each in (*extras["servers"], *extras["dev"])}
+    assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_no_requirement_is_named_twice():
+    names = [canonicalize_name(each.name) for each in REQUIREMENTS]
+    assert len(names) == len(set(names))

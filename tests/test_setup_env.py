@@ -40,6 +40,7 @@ class Tree:
         self.log = root / "pip.log"
         shutil.copy(SCRIPT, root)
         (root / "requirements.txt").write_text("# modules that every Python has\njson>=1,<2  # why\ncsv>=1\n")
+        (root / "requirements-dev.txt").write_text("-r requirements.txt\nwave>=1,<2\n")
         (root / "requirements.lock").write_text("json==1.5\n")
         venv.create(root / ".venv", with_pip=False)
         site = next((root / ".venv").glob("lib/python*/site-packages"))
@@ -77,21 +78,22 @@ def test_it_installs_once_and_passes_the_command_through(tree):
     assert first.returncode == 7, first.stderr
     assert first.stdout.splitlines() == [str(tree.root.parent), *[str(tree.root / ".venv")] * 2]
     asked = tree.asked_of_pip()
-    assert any(f"-r {tree.root / 'requirements.txt'}" in line for line in asked)
+    assert any(f"-r {tree.root / 'requirements-dev.txt'}" in line for line in asked)
     second = tree.run("python", "-c", "")
     assert (second.returncode, second.stderr) == (0, "")
     assert tree.asked_of_pip() == asked
 
 
-@pytest.mark.parametrize(("versions", "torch", "is_locked", "file", "json"), [
-    ({}, "torch==2.13.0", True, "requirements.txt", "json>=1,<2"),
-    ({"VERSIONS": "ranges"}, "torch==2.13.0", False, "requirements.txt", "json>=1,<2"),
-    ({"VERSIONS": "newest"}, "torch>=2.13.0", False, ".venv/requirements-newest.txt", "json>=1 ")])
-def test_the_locked_versions_are_installed_unless_others_are_asked_for(tree, versions, torch, is_locked, file, json):
+@pytest.mark.parametrize(("versions", "torch", "is_locked", "file", "inside"), [
+    ({}, "torch==2.13.0", True, "requirements-dev.txt", "wave>=1,<2"),
+    ({"VERSIONS": "ranges"}, "torch==2.13.0", False, "requirements-dev.txt", "wave>=1,<2"),
+    ({"VERSIONS": "newest"}, "torch>=2.13.0", False, ".venv/requirements-newest.txt",
+     "json>=1   # why\ncsv>=1\nwave>=1 \n")])
+def test_the_locked_versions_are_installed_unless_others_are_asked_for(tree, versions, torch, is_locked, file, inside):
     assert tree.run("true", **versions).returncode == 0
     first, rest = (line for line in tree.asked_of_pip() if line.startswith("install"))
     assert torch in first.split()
-    assert f"-r {tree.root / file}" in rest and json in (tree.root / file).read_text()
+    assert f"-r {tree.root / file}" in rest and inside in (tree.root / file).read_text()
     assert rest.endswith(f" -c {tree.root / 'requirements.lock'}") is is_locked
     tree.log.unlink()
     assert tree.run("true", **versions).returncode == 0 and not tree.asked_of_pip()
@@ -133,6 +135,24 @@ def test_a_package_that_does_not_import_is_an_error(tree):
     failed = tree.run("true")
     assert failed.returncode == 2
     assert "No module named 'no_such_module'" in failed.stderr
+
+
+def test_python_finds_the_tree_from_anywhere_and_of_several_the_last_one(tree, tmp_path):
+    tree.run("true")
+    another = tmp_path / "another"
+    another.mkdir()
+    for name in ("setup_env.sh", "requirements.txt", "requirements-dev.txt", "requirements.lock"):
+        shutil.copy(tree.root / name, another)
+    for root in (tree.root, another):
+        (root / "of_the_tree.py").write_text("")
+    shared = str(tree.root / ".venv")
+    code = "import of_the_tree; print(of_the_tree.__file__)"
+    for root in (tree.root, another):
+        command = ["bash", str(root / "setup_env.sh"), "python", "-c", code]
+        ended = subprocess.run(command, env=os.environ | {"VENV_FOLDER": shared, "TORCH_BUILD": "cpu",
+                                                          "PIP_LOG": str(tree.log)},
+                               cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.stdout.strip() == str(root / "of_the_tree.py"), ended.stderr
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="elsewhere PyPI's torch is a CPU build")

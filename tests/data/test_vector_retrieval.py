@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections import Counter
 
@@ -139,3 +140,15 @@ def test_what_cannot_work_is_told(store, models, tmp_path):
 def test_settings_that_contradict(settings, message):
     with pytest.raises(ValueError, match=message):
         RetrievalConfig(**settings)
+
+
+@pytest.mark.parametrize(("module", "settings", "said"), [
+    ("faiss", {"retriever": "dense"}, "--retriever dense needs faiss-cpu: pip install faiss-cpu"),
+    ("seismic", {"retriever": "splade"}, "--retriever splade needs pyseismic-lsr: pip install pyseismic-lsr"),
+    ("qdrant_client", {"retriever": "splade", "index_url": "folder"}, "--index_url needs qdrant-client: pip install")])
+def test_an_optional_library_that_is_missing_is_told_before_anything_is_encoded(monkeypatch, module, settings, said):
+    # None: as if it were not installed.
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=said):
+        RetrievalConfig(**settings)
+    assert RetrievalConfig()

@@ -114,13 +114,10 @@ def _connect(url: str) -> Any:
     """Connect to a server, or open a folder.
 
     Raises:
-        ValueError: if Qdrant's client is not installed, or cannot reach or open what ``url`` names.
+        ValueError: if Qdrant cannot be reached at, or opened in, what ``url`` names.
     """
-    try:
-        from qdrant_client import QdrantClient
-        from qdrant_client.http.exceptions import ApiException
-    except ImportError:
-        raise ValueError("--index_url needs Qdrant's client: pip install qdrant-client") from None
+    from qdrant_client import QdrantClient
+    from qdrant_client.http.exceptions import ApiException
 
     try:
         if is_server(url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,9 @@ from scaledown.settings import positive, require, setting
 
 RETRIEVERS = ("bm25", "splade", "dense", "run")
 DEFAULT_RETRIEVER_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}
+LIBRARIES = {"splade": ("seismic", "pyseismic-lsr"), "dense": ("faiss", "faiss-cpu")}
+"""The module that searches in a retriever's vectors on one machine, and its package."""
+QDRANT_LIBRARY = ("qdrant_client", "qdrant-client")
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,29 @@ class RetrievalConfig:
             faults.append("--faiss_index and --index_url are two places for the same vectors: give one")
         if self.index_url is not None and "://" in self.index_url:  # without it, a folder
             faults += url_faults("--index_url", self.index_url, "http://localhost:6333", QDRANT_KEY)
+        faults += self._missing_library()
         require(faults)
 
     @property
     def model(self) -> str | None:
         """The encoder by name, or None if the retriever has none."""
         return self.retriever_model or DEFAULT_RETRIEVER_MODELS.get(self.retriever)
+
+    def _missing_library(self) -> list[str]:
+        """Return a fault if the vectors are searched by an optional library that is not installed.
+
+        It is looked for now, since it would be imported only after all passages are encoded.
+        """
+        if self.index_url is not None:
+            flag, (module, package) = "--index_url", QDRANT_LIBRARY
+        elif self.retriever in LIBRARIES:
+            flag, (module, package) = f"--retriever {self.retriever}", LIBRARIES[self.retriever]
+        else:
+            return []
+        if importlib.util.find_spec(module) is not None:
+            return []
+        return [f'{flag} needs {package}: pip install {package} (pip install "scaledown[servers]" installs all of '
+                "these)"]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class ExactSearch:
 
     def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         """See :class:`~scaledown.data.pipeline.retrieval.searcher.Searcher`."""
-        faiss = _faiss()
+        import faiss
+
         vectors = self._encoder.queries(queries)  # (queries, width)
 
         # A heap for each query keeps its best passages over all files.
@@ -53,7 +54,8 @@ class FaissSearch:
     """Search in a FAISS index that :func:`build_faiss` wrote."""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
-        faiss = _faiss()
+        import faiss
+
         self._encoder = encoder
         self._index = faiss.read_index(str(folder / FAISS_FILE), faiss.IO_FLAG_MMAP)
 
@@ -68,7 +70,8 @@ def build_faiss(kind: str, width: int, files: VectorFiles, folder: Path) -> None
     Raises:
         ValueError: if FAISS does not know such an index, or there are too few passages to train it.
     """
-    faiss = _faiss()
+    import faiss
+
     try:
         index = faiss.index_factory(width, kind, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
@@ -101,20 +104,14 @@ def _hits(scores: np.ndarray, numbers: np.ndarray) -> list[list[Hit]]:
     return hits
 
 
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise ValueError("--retriever dense needs FAISS: pip install faiss-cpu") from None
-    return faiss
-
-
 class SeismicSearch:
     """Search in a Seismic index that :func:`build_seismic` wrote."""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
+        import seismic
+
         self._encoder = encoder
-        self._index = _seismic().SeismicIndex.load(str(folder / SEISMIC_FILE))
+        self._index = seismic.SeismicIndex.load(str(folder / SEISMIC_FILE))
 
     def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         """See :class:`~scaledown.data.pipeline.retrieval.searcher.Searcher`."""
@@ -135,9 +132,10 @@ def build_seismic(files: VectorFiles, num_passages: int, folder: Path) -> None:
     """Build and save the Seismic index of all vectors in files.
 
     Raises:
-        ValueError: if Seismic is not installed, or the index cannot be written.
+        ValueError: if the index cannot be written.
     """
-    seismic = _seismic()
+    import seismic
+
     dataset = seismic.SeismicDataset()
     with tqdm(total=num_passages, desc="indexing by Seismic", unit=" passages", unit_scale=True) as progress:
         for first_passage, vectors in files:
@@ -160,13 +158,6 @@ def _word_weights(vectors: Any, i: int) -> list[tuple[str, float]]:
 
 def _names(columns: np.ndarray) -> np.ndarray:
     """Return the numbers of dimensions as text, by which Seismic knows them."""
-    return np.array([str(column) for column in columns], dtype=_seismic().get_seismic_string())
+    import seismic
 
-
-def _seismic() -> Any:
-    try:
-        import seismic
-    except ImportError:
-        raise ValueError("--retriever splade on one machine needs Seismic: pip install pyseismic-lsr; or give "
-                         "--index_url for Qdrant") from None
-    return seismic
+    return np.array([str(column) for column in columns], dtype=seismic.get_seismic_string())
