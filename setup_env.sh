@@ -47,9 +47,10 @@ detect_build() {
 # Changes with everything that determines the contents of .venv.
 fingerprint() { { "$python" -V; echo "$TORCH_VERSION $versions"; cat "$here"/requirements*; } | cksum | tr ' ' -; }
 
-# A requirement's import name is its own name with _ instead of -, with these exceptions.
+# A requirement's import name is its own name with _ instead of -, with these exceptions. What only some Pythons get (a
+# marker after ";") is left out.
 modules() {
-    sed -n 's/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" "$here/requirements-dev.txt" | tr '-' '_' |
+    sed -n '/^[^#]*;/d; s/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" "$here/requirements-dev.txt" | tr '-' '_' |
         sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/; s/^PyYAML$/yaml/'
 }
 

@@ -40,7 +40,8 @@ class Tree:
         self.log = root / "pip.log"
         shutil.copy(SCRIPT, root)
         (root / "requirements.txt").write_text("# modules that every Python has\njson>=1,<2  # why\ncsv>=1\n")
-        (root / "requirements-dev.txt").write_text("-r requirements.txt\nwave>=1,<2\n")
+        (root / "requirements-dev.txt").write_text("-r requirements.txt\nwave>=1,<2\n"
+                                                     "no-such-module>=1; python_version < '3'\n")
         (root / "requirements.lock").write_text("json==1.5\n")
         venv.create(root / ".venv", with_pip=False)
         site = next((root / ".venv").glob("lib/python*/site-packages"))

@@ -37,7 +37,8 @@ def rerank(folder):
 
 
 def encode(folder, retriever):
-    vectors = load_encoder(RetrievalConfig(retriever, folder)).documents([text for _, text in PAIRS])
+    # index_url: the libraries that search on one machine are not needed here.
+    vectors = load_encoder(RetrievalConfig(retriever, folder, index_url="unused")).documents([text for _, text in PAIRS])
     return (vectors if retriever == "dense" else vectors.toarray()).tolist()
 
 
@@ -103,7 +104,7 @@ def test_a_retriever_of_few_positions_reads_what_it_can(retriever, tmp_path, cap
     network = (RobertaModel if retriever == "dense" else RobertaForMaskedLM)(
         RobertaConfig(**settings(max_position_embeddings=66)))
     place = MAKERS[retriever][0](tmp_path, saved(network, tmp_path / "words"))
-    encoder = load_encoder(RetrievalConfig(retriever, place))
+    encoder = load_encoder(RetrievalConfig(retriever, place, index_url="unused"))
     assert encoder.documents([LONG, "short"]).shape[0] == encoder.queries([LONG, "Who?"]).shape[0] == 2
     assert "reads 64 tokens at most" in caplog.text and "--retriever_model" in caplog.text
 

@@ -272,6 +272,8 @@ def test_a_run_of_another_engine(asked, tmp_path, capsys):
 
 @pytest.mark.parametrize("retriever", ["dense", "splade"])
 def test_encoders_go_the_same_way(asked, tmp_path, retriever):
+    if retriever == "splade":
+        pytest.importorskip("seismic")
     model = getattr(tiny_encoders, retriever)(tmp_path / "model")
     assert main([*real_corpus(tmp_path), "--retriever", retriever, "--retriever_model", model]) == 0
     assert all(len(record.documents) == 5 for record in read_records(tmp_path / "real.json"))

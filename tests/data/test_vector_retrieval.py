@@ -83,6 +83,7 @@ class WordCounts:
 
 
 def test_seismic_finds_the_best(store, tmp_path, monkeypatch):
+    pytest.importorskip("seismic")
     monkeypatch.setattr(vectors, "PASSAGES_A_FILE", 16)
     files = vectors.VectorFiles(tmp_path, is_sparse=True)
     vectors.encode_passages(store, WordCounts(), files, Processes())
@@ -123,7 +124,7 @@ def test_what_cannot_work_is_told(store, models, tmp_path):
             (RetrievalConfig("dense", models["dense"], faiss_index="Nonsense7"), "--faiss_index Nonsense7"),
             (RetrievalConfig("dense", models["dense"], faiss_index="IVF4096,Flat"), "--faiss_index IVF4096"),
             (RetrievalConfig("dense", models["dense"], index_url="http://localhost:9"), "cannot be reached"),
-            (RetrievalConfig("splade", models["dense"]), "is no SPLADE model"),
+            (RetrievalConfig("splade", models["dense"], index_url="unused"), "is no SPLADE model"),
             (RetrievalConfig("dense", str(tmp_path / "none")), "no such folder")]:
         with pytest.raises(ValueError, match=message):
             indexing.build(config, store, tmp_path / "index", Processes())

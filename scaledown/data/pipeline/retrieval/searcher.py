@@ -75,8 +75,8 @@ class RetrievalConfig:
             return []
         if importlib.util.find_spec(module) is not None:
             return []
-        return [f'{flag} needs {package}: pip install {package} (pip install "scaledown[servers]" installs all of '
-                "these)"]
+        instead = "" if self.index_url is not None else "; or keep the vectors in Qdrant, by --index_url"
+        return [f"{flag} needs {package}: pip install {package}{instead}"]
 
 
 @dataclass(frozen=True)
