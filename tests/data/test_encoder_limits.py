@@ -38,7 +38,8 @@ def rerank(folder):
 
 def encode(folder, retriever):
     # index_url: the libraries that search on one machine are not needed here.
-    vectors = load_encoder(RetrievalConfig(retriever, folder, index_url="unused")).documents([text for _, text in PAIRS])
+    encoder = load_encoder(RetrievalConfig(retriever, folder, index_url="unused"))
+    vectors = encoder.documents([text for _, text in PAIRS])
     return (vectors if retriever == "dense" else vectors.toarray()).tolist()
 
 
