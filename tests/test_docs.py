@@ -64,7 +64,7 @@ NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file",
 TRIALS = {"how the demo's N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
 OTHER_PROGRAMS = {"pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
-OTHER_MODULES = {"pytest", "notebook", "zipfile"}
+OTHER_MODULES = {"pip", "pytest", "notebook", "zipfile"}
 
 
 def why_not_run(step: Step) -> str | None:

@@ -1,42 +1,110 @@
-"""The notebook runs from top to bottom as a new user would run it, and lies in the repository without outputs."""
+"""The notebook runs from top to bottom as a new user would run it, and lies in the repository with what it shows."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
+import store_notebook
+from IPython.core.inputtransformer2 import TransformerManager
+from store_notebook import NOTEBOOK, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "ScaleDown_Colab.ipynb"
-NOT_NEEDED = {".git", ".venv", "docs", "tests"}
+NO_TREE = "the project is not here: set REPOSITORY"
+MOST_BYTES = 1_000_000
+OF_ONE_MACHINE = re.compile(r"/(?:home|root|Users|tmp|opt|mnt|work|usr)/|\.venv|\b\d\d:\d\d:\d\d\b|\bit/s")
+COLAB = """
+ipykernel==6.17.1
+ipython==7.34.0
+ipython-sql==0.5.0
+numpy==2.1.3
+torch==2.11.0+cu128
+torchao==0.10.0
+torchvision==0.26.0+cu128
+transformers==5.15.0
+"""
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    """A folder with the project in it, where whatever the notebook writes is thrown away."""
-    for path in ROOT.iterdir():
-        if path.name not in NOT_NEEDED and not path.name.startswith(("training_with_eval", "synthetic_train_data")):
-            (tmp_path / path.name).symlink_to(path)
-    return tmp_path
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SCALEDOWN_NOTEBOOK_SHORT", "1")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / ".ipython"))
+    (tmp_path / "desk").mkdir()
+    return tmp_path / "desk"
 
 
-def test_outputs_are_stripped():
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
+def code_cells() -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+
+
+def texts(cells: list[nbformat.NotebookNode]) -> str:
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", ()))
+
+
+def pictures(cells: list[nbformat.NotebookNode]) -> int:
+    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+
+
+def test_the_stored_outputs_are_of_one_whole_run():
+    cells = code_cells()
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert pictures(cells) == 4 and "n = 300 questions" in texts(cells)
+
+
+def test_the_stored_outputs_are_small_and_name_no_machine_and_no_time():
+    assert NOTEBOOK.stat().st_size < MOST_BYTES
+    assert not OF_ONE_MACHINE.findall(texts(code_cells()))
+
+
+def test_outputs_are_tidied(tmp_path):
+    text = (f"one\r\ntraining:  10%|#   | 1/9\rtraining: 100%|####| 9/9 [00:09, 1.0it/s]\r\n\x1b[1mbold\x1b[0m in "
+            f"{tmp_path}/run after 12.5 s\r\nearlier\rlater\r\n")
+    assert store_notebook.tidy_text(text, tmp_path) == "one\nbold in run after ...\nlater\n"
+
+
+def test_without_the_project_and_its_address_it_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings, set_up = (TransformerManager().transform_cell(cell.source) for cell in code_cells()[:2])
+    names: dict[str, object] = {}
+    exec(settings, names)
+    with pytest.raises(AssertionError, match=NO_TREE):
+        exec(set_up, names)
+
+
+def test_the_badge_opens_the_repository_that_is_cloned():
+    [repository] = re.findall(r'REPOSITORY = "https://github.com/([^"]+)"', code_cells()[0].source)
+    first = nbformat.read(NOTEBOOK, as_version=4).cells[0].source
+    assert f"(https://colab.research.google.com/github/{repository}/blob/main/{NOTEBOOK.name})" in first
+
+
+def test_colab_keeps_what_its_kernel_and_its_other_packages_need():
+    [pattern] = re.findall(r'grep -E "([^"]+)"', code_cells()[1].source)
+    kept = [line for line in COLAB.split() if re.match(pattern, line)]
+    assert kept == ["ipykernel==6.17.1", "ipython==7.34.0", "numpy==2.1.3", "torch==2.11.0+cu128",
+                    "torchvision==0.26.0+cu128"]
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(desk, monkeypatch):
-    monkeypatch.setenv("SCALEDOWN_NOTEBOOK_SHORT", "1")
-    monkeypatch.setenv("IPYTHONDIR", str(desk / ".ipython"))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(desk)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    text = "".join(output.get("text", "") for output in outputs)
-    assert len(pictures) == 4
-    assert "questions, documents, memory tokens, width: (10, 5, 8, 128)" in text
-    assert "from the best one alone: Grime" in text  # The right answer to "On which river does Pelmouth lie?".
+def test_the_notebook_runs_from_top_to_bottom(desk):
+    store_notebook.lay_out(desk)
+    cells = [cell for cell in store_notebook.run(desk).cells if cell.cell_type == "code"]
+    assert pictures(cells) == 4
+    assert "questions, documents, memory tokens, width: (10, 5, 8, 128)" in texts(cells)
+    assert "from the best one alone: Grime" in texts(cells)  # The right answer to "On which river does Pelmouth lie?".
     assert (desk / "training_with_eval" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_opened_alone_it_clones_the_project(desk, tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs git and a clone of the project")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    settings, set_up = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    settings.source = re.sub(r'REPOSITORY = "[^"]+"', f'REPOSITORY = "file://{ROOT}"', settings.source)
+    where = nbformat.v4.new_code_cell("print(pathlib.Path.cwd())")
+    notebook.cells = [settings, set_up, where]
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(desk)}}).execute()
+    assert texts([where]).strip() == str(desk / "ScaleDown") and (desk / "ScaleDown" / "train.py").is_file()

@@ -14,6 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+COLAB = {"torch": "2.11.0", "numpy": "2.0.2", "scipy": "1.16.3", "matplotlib": "3.10.0", "PyYAML": "6.0.3",
+         "tqdm": "4.67.3", "safetensors": "0.8.0"}
+"""Versions of Colab's runtimes (2026-07 and 2026-08) that need not be replaced; the notebook keeps some by force."""
 LEFT_TO_THE_MACHINE = {"torch", "triton", "pip"}
 
 
@@ -52,3 +55,13 @@ def test_the_extras_are_what_the_tests_need_and_one_that_they_do_without():
 def test_no_requirement_is_named_twice():
     names = [canonicalize_name(each.name) for each in REQUIREMENTS]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", COLAB)
+def test_colabs_own_versions_are_within_the_ranges(name):
+    [requirement] = [each for each in REQUIREMENTS if each.name == name]
+    assert requirement.specifier.contains(COLAB[name])
+
+
+def test_colabs_kernel_is_none_of_what_is_needed_to_run():
+    assert not {each.name for each in read("requirements.txt")} & {"ipykernel", "ipython", "torchvision", "torchaudio"}
