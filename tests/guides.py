@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nbformat
-
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "ScaleDown_Colab.ipynb"
 READ_FIRST = ("README", "INSTALL", "QUICKTEST_GUIDE", "REAL_DATA_TRAINING", "DATASET_PREPARATION", "SERVING")
@@ -50,10 +48,11 @@ def parts(path: Path) -> list[str]:
     return _PART.findall(path.read_text(encoding="utf-8"))
 
 
-def steps(path: Path) -> Iterator[Step]:
+def steps(path: Path, as_typed: bool = False) -> Iterator[Step]:
     """What a guide has its reader type, in order.
 
-    That is each line of a block that is marked ``bash`` or begins with a program, and each ``python`` block.
+    That is each line of a block that is marked ``bash`` or begins with a program, and each ``python`` block. The
+    set-up before a command is left out, unless it is wanted ``as_typed``.
     """
     texts = parts(path)
     for place, text in enumerate(texts):
@@ -65,7 +64,8 @@ def steps(path: Path) -> Iterator[Step]:
                  [line for line in _lines(inside) if language or PROGRAMS.match(line)])
         for number, each in enumerate(found, 1):
             output = _output(texts[place + 1:]) if number == len(found) else ""
-            yield Step(path.name, each.removeprefix("bash setup_env.sh ") if language != "python" else each,
+            keeps_all = as_typed or language == "python"
+            yield Step(path.name, each if keeps_all else each.removeprefix("bash setup_env.sh "),
                        language == "python", output)
 
 
@@ -84,6 +84,9 @@ def _lines(block: str) -> list[str]:
 
 def notebook_steps() -> Iterator[Step]:
     """The notebook's shell commands."""
+    # Here, because a first hour begins without any package.
+    import nbformat
+
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         for line in _lines(cell.source):
             if line.startswith("!"):
