@@ -1,6 +1,10 @@
-"""Make synthetic records: questions about a generated world, with their documents and answers.
+"""Make synthetic records about a made-up world.
+
+Each has a question, its documents and its answer. A fifth as many evaluation records, about entities that are not in
+training, go to X_eval.json beside X.json.
 
     python example_dataset_generation.py --num_examples 1000
+    python example_dataset_generation.py --ranking --output_file ranking.json
 """
 
 from __future__ import annotations
@@ -26,10 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_documents", type=int, metavar="N", help="documents of a question [5; with --ranking 20]")
     parser.add_argument("--ranking", action="store_true", help="make records for reranking: one or two relevant "
                         "documents among similar ones; X_qrels.txt beside X.json says which")
-    parser.add_argument("--output_file", default="synthetic_train_data.json", metavar="NAME",
-                        help="training records; a fifth as many evaluation records, about entities that are not in "
-                             "training, go to X_eval.json beside X.json [synthetic_train_data.json]")
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the world [42]")
+    parser.add_argument("--output_file", default="synthetic_train_data.json", metavar="FILE",
+                        help="training records [synthetic_train_data.json]")
+    cli.add_seed(parser, "seed of the world")
     return parser
 
 
