@@ -9,12 +9,14 @@ training, go to X_eval.json beside X.json.
 
 from __future__ import annotations
 
+from scaledown import cli  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from scaledown import cli
 from scaledown.data.pipeline.trec import write_qrels
 from scaledown.data.records import Record, eval_path, write_records
 from scaledown.data.world.candidates import NUM_CANDIDATES, qrels_of, ranking_records

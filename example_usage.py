@@ -8,11 +8,12 @@ The model answers questions from the memory of three documents, and from their f
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
-
-from scaledown import cli, hub
 
 QUESTIONS = ["Where is Fenoni Works based?", "Who wrote The Silent Harbour?",
              "How many inhabitants does Gartonby have?"]

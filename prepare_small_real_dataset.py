@@ -8,12 +8,14 @@ Each question comes with its gold passages among hard negatives. The evaluation 
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli, hub
 from scaledown.config import EMBEDDED
 from scaledown.data.passages import token_counter
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source

@@ -8,11 +8,13 @@ It trains on the demo's data, tests what came out, and returns 1 if anything is 
 
 from __future__ import annotations
 
+from scaledown import cli  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 
-from scaledown import cli
 from scaledown.config import COMPRESSOR_TYPES
 
 

@@ -9,12 +9,14 @@ With --pretrain_steps both are first pretrained on plain text, as a modernbert o
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli, hub
 from scaledown.config import PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.training import presets

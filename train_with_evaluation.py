@@ -8,12 +8,14 @@ Without --train_data it trains on the demo's data and generator: offline, on a C
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli, hub
 from scaledown.config import EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from scaledown.cli import interrupts
+from scaledown.cli import interrupts  # noqa: F401  # first, so that Ctrl-C ends a command quietly from here on
 from scaledown.config import ScaleDownConfig
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ while the one that they wait for has no core (lab/LOG.md). It is read once, when
 """
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-
-
-# Early: from here on Ctrl-C ends a command quietly, also while the rest is imported.
-interrupts.watch()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from scaledown import cli
 from scaledown.cli import commands
-
-ROOT = Path(__file__).resolve().parents[1]
+from scaledown.cli.interrupts import ROOT
 
 
 def build_parser() -> argparse.ArgumentParser:

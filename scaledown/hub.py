@@ -78,9 +78,9 @@ def check_checkpoint(name: str, flag: str = "--checkpoint") -> None:
         ScaleDownConfig.load(name)
         return
     try:
-        locate(name)
+        locate(name, what_works=f"Checkpoints that ship: {', '.join(SHIPPED_CHECKPOINTS)}.")
     except ValueError as fault:
-        raise ValueError(f"{flag}: {fault} Checkpoints that ship: {', '.join(SHIPPED_CHECKPOINTS)}.") from None
+        raise ValueError(f"{flag}: {fault}") from None
 
 
 def check_models(config: ScaleDownConfig, init_compressor: str | None) -> None:

@@ -78,7 +78,7 @@ def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compres
             "--compressor_type", compressor, "--save_steps", "1", "--enable_reranking", *own, *QUICK]
     assert train.main(argv) == 0
     assert (tmp_path / "run" / "checkpoint-2" / "config.json").is_file()
-    assert example_usage.main([str(tmp_path / "run" / "final")]) == 0
+    assert example_usage.main(["--checkpoint", str(tmp_path / "run" / "final")]) == 0
     assert "from full text" in capsys.readouterr().out
     assert train.main(argv) == 2
     assert "--resume" in capsys.readouterr().err

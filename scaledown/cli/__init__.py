@@ -1,5 +1,6 @@
 """Command lines: flags made from configs, one clear message for a user's mistake, and a quiet end on Ctrl-C."""
 
+from scaledown.cli import interrupts  # noqa: F401  # first: see there
 from scaledown.cli.command import INTERRUPTED, USER_ERROR, command
 from scaledown.cli.common import add_checkpoint, add_device, add_eval_data, add_output_file, add_seed
 from scaledown.cli.flags import GROUPS, add_flags, config_from, given, settings_parser

@@ -35,21 +35,34 @@ def command(main: Main) -> Main:
             sys.stdout.reconfigure(errors="backslashreplace")
 
         try:
-            with interrupts.running(), progress.as_lines(), loading_note.on_import():
+            with interrupts.state, progress.as_lines(), loading_note.on_import():
                 code = main(argv)
         except (ValueError, OSError, RuntimeError) as fault:
             message = _message(fault)
-            if message is None:
+            if message is None and not _is_reader_gone(fault):
                 raise
-            print(f"error: {message}", file=sys.stderr)
+            if message is not None:
+                print(f"error: {message}", file=sys.stderr)
             code = USER_ERROR
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             code = INTERRUPTED
-        interrupts.note_exit_code(code)
+        interrupts.state.exit_code = code
         return code
 
     return guarded
+
+
+def _is_reader_gone(fault: Exception) -> bool:
+    """Return whether whoever reads standard output, such as "head", has read enough; then nobody needs a message."""
+    if not isinstance(fault, BrokenPipeError):
+        return False
+    # Other pipes and connections can break, too.
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _message(fault: Exception) -> str | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import os
 
-COMMANDS: Mapping[str, tuple[str, ...]] = {
+COMMANDS: dict[str, tuple[str, ...]] = {
     "check the installation": ("test_training.py",),
     "prepare data": ("prepare_small_real_dataset.py", "example_dataset_generation.py", "scaledown.data.prepare_dataset",
                      "scaledown.data.reranking"),
@@ -19,10 +17,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
                             "lab.benchmark_retrieval"),
 }
 """Scripts and modules by what they are for."""
-def all_names() -> Iterator[str]:
-    """Yield the name of each command."""
-    for names in COMMANDS.values():
-        yield from names
 
 
 def is_script(name: str) -> bool:
@@ -35,15 +29,15 @@ def typed(name: str) -> str:
     return f"python {name}" if is_script(name) else f"python -m {name}"
 
 
-def summary(name: str, root: Path) -> str | None:
+def summary(name: str, root: str) -> str | None:
     """Return the first line of a command's docstring, read without running it; None if it is not below ``root``."""
-    if is_script(name):
-        places = [root / name]
-    else:
-        place = root.joinpath(*name.split("."))
-        places = [place / "__main__.py", place.with_suffix(".py")]
-    for path in places:
-        if path.is_file():
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    # Only now: this module is imported before Ctrl-C is quiet.
+    import ast
+
+    place = os.path.join(root, *([name] if is_script(name) else name.split(".")))
+    for path in (place, f"{place}.py", os.path.join(place, "__main__.py")):
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                docstring = ast.get_docstring(ast.parse(file.read())) or ""
             return docstring.split("\n")[0]
     return None

@@ -3,44 +3,52 @@
 An interrupt that Python raises in the middle of an import may be swallowed there, or shows the library's inside. So
 until a command's ``main`` runs, in any import and after ``main``, Ctrl-C ends the process there and then. In between it
 is a KeyboardInterrupt as usual, so that a run can save what it has.
+
+The package imports this module before all others, and it imports next to nothing: only from its end on is Ctrl-C quiet.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from scaledown.cli import commands
+from scaledown.cli.commands import COMMANDS
 
 INTERRUPTED = 130
 PACKAGES = ("scaledown", "lab")
 """The packages whose modules are commands, beside the scripts next to them."""
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMPORTING = "<frozen importlib"
 """Begins the file name of a frame in which Python imports something."""
 
 
-class _State:
-    """The state of this process's command: whether ``main`` runs, and the exit code that it has returned."""
+class CommandState:
+    """The state of this process's command, as a context in which its ``main`` runs.
 
-    is_running = False
-    exit_code: int | None = None
-
-
-def watch() -> None:
-    """Take over Ctrl-C and the end of the process, if it runs a command of this project.
-
-    Called as the package is imported, which is the first thing that a command does.
+    Attributes:
+        is_running: whether ``main`` runs; then Ctrl-C is a KeyboardInterrupt.
+        exit_code: what ``main`` has returned; None before, and after an error with a traceback.
     """
-    if not _is_command() or threading.current_thread() is not threading.main_thread():
+
+    def __init__(self) -> None:
+        self.is_running = False
+        self.exit_code: int | None = None
+
+    def __enter__(self) -> None:
+        self.is_running, self.exit_code = True, None
+
+    def __exit__(self, *fault: object) -> None:
+        self.is_running = False
+
+
+state = CommandState()
+
+
+def _watch() -> None:
+    """Take over Ctrl-C and the end of the process, if it runs a command of this project."""
+    if not _is_command():
         return
     # A shell that starts a command in the background lets Ctrl-C be ignored; so it stays.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -49,39 +57,31 @@ def watch() -> None:
     atexit.register(_end_at_once)
 
 
-@contextlib.contextmanager
-def running() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt in the ``with`` block, which is a command's ``main``."""
-    _State.is_running = True
-    try:
-        yield
-    finally:
-        _State.is_running = False
-
-
-def note_exit_code(code: int) -> None:
-    """Remember what ``main`` has returned, with which the process is about to end."""
-    _State.exit_code = code
-
-
 def _is_command() -> bool:
     """Return whether this process was started as ``python SCRIPT.py`` or ``python -m`` with one of this project."""
     if sys.argv[:1] == ["-m"]:
         # While the packages above a module are imported, its name stands in the original command line alone.
-        place = sys.orig_argv.index("-m") if "-m" in sys.orig_argv else len(sys.orig_argv)
-        return "".join(sys.orig_argv[place + 1:place + 2]).split(".")[0] in PACKAGES
+        words = sys.orig_argv
+        place = words.index("-m") + 1 if "-m" in words else len(words)
+        return place < len(words) and words[place].split(".")[0] in PACKAGES
 
-    script = Path(sys.argv[0] if sys.argv else "").resolve()
-    return script.parent == ROOT and script.name in commands.all_names()
+    folder, name = os.path.split(os.path.abspath(sys.argv[0] if sys.argv else ""))
+    return folder == ROOT and any(name in names for names in COMMANDS.values())
 
 
-def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    if _State.is_running and not _is_in_import(frame):
+def _on_interrupt(number: int, frame: object) -> None:
+    if state.is_running and not _is_in_import(frame):
         raise KeyboardInterrupt
-    _quit(INTERRUPTED, "interrupted\n")
+    try:
+        sys.stdout.flush()
+        # Not print: the interrupted code may be printing.
+        os.write(2, b"interrupted\n")
+    finally:
+        # Without its last words, if they are in the middle of being written or cannot be.
+        os._exit(INTERRUPTED)
 
 
-def _is_in_import(frame: FrameType | None) -> bool:
+def _is_in_import(frame: object) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith(IMPORTING):
             return True
@@ -94,21 +94,15 @@ def _end_at_once() -> None:
 
     Not if several processes work together, who take leave of one another, nor after an error with a traceback.
     """
-    if _State.exit_code is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if state.exit_code is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):
-        # Python itself tells that the output could not be written.
-        return
-    _quit(_State.exit_code)
+    except (OSError, ValueError) as fault:
+        # Whoever reads the output, such as "head", may have read enough; other faults Python itself tells.
+        if not isinstance(fault, BrokenPipeError):
+            return
+    os._exit(state.exit_code)
 
 
-def _quit(code: int, message: str = "") -> NoReturn:
-    # What was printed before the interrupt may be in the middle of being written; then it cannot be flushed.
-    with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
-        sys.stdout.flush()
-    # Not print: the interrupted code may be printing.
-    with contextlib.suppress(OSError):
-        os.write(2, message.encode())
-    os._exit(code)
+_watch()

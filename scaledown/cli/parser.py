@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
         known = [flag for flag in self.flags if not flag.startswith("--no-")]
         hint = meant(name, known)
         where = "--help_all" if "--help_all" in self.flags else "--help"
-        return f"unknown flag {name}{hint}" if hint else f"unknown flag {name}; {where} shows those there are"
+        return f"unknown flag {name}: {hint}" if hint else f"unknown flag {name}; {where} shows those there are"
 
 
 def new_parser(description: str, module: str | None = None, usage: str | None = None,

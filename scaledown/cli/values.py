@@ -49,17 +49,19 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     def choice(text: str) -> str:
         if text in choices:
             return text
-        raise argparse.ArgumentTypeError(f"expected one of {listed(choices)}, got {text!r}{meant(text, choices)}")
+        hint = meant(text, choices)
+        end = f": {hint}" if hint else ""
+        raise argparse.ArgumentTypeError(f"expected one of {listed(choices)}, got {text!r}{end}")
 
     return choice
 
 
 def meant(text: str, known: Sequence[str]) -> str:
-    """Return a question that ends a message about ``text``: the known one that it resembles; "" if there is none."""
+    """Return the question whether the known text that ``text`` resembles was meant; "" if it resembles none."""
     # "--train-data" and "Embedded" are meant, too.
     by_plain = {name.lower().replace("-", "_"): name for name in known}
     likely = difflib.get_close_matches(text.lower().replace("-", "_"), by_plain, n=1)
-    return f": did you mean {by_plain[likely[0]]}?" if likely else ""
+    return f"did you mean {by_plain[likely[0]]}?" if likely else ""
 
 
 def listed(choices: Sequence[str]) -> str:

@@ -226,7 +226,7 @@ def _milliseconds(spread: Spread, num_queries: int = 1) -> dict[str, float]:
 
 
 def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, Any]]:
-    """Measure training steps: one row of figures for each system, on full-length texts or those of ``--records``."""
+    """Measure training steps: one row of figures for each system, on full-length texts or those of ``--train_data``."""
     bench.train()
     trained = [parameter for parameter in bench.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)

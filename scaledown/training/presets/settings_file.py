@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scaledown.cli.values import meant
 from scaledown.config import (
     RETIRED,
     EvaluationConfig,
@@ -61,7 +61,7 @@ def read_settings(path: Path | str, flag: str = "--config") -> dict[str, Any]:
         if choices is not None and values[name] not in (None, *choices):
             faults.append(f"{name} is {values[name]!r}, expected one of {', '.join(choices)}")
     if unknown := [_with_likeness(str(name), known) for name in values if name not in known]:
-        faults.append(f"unknown settings: {', '.join(sorted(unknown))}; --help_all shows those there are")
+        faults.append(f"unknown settings: {', '.join(sorted(unknown))}. --help_all shows those there are")
     if faults:
         raise ValueError(f"{flag} {path}: {'; '.join(faults)}")
     return values
@@ -71,8 +71,8 @@ def _with_likeness(name: str, known: Mapping[str, Any]) -> str:
     """Return an unknown name with what it was probably meant to be, if anything."""
     if name in RETIRED:
         return f"{name} (gone: every run is now as with its default, {RETIRED[name]!r})"
-    likely = difflib.get_close_matches(name, known, n=1)
-    return f"{name} ({likely[0]}?)" if likely else name
+    hint = meant(name, list(known))
+    return f"{name} ({hint})" if hint else name
 
 
 def _read_mapping(path: Path, flag: str) -> dict[Any, Any]:
