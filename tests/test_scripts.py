@@ -15,7 +15,7 @@ import train
 import train_with_evaluation
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training import installation_check
+from scaledown.training import installation_check, presets
 from scaledown.training.presets import demo
 
 QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num_memory_tokens", "2"]
@@ -68,6 +68,10 @@ def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
     settings = json.loads((tmp_path / "config.json").read_text())["settings"]
     assert settings["generator_model"] == "embedded" and settings["num_layers"] == 4
     assert settings["learning_rate_generator"] == demo.TRAINING["learning_rate_generator"]
+
+    # --resume alone has the settings of this run.
+    resumed = vars(presets.parse(train_with_evaluation.build_parser(), ["--resume", "--output_dir", str(tmp_path)]))
+    assert {name: settings[name] for name in resumed} == resumed | {"resume": False}
 
 
 @pytest.mark.parametrize("compressor", ["n_layers", "modernbert", "llm"])

@@ -39,10 +39,9 @@ def command(main: Main) -> Main:
                 code = main(argv)
         except (ValueError, OSError, RuntimeError) as fault:
             message = _message(fault)
-            if message is None and not _is_reader_gone(fault):
+            if message is None:
                 raise
-            if message is not None:
-                print(f"error: {message}", file=sys.stderr)
+            print(f"error: {message}", file=sys.stderr)
             code = USER_ERROR
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -51,18 +50,6 @@ def command(main: Main) -> Main:
         return code
 
     return guarded
-
-
-def _is_reader_gone(fault: Exception) -> bool:
-    """Return whether whoever reads standard output, such as "head", has read enough; then nobody needs a message."""
-    if not isinstance(fault, BrokenPipeError):
-        return False
-    # Other pipes and connections can break, too.
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
 
 
 def _message(fault: Exception) -> str | None:

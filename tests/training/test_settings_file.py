@@ -131,6 +131,7 @@ def test_a_runs_own_config_makes_the_run_again_and_goes_on_with_it(tmp_path):
     # It is refused in the folder that holds the run: --overwrite does not come along.
     assert train.main(["--config", own]) == 2
     assert train.main(["--config", own, "--resume"]) == 0
+    assert train.main(["--resume", "--output_dir", str(first)]) == 0
     assert train.main(["--config", own, "--output_dir", str(second)]) == 0
     weights = [load_file(folder / "final" / "compressor.safetensors") for folder in (first, second)]
     assert all(tensor.equal(weights[1][name]) for name, tensor in weights[0].items())

@@ -14,10 +14,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from scaledown import cli
+from scaledown import cli, files
 from scaledown.config import COMPRESSOR_TYPES, DEFAULT_ENCODER, DEFAULT_LLM
 from scaledown.evaluation.cost.known_shapes import KNOWN_NAMES
-from scaledown.files import write_json
+from scaledown.settings import positive, require
 
 PAPER_GENERATOR = "mistralai/Mistral-7B-Instruct-v0.2"
 USAGE = "[--generator_model NAME] [--num_layers N] [--num_documents N] [--output_file FILE] [--FLAG VALUE ...]"
@@ -54,10 +54,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense, all of them together.
+
+    Raises:
+        ValueError: if a count is below 0, or there is no memory or answer token.
+    """
+    names = ("num_documents", "query_tokens", "document_tokens", "system_tokens", "lora_rank")
+    faults = [f"--{name} must be at least 0, got {getattr(args, name)}" for name in names if getattr(args, name) < 0]
+    require(faults + positive(args, "num_memory_tokens", "answer_tokens"))
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the costs, and write them if asked to."""
     args = build_parser().parse_args(argv)
+    check(args)
+    output_file = files.output_file(args.output_file)
 
     # Torch takes seconds to load; a mistyped flag has been reported by now.
     from scaledown.evaluation.cost.question_cost import (
@@ -68,10 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         short,
         table,
     )
-    from scaledown.training import run_folder
 
     ways = costs(args)
-    output_file = run_folder.output_file(args.output_file)
     generator = generator_of_flags(args)
     compressor = compressor_of_flags(args, generator)
 
@@ -88,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                   "compressor_weights": round(compressor.body_weights)}
         for way in ways:
             report[way.name] = way.to_dict()
-        write_json(output_file, report)
+        files.write_json(output_file, report)
         print(f"\nwritten: {output_file}")
     return 0
 

@@ -82,7 +82,7 @@ def _of_resumed_run(file: Mapping[str, Any], flags: Mapping[str, Any], folder: P
 
     # A setting that the run does not record is compared by the run folder, when all are known.
     differing = []
-    for name, value in {**file, **flags}.items():
+    for name, value in sorted({**file, **flags}.items()):
         if name in own and name not in MAY_CHANGE_ON_RESUME | RESOLVED and own[name] != value:
             differing.append(f"--{name} was {own[name]!r}, is {value!r}")
     if differing:
