@@ -1,16 +1,22 @@
-"""Make synthetic records: questions about a generated world, with their documents and answers.
+"""Make synthetic records about a made-up world.
+
+Each has a question, its documents and its answer. A fifth as many evaluation records, about entities that are not in
+training, go to X_eval.json beside X.json.
 
     python example_dataset_generation.py --num_examples 1000
+    python example_dataset_generation.py --ranking --output_file ranking.json
 """
 
 from __future__ import annotations
 
+from scaledown import cli  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from scaledown import cli
 from scaledown.data.pipeline.trec import write_qrels
 from scaledown.data.records import Record, eval_path, write_records
 from scaledown.data.world.candidates import NUM_CANDIDATES, qrels_of, ranking_records
@@ -26,10 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_documents", type=int, metavar="N", help="documents of a question [5; with --ranking 20]")
     parser.add_argument("--ranking", action="store_true", help="make records for reranking: one or two relevant "
                         "documents among similar ones; X_qrels.txt beside X.json says which")
-    parser.add_argument("--output_file", default="synthetic_train_data.json", metavar="NAME",
-                        help="training records; a fifth as many evaluation records, about entities that are not in "
-                             "training, go to X_eval.json beside X.json [synthetic_train_data.json]")
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the world [42]")
+    parser.add_argument("--output_file", default="synthetic_train_data.json", metavar="FILE",
+                        help="training records [synthetic_train_data.json]")
+    cli.add_seed(parser, "seed of the world")
     return parser
 
 

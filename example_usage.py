@@ -1,16 +1,19 @@
-"""The shortest true story: load a model, compress documents, answer from what is left of them.
+"""The shortest true story: load, compress, answer.
 
-    python example_usage.py [CHECKPOINT]
+The model answers questions from the memory of three documents, and from their full text.
+
+    python example_usage.py
+    python example_usage.py --checkpoint training_with_eval/checkpoints/final
 """
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
-
-from scaledown import cli
-from scaledown.config import EMBEDDED
 
 QUESTIONS = ["Where is Fenoni Works based?", "Who wrote The Silent Harbour?",
              "How many inhabitants does Gartonby have?"]
@@ -27,9 +30,7 @@ DOCUMENTS = [
 def build_parser() -> argparse.ArgumentParser:
     """Return the script's flags."""
     parser = cli.new_parser(__doc__)
-    parser.add_argument("checkpoint", nargs="?", default=EMBEDDED,
-                        help="a folder that training wrote, a Hub id, or one that ships: 'embedded', or "
-                             "'embedded_modernbert' (an encoder, which does not rank) [embedded]")
+    cli.add_checkpoint(parser)
     return parser
 
 
@@ -37,10 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compress, answer, and compare with the full text."""
     args = build_parser().parse_args(argv)
+    hub.check_checkpoint(args.checkpoint)
 
     # Loads torch, which takes seconds.
     from scaledown import ScaleDownModel
 
+    cli.tell(f"loading {args.checkpoint} ...")
     model = ScaleDownModel.from_pretrained(args.checkpoint)
     documents = [DOCUMENTS] * len(QUESTIONS)
 

@@ -1,4 +1,6 @@
-"""Make records of a real QA dataset: questions with their gold passages among hard negatives, in two halves.
+"""Make records of a real QA dataset, in two halves.
+
+Each question comes with its gold passages among hard negatives. The evaluation half goes to X_eval.json beside X.json.
 
     python prepare_small_real_dataset.py --dataset squad --num_examples 500
     python prepare_small_real_dataset.py --dataset hotpot_qa --source hotpot_dev_distractor_v1.json
@@ -6,12 +8,14 @@
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli, hub
 from scaledown.config import EMBEDDED
 from scaledown.data.passages import token_counter
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
@@ -23,9 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_flags(parser, QADatasetConfig)
-    parser.add_argument("--output_file", default="small_real_dataset.json", metavar="NAME",
-                        help="training records; the evaluation half goes to X_eval.json beside X.json "
-                             "[small_real_dataset.json]")
+    parser.add_argument("--output_file", default="small_real_dataset.json", metavar="FILE",
+                        help="training records [small_real_dataset.json]")
     parser.add_argument("--generator_model", default=EMBEDDED, metavar="NAME",
                         help="model whose tokenizer counts the tokens of a passage: a Hub id, a local folder, or "
                              f"'embedded' [{EMBEDDED}]")

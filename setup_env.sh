@@ -92,10 +92,30 @@ add_pip() {
         die "this Python cannot install pip into $venv; on Debian and Ubuntu: apt install python3-venv"
 }
 
+# PIP_USER would send packages to the home directory, outside .venv.
+run_pip() { PIP_USER=0 "$python" -m pip install --disable-pip-version-check "$@"; }
+
+# A terminal shows pip's own lines and bars; a file or a pipe gets a line for each large download. pip's errors and
+# warnings are on standard error, and stay whole.
 install() {
-    # PIP_USER would send packages to the home directory, outside .venv.
-    PIP_USER=0 "$python" -m pip install -qq --disable-pip-version-check "$@" ||
+    if [ -t 2 ]; then run_pip "$@" >&2; else run_pip --progress-bar off "$@" | shorten >&2; fi ||
         die "pip could not install everything (see above); finished packages stay: run again to go on"
+}
+
+shorten() {
+    local line file packages
+    while IFS= read -r line; do
+        case $line in
+            *Downloading*' ('[0-9][0-9]*' MB)' | *Downloading*' GB)')
+                file=${line##*[ /]Downloading } file=${file##*/}
+                printf '  downloading %s (%s\n' "${file%%-[0-9]*}" "${file##*(}"
+                ;;
+            'Installing collected packages: '*)
+                read -ra packages <<<"${line#*: }"
+                printf '  installing %s packages\n' "${#packages[@]}"
+                ;;
+        esac
+    done
 }
 
 pip_has_sources() {
@@ -112,6 +132,10 @@ minimum, build = sys.argv[1:]
 release = [[int(part) for part in re.findall(r"\d+", text)[:3]] for text in (torch.__version__, minimum)]
 sys.exit(release[0] < release[1] or (build == "cuda" and torch.version.cuda is None))
 PY
+}
+
+download_size() {
+    case $build in cpu) echo ' (about 200 MB to download)' ;; cuda) echo ' (about 3 GB to download)' ;; esac
 }
 
 # Before everything else: as a dependency of others, torch would be the CUDA build, with gigabytes of libraries.
@@ -173,9 +197,12 @@ set_up() {
     make_venv
     drop_torn_packages
     add_pip
-    say "installing into $venv for $build (minutes, the first time)"
+    say "installing into $venv for $build: minutes, the first time"
+    say "1 of 3: torch$(download_size)"
     install_torch
+    say "2 of 3: the other packages of requirements.txt (about 400 MB to download)"
     install_rest
+    say "3 of 3: checking that everything imports"
     check
     printf '%s %s\n' "$(fingerprint)" "$build" >"$stamp"
     say "ready: $("$python" -V), torch $("$python" -c 'import torch; print(torch.__version__)')"

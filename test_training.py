@@ -1,16 +1,21 @@
-"""The five-minute check of an installation: trains compressors a little on the demo's data, and tests what came out.
+"""Check an installation: train each compressor a little.
+
+It trains on the demo's data, tests what came out, and returns 1 if anything is wrong; it takes about two minutes.
 
     python test_training.py --test_both
+    python test_training.py --compressor_type modernbert --device cpu
 """
 
 from __future__ import annotations
 
+from scaledown import cli  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 
-from scaledown import cli
-from scaledown.config import COMPRESSOR_TYPES, DEVICES
+from scaledown.config import COMPRESSOR_TYPES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="compressor to test [n_layers]")
     parser.add_argument("--test_both", action="store_true", help="test every compressor type")
     parser.add_argument("--num_examples", type=int, default=10, metavar="N", help="records to train on [10]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [the fastest there is]")
+    cli.add_device(parser)
     return parser
 
 

@@ -1,27 +1,34 @@
-"""Train a compressor and a generator by distillation: python train.py --train_data data.json
+"""Train a compressor and a generator by distillation.
 
-With --pretrain_steps they are first pretrained on plain text, as a compressor needs that is not made of the generator's
-layers (modernbert, llm). Without --train_data that is all; OUTPUT_DIR/pretraining/final is then for --init_compressor.
+With --pretrain_steps both are first pretrained on plain text, as a modernbert or llm compressor needs; without
+--train_data that is all, and OUTPUT_DIR/pretraining/final is for --init_compressor.
+
+    python train.py --train_data data.json --compressor_type n_layers --num_layers 8
+    python train.py --resume
 """
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli
 from scaledown.config import PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.training import presets
 
 CONFIGS = {RunConfig: "data", ScaleDownConfig: "model", TrainingConfig: "training", PretrainingConfig: "training"}
+USAGE = ("--train_data FILE [--eval_data FILE] [--preset NAME] [--compressor_type NAME] [--output_dir FOLDER] "
+         "[--resume] [--FLAG VALUE ...]")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the script's flags."""
-    return cli.settings_parser(__doc__, CONFIGS)
+    return cli.settings_parser(__doc__, USAGE, CONFIGS)
 
 
 def read_data(args: argparse.Namespace) -> tuple[list[Record], Path | None, list[Record]]:
@@ -43,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = presets.parse(build_parser(), argv)
     _, config, training, pretraining_config = (cli.config_from(args, cls) for cls in CONFIGS)
     records, eval_data, eval_records = read_data(args)
+    hub.check_models(config, args.init_compressor)
 
-    # Torch takes seconds to load; a wrong flag or file has been reported by now.
+    # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
     from scaledown.data.overlap import overlap
     from scaledown.training import batches, devices, objective, pretraining, run, run_folder
@@ -52,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device, folder = processes.join(devices.resolve_device(args.device)), Path(args.output_dir)
     objective.check_scores(config, training, records, args.train_data)
     first_stage = pretraining.prepare(pretraining_config, training, config.document_tokens, folder, args.resume)
+    cli.tell(f"loading {args.init_compressor or config.generator_model} ...")
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     batches.pads_to_max(training, model)  # Refuses what cannot be trained, before anything is written.
     information = run_folder.information(args, model, records, eval_data, eval_records)

@@ -1,16 +1,21 @@
-"""The main job: evaluate, train, evaluate again, and show what changed.
+"""The main job: evaluate, train, evaluate again, compare.
 
-With no arguments it runs on the demo's data and generator: offline, on a CPU, in minutes.
+Without --train_data it trains on the demo's data and generator: offline, on a CPU, in minutes.
+
+    python train_with_evaluation.py
+    python train_with_evaluation.py --train_data small_real_dataset.json --preset laptop --output_dir squad_run
 """
 
 from __future__ import annotations
 
+from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli
 from scaledown.config import EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
@@ -19,11 +24,13 @@ from scaledown.training.presets import demo
 
 CONFIGS = {RunConfig: "data", ScaleDownConfig: "model", TrainingConfig: "training", EvaluationConfig: "evaluation"}
 LOSS_RECORDS = 100
+USAGE = ("[--train_data FILE] [--eval_data FILE] [--preset NAME] [--compressor_type NAME] [--output_dir FOLDER] "
+         "[--resume] [--FLAG VALUE ...]")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the script's flags."""
-    return cli.settings_parser(__doc__, CONFIGS, output_dir="./training_with_eval", eval_steps=100, batch_size=4,
+    return cli.settings_parser(__doc__, USAGE, CONFIGS, output_dir="./training_with_eval", eval_steps=100, batch_size=4,
                                generator_model=None)
 
 
@@ -43,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = presets.parse(build_parser(), argv)
     _, config, training, evaluation = (cli.config_from(args, cls) for cls in CONFIGS)
     records, eval_data, eval_records = read_data(args)
+    hub.check_models(config, args.init_compressor)
 
-    # Torch takes seconds to load; a wrong flag or file has been reported by now.
+    # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
     from scaledown.data.overlap import overlap
     from scaledown.evaluation.report import before_after
@@ -52,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     device, folder = processes.join(devices.resolve_device(args.device)), Path(args.output_dir)
     objective.check_scores(config, training, records, args.train_data)
+    cli.tell(f"loading {args.init_compressor or config.generator_model} ...")
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     batches.pads_to_max(training, model)  # Refuses what cannot be trained, before anything is written.
     information = run_folder.information(args, model, records, eval_data, eval_records)

@@ -1,9 +1,11 @@
-"""Time and memory that it takes to cut a large corpus into passages, to index it by BM25, and to search it.
-
-    python -m lab.benchmark_retrieval --num_passages 1000000 --output_dir benchmark_retrieval
+"""Measure time and memory of BM25 over a large corpus.
 
 The corpus is generated: words of a made-up language whose frequencies fall as those of a natural one do (Zipf), in
-sentences, in pages of a few passages. The pipeline's own command runs over it, a process for each stage.
+sentences, in pages of a few passages. The pipeline's own command cuts it into passages, indexes and searches it, with a
+process for each stage.
+
+    python -m lab.benchmark_retrieval
+    python -m lab.benchmark_retrieval --num_passages 1000000 --output_dir benchmark_retrieval
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from scaledown.cli import command
+from scaledown import cli
 from scaledown.config import EMBEDDED
 from scaledown.data.storage.work_folder import MANIFEST
 from scaledown.files import disk_faults, whole_file, write_json
@@ -40,18 +42,17 @@ CORPUS_FILE, QUERIES_FILE, RESULTS_FILE = "corpus.jsonl", "queries.txt", "benchm
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmark_retrieval", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_passages", type=int, default=100_000, help="passages, about [100000]")
-    parser.add_argument("--num_queries", type=int, default=1_000, help="queries [1000]")
-    parser.add_argument("--passage_words", type=int, default=90, help="words of a passage, about [90]")
-    parser.add_argument("--output_dir", default="benchmark_retrieval", help="gets corpus, work folder and "
-                                                                            f"{RESULTS_FILE} [benchmark_retrieval]")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the language [42]")
+    parser = cli.new_parser(__doc__, "lab.benchmark_retrieval")
+    parser.add_argument("--num_passages", type=int, default=100_000, metavar="N", help="passages, about [100000]")
+    parser.add_argument("--num_queries", type=int, default=1_000, metavar="N", help="queries [1000]")
+    parser.add_argument("--passage_words", type=int, default=90, metavar="N", help="words of a passage, about [90]")
+    parser.add_argument("--output_dir", default="benchmark_retrieval", metavar="FOLDER",
+                        help=f"folder of the corpus, the work folder and {RESULTS_FILE} [benchmark_retrieval]")
+    cli.add_seed(parser, "seed of the language")
     return parser
 
 
-@command
+@cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate a corpus, run the stages one by one, and print their times and memory."""
     args = build_parser().parse_args(argv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from scaledown.cli import interrupts  # noqa: F401  # first, so that Ctrl-C ends a command quietly from here on
 from scaledown.config import ScaleDownConfig
 
 if TYPE_CHECKING:

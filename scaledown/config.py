@@ -67,6 +67,18 @@ RETIRED: Mapping[str, Any] = {
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
     "pretrain_auto_encoding_share": 0.5}
 """Settings that runs of earlier versions had, with their defaults, which now hold for every run."""
+_BECAME = {"keep_threshold": "is set in a checkpoint by python -m scaledown.evaluation.calibration",
+           "pad_to_max": "is gone: batches have one shape if the device needs it",
+           "pretrain_batch_size": "is gone: --batch_size holds for pretraining, too"}
+MAY_CHANGE_ON_RESUME = frozenset({
+    "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
+    "gradient_accumulation_steps"})
+"""Settings that may differ when a run is resumed: they change results by rounding at most."""
+
+
+def what_became_of(name: str) -> str:
+    """Return the rest of a sentence about a setting in ``RETIRED``."""
+    return _BECAME.get(name, f"is gone: every run is now as with its default, {RETIRED[name]!r}")
 
 
 @dataclass(frozen=True)
@@ -78,18 +90,18 @@ class ScaleDownConfig:
     """
 
     generator_model: str = setting(
-        DEFAULT_GENERATOR, "generator: a Hub id, a local folder, or 'embedded', the small one that ships and brings "
-        f"the settings of --preset demo [{DEFAULT_GENERATOR}; train_with_evaluation.py without --train_data: embedded]")
+        DEFAULT_GENERATOR, f"a Hub id, a folder, or '{EMBEDDED}', which brings --preset demo "
+        f"[{DEFAULT_GENERATOR}; for the demo's data {EMBEDDED}]")
     generator_revision: str | None = setting(
         None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
     compressor_type: str = setting(
-        "n_layers", "compressor: a copy of the generator's first layers, an encoder, or a small causal LM",
+        "n_layers", "a copy of the generator's first layers, an encoder, or a small causal LM",
         COMPRESSOR_TYPES)
     num_layers: int | None = setting(
-        None, "layers that an n_layers compressor copies [8, or a third of a generator with fewer than 24]")
+        None, "layers that n_layers copies [8, or a third of a generator with fewer than 24]")
     compressor_model: str | None = setting(
         None, "model of a modernbert or llm compressor: a Hub id, a local folder, or 'embedded' [beside the embedded "
-        f"generator 'embedded', else {DEFAULT_ENCODER} or {DEFAULT_LLM}]")
+        f"generator 'embedded', else {DEFAULT_ENCODER} or {DEFAULT_LLM}]", is_advanced=True)
     compressor_revision: str | None = setting(
         None, "commit, branch or tag of the compressor's model on the Hub", is_advanced=True)
     num_memory_tokens: int = setting(8, "memory embeddings of a document")
@@ -102,7 +114,7 @@ class ScaleDownConfig:
         "query_first", "what the compressor reads first: query_first shares one reading of the query among the "
         "documents; with document_first the reading of a document can be stored for any query (n_layers, llm)",
         INPUT_ORDERS, is_advanced=True)
-    enable_reranking: bool = setting(False, "also train the compressor to score documents, in the same pass")
+    enable_reranking: bool = setting(False, "also train the compressor to score documents")
     keep_threshold: float | None = setting(
         None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration sets it',
         has_flag=False)
@@ -230,28 +242,30 @@ class RunConfig:
     """The files of a training run, its start, and the machine that it runs on."""
 
     train_data: str | None = setting(
-        None, "training records, JSON or JSONL [train_with_evaluation.py: the demo's, made from the seed]",
-        group="data")
+        None, "training records, JSON or JSONL", group="data")
     eval_data: str | None = setting(None, "evaluation records [X_eval.json beside X.json]", group="data")
     output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
     resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
     overwrite: bool = setting(False, "replace the run in --output_dir", group="data")
     init_compressor: str | None = setting(
-        None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model")
+        None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model", is_advanced=True)
     preset: str | None = setting(
-        None, "settings for a machine: demo (any, offline), laptop, colab_t4, paper (a GPU of 80 GB); flags beside it "
-        "win", PRESET_NAMES, group="training")
+        None, "settings for a machine: any (demo), a laptop, a free T4, a GPU of 80 GB (paper); flags win",
+        PRESET_NAMES, group="training")
     learning_rate: float | None = setting(
-        None, "peak learning rate of generator and compressor; --learning_rate_generator and "
-        "--learning_rate_compressor set one of them [1e-4; 5e-5 for an n_layers compressor]", group="training")
-    eval_steps: int = setting(500, "steps between two measurements of the evaluation loss", group="training")
-    device: str = setting("auto", "device to train on [the fastest there is]", DEVICES, group="machine")
+        None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]",
+        group="training")
+    eval_steps: int = setting(500, "steps between two evaluation losses", group="training")
+    device: str = setting("auto", "device to run on [the fastest there is]", DEVICES, group="machine")
     dtype: str = setting(
         "auto", "number format of the arithmetic [bfloat16 if the device is fast in it, else float32]",
-        ("auto", *DTYPES), group="machine")
+        ("auto", *DTYPES), group="machine", is_advanced=True)
 
     def __post_init__(self) -> None:
-        require(positive(self, "eval_steps", "learning_rate") + not_among_choices(self))
+        faults = positive(self, "eval_steps", "learning_rate") + not_among_choices(self)
+        if self.resume and self.overwrite:
+            faults.append("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
+        require(faults)
 
 
 @dataclass(frozen=True)
@@ -260,7 +274,7 @@ class TrainingConfig:
 
     batch_size: int = setting(128, "questions of a step, over all processes and micro-batches")
     num_epochs: float = setting(1.0, "passes over the training records")
-    max_steps: int | None = setting(None, "stop after this number of steps, whatever --num_epochs says")
+    max_steps: int | None = setting(None, "stop after this number of steps")
     learning_rate_generator: float = setting(
         1e-4, "peak learning rate of the generator's LoRA adapter and special tokens", is_advanced=True)
     learning_rate_compressor: float | None = setting(
@@ -283,7 +297,8 @@ class TrainingConfig:
         0, "initial steps with the readout loss alone, at its full weight; the generator is not run, so they are cheap",
         is_advanced=True)
     gradient_accumulation_steps: int = setting(
-        1, "micro-batches of a step: more need less memory and give the same result", group="machine")
+        1, "micro-batches of a step: more need less memory and give the same result", group="machine",
+        is_advanced=True)
     num_workers: int | None = setting(
         None, "processes that prepare batches [2 on a GPU, 0 on a CPU]", group="machine", is_advanced=True)
     compile: bool = setting(
@@ -295,7 +310,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = setting(
         False, "compute activations twice to save memory", group="machine", is_advanced=True)
     answer_tokens: int = setting(128, "longest answer to train on, in tokens", is_advanced=True)
-    logging_steps: int = setting(10, "steps between two lines of the log")
+    logging_steps: int = setting(10, "steps between two lines of the log", is_advanced=True)
     save_steps: int = setting(500, "steps between two checkpoints")
     seed: int = setting(42, "seed of everything random")
 
@@ -333,7 +348,8 @@ class PretrainingConfig:
     pretrain_steps: int | None = setting(None, "steps of pretraining before the training [none]")
     pretrain_data: str | None = setting(
         None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
-        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]", group="data")
+        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]", group="data",
+        is_advanced=True)
 
     def __post_init__(self) -> None:
         faults = positive(self, "pretrain_steps")
@@ -346,7 +362,7 @@ class PretrainingConfig:
 class EvaluationConfig:
     """The evaluation's settings."""
 
-    eval_examples: int = setting(500, "evaluation questions, the first of the evaluation half")
+    eval_examples: int = setting(500, "evaluation questions, the first ones")
     eval_batch_size: int = setting(8, "questions answered together", is_advanced=True)
     max_new_tokens: int = setting(64, "longest answer, in tokens")
     timed_queries: int = setting(30, "questions timed one by one, for the latency figures", is_advanced=True)

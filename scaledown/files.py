@@ -160,3 +160,30 @@ def parse_json(text: str | bytes) -> Any:
 def has_half_surrogate(text: str) -> bool:
     """Return whether ``text`` holds half of a surrogate pair: JSON's escapes can write it, UTF-8 cannot."""
     return _HALF_SURROGATE.search(text) is not None
+
+
+def make_folder(folder: Path, flag: str = "--output_dir") -> None:
+    """Create ``folder`` if it does not exist.
+
+    Raises:
+        ValueError: naming ``flag``, if it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"{flag} {folder}: this folder cannot be made ({fault.strerror})") from None
+
+
+def output_file(name: str | None, flag: str = "--output_file") -> Path | None:
+    """Return the path of an output, checked before there is anything to write; None if there is none.
+
+    Raises:
+        ValueError: naming ``flag``, if it is a folder, or its folder cannot be created.
+    """
+    if name is None:
+        return None
+    path = Path(name)
+    if path.is_dir():
+        raise ValueError(f"{flag} {name}: Is a directory; give a file in it")
+    make_folder(path.parent, flag)
+    return path

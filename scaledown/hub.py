@@ -14,12 +14,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaledown.config import EMBEDDED
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, ScaleDownConfig
 
 if TYPE_CHECKING:
     import torch
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "weights" / "generator"
+SHIPPED_CHECKPOINTS = (EMBEDDED, EMBEDDED_MODERNBERT)
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
 WHAT_WORKS = {
@@ -63,6 +64,38 @@ def locate(name: str, revision: str | None = None, kind: str = "model", what_wor
     if kind == "model" and (folder := _cached_folder(name, revision)):
         return folder
     raise ValueError(f"{kind} {name!r}: {answer} {what_works or WHAT_WORKS[kind]}")
+
+
+def check_checkpoint(name: str, flag: str = "--checkpoint") -> None:
+    """Check that ``name`` can be a checkpoint, before torch is loaded to read it.
+
+    Raises:
+        ValueError: naming ``flag``, if there is no such folder or Hub id, or the folder holds no checkpoint.
+    """
+    if name in SHIPPED_CHECKPOINTS:
+        return
+    if os.path.isdir(name):
+        ScaleDownConfig.load(name)
+        return
+    try:
+        locate(name, what_works=f"Checkpoints that ship: {', '.join(SHIPPED_CHECKPOINTS)}.")
+    except ValueError as fault:
+        raise ValueError(f"{flag}: {fault}") from None
+
+
+def check_models(config: ScaleDownConfig, init_compressor: str | None) -> None:
+    """Check that the models a new training starts from are there, before torch is loaded.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    # A checkpoint names the generator itself.
+    if init_compressor is not None:
+        check_checkpoint(init_compressor, "--init_compressor")
+        return
+    locate(config.generator_model, config.generator_revision)
+    if config.compressor_model not in (None, EMBEDDED):
+        locate(config.compressor_model, config.compressor_revision)
 
 
 def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:

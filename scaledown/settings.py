@@ -9,6 +9,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+LISTS = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
+"""Types, and tuples of them, in a message."""
+
 
 def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, *, group: str | None = None,
             is_advanced: bool = False, has_flag: bool = True) -> Any:
@@ -73,8 +77,17 @@ def wrong_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str
     faults = []
     for name, value in values.items():
         if name in hints and not _has_type(value, hints[name]):
-            faults.append(f"{name} is {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
+            faults.append(f"{name} is {value!r}, expected {_in_words(hints[name])}")
     return faults
+
+
+def _in_words(hint: Any) -> str:
+    """Return an annotation in words; None is left out, which stands for a setting that is not given."""
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_in_words(kind) for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return LISTS[typing.get_args(hint)[0]]
+    return WORDS[hint]
 
 
 def _has_type(value: Any, hint: Any) -> bool:

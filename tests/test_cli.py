@@ -16,7 +16,7 @@ import torch
 
 import train
 import train_with_evaluation
-from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from
+from scaledown.cli import INTERRUPTED, USER_ERROR, add_flags, command, config_from, new_parser
 from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.settings import setting
 
@@ -32,7 +32,7 @@ class Sample:
 
 
 def parse(*argv: str, cls: type = Sample, **options) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = new_parser("A sample.")
     add_flags(parser, cls, **options)
     return parser.parse_args(argv)
 

@@ -87,9 +87,9 @@ def test_an_unknown_key_is_an_error_that_names_key_and_source():
     ('{\n"num_layers": ,}', "line 2"),
     (json.dumps({"num_memory_token": 8}), "unknown keys"),
     (json.dumps({"num_memory_tokens": 0}), "--num_memory_tokens"),
-    (json.dumps({"num_memory_tokens": "8"}), "num_memory_tokens is '8', expected int"),
-    (json.dumps({"enable_reranking": 1}), "enable_reranking is 1, expected bool"),
-    (json.dumps({"num_layers": 2.5}), r"num_layers is 2.5, expected int \| None"),
+    (json.dumps({"num_memory_tokens": "8"}), "num_memory_tokens is '8', expected a whole number"),
+    (json.dumps({"enable_reranking": 1}), "enable_reranking is 1, expected true or false"),
+    (json.dumps({"num_layers": 2.5}), r"num_layers is 2.5, expected a whole number"),
     (json.dumps({"model_type": "llama", "num_layers": 4}), "no ScaleDown checkpoint"),
     ("[1]", "no ScaleDown checkpoint"),
 ])

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "config": {"files", "settings"},
     "hub": {"config"},
     "cli": {"config", "progress"},
+    "__main__": {"cli"},
     "processes": {"cli"},
     "data": BASE,
     "models": BASE,
@@ -35,7 +36,8 @@ MAY_IMPORT = {
 # Names that the package itself hands on, and the room they live in.
 HANDED_ON = {"ScaleDownConfig": "config", "ScaleDownModel": "models"}
 MOST_ENTRIES = 13
-NO_ENTRIES = {"__init__.py", "__pycache__"}
+NO_ENTRIES = {"__init__.py", "__main__.py", "__pycache__"}
+"""A folder itself, as a package and as a command."""
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 250, 40
 """Of the engine's code, without docstrings, comments and blank lines."""
 SEVERAL_FOLDERS = {"__init__.py", "__main__.py", "conftest.py"}
@@ -187,7 +189,8 @@ def lines_of_code(text: str, tree: ast.AST) -> set[int]:
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    names = ("config.py", "settings.py", "cli.py", "files.py", "evaluation/metrics.py")
+    names = ["__main__.py", "config.py", "settings.py", "files.py", "evaluation/metrics.py"]
+    names += [f"cli/{path.name}" for path in (ROOT / "scaledown" / "cli").glob("*.py")]
     wrong = [name for name in names for module in imported_modules(ROOT / "scaledown" / name)
              if module.split(".")[0] == "torch"]
     assert not wrong, wrong

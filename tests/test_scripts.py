@@ -15,7 +15,7 @@ import train
 import train_with_evaluation
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.training import installation_check
+from scaledown.training import installation_check, presets
 from scaledown.training.presets import demo
 
 QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num_memory_tokens", "2"]
@@ -69,6 +69,10 @@ def test_the_main_job_needs_no_arguments_but_patience(tmp_path):
     assert settings["generator_model"] == "embedded" and settings["num_layers"] == 4
     assert settings["learning_rate_generator"] == demo.TRAINING["learning_rate_generator"]
 
+    # --resume alone has the settings of this run.
+    resumed = vars(presets.parse(train_with_evaluation.build_parser(), ["--resume", "--output_dir", str(tmp_path)]))
+    assert {name: settings[name] for name in resumed} == resumed | {"resume": False}
+
 
 @pytest.mark.parametrize("compressor", ["n_layers", "modernbert", "llm"])
 def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compressor, capsys):
@@ -78,7 +82,7 @@ def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compres
             "--compressor_type", compressor, "--save_steps", "1", "--enable_reranking", *own, *QUICK]
     assert train.main(argv) == 0
     assert (tmp_path / "run" / "checkpoint-2" / "config.json").is_file()
-    assert example_usage.main([str(tmp_path / "run" / "final")]) == 0
+    assert example_usage.main(["--checkpoint", str(tmp_path / "run" / "final")]) == 0
     assert "from full text" in capsys.readouterr().out
     assert train.main(argv) == 2
     assert "--resume" in capsys.readouterr().err

@@ -1,7 +1,9 @@
-"""Make the demo's generator again, from nothing: python -m lab.embedded
+"""Make the demo's generator again, from nothing.
 
-A killed run goes on from its last checkpoint if it is started again. Several processes share the work on a CPU:
-``torchrun --nproc_per_node 2 -m lab.embedded --device cpu``.
+A killed run goes on from its last checkpoint if it is started again. Several processes share the work on a CPU.
+
+    python -m lab.embedded
+    torchrun --nproc_per_node 2 -m lab.embedded --device cpu
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from pathlib import Path
 
 from lab.embedded.recipe import PretrainConfig
 from scaledown import cli, processes
-from scaledown.config import DEVICES
-from scaledown.files import parse_json, write_json
+from scaledown.files import make_folder, parse_json, write_json
 from scaledown.hub import EMBEDDED_FOLDER
 
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS_FILE = "config.json"
 TOKENIZER_FOLDER = "tokenizer"
 MAY_CHANGE = ("steps", "eval_steps")
@@ -26,13 +28,13 @@ MAY_CHANGE = ("steps", "eval_steps")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m lab.embedded", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work_dir", default="embedded_training", help="gets the log, the tokenizer and the last "
-                        "checkpoint [embedded_training]")
-    parser.add_argument("--output_dir", default=str(EMBEDDED_FOLDER), help="gets the finished generator, which "
-                        f"--generator_model then takes [{EMBEDDED_FOLDER}]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to train on [auto]")
+    parser = cli.new_parser(__doc__, "lab.embedded", "[--output_dir FOLDER] [--device NAME] [--FLAG VALUE ...]")
+    parser.add_argument("--work_dir", default="embedded_training", metavar="FOLDER",
+                        help="folder of the log, the tokenizer and the last checkpoint [embedded_training]")
+    parser.add_argument("--output_dir", default="embedded_generator", metavar="FOLDER",
+                        help="folder of the finished generator, for --generator_model; to ship it, give "
+                        f"{EMBEDDED_FOLDER.relative_to(ROOT)} [embedded_generator]")
+    cli.add_device(parser)
     cli.add_flags(parser, PretrainConfig)
     return parser
 
@@ -49,14 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from lab.embedded.generator_trainer import GeneratorTrainer
     from lab.embedded.new_generator import build_generator
-    from scaledown.training import checkpoints, run_folder
+    from scaledown.training import checkpoints
     from scaledown.training.devices import keep_freed_memory, resolve_device
 
     device = processes.join(resolve_device(args.device))
     if device.type == "cpu":
         keep_freed_memory()
-    run_folder.make(work_dir, "--work_dir")
-    run_folder.make(output_dir)
+    make_folder(work_dir, "--work_dir")
+    make_folder(output_dir)
 
     # A new run, or the one that was killed.
     last_checkpoint = checkpoints.last(work_dir)

@@ -1,10 +1,13 @@
-"""Make the compressors that ship: python -m lab.embedded.compressors --compressor_type n_layers
+"""Make the compressors that ship.
 
 Training has the stages of the main job, of a quarter of an hour, and then those that it has no time for: up to ten
 documents, passages as long as a document may be, candidates as a search engine finds them, and all of these in larger
 batches. With ``--enable_reranking`` the model then learns scores, first for short documents that differ in the entity
 alone, then beside answers, and answers from the documents that it scores best. A killed run goes on from its last
 checkpoint if it is started again.
+
+    python -m lab.embedded.compressors --compressor_type n_layers
+    python -m lab.embedded.compressors --compressor_type modernbert --output_dir encoder
 """
 
 from __future__ import annotations
@@ -16,18 +19,20 @@ from pathlib import Path
 
 from lab.embedded.recipe import StageSteps
 from scaledown import cli
-from scaledown.config import COMPRESSOR_TYPES, DEVICES, EMBEDDED, ScaleDownConfig
+from scaledown.config import COMPRESSOR_TYPES, EMBEDDED, ScaleDownConfig
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m lab.embedded.compressors", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES, help="[n_layers]")
-    parser.add_argument("--init_compressor", help="start from this checkpoint, which has been through the lessons")
-    parser.add_argument("--output_dir", default="embedded_compressor", help="gets a folder for each stage, and the "
-                        "result in final/ [embedded_compressor]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to train on [auto]")
+    parser = cli.new_parser(__doc__, "lab.embedded.compressors",
+                            "[--output_dir FOLDER] [--device NAME] [--FLAG VALUE ...]")
+    parser.add_argument("--compressor_type", default="n_layers", choices=COMPRESSOR_TYPES,
+                        help="compressor [n_layers]")
+    parser.add_argument("--init_compressor", metavar="NAME",
+                        help="start from this checkpoint, which has been through the lessons")
+    parser.add_argument("--output_dir", default="embedded_compressor", metavar="FOLDER",
+                        help="has a folder for each stage, and the result in final/ [embedded_compressor]")
+    cli.add_device(parser)
     cli.add_flags(parser, StageSteps)
     return parser
 

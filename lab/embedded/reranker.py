@@ -1,7 +1,10 @@
-"""Train a reranking teacher on the made-up world: python -m lab.embedded.reranker
+"""Train a reranking teacher on the made-up world.
 
 A cross-encoder as deep as the generator of the demo, started from its weights: its later layers already find the
 document about the entity asked for (lab/LOG.md). It takes minutes on a CPU and does not ship.
+
+    python -m lab.embedded.reranker
+    python -m lab.embedded.reranker --num_questions 4800 --output_dir longer
 """
 
 from __future__ import annotations
@@ -124,9 +127,9 @@ def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m lab.embedded.reranker", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", default="embedded_reranker", help="gets the cross-encoder [embedded_reranker]")
+    parser = cli.new_parser(__doc__, "lab.embedded.reranker")
+    parser.add_argument("--output_dir", default="embedded_reranker", metavar="FOLDER",
+                        help="folder for the cross-encoder [embedded_reranker]")
     cli.add_flags(parser, RerankerTrainingConfig)
     return parser
 

@@ -1,7 +1,10 @@
-"""Fold the adapter into the generator: python -m scaledown.models.merge --checkpoint C --output_dir MERGED
+"""Fold the adapter into the generator, for other engines.
 
 The result is a plain Hugging Face model. Any engine that takes embeddings for a prompt can serve it: ScaleDown
 compresses and makes the prompt's embeddings, the engine answers (docs/SERVING.md).
+
+    python -m scaledown.models.merge --checkpoint embedded
+    python -m scaledown.models.merge --checkpoint squad_run/checkpoints/final --output_dir merged --dtype float16
 """
 
 from __future__ import annotations
@@ -11,8 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli
-from scaledown.config import EMBEDDED
+from scaledown import cli, hub
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -20,11 +22,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = cli.new_parser(__doc__, "scaledown.models.merge")
-    parser.add_argument("--checkpoint", default=EMBEDDED, metavar="NAME",
-                        help=f"a folder that training wrote, a Hub id, or '{EMBEDDED}' [{EMBEDDED}]")
-    parser.add_argument("--output_dir", default="merged_generator", metavar="NAME",
+    cli.add_checkpoint(parser)
+    parser.add_argument("--output_dir", default="merged_generator", metavar="FOLDER", group="data",
                         help="folder for the model, new or empty [merged_generator]")
-    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, help="dtype of the merged weights [bfloat16]")
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, group="model",
+                        help="dtype of the merged weights [bfloat16]")
     return parser
 
 
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(args.output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output_dir {folder}: is not an empty folder; give another, or delete it")
+    hub.check_checkpoint(args.checkpoint)
 
     # Torch takes seconds to load, too.
     import torch

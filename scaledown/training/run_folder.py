@@ -19,10 +19,10 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from scaledown import processes
-from scaledown.config import EMBEDDED, RETIRED, ScaleDownConfig
+from scaledown.config import EMBEDDED, MAY_CHANGE_ON_RESUME, RETIRED, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
-from scaledown.files import write_json
+from scaledown.files import make_folder, write_json
 from scaledown.hub import on_disk
 from scaledown.models.loading import checkpoint, generator_files, pretrained
 from scaledown.models.model import ScaleDownModel
@@ -36,9 +36,6 @@ LOCK_FILE = ".lock"
 PRETRAINING = "pretraining"
 """Folder of a run's first stage, which has checkpoints of its own."""
 PARTS = ("checkpoints", "final", "runs", PRETRAINING)
-NOT_PART_OF_THE_RUN = {"resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers",
-                       "gradient_checkpointing", "shard", "gradient_accumulation_steps"}
-"""Settings that may differ when a run is resumed: they change results by rounding at most."""
 Inputs = Mapping[str, str | None]
 TEXT_FILES = (".json", ".jinja", ".txt", ".model", ".py")
 """Files of a model's folder beside its weights: its config, its tokenizer and its chat template."""
@@ -86,7 +83,7 @@ def _claim(folder: Path, run: Mapping[str, Any], overwrite: bool, resume: bool, 
     if resume:
         _check_same(folder, run)
     else:
-        make(folder)
+        make_folder(folder)
 
     # Then lock, and only then remove or write.
     lock.enter_context(_lock(folder))
@@ -104,33 +101,6 @@ def _lock(folder: Path) -> AcquireReturnProxy:
     except Timeout:
         raise ValueError(f"--output_dir {folder}: another run is at work in it; wait for its end, or give another "
                          "folder") from None
-
-
-def make(folder: Path, flag: str = "--output_dir") -> None:
-    """Create ``folder`` if it does not exist.
-
-    Raises:
-        ValueError: naming ``flag``, if it cannot be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ValueError(f"{flag} {folder}: this folder cannot be made ({fault.strerror})") from None
-
-
-def output_file(name: str | None) -> Path | None:
-    """Return the path of ``--output_file``, checked before there is anything to write; None if there is none.
-
-    Raises:
-        ValueError: if it is a folder, or its folder cannot be created.
-    """
-    if name is None:
-        return None
-    path = Path(name)
-    if path.is_dir():
-        raise ValueError(f"--output_file {name}: Is a directory; give a file in it")
-    make(path.parent, "--output_file")
-    return path
 
 
 def remove_run(folder: Path) -> None:
@@ -156,7 +126,7 @@ def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
     # Through JSON, as the earlier settings: a tuple becomes a list.
     now = json.loads(json.dumps(run[SETTINGS]))
     differing = []
-    for name in sorted({*settings, *now} - NOT_PART_OF_THE_RUN):
+    for name in sorted({*settings, *now} - MAY_CHANGE_ON_RESUME):
         # A setting that is gone: all runs are now as with its default.
         if name in RETIRED and settings.get(name) == RETIRED[name]:
             continue

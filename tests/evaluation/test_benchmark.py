@@ -151,7 +151,7 @@ def test_training_takes_the_lengths_of_records(tmp_path: Path) -> None:
     records = [{"query": "who?", "documents": ["Ada wrote it.", "Oslo"], "answer": "Ada"}] * 3
     file = tmp_path / "records.json"
     file.write_text(json.dumps(records))
-    assert benchmark.main(["training", *FAST, "--records", str(file), "--output_dir", str(tmp_path)]) == 0
+    assert benchmark.main(["training", *FAST, "--train_data", str(file), "--output_dir", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "benchmark_training.json").read_text())["rows"]
     assert {row["system"] for row in rows} == set(benchmark.SYSTEMS)
     assert all(row["examples_per_second"] > 0 for row in rows)
@@ -160,10 +160,10 @@ def test_training_takes_the_lengths_of_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("flags", "named"), [
     (["inference", "--rounds", "0", "--batch_size", "0"], "--batch_size"),
     (["inference", "--document_tokens", "12"], "--document_tokens"),
-    (["inference", "--records", "x.json"], "--records"),
+    (["inference", "--train_data", "x.json"], "--train_data"),
     (["training", "--preset", "tiny", "--num_layers", "99"], "--num_layers"),
     (["inference", *FAST, "--output_dir", __file__], "--output_dir"),
-    (["training", *FAST, "--records", "nowhere.json"], "nowhere.json")])
+    (["training", *FAST, "--train_data", "nowhere.json"], "nowhere.json")])
 def test_mistakes_are_told(flags: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["--output_dir", str(tmp_path), *flags]) == 2
     assert named in capsys.readouterr().err

@@ -79,14 +79,14 @@ def checkpoint(tmp_path_factory):
 
 def run(checkpoint, tmp_path, *flags):
     write_records(tmp_path / "records.json", RECORDS)
-    argv = ["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--max_new_tokens", "2",
+    argv = ["--checkpoint", checkpoint, "--eval_data", str(tmp_path / "records.json"), "--max_new_tokens", "2",
             "--bootstrap_resamples", "20", *flags]
     return command.main(argv)
 
 
 def test_the_command_compares_all_pipelines(checkpoint, tmp_path, capsys):
     out = tmp_path / "figures.json"
-    assert run(checkpoint, tmp_path, "--num_kept", "2", "--output_file", str(out),
+    assert run(checkpoint, tmp_path, "--keep_documents", "2", "--output_file", str(out),
                "--reranker_model", tiny.cross_encoder_folder(tmp_path / "reranker")) == 0
     rows = json.loads(out.read_text())["pipelines"]
     told = capsys.readouterr().out
@@ -107,7 +107,8 @@ def test_without_a_cross_encoder_that_is_said(checkpoint, tmp_path, capsys):
     assert "no --reranker_model" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("flags", "message"), [(["--num_kept", "0"], "--num_kept"), (["--data", "no.json"], "no.json"),
+@pytest.mark.parametrize(("flags", "message"), [(["--keep_documents", "0"], "--keep_documents"),
+                                               (["--eval_data", "no.json"], "no.json"),
                                                 (["--reranker_model", "/not/there"], "--reranker_model")])
 def test_a_users_mistake_gets_a_message(flags, message, checkpoint, tmp_path, capsys):
     assert run(checkpoint, tmp_path, *flags) == 2

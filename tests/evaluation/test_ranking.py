@@ -111,8 +111,8 @@ def beir(tmp_path):
 def test_the_command_on_a_beir_folder_with_a_teacher(checkpoint, beir, tmp_path, capsys):
     reranker = tiny.cross_encoder_folder(tmp_path / "reranker")
     out, run = tmp_path / "figures.json", tmp_path / "run.trec"
-    assert ranking.main(["--checkpoint", checkpoint, "--data", str(beir), "--output_file", str(out), "--run_out",
-                         str(run), "--reranker_model", reranker]) == 0
+    assert ranking.main(["--checkpoint", checkpoint, "--eval_data", str(beir), "--output_file", str(out),
+                         "--output_run", str(run), "--reranker_model", reranker]) == 0
     figures = json.loads(out.read_text())
     assert list(figures["systems"]) == ["order given", "BM25", "teacher", "scaledown"]
     assert figures["systems"]["BM25"]["means"]["nDCG@10"] == 1
@@ -125,7 +125,7 @@ def test_the_command_on_a_beir_folder_with_a_teacher(checkpoint, beir, tmp_path,
 def test_the_command_ranks_a_run_of_anothers_again(checkpoint, beir, tmp_path):
     (tmp_path / "run").write_text("q Q0 b 1 9.5 other\nq Q0 a 2 9.0 other\nunjudged Q0 a 1 1 other\n")
     out = tmp_path / "figures.json"
-    assert ranking.main(["--checkpoint", checkpoint, "--data", str(beir), "--run", str(tmp_path / "run"),
+    assert ranking.main(["--checkpoint", checkpoint, "--eval_data", str(beir), "--run_file", str(tmp_path / "run"),
                          "--output_file", str(out)]) == 0
     assert json.loads(out.read_text())["systems"]["order given"]["means"]["RR@10"] == 0.5
 
@@ -135,8 +135,8 @@ def test_the_command_on_records_with_the_teachers_scores_and_qrels(checkpoint, t
                       reranking_scores=(3.0, 2.0, 1.0)[:number]) for number in (1, 3)]
     write_records(tmp_path / "records.json", records)
     write_qrels(tmp_path / "qrels", {"1": {"0": 1}, "3": {"0": 1}})
-    assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"),
-                         "--qrels", str(tmp_path / "qrels")]) == 0
+    assert ranking.main(["--checkpoint", checkpoint, "--eval_data", str(tmp_path / "records.json"),
+                         "--qrels_file", str(tmp_path / "qrels")]) == 0
     teacher = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher"))
     assert teacher.split()[1] == "1.000"
 
@@ -144,23 +144,23 @@ def test_the_command_on_records_with_the_teachers_scores_and_qrels(checkpoint, t
 def test_ids_that_no_run_can_have_are_told_before_the_work(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rankings, "scaledown", lambda *_: pytest.fail("ranked before the ids were looked at"))
     write_records(tmp_path / "records.json", [Record("1", "who?", ("Ada",), "Ada", document_ids=("Ada Lovelace",))])
-    assert ranking.main(["--checkpoint", checkpoint, "--data", str(tmp_path / "records.json"), "--run_out",
+    assert ranking.main(["--checkpoint", checkpoint, "--eval_data", str(tmp_path / "records.json"), "--output_run",
                          str(tmp_path / "run")]) == 2
     assert "'Ada Lovelace' is not allowed in a TREC file" in capsys.readouterr().err
 
 
 def test_the_embedded_world_needs_no_data(checkpoint, capsys):
-    assert ranking.main(["--checkpoint", checkpoint, "--num_queries", "3", "--num_candidates", "5"]) == 0
+    assert ranking.main(["--checkpoint", checkpoint, "--eval_examples", "3", "--num_candidates", "5"]) == 0
     assert "the embedded world: 3 queries with 5.0 candidates" in capsys.readouterr().out
-    task, teacher = RankingInput(num_queries=2).read()
+    task, teacher = RankingInput(eval_examples=2).read()
     assert task.num_candidates == 20 and not teacher, "relevance known by construction is no teacher"
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (["--data", "nowhere.json"], "nowhere.json"), (["--num_candidates", "0"], "--num_candidates"),
-    (["--corpus", "x"], "--corpus, --queries and --qrels go together"), (["--judged"], "--judged"),
-    (["--data", ".", "--run", "x", "--judged"], "give one"), (["--data", "."], "corpus.jsonl"),
-    (["--corpus", "x", "--queries", "y", "--qrels", "z", "--data", "w"], "give one"),
+    (["--eval_data", "nowhere.json"], "nowhere.json"), (["--num_candidates", "0"], "--num_candidates"),
+    (["--corpus_path", "x"], "--corpus_path, --queries_file and --qrels_file go together"), (["--judged"], "--judged"),
+    (["--eval_data", ".", "--run_file", "x", "--judged"], "give one"), (["--eval_data", "."], "corpus.jsonl"),
+    (["--corpus_path", "x", "--queries_file", "y", "--qrels_file", "z", "--eval_data", "w"], "give one"),
     (["--reranker_model", "/nowhere/at/all"], "--reranker_model"), (["--checkpoint", "/nowhere/at/all"], "no such"),
 ])
 def test_a_users_mistake_gets_a_message(flags, message, checkpoint, tmp_path, monkeypatch, capsys):
@@ -172,7 +172,7 @@ def test_a_users_mistake_gets_a_message(flags, message, checkpoint, tmp_path, mo
 def test_a_checkpoint_without_a_head_is_told_before_the_work(tmp_path, capsys):
     config = ScaleDownConfig(tiny.generator_folder(tmp_path / "generator"), num_layers=1, num_memory_tokens=2)
     ScaleDownModel(config).save_pretrained(tmp_path / "plain")
-    assert ranking.main(["--checkpoint", str(tmp_path / "plain"), "--num_queries", "2"]) == 2
+    assert ranking.main(["--checkpoint", str(tmp_path / "plain"), "--eval_examples", "2"]) == 2
     told = capsys.readouterr()
     assert "--enable_reranking" in told.err and not told.out
 

@@ -107,7 +107,7 @@ def test_the_threshold_is_the_highest_that_keeps_enough():
 
 
 def test_the_command_writes_the_threshold_into_the_checkpoint(folder, capsys):
-    argv = ["--checkpoint", str(folder), "--num_queries", "3", "--num_candidates", "4"]
+    argv = ["--checkpoint", str(folder), "--eval_examples", "3", "--num_candidates", "4"]
     assert calibration.main([*argv, "--recall", "0"]) == 2
     assert "--recall" in capsys.readouterr().err
     assert ScaleDownConfig.load(folder).keep_threshold is None

@@ -81,16 +81,18 @@ def test_all_unknown_names_are_told_together(script, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text("batchsize: 4\nnum_layer: 2\nfoo: 1\nseed: 1\n1: 2\n")
     assert script.main(["--config", str(tmp_path / "run.yaml"), "--output_dir", str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
-    assert f"{tmp_path / 'run.yaml'}: unknown settings: 1, batchsize (batch_size?), foo, num_layer (num_layers?)" in (
-        message)
+    assert (f"{tmp_path / 'run.yaml'}: unknown settings: 1, batchsize (did you mean batch_size?), foo, "
+            "num_layer (did you mean num_layers?)") in message
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("batch_size: many", "batch_size is 'many', expected int"),
-    ("batch_size:", "batch_size is None, expected int"),
-    ("seed: true\nnum_layers: 2.5", "seed is True, expected int; num_layers is 2.5, expected int | None"),
-    ("learning_rate: fast", "learning_rate is 'fast', expected float | None"),
+    ("batch_size: many", "batch_size is 'many', expected a whole number"),
+    ("batch_size:", "batch_size is None, expected a whole number"),
+    ("seed: true\nnum_layers: 2.5",
+     "seed is True, expected a whole number; num_layers is 2.5, expected a whole number"),
+    ("learning_rate: fast", "learning_rate is 'fast', expected a number"),
+    ("train_memory_tokens: [1, x]", "train_memory_tokens is [1, 'x'], expected a list of whole numbers"),
     ("device: quantum", "device is 'quantum', expected one of auto, gpu"),
     ("preset: [paper]", "preset is ['paper'], expected"),
     ("batch_size: 0\ntrain_data: x.json", "--batch_size must be above 0"),
@@ -129,6 +131,7 @@ def test_a_runs_own_config_makes_the_run_again_and_goes_on_with_it(tmp_path):
     # It is refused in the folder that holds the run: --overwrite does not come along.
     assert train.main(["--config", own]) == 2
     assert train.main(["--config", own, "--resume"]) == 0
+    assert train.main(["--resume", "--output_dir", str(first)]) == 0
     assert train.main(["--config", own, "--output_dir", str(second)]) == 0
     weights = [load_file(folder / "final" / "compressor.safetensors") for folder in (first, second)]
     assert all(tensor.equal(weights[1][name]) for name, tensor in weights[0].items())

@@ -21,20 +21,21 @@ MOST_EVAL_QUERIES = 2000
 class CorpusConfig:
     """The corpus, and the size of the passages that it is cut into."""
 
-    corpus_path: str | None = setting(None, "kilt_knowledgesource.json, JSONL of {id, title, text}, a BEIR folder, a "
-                                            "folder of .jsonl, .parquet or .txt files, or a dataset on the Hub")
-    corpus_config: str | None = setting(None, "the config of a corpus on the Hub")
-    corpus_split: str = setting("train", "the split of a corpus on the Hub")
-    max_corpus_size: int | None = setting(None, "read only this many pages (lines, files or rows) of the corpus")
-    passage_tokens: int = setting(128, "longest document that the student reads, in tokens of --generator_model with "
-                                       "its title; passages are cut to it")
-    passage_words: int | None = setting(None, "cut passages of this many words instead (BERGEN: 100); the student and "
-                                              "the teacher then read their first --passage_tokens tokens")
+    corpus_path: str | None = setting(None, "kilt_knowledgesource.json, JSONL of {id, title, text}, a BEIR "
+                                            "folder, files, or a Hub dataset")
+    corpus_config: str | None = setting(None, "the config of a corpus on the Hub", is_advanced=True)
+    corpus_split: str = setting("train", "the split of a corpus on the Hub", is_advanced=True)
+    max_corpus_size: int | None = setting(None, "read only this number of pages of the corpus")
+    passage_tokens: int = setting(128, "longest passage, in the generator's tokens")
+    passage_words: int | None = setting(
+        None, "cut passages of this number of words instead (BERGEN: 100); the student and the teacher then read their "
+        "first --passage_tokens tokens", is_advanced=True)
     generator_model: str | None = setting(
-        None, f"the student's generator, whose tokenizer counts [{DEFAULT_GENERATOR}, or {EMBEDDED!r} with "
-              "--num_synthetic_queries]")
-    generator_revision: str | None = setting(None, "commit, branch or tag of the generator on the Hub")
-    strict: bool = setting(False, "stop at a damaged line of the corpus, instead of leaving it out")
+        None, f"the student's generator, whose tokenizer counts [{DEFAULT_GENERATOR}; for synthetic queries "
+        f"{EMBEDDED}]", is_advanced=True)
+    generator_revision: str | None = setting(
+        None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
+    strict: bool = setting(False, "stop at a damaged line of the corpus, instead of leaving it out", is_advanced=True)
 
     def __post_init__(self) -> None:
         faults = positive(self, "max_corpus_size", "passage_words")
@@ -47,16 +48,14 @@ class CorpusConfig:
 class RecordsConfig:
     """The records that a run makes, and the places of all its files."""
 
-    enable_reranking: bool = setting(False, "rank the passages found with a cross-encoder; its scores go into the "
-                                            "records")
-    top_k_reranking: int = setting(5, "documents of a record: the reranker's best, or the retriever's without "
-                                      "--enable_reranking")
-    output_file: str = setting("train_data.json", "the records: JSONL if its name ends in .jsonl, else a JSON list")
+    enable_reranking: bool = setting(False, "rank the passages with a cross-encoder")
+    top_k_reranking: int = setting(5, "documents of a record, the best ones")
+    output_file: str = setting("train_data.json", "the records, JSON or .jsonl")
     eval_share: float = setting(0.05, f"share of the queries, {MOST_EVAL_QUERIES} at most, whose records go to "
-                                      "X_eval.json beside X.json and are not trained on; 0 for none")
-    work_dir: str | None = setting(None, "folder of every stage's results, for later runs to resume from [X_work "
-                                         "beside X.json]")
-    last_stage: str = setting("records", "stop after this stage; a later run resumes there", PIPELINE_STAGES)
+                                      "X_eval.json beside X.json and are not trained on; 0 for none", is_advanced=True)
+    work_dir: str | None = setting(None, "folder of each stage's results [X_work beside X.json]")
+    last_stage: str = setting(
+        "records", "stop after this stage; a later run resumes there", PIPELINE_STAGES, is_advanced=True)
 
     def __post_init__(self) -> None:
         faults = positive(self, "top_k_reranking")

@@ -31,13 +31,13 @@ MS_MARCO_ADVICE = "What works without it: --queries_file with the official queri
 class QueriesConfig:
     """Settings of the queries; exactly one of the first three is given."""
 
-    queries_file: str | None = setting(None, f"queries in a file: {EXPECTED_QUERIES}")
-    num_synthetic_queries: int | None = setting(None, "this number of queries about the demo world, which comes "
-                                                      "with its own corpus: nothing is downloaded")
+    queries_file: str | None = setting(None, "queries in a file: text with one a line, a TSV or CSV, JSONL, or records")
+    num_synthetic_queries: int | None = setting(None, "queries about the demo world, which comes with its own "
+                                                      "corpus: nothing is downloaded")
     download_ms_marco: bool = setting(False, "the queries of MS MARCO, from the Hub")
-    ms_marco_split: str = setting("train", "split of MS MARCO", ("train", "validation", "test"))
-    max_queries: int | None = setting(None, "at most this many of them, drawn at random")
-    seed: int = setting(42, "seed of the queries' order, and of the demo world")
+    ms_marco_split: str = setting("train", "split of MS MARCO", ("train", "validation", "test"), is_advanced=True)
+    max_queries: int | None = setting(None, "at most this number of them, drawn at random", is_advanced=True)
+    seed: int = setting(42, "seed of all draws")
 
     def __post_init__(self) -> None:
         num_sources = sum([self.queries_file is not None, self.num_synthetic_queries is not None,

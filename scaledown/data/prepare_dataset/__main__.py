@@ -1,10 +1,10 @@
-"""Make training records as in OSCAR: queries, retrieved and reranked passages, and a teacher's answers.
+"""Make training records as OSCAR's authors did.
+
+Queries, retrieved and reranked passages, and a teacher's answers. After a kill at any moment, the same command goes on.
+Under accelerate launch or torchrun, processes on one machine or many share the work, over a work folder that all see.
 
     python -m scaledown.data.prepare_dataset --num_synthetic_queries 200 --teacher_model embedded
     python -m scaledown.data.prepare_dataset --download_ms_marco --corpus_path kilt_knowledgesource.json
-
-Every stage stores its results in --work_dir: after a kill at any moment, the same command goes on from there. Under
-accelerate launch or torchrun, processes on one machine or many share the work, over a work folder that all can see.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from scaledown.processes import join_processes
 
 STAGE_CONFIGS = {"queries": QueriesConfig, "corpus": CorpusConfig, "retrieval": RetrievalConfig,
                  "reranker": RerankerConfig, "teacher": TeacherConfig, "records": RecordsConfig}
+USAGE = ("(--queries_file FILE | --num_synthetic_queries N | --download_ms_marco) [--corpus_path FILE] "
+         "[--retriever NAME] [--teacher_model NAME] [--output_file FILE] [--FLAG VALUE ...]")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "scaledown.data.prepare_dataset")
-    parser.usage = cli.USAGE
+    parser = cli.new_parser(__doc__, "scaledown.data.prepare_dataset", USAGE, has_help_all=True)
     for config in STAGE_CONFIGS.values():
         cli.add_flags(parser, config)
     parser.add_argument("--dry_run", action="store_true",
-                        help="print the plan, with time, memory and disk estimated from a sample, and do nothing")
+                        help="print the plan, time, memory and disk, and end")
     return parser
 
 

@@ -1,7 +1,11 @@
-"""The reranking teacher's scores, by a cross-encoder: python -m scaledown.data.reranking --train_data X.json
+"""Score the documents of records with a cross-encoder.
 
 A cross-encoder reads a query and a document together and gives one number, the document's relevance. Its raw logits
-become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3).
+become the ``reranking_scores`` of records, which the compressor learns to predict (paper, equation 3). After a kill the
+same command goes on with the missing scores.
+
+    python -m scaledown.data.reranking --train_data records.json --output_file scored.json
+    python -m scaledown.data.reranking --train_data records.json --output_file scored.json --reranker_batch_size 8
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from scaledown.data.storage.append_log import AppendLog, key_of
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = cli.new_parser(__doc__, "scaledown.data.reranking")
-    parser.add_argument("--train_data", required=True, metavar="NAME", help="records to score, JSON or JSONL")
-    parser.add_argument("--output_file", required=True, metavar="NAME", help="file for the records with their "
-                        "reranking_scores; after a kill the same command goes on with the missing scores")
+    parser.add_argument("--train_data", required=True, metavar="FILE", group="data",
+                        help="records to score, JSON or JSONL")
+    parser.add_argument("--output_file", required=True, metavar="FILE", group="data",
+                        help="file for the records with their reranking_scores")
     cli.add_flags(parser, RerankerConfig)
     return parser
 

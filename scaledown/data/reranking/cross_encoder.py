@@ -33,8 +33,10 @@ class RerankerConfig:
     """The cross-encoder (default: the paper's teacher)."""
 
     reranker_model: str = setting(DEFAULT_RERANKER, "the cross-encoder: a Hub id or a local folder")
-    reranker_revision: str | None = setting(None, "commit, branch or tag of the cross-encoder on the Hub")
-    reranker_batch_size: int = setting(32, "pairs of a query and a document that are scored in one batch")
+    reranker_revision: str | None = setting(
+        None, "commit, branch or tag of the cross-encoder on the Hub", is_advanced=True)
+    reranker_batch_size: int = setting(
+        32, "pairs of a query and a document that are scored in one batch", is_advanced=True)
 
     def __post_init__(self) -> None:
         if self.reranker_batch_size < 1:

@@ -1,8 +1,11 @@
-"""Compare how well checkpoints answer: python -m scaledown.evaluation.answering --checkpoint C --eval_data X.json
+"""Compare how well checkpoints answer.
 
 All checkpoints get the same questions, and so do the baselines: the generator without documents, with text cut to the
 same budget, and with the full text. Without data the questions are the demo world's (--questions). Each system's
 figures are written as soon as they are measured.
+
+    python -m scaledown.evaluation.answering --checkpoint embedded embedded_modernbert
+    python -m scaledown.evaluation.answering --checkpoint squad_run/checkpoints/final --eval_data squad_eval.json
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from scaledown import cli, processes
-from scaledown.config import AUTO, DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown import cli, files, hub, processes
+from scaledown.config import AUTO, EMBEDDED, EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
-from scaledown.files import write_json
 from scaledown.run_information import run_information
 
 STANDARD, LONG = "standard", "long"
@@ -25,32 +27,31 @@ WORLD = {STANDARD: Difficulty(), "hard": Difficulty(hard_share=1.0, two_hop_shar
          "ten_documents": Difficulty((10, 10)), LONG: Difficulty()}
 """Questions of the demo world: five documents of all kinds; five that are hard negatives of one another; ten; and
 the first kind with the documents of each question filled up to another length."""
+USAGE = "[--checkpoint NAME ...] [--eval_data FILE] [--output_file FILE] [--FLAG VALUE ...]"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "scaledown.evaluation.answering")
-
-    # What is compared.
-    parser.add_argument("--checkpoint", nargs="+", default=[EMBEDDED], help="folders that training wrote, Hub ids, or "
-                        f"names that ship, of one generator [{EMBEDDED}]")
-    parser.add_argument("--eval_data", help="records to answer [the demo world's questions]")
-    parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD),
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.answering", USAGE)
+    cli.add_checkpoint(parser, nargs="+", default=[EMBEDDED],
+                       help=f"folders that training wrote, Hub ids, or names that ship, of one generator [{EMBEDDED}]")
+    cli.add_eval_data(parser, "records to answer [the demo world's questions]")
+    parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD), group="data",
                         help=f"kind of the demo world's questions [{STANDARD}]")
-    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True,
+    cli.add_output_file(parser)
+
+    # The systems beside each checkpoint.
+    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, group="systems",
                         help="also measure the baselines, with the first checkpoint's budget [yes]")
-    parser.add_argument("--untrained", action="store_true",
+    parser.add_argument("--untrained", action="store_true", group="systems",
                         help="also measure a new compressor of each checkpoint's kind, before any training")
-    parser.add_argument("--keep_documents", nargs="+", default=[], type=_count, metavar="N",
+    parser.add_argument("--keep_documents", nargs="+", default=[], type=_count, metavar="N", group="systems",
                         help="also measure checkpoints reading only the documents that they score highest: this "
                         f"number of them, or {AUTO!r} for those above the threshold")
 
-    # Output, machine and settings.
-    parser.add_argument("--output_file", help="write the figures there, as JSON")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
-    parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help="of the demo world's questions, of "
-                        f"new compressors and of the intervals' resamples [{TrainingConfig.seed}]")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
+    cli.add_device(parser)
+    cli.add_seed(parser, "seed of the demo world's questions, of new compressors and of the intervals' resamples")
     return parser
 
 
@@ -78,14 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer the questions with every system and compare them."""
     args = build_parser().parse_args(argv)
     config = cli.config_from(args, EvaluationConfig)
-    TrainingConfig(seed=args.seed)  # refuses a wrong seed
-
-    # Torch takes seconds to load; a wrong flag has been reported by now.
-    from scaledown.evaluation.answering import comparison_table
-    from scaledown.training import devices, run_folder
-
-    device, output_file = devices.resolve_device(args.device), run_folder.output_file(args.output_file)
+    output_file = files.output_file(args.output_file)
     records = load_records(args.eval_data, args.questions, config.eval_examples, args.seed)
+    for name in args.checkpoint:
+        hub.check_checkpoint(name)
+
+    # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
+    from scaledown.evaluation.answering import comparison_table
+    from scaledown.training import devices
+
+    device = devices.resolve_device(args.device)
     if device.type == "cpu":
         devices.keep_freed_memory()
 
@@ -100,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report["systems"][name] = result.summary()
         # After each system, since a run with several checkpoints takes long and may be stopped.
         if output_file and processes.rank() == 0:
-            write_json(output_file, report)
+            files.write_json(output_file, report)
 
     processes.say("\n".join(lines) + (f"\nfigures: {output_file}" if output_file else ""))
     return 0

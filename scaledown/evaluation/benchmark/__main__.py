@@ -1,7 +1,10 @@
-"""Measure speed: python -m scaledown.evaluation.benchmark inference|training
+"""Measure the speed of answering, or of training.
 
 ScaleDown against full text, text cut to the same budget, and the naive query-dependent compressor, all on the same
 random weights, taking turns in one process: no download, on a CPU or on CUDA. Times are medians over the rounds.
+
+    python -m scaledown.evaluation.benchmark inference
+    python -m scaledown.evaluation.benchmark training --preset tiny --num_documents 5
 """
 
 from __future__ import annotations
@@ -13,40 +16,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.config import DEVICES
+from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS, SYSTEMS, growth, ratios, shares
-from scaledown.files import write_json
+from scaledown.files import make_folder, write_json
 from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
     from scaledown.evaluation.benchmark.bench import Bench
+USAGE = "inference|training [--preset NAME] [--num_documents N ...] [--output_dir FOLDER] [--FLAG VALUE ...]"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "scaledown.evaluation.benchmark")
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.benchmark", USAGE)
 
     # The model's shape.
-    parser.add_argument("what", choices=("inference", "training"))
-    parser.add_argument("--preset", default="small", choices=("tiny", "small", "paper"),
+    parser.add_argument("what", choices=("inference", "training"), help="the speed to measure")
+    parser.add_argument("--preset", default="small", choices=("tiny", "small", "paper"), group="model",
                         help="small: 12 layers of width 512, 3 in the compressor, vocabulary 32,000; paper: Mistral-7B "
                         "with 8; tiny: to try the benchmark itself [small]")
-    parser.add_argument("--generator_model", metavar="NAME_OR_CONFIG", help="another shape than the preset's")
-    parser.add_argument("--num_layers", type=cli.positive, help="layers of the compressor [the preset's]")
+    parser.add_argument("--generator_model", metavar="NAME", group="model",
+                        help="another shape than the preset's: a model's name, folder or config.json")
+    parser.add_argument("--num_layers", type=cli.positive, metavar="N", group="model",
+                        help="layers of the compressor [the preset's]")
 
-    # The texts: their lengths in tokens and how many there are.
-    parser.add_argument("--num_documents", type=int, nargs="+", help="[1 5 10 20 50; training: 5]")
-    parser.add_argument("--batch_size", type=int, default=4, help="questions at a time [4]")
-    for name, default in (("query_tokens", 128), ("document_tokens", 128), ("answer_tokens", 32), ("rounds", 7)):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
-    parser.add_argument("--records", help="training: take the texts' lengths from this file of records (token counts "
-                        "of the embedded tokenizer, cut at the budgets) instead of full length")
+    # The texts: their lengths in tokens and their number.
+    parser.add_argument("--num_documents", type=int, nargs="+", metavar="N", group="texts",
+                        help="documents of a question [1 5 10 20 50; training: 5]")
+    for name, default, text in (
+            ("batch_size", 4, "questions at a time"), ("query_tokens", 128, "tokens of a query"),
+            ("document_tokens", 128, "tokens of a document"), ("answer_tokens", 32, "tokens of an answer")):
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", group="texts",
+                            help=f"{text} [{default}]")
+    parser.add_argument("--train_data", metavar="FILE", group="texts", help="training: take the texts' lengths from "
+                        "these records (token counts of the embedded tokenizer, cut at the budgets)")
 
-    # Systems, machine and output.
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="[all]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="[auto]")
-    parser.add_argument("--output_dir", default="benchmark", help="gets the JSON and the figures [./benchmark]")
+    # Systems, output and machine.
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, metavar="NAME", group="measurement",
+                        help=f"any of {', '.join(SYSTEMS)} [all]")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", group="measurement",
+                        help="times that each is measured [7]")
+    parser.add_argument("--output_dir", default="./benchmark", metavar="FOLDER", group="measurement",
+                        help="folder of the JSON and the figures [./benchmark]")
+    cli.add_device(parser)
     return parser
 
 
@@ -61,9 +74,13 @@ def check(args: argparse.Namespace) -> None:
     if args.document_tokens % MEMORY_TOKENS:
         faults.append(f"--document_tokens must be a multiple of the {MEMORY_TOKENS} memory tokens, "
                       f"got {args.document_tokens}")
-    if args.records and args.what == "inference":
-        faults.append("--records belongs to training")
+    if args.train_data and args.what == "inference":
+        faults.append("--train_data belongs to training")
     require(faults)
+    # A folder that cannot be made, and records with faults, are reported before the work.
+    make_folder(Path(args.output_dir))
+    if args.train_data:
+        read_records(args.train_data)
 
 
 def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], bench: Bench) -> None:
@@ -94,10 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Torch takes seconds to load; a wrong flag has been reported by now.
     from scaledown.evaluation.benchmark.bench import build_bench
     from scaledown.evaluation.benchmark.measures import measure_inference, measure_training
-    from scaledown.training import run_folder
 
     bench = build_bench(args)
-    run_folder.make(Path(args.output_dir))  # one that cannot be made is reported before the work
     print(f"{args.what} benchmark: {bench.shape.config.num_hidden_layers} layers of width "
           f"{bench.shape.config.hidden_size}, {bench.shape.num_layers} in the compressor, {bench.dtype} on "
           f"{bench.device}, {args.rounds} rounds of {', '.join(args.systems)}")

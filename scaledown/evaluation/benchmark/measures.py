@@ -47,7 +47,7 @@ def from_records(args: argparse.Namespace, vocab_size: int) -> list[Texts]:
     def length(text: str, longest: int) -> int:
         return max(1, min(longest, len(tokenizer(text, add_special_tokens=False).input_ids)))
 
-    records = read_records(args.records)
+    records = read_records(args.train_data)
     order = LikeLengthSampler(prompt_sizes(records, MEMORY_TOKENS), args.batch_size, seed=0)
     lengths = []
     for number in list(order)[:args.batch_size * args.rounds]:
@@ -226,7 +226,7 @@ def _milliseconds(spread: Spread, num_queries: int = 1) -> dict[str, float]:
 
 
 def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, Any]]:
-    """Measure training steps: one row of figures for each system, on full-length texts or those of ``--records``."""
+    """Measure training steps: one row of figures for each system, on full-length texts or those of ``--train_data``."""
     bench.train()
     trained = [parameter for parameter in bench.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
@@ -235,7 +235,7 @@ def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, A
     batches: dict[int, list[Texts]] = {}
     jobs: dict[int, dict[str, Callable[[], dict[str, float]]]] = {}
     for count in args.num_documents:
-        batches[count] = from_records(args, vocab_size) if args.records else [full_length(args, count, vocab_size)]
+        batches[count] = from_records(args, vocab_size) if args.train_data else [full_length(args, count, vocab_size)]
         jobs[count] = {system: step_job(bench, batches[count], system, optimizer) for system in args.systems}
 
     # A first step of each sets up what must not count as its memory, such as the optimizer's state.
@@ -272,7 +272,7 @@ def _training_row(args: argparse.Namespace, bench: Bench, batches: Sequence[Text
     mean = statistics.fmean(step_seconds)
 
     return {"system": system, "num_documents": num_documents, "batch_size": args.batch_size,
-            "records": args.records, "step_ms": _milliseconds(Spread.of(step_seconds)),
+            "records": args.train_data, "step_ms": _milliseconds(Spread.of(step_seconds)),
             "examples_per_second": num_questions / mean, "flops_per_example": flops,
             "share_of_matmul_peak": flops * num_questions / mean / machine,
             "matmul_peak_flops": machine, "peak_bytes": peak or None}

@@ -1,8 +1,11 @@
-"""Find the score from which on documents are kept: python -m scaledown.evaluation.calibration --checkpoint FOLDER
+"""Find the score from which on documents are kept.
 
 ``keep_documents="auto"`` gives the generator the documents above a threshold. This command finds the highest threshold
 that keeps the wanted share of the relevant documents, and writes it into the checkpoint's ``config.json``. Calibrate
 on other questions than those that the result is measured on.
+
+    python -m scaledown.evaluation.calibration --checkpoint ranker/final
+    python -m scaledown.evaluation.calibration --checkpoint ranker/final --eval_data scored_eval.json --recall 0.95
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ import math
 import sys
 from collections.abc import Sequence
 
-from scaledown import cli
-from scaledown.config import DEVICES, EMBEDDED
+from scaledown import cli, hub
 from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.files import write_json
 
 EMBEDDED_SEED = 4243
 DEFAULT_RECALL = 0.98
+USAGE = "--checkpoint NAME [--eval_data FILE] [--recall X] [--FLAG VALUE ...]"
 
 
 def threshold_for(run: Run, qrels: Qrels, recall: float) -> float:
@@ -34,7 +37,8 @@ def threshold_for(run: Run, qrels: Qrels, recall: float) -> float:
         grades = qrels.get(query, {})
         relevant += [score for name, score in scores.items() if grades.get(name, 0) > 0]
     if not relevant:
-        raise ValueError("no candidate is relevant, so there is nothing to calibrate by; give other --data or --qrels")
+        raise ValueError("no candidate is relevant, so there is nothing to calibrate by; give other --eval_data or "
+                         "--qrels_file")
 
     # Best first: the last of the ceil(recall * n) documents that must be kept sets the threshold.
     relevant.sort(reverse=True)
@@ -54,13 +58,12 @@ def mean_kept(run: Run, threshold: float) -> float:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "scaledown.evaluation.calibration")
-    parser.add_argument("--checkpoint", required=True, help=f"a folder that training wrote, or '{EMBEDDED}'; its "
-                        "config.json gets the threshold")
-    parser.add_argument("--recall", type=float, default=DEFAULT_RECALL,
-                        help=f"share of the relevant documents to keep [{DEFAULT_RECALL}]")
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.calibration", USAGE)
+    cli.add_checkpoint(parser, required=True)
     cli.add_flags(parser, RankingInput)
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
+    parser.add_argument("--recall", type=float, default=DEFAULT_RECALL, metavar="X", group="threshold",
+                        help=f"share of the relevant documents to keep [{DEFAULT_RECALL}]")
+    cli.add_device(parser)
     return parser
 
 
@@ -72,15 +75,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < args.recall <= 1:
         raise ValueError(f"--recall must be above 0 and at most 1, got {args.recall}")
 
-    # Torch takes seconds to load; a wrong flag has been reported by now.
+    hub.check_checkpoint(args.checkpoint)
+    # Other questions of the demo world than the ranking command's.
+    task, _ = given.read(EMBEDDED_SEED)
+
+    # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown.evaluation.ranking.rankings import load_scoring_model, scaledown
     from scaledown.models.loading import checkpoint, generator_files
     from scaledown.training.devices import resolve_device
 
+    cli.tell(f"loading {args.checkpoint} ...")
     model = load_scoring_model(args.checkpoint, resolve_device(args.device))
-
-    # Other questions of the demo world than the ranking command's.
-    task, _ = given.read(EMBEDDED_SEED)
     print(describe(task, args))
 
     run = scaledown(task, model)

@@ -35,7 +35,6 @@ from scaledown.evaluation.cost.shapes import (
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.compressors.n_layers import resolve_num_layers
-from scaledown.settings import positive, require
 
 MEBI = 2**20
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6}
@@ -63,15 +62,7 @@ class Cost:
 
 
 def token_counts(args: argparse.Namespace) -> tuple[TokenCounts, TokenCounts]:
-    """Return the token counts of an answer from memory, and of one from full text.
-
-    Raises:
-        ValueError: if a count is below 0, or there is no memory or answer token.
-    """
-    names = ("num_documents", "query_tokens", "document_tokens", "system_tokens", "lora_rank")
-    faults = [f"--{name} must be at least 0, got {getattr(args, name)}" for name in names if getattr(args, name) < 0]
-    require(faults + positive(args, "num_memory_tokens", "answer_tokens"))
-
+    """Return the token counts of an answer from memory, and of one from full text."""
     # The two differ only in how many positions of the prompt a document takes.
     around = args.system_tokens + args.query_tokens
     memory = TokenCounts(

@@ -1,7 +1,10 @@
-"""Measure how well a checkpoint ranks documents: python -m scaledown.evaluation.ranking --checkpoint C --data X.json
+"""Measure how well a checkpoint ranks documents.
 
 nDCG@10, MRR@10 and recall@k of the compressor's scores, beside the order given, BM25 and the teacher, if there is one.
-Without arguments the shipped checkpoint ranks 20 candidates per question of the demo world.
+Without data the checkpoint ranks 20 candidates for each question of the demo world.
+
+    python -m scaledown.evaluation.ranking --checkpoint embedded
+    python -m scaledown.evaluation.ranking --checkpoint ranker/final --eval_data BEIR_FOLDER --output_run run.trec
 """
 
 from __future__ import annotations
@@ -12,33 +15,32 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scaledown import cli
-from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown import cli, files, hub
+from scaledown.config import EvaluationConfig
 from scaledown.data.pipeline.trec import require_ids, write_run
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_task import RankingTask
-from scaledown.files import write_json
 from scaledown.run_information import run_information
 
 if TYPE_CHECKING:
     from scaledown.evaluation.ranking.rankings import RankingScores
 
 SCALEDOWN = "scaledown"
+USAGE = "[--checkpoint NAME] [--eval_data FILE] [--reranker_model NAME] [--output_file FILE] [--FLAG VALUE ...]"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "scaledown.evaluation.ranking")
-    parser.add_argument("--checkpoint", default=EMBEDDED,
-                        help=f"a folder that training wrote, a Hub id, or a name that ships [{EMBEDDED}]")
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.ranking", USAGE)
+    cli.add_checkpoint(parser)
     cli.add_flags(parser, RankingInput)  # which queries and documents
-    parser.add_argument("--run_out", help="write ScaleDown's ranking there, as a TREC run")
-    parser.add_argument("--output_file", help="write the figures there, as JSON")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
-    parser.add_argument("--seed", type=int, default=TrainingConfig.seed,
-                        help=f"seed of the intervals' resamples [{TrainingConfig.seed}]")
+    cli.add_output_file(parser)
+    parser.add_argument("--output_run", metavar="FILE", group="data", help="write ScaleDown's ranking there, as a TREC "
+                        "run")
     cli.add_flags(parser, RerankerConfig, reranker_model=None)
+    cli.add_device(parser)
+    cli.add_seed(parser, "seed of the intervals' resamples")
     return parser
 
 
@@ -48,20 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     given = cli.config_from(args, RankingInput)
 
-    # Torch takes seconds to load; a wrong flag has been reported by now.
-    from scaledown.evaluation.ranking import rankings
-    from scaledown.training import devices, run_folder
-
-    output_file = run_folder.output_file(args.output_file)
-
-    # Models first: one that cannot be loaded is reported before the data is read.
-    reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
-    device = devices.resolve_device(args.device)
-    model = rankings.load_scoring_model(args.checkpoint, device)
+    output_file, output_run = files.output_file(args.output_file), files.output_file(args.output_run, "--output_run")
+    hub.check_checkpoint(args.checkpoint)
     task, teacher = given.read()
-    if args.run_out:
+    if output_run:
         # Before the work: TREC allows no spaces in ids.
         require_ids(itertools.chain(task.queries, *task.candidates.values()))
+
+    # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
+    from scaledown.evaluation.ranking import rankings
+    from scaledown.training import devices
+
+    reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
+    device = devices.resolve_device(args.device)
+    cli.tell(f"loading {args.checkpoint} ...")
+    model = rankings.load_scoring_model(args.checkpoint, device)
     print(describe(task, args))
 
     runs = {"order given": rankings.order_given(task), "BM25": rankings.bm25(task)}
@@ -73,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(rankings.table(scores))
 
     if output_file:
-        write_json(output_file, _report(args, device, task, scores))
+        files.write_json(output_file, _report(args, device, task, scores))
         print(f"figures: {output_file}")
-    if args.run_out:
-        write_run(args.run_out, runs[SCALEDOWN])
-        print(f"run: {args.run_out}")
+    if output_run:
+        write_run(output_run, runs[SCALEDOWN])
+        print(f"run: {output_run}")
     return 0
 
 

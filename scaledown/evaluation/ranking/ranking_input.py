@@ -18,37 +18,38 @@ EMBEDDED_SEED = 4242
 
 @dataclass(frozen=True)
 class RankingInput:
-    """The queries and documents to rank."""
+    """The queries and documents to rank; their flags are among the data."""
 
-    data: str | None = setting(
+    eval_data: str | None = setting(
         None, "records (JSON or JSONL), whose documents are ranked, or a BEIR folder [the demo world]")
-    corpus: str | None = setting(
+    corpus_path: str | None = setting(
         None, "documents: lines of 'id TAB text', a TSV or CSV with a heading, or BEIR's JSONL")
-    queries: str | None = setting(None, "queries: lines of 'id TAB text', a TSV or CSV with a heading, or BEIR's JSONL")
-    qrels: str | None = setting(
+    queries_file: str | None = setting(None, "their queries, in the same formats")
+    qrels_file: str | None = setting(
         None, "relevance, TREC or BEIR [qrels/test.tsv of a BEIR folder; of records, the documents that hold a gold "
         "answer]")
-    run: str | None = setting(None, "a TREC run whose documents are ranked again, of a corpus [BM25's]")
+    run_file: str | None = setting(None, "a TREC run whose documents are ranked again, of a corpus [BM25's]")
     judged: bool = setting(False, "rank the documents that the qrels judge, in their order, of a corpus")
     num_candidates: int = setting(20, "documents to rank per query, of a corpus or the demo world")
-    num_queries: int = setting(500, "queries, the first ones")
+    eval_examples: int = setting(500, "evaluation questions, the first ones")
 
     def __post_init__(self) -> None:
-        faults = positive(self, "num_candidates", "num_queries")
-        if (self.corpus is None) != (self.queries is None) or (self.corpus and not self.qrels):
-            faults.append("--corpus, --queries and --qrels go together")
-        if self.data and self.corpus:
-            faults.append("--data and --corpus are two ways to say what is ranked; give one")
-        if (self.run or self.judged) and not self._has_corpus:
-            faults.append("--run and --judged choose documents of a corpus; give --corpus or a BEIR folder as --data")
-        if self.run and self.judged:
-            faults.append("--run and --judged are two ways to choose documents; give one")
+        faults = positive(self, "num_candidates", "eval_examples")
+        if (self.corpus_path is None) != (self.queries_file is None) or (self.corpus_path and not self.qrels_file):
+            faults.append("--corpus_path, --queries_file and --qrels_file go together")
+        if self.eval_data and self.corpus_path:
+            faults.append("--eval_data and --corpus_path are two ways to say what is ranked; give one")
+        if (self.run_file or self.judged) and not self._has_corpus:
+            faults.append("--run_file and --judged choose documents of a corpus; give --corpus_path, or a BEIR "
+                          "folder as --eval_data")
+        if self.run_file and self.judged:
+            faults.append("--run_file and --judged are two ways to choose documents; give one")
         # All mistakes are told together.
         require(faults)
 
     @property
     def _has_corpus(self) -> bool:
-        return bool(self.corpus) or (self.data is not None and Path(self.data).is_dir())
+        return bool(self.corpus_path) or (self.eval_data is not None and Path(self.eval_data).is_dir())
 
     def read(self, seed: int = EMBEDDED_SEED) -> tuple[RankingTask, dict[str, dict[str, float]]]:
         """Return the task, and the teacher's scores by query and document if the records have them.
@@ -58,32 +59,32 @@ class RankingInput:
         """
         if self._has_corpus:
             return self._of_corpus(), {}
-        if self.data is None:
-            records = list(ranking_records(self.num_queries, seed, "eval", self.num_candidates))
+        if self.eval_data is None:
+            records = list(ranking_records(self.eval_examples, seed, "eval", self.num_candidates))
             return of_records(records, qrels_of(records)), {}
 
         # Without qrels a document of a record is relevant if it holds a gold answer.
-        records = read_records(self.data)[:self.num_queries]
-        task = of_records(records, read_qrels(self.qrels) if self.qrels else None)
+        records = read_records(self.eval_data)[:self.eval_examples]
+        task = of_records(records, read_qrels(self.qrels_file) if self.qrels_file else None)
         return task, _teacher_scores(records, task)
 
     def _of_corpus(self) -> RankingTask:
-        """Return the task of a corpus: ``--corpus`` with its queries and qrels, or a folder in BEIR's layout."""
-        if self.corpus:
-            paths = Path(self.corpus), Path(self.queries), Path(self.qrels)
+        """Return the task of a corpus: ``--corpus_path`` with its queries and qrels, or a folder in BEIR's layout."""
+        if self.corpus_path:
+            paths = Path(self.corpus_path), Path(self.queries_file), Path(self.qrels_file)
         else:
-            folder = Path(self.data)
-            qrels = Path(self.qrels) if self.qrels else folder / "qrels" / "test.tsv"
+            folder = Path(self.eval_data)
+            qrels = Path(self.qrels_file) if self.qrels_file else folder / "qrels" / "test.tsv"
             paths = folder / "corpus.jsonl", folder / "queries.jsonl", qrels
         corpus_path, queries_path, qrels_path = paths
 
         corpus, queries = read_texts(corpus_path), read_texts(queries_path)
         whole = collection(queries, corpus, read_qrels(qrels_path))
-        chosen = _first_queries(whole, self.num_queries)
+        chosen = _first_queries(whole, self.eval_examples)
 
         # The candidates: a first stage's best, or those that were judged, or BM25's best.
-        if self.run:
-            run = read_run(self.run)
+        if self.run_file:
+            run = read_run(self.run_file)
             return chosen.task({query: list(scores)[:self.num_candidates] for query, scores in run.items()})
         return chosen.judged() if self.judged else chosen.found_by_bm25(self.num_candidates)
 
@@ -103,7 +104,7 @@ def _teacher_scores(records: list[Record], task: RankingTask) -> dict[str, dict[
 
 def describe(task: RankingTask, args: argparse.Namespace) -> str:
     """Describe the task in one line."""
-    source = args.data or args.corpus or "the embedded world"
+    source = args.eval_data or args.corpus_path or "the embedded world"
     num_relevant = 0
     for grades in task.qrels.values():
         num_relevant += sum(grade > 0 for grade in grades.values())

@@ -1,9 +1,12 @@
-"""Measure how robust quality is: python -m scaledown.evaluation.robustness --checkpoint embedded
+"""Measure how robust quality is.
 
 The same questions are answered with more documents, with the right one at other places, among documents that look like
 it, with longer documents, and with fewer memory tokens, beside the generator on full text and on text cut to the same
 budget. Then the command looks into the memory: which document tokens its embeddings resemble, and which words of the
 vocabulary. Every point is saved as it is measured, so that --resume continues a run that was killed.
+
+    python -m scaledown.evaluation.robustness --checkpoint embedded
+    python -m scaledown.evaluation.robustness --checkpoint squad_run/checkpoints/final --eval_data squad_eval.json
 """
 
 from __future__ import annotations
@@ -13,25 +16,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown import cli
-from scaledown.config import DEVICES, EMBEDDED, EvaluationConfig, TrainingConfig
+from scaledown import cli, hub
+from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
+USAGE = "[--checkpoint NAME] [--eval_data FILE] [--output_dir FOLDER] [--resume] [--FLAG VALUE ...]"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "scaledown.evaluation.robustness")
-    parser.add_argument("--checkpoint", default=EMBEDDED, help="a folder, a Hub id, or 'embedded' [embedded]")
-    parser.add_argument("--eval_data", help="records, one of whose documents holds the answer [the demo world's]")
-    parser.add_argument("--output_dir", default="./robustness", help="gets figures and numbers [./robustness]")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="device to run on [auto]")
-    parser.add_argument("--seed", type=int, default=TrainingConfig.seed, help=f"of all draws [{TrainingConfig.seed}]")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --output_dir")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run in --output_dir")
+    parser = cli.new_parser(__doc__, "scaledown.evaluation.robustness", USAGE)
+    cli.add_checkpoint(parser)
+    cli.add_eval_data(parser, "records, one of whose documents holds the answer [the demo world's]")
+    parser.add_argument("--output_dir", default="./robustness", metavar="FOLDER", group="data",
+                        help="folder of the figures and numbers [./robustness]")
+    parser.add_argument("--resume", action="store_true", group="data", help="go on with the run in --output_dir")
+    parser.add_argument("--overwrite", action="store_true", group="data", help="replace the run in --output_dir")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",), eval_examples=200)
+    cli.add_device(parser)
+    cli.add_seed(parser, "seed of all draws")
     return parser
 
 
@@ -52,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records = load_records(args)
 
-    # Torch takes seconds to load; a wrong flag or file has been reported by now.
+    hub.check_checkpoint(args.checkpoint)
+
+    # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown.evaluation.robustness import measuring, sweeps
     from scaledown.models.model import ScaleDownModel
     from scaledown.run_information import run_information
@@ -63,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type == "cpu":
         devices.keep_freed_memory()
 
+    cli.tell(f"loading {args.checkpoint} ...")
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=devices.dtype_for(device))
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.

@@ -21,19 +21,20 @@ QDRANT_LIBRARY = ("qdrant_client", "qdrant-client")
 class RetrievalConfig:
     """Settings of retrieval: by words (bm25), by trained sparse or dense vectors, or another engine's results (run)."""
 
-    retriever: str = setting("bm25", "bm25 needs no download; splade and dense encode all passages with a model; run "
-                                     "reads another engine's results", RETRIEVERS)
+    retriever: str = setting("bm25", "bm25 needs no download; splade and dense encode with a model; run reads another "
+                                     "engine's results", RETRIEVERS)
     retriever_model: str | None = setting(
         None, "the encoder of splade or dense: a Hub id or a local folder "
-              f"[{DEFAULT_RETRIEVER_MODELS['splade']} or {DEFAULT_RETRIEVER_MODELS['dense']}]")
-    retriever_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub")
-    retriever_batch_size: int = setting(64, "texts that the encoder reads in one batch")
-    run_file: str | None = setting(None, "with --retriever run: a TREC run (query Q0 passage rank score name) with "
-                                         "the ids of the queries and of this corpus's passages")
+              f"[{DEFAULT_RETRIEVER_MODELS['splade']} or {DEFAULT_RETRIEVER_MODELS['dense']}]", is_advanced=True)
+    retriever_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub", is_advanced=True)
+    retriever_batch_size: int = setting(64, "texts that the encoder reads in one batch", is_advanced=True)
+    run_file: str | None = setting(None, "with --retriever run: a TREC run with the ids of the queries and of "
+                                         "this corpus's passages", is_advanced=True)
     index_url: str | None = setting(None, "keep the vectors of splade or dense in this Qdrant server or cluster "
                                           "(http://HOST:6333), or in a folder with its embedded form; a "
-                                          f"key is taken from the environment, {QDRANT_KEY}")
-    faiss_index: str | None = setting(None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]")
+                                          f"key is taken from the environment, {QDRANT_KEY}", is_advanced=True)
+    faiss_index: str | None = setting(
+        None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]", is_advanced=True)
     top_k_retrieval: int = setting(20, "passages retrieved for each query")
 
     def __post_init__(self) -> None:

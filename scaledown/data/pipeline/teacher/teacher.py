@@ -19,20 +19,18 @@ TeacherQuestion = tuple[str, Sequence[str]]
 class TeacherConfig:
     """The model that answers, the machine that runs it, and the limits of asking it."""
 
-    teacher_model: str = setting("mistralai/Mistral-7B-Instruct-v0.2", "the model that answers (default: the "
-                                 "paper's): a Hub id, a local folder, or 'embedded'; with --teacher_url the server's "
-                                 "name for it")
-    teacher_revision: str | None = setting(None, "commit, branch or tag of the teacher on the Hub")
-    teacher_8bit: bool = setting(False, "load the local teacher's weights in 8 bits (needs bitsandbytes)")
-    teacher_url: str | None = setting(None, "ask an OpenAI-compatible server instead (vLLM, TGI, `transformers "
-                                      "serve`): its base URL, such as http://localhost:8000/v1; a key is taken from "
-                                      f"the environment, {OPENAI_KEY}")
-    teacher_concurrency: int = setting(32, "questions that the server is asked at the same time")
-    teacher_batch_size: int = setting(16, "questions that a local teacher answers together")
-    teacher_max_new_tokens: int = setting(128, "longest answer, in tokens")
-    teacher_timeout_seconds: float = setting(120.0, "how long the server may take for one answer")
+    teacher_model: str = setting("mistralai/Mistral-7B-Instruct-v0.2", "the model that answers: a Hub id, "
+                                 "a folder, 'embedded', or the server's name for it")
+    teacher_revision: str | None = setting(None, "commit, branch or tag of the teacher on the Hub", is_advanced=True)
+    teacher_8bit: bool = setting(False, "load the teacher in 8 bits (needs bitsandbytes)", is_advanced=True)
+    teacher_url: str | None = setting(None, "ask this OpenAI-compatible server, such as "
+                                      f"http://localhost:8000/v1; its key is in {OPENAI_KEY}")
+    teacher_concurrency: int = setting(32, "questions that the server is asked at the same time", is_advanced=True)
+    teacher_batch_size: int = setting(16, "questions that a local teacher answers together", is_advanced=True)
+    teacher_max_new_tokens: int = setting(128, "longest answer, in tokens", is_advanced=True)
+    teacher_timeout_seconds: float = setting(120.0, "how long the server may take for one answer", is_advanced=True)
     teacher_patience_seconds: float = setting(600.0, "how long a failed question is asked again before the run "
-                                             "stops")
+                                             "stops", is_advanced=True)
 
     def __post_init__(self) -> None:
         faults = positive(self, "teacher_concurrency", "teacher_batch_size", "teacher_max_new_tokens",

@@ -1,0 +1,64 @@
+"""The frame of every command's ``main``: mistakes become one message, and Ctrl-C one line."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import sys
+from collections.abc import Callable, Sequence
+
+from scaledown import progress
+from scaledown.cli import interrupts, loading_note
+from scaledown.cli.interrupts import INTERRUPTED
+
+USER_ERROR = 2
+DISK_FAULTS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR,
+               errno.ENOTDIR}
+"""Errors of a disk that is full, that the user may not write to, or that has something else at that place."""
+TORCH_WRITER = "inline_container"
+"""Named in the RuntimeError that torch raises if the disk cannot take a file."""
+Main = Callable[[Sequence[str] | None], int]
+
+
+def command(main: Main) -> Main:
+    """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2.
+
+    So does a disk that cannot be written to; any other fault is ours and keeps its traceback. Standard output takes
+    any text, progress bars are lines if standard error is no terminal, and if it is one it tells what is loading.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # As on standard error: a character that the encoding lacks, or half of one, is no reason to stop.
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+        try:
+            with interrupts.state, progress.as_lines(), loading_note.on_import():
+                code = main(argv)
+        except (ValueError, OSError, RuntimeError) as fault:
+            message = _message(fault)
+            if message is None:
+                raise
+            print(f"error: {message}", file=sys.stderr)
+            code = USER_ERROR
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = INTERRUPTED
+        interrupts.state.exit_code = code
+        return code
+
+    return guarded
+
+
+def _message(fault: Exception) -> str | None:
+    """Return the message for a fault that the user can mend; None for one of ours."""
+    if isinstance(fault, ValueError):
+        return str(fault)
+    if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
+        return f"{fault.filename or 'the disk'}: {fault.strerror}"
+    if isinstance(fault, RuntimeError) and TORCH_WRITER in str(fault):
+        return ("a checkpoint cannot be written: the disk is full or may not be written to. Mend that; --resume goes "
+                "on from the last checkpoint")
+    return None

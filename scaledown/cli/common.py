@@ -1,0 +1,44 @@
+"""Flags that several commands have, with one name and one meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scaledown.cli.flags import metavar_of
+from scaledown.cli.parser import Parser
+from scaledown.cli.values import seed
+from scaledown.config import DEVICES, EMBEDDED, EMBEDDED_MODERNBERT, TrainingConfig
+
+CHECKPOINT = f"a folder that training wrote, a Hub id, or one that ships: {EMBEDDED} or {EMBEDDED_MODERNBERT}"
+
+
+def add_checkpoint(parser: Parser, **options: Any) -> None:
+    """Add ``--checkpoint``; the shipped one is the default, unless it is required."""
+    if options.get("required"):
+        text = CHECKPOINT
+    else:
+        text = f"{CHECKPOINT} [{EMBEDDED}]"
+    parser.add_argument("--checkpoint", metavar="NAME", group="data",
+                        **({"default": EMBEDDED, "help": text} | options))
+
+
+def add_eval_data(parser: Parser, text: str) -> None:
+    """Add ``--eval_data``, described by ``text``."""
+    parser.add_argument("--eval_data", metavar=metavar_of("eval_data"), group="data", help=text)
+
+
+def add_output_file(parser: Parser) -> None:
+    """Add ``--output_file``."""
+    parser.add_argument("--output_file", metavar="FILE", group="data", help="write the figures there, as JSON")
+
+
+def add_device(parser: Parser) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", default="auto", choices=DEVICES, group="machine",
+                        help="device to run on [the fastest there is]")
+
+
+def add_seed(parser: Parser, text: str) -> None:
+    """Add ``--seed``; ``text`` says of what."""
+    parser.add_argument("--seed", type=seed, default=TrainingConfig.seed, metavar="N", group="machine",
+                        help=f"{text} [{TrainingConfig.seed}]")
