@@ -18,9 +18,8 @@ def test_steps_are_counted_as_the_trainer_counts_them(num_records, settings, ste
 
 def test_four_steps_are_told_with_their_arithmetic_and_what_would_help():
     warning, = schedule_warnings(500, TrainingConfig())
-    assert warning == ("the training has 4 optimizer steps, and fewer than 100 hardly change a model (500 records, "
-                       "1 epoch, --batch_size 128). It has 100 or more with --batch_size 5 or --num_epochs 25, or with "
-                       "12,673 records")
+    assert warning == ("only 4 optimizer steps: fewer than 100 hardly change a model (500 records, 1 epoch, "
+                       "--batch_size 128); --batch_size 5, --num_epochs 25 or 12,673 records make it 100 or more")
 
 
 @pytest.mark.parametrize(("num_records", "settings"), [
@@ -29,16 +28,16 @@ def test_four_steps_are_told_with_their_arithmetic_and_what_would_help():
 def test_what_is_offered_is_enough_and_no_more_than_needed(num_records, settings):
     config = TrainingConfig(**settings)
     message = schedule_warnings(num_records, config)[0]
-    words = message.replace(",", "").split()
-    epochs = int(words[len(words) - words[::-1].index("--num_epochs")].rstrip(","))
-    records = int(words[-2])
+    # Without the commas in numbers; the records come last.
+    offered = message.replace(",", "").partition("; ")[2].split()
+    epochs, records = int(offered[offered.index("--num_epochs") + 1]), int(offered[offered.index("records") - 1])
 
     with_epochs = TrainingConfig(**settings | {"num_epochs": epochs})
     assert num_steps(num_records, with_epochs) >= FEW_STEPS
     assert num_steps(records, config) >= FEW_STEPS > num_steps(records - 1, config)
     # A batch that the training refuses is not offered.
-    if "with --batch_size" in message:
-        size = int(message.partition("with --batch_size ")[2].split()[0])
+    if "--batch_size" in offered:
+        size = int(offered[offered.index("--batch_size") + 1])
         assert num_steps(num_records, TrainingConfig(**settings | {"batch_size": size})) >= FEW_STEPS
     else:
         smallest = TrainingConfig(**settings | {"batch_size": config.gradient_accumulation_steps})

@@ -59,7 +59,7 @@ def schedule_warnings(num_records: int, config: TrainingConfig, eval_steps: int 
 
 def _few_steps(steps: int, num_records: int, config: TrainingConfig, steps_flag: str) -> str:
     """Return the warning of a short training."""
-    lasts = f"the training has {_steps(steps)}, and fewer than {FEW_STEPS} hardly change a model"
+    lasts = f"only {_steps(steps)}: fewer than {FEW_STEPS} hardly change a model"
     if config.max_steps is not None:
         return f"{lasts}; a larger {steps_flag} than {steps} helps"
 
@@ -74,7 +74,7 @@ def _few_steps(steps: int, num_records: int, config: TrainingConfig, steps_flag:
     # More of the epochs that are asked for, never fewer: a whole number of them.
     ways.append(f"--num_epochs {math.ceil(FEW_STEPS / steps_an_epoch)}")
     needed = _records_for(FEW_STEPS, config)
-    return f"{lasts} ({made_of}). It has {FEW_STEPS} or more with {' or '.join(ways)}, or with {needed:,} records"
+    return f"{lasts} ({made_of}); {', '.join(ways)} or {needed:,} records make it {FEW_STEPS} or more"
 
 
 def _batch_size_for(steps: int, num_records: int, config: TrainingConfig) -> int | None:
