@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
     from scaledown.data.overlap import overlap
+    from scaledown.run_information import next_commands
     from scaledown.training import batches, devices, objective, pretraining, run, run_folder
+    from scaledown.training.steps.schedule import num_steps, schedule_warnings
 
     device, folder = processes.join(devices.resolve_device(args.device)), Path(args.output_dir)
     objective.check_scores(config, training, records, args.train_data)
@@ -67,16 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     information[run_folder.INPUTS] |= first_stage.inputs if first_stage else {}
 
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
+        processes.say(f"generator {config.generator_model}, compressor {config.compressor_type}, on {device}: "
+                      f"{len(records):,} training and {len(eval_records):,} held-out records; results go to {folder}")
         processes.warn(overlap(records, eval_records).note(), objective.note_before(model, training, records))
         if first_stage:
             first_stage.run(model)
         if records:
-            processes.say(f"training {config.generator_model} with a {config.compressor_type} compressor on "
-                          f"{len(records)} records, on {device}; evaluating on {len(eval_records)}")
+            eval_steps = args.eval_steps if eval_records else None
+            processes.warn(*schedule_warnings(len(records), training, eval_steps))
+            steps = num_steps(len(records), training)
+            processes.say(f"training for {steps:,} steps of {training.batch_size} questions")
             evaluate = run.mean_loss(model, eval_records, training) if eval_records else None
             run.train(model, training, records, folder, resume_from, evaluate, args.eval_steps)
             processes.warn(objective.note_after(model))
-            processes.say(f"done: {folder / run.FINAL}")
+            if evaluate:
+                processes.say(f"on the {len(eval_records):,} held-out records: {objective.in_words(evaluate())}")
+            final, given = folder / run.FINAL, sys.argv[1:] if argv is None else argv
+            processes.say(f"done: {final}\n{next_commands(Path(__file__).name, given, final, folder)}")
     return 0
 
 

@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scaledown import processes
     from scaledown.data.overlap import overlap
     from scaledown.evaluation.report import before_after
+    from scaledown.evaluation.report.phases import Phases
+    from scaledown.evaluation.report.run_summary import summary
+    from scaledown.run_information import next_commands
     from scaledown.training import batches, devices, objective, run, run_folder
+    from scaledown.training.steps.schedule import num_steps, schedule_warnings
 
     device, folder = processes.join(devices.resolve_device(args.device)), Path(args.output_dir)
     objective.check_scores(config, training, records, args.train_data)
@@ -66,11 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     information = run_folder.information(args, model, records, eval_data, eval_records)
 
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
-        processes.say(f"{config.generator_model} with a {config.compressor_type} compressor on {device}: "
-                      f"{len(records)} training and {len(eval_records)} evaluation records; results go to {folder}")
-        warnings = [overlap(records, eval_records).note(), objective.note_before(model, training, records)]
+        processes.say(f"generator {config.generator_model}, compressor {config.compressor_type}, on {device}: "
+                      f"{len(records):,} training and {len(eval_records):,} evaluation records; results go to {folder}")
+        warnings = [overlap(records, eval_records).note(), objective.note_before(model, training, records),
+                    *schedule_warnings(len(records), training, args.eval_steps)]
         processes.warn(*warnings)
-        before = before_after.measure_before(model, eval_records, evaluation, training.seed, folder)
+        phases = Phases(5)
+        before = before_after.measure_before(model, eval_records, evaluation, training.seed, folder, phases.begin)
+        phases.begin(f"training for {num_steps(len(records), training):,} steps of {training.batch_size} questions")
         evaluate = run.mean_loss(model, eval_records[:LOSS_RECORDS], training)
         # The demo's records go from easy to hard; those of a file are shuffled.
         history = run.train(model, training, records, folder / "checkpoints", resume_from, evaluate, args.eval_steps,
@@ -80,8 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.append(objective.note_after(model))
         processes.warn(warnings[-1])
         report = before_after.measure_after(model, eval_records, evaluation, training.seed, folder, before, history,
-                                            information, before_after.notes(args.init_compressor, warnings))
-        processes.say(before_after.summary(report, folder))
+                                            information, before_after.notes(args.init_compressor, warnings),
+                                            phases.begin)
+        given = sys.argv[1:] if argv is None else argv
+        processes.say(summary(report, folder, len(records), phases.seconds))
+        processes.say(next_commands(Path(__file__).name, given, folder / "checkpoints" / run.FINAL, folder))
     return 0
 
 

@@ -92,9 +92,9 @@ def is_joined() -> bool:
 
 
 def say(text: str) -> None:
-    """Print ``text`` in process 0 alone."""
+    """Print ``text`` in process 0 alone, at once: a pipe would else show it when its buffer is full."""
     if rank() == 0:
-        print(text)
+        print(text, flush=True)
 
 
 def warn(*notes: str | None) -> None:

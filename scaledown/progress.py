@@ -1,4 +1,4 @@
-"""Progress bars in a log file: a line every half minute instead of a bar that is redrawn.
+"""Times in words, and progress bars in a log file: a line every half minute instead of a bar that is redrawn.
 
 tqdm redraws a bar ten times a second, by a carriage return, and so do the libraries that have bars (transformers'
 Trainer, datasets, bm25s). In a log file each redraw would be a line.
@@ -17,6 +17,22 @@ SECONDS_A_LINE = 30
 UP = "\x1b[A"
 """The escape sequence that moves the cursor up a line: written by a bar below another one when it is drawn."""
 _CURSOR_MOVES = re.compile(r"(\r\n|\r|\n|\x1b\[A)")
+_BLOCKS = re.compile(r"(?<=%)\|[^|]*\|")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, to two units at most, such as "40 s", "12 min" or "3 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
 
 
 @contextlib.contextmanager
@@ -37,8 +53,9 @@ def as_lines() -> Iterator[None]:
 class _BarLines:
     """A text stream that passes everything on but bars, of which it writes a line now and then.
 
-    The text after a carriage return is held as the bar. It is written when the bar is finished, which ends its line, or
-    when ``SECONDS_A_LINE`` have passed since the last line. A bar that is erased leaves no line.
+    The text after a carriage return is held as the bar. It is written when ``SECONDS_A_LINE`` have passed since the
+    bar's start or its last line; and when the bar is finished, which ends its line, if it was written before. So a bar
+    of a few seconds leaves no line, nor does one that is erased.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -47,7 +64,8 @@ class _BarLines:
         self._bar: str | None = None
         # The bar above, if two are drawn at once.
         self._above, self._has_two_bars = "", False
-        self._last_line, self._last_time = "", monotonic()
+        # The time of the bar's last line; as long as it has none, that of its start.
+        self._last_line, self._last_time, self._has_line = "", monotonic(), False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -57,10 +75,12 @@ class _BarLines:
         if text.strip() and not _CURSOR_MOVES.match(text):
             # A message gets its own line; the bar will be drawn again.
             self._bar = None
-            self.end()
+            self._leave_bars()
 
         for part in _CURSOR_MOVES.split(text):
             if part == "\r":
+                if self._bar is None and not self._has_line:
+                    self._last_time = monotonic()
                 self._bar = ""
             elif part == UP:
                 self._above, self._has_two_bars = "", True
@@ -75,16 +95,22 @@ class _BarLines:
                 self.end()
 
         if self._bar and monotonic() - self._last_time >= SECONDS_A_LINE:
-            self.end()
+            self._has_line = True
+            self._leave_bars()
             self._bar = ""
         return len(text)
 
     def end(self) -> None:
-        """Write the bars that are held, each as a line."""
-        # The same line twice in a row would say nothing new.
+        """Write the bars that are held and were written before, each as a line."""
+        self._leave_bars()
+        self._has_line = False
+
+    def _leave_bars(self) -> None:
         for bar in (self._above, self._bar or ""):
-            line = bar.rstrip()
-            if line and line != self._last_line:
+            # Blocks are for the eye that sees them grow; the percentage stays.
+            line = _BLOCKS.sub("", bar).rstrip()
+            # The same line twice in a row would say nothing new.
+            if self._has_line and line and line != self._last_line:
                 self._stream.write(line + "\n")
                 self._last_line, self._last_time = line, monotonic()
 

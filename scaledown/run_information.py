@@ -1,4 +1,4 @@
-"""Versions, commit, device, command line and settings of a run, so that it can be made again."""
+"""Versions, commit, device, command line and settings of a run, so that it can be made again; commands after it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "evaluate", "rouge-score", "numpy")
 GIT_SECONDS = 10
+OF_ONE_RUN = {"--output_dir": 1, "--init_compressor": 1, "--pretrain_steps": 1, "--pretrain_data": 1, "--resume": 0,
+              "--overwrite": 0}
+"""Flags, with the number of their values, that a training that goes on from another one does not share with it."""
 
 
 def git_commit() -> str | None:
@@ -70,3 +73,29 @@ def run_information(seed: int, device: torch.device, command_line: Sequence[str]
     """
     return {"seed": seed, "device": device_name(device), "versions": library_versions(), "commit": git_commit(),
             "command_line": shlex.join(command_line), "settings": dict(settings)}
+
+
+def next_commands(script: str, argv: Sequence[str], checkpoint: Path, folder: Path) -> str:
+    """Return the commands that a user is likely to type after a training, a line each.
+
+    Args:
+        script: that trained.
+        argv: its flags.
+        checkpoint: that came out of it.
+        folder: of the run.
+    """
+    flags, num_values = [], 0
+    for word in argv:
+        if num_values:
+            # The value of a flag that is left out.
+            num_values -= 1
+            continue
+        name, is_joined, _ = word.partition("=")
+        if name not in OF_ONE_RUN:
+            flags.append(word)
+        elif not is_joined:
+            num_values = OF_ONE_RUN[name]
+
+    ask = ["python", "example_usage.py", str(checkpoint)]
+    more = ["python", script, *flags, "--init_compressor", str(checkpoint), "--output_dir", f"{folder}_longer"]
+    return f"ask it: {shlex.join(ask)}\ntrain it longer: {shlex.join(more)}"

@@ -16,7 +16,7 @@ MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-BASE = {"config", "settings", "hub", "cli", "files", "processes", "prompt", "run_information"}
+BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "prompt", "run_information"}
 MAY_IMPORT = {
     "files": set(),
     "progress": set(),

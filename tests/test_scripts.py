@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 from functools import partial
 
 import pytest
@@ -48,15 +49,19 @@ def without_times(report):
     return report
 
 
-def test_the_main_job_writes_everything_and_one_seed_gives_one_report(generator, data, tmp_path):
+def test_the_main_job_writes_everything_and_one_seed_gives_one_report(generator, data, tmp_path, capsys):
     reports = []
     for name in ("a", "b"):
         folder = tmp_path / name
         assert train_with_evaluation.main([
             "--train_data", data, "--generator_model", generator, "--output_dir", str(folder), *QUICK, *MEASURED]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line[:7] for line in lines if line[1:6] == " of 5"] == [f"{phase} of 5:" for phase in range(1, 6)]
+        assert len(lines) < 40 and f"report: {folder / 'report.html'}" in lines[-3] and "done in" in "".join(lines)
         assert all((folder / each).is_file() for each in OUTPUT)
         reports.append(json.loads((folder / "metrics_report.json").read_text()))
     assert without_times(reports[0]) == without_times(reports[1])
+    assert any("only 2 optimizer steps" in note for note in reports[0]["notes"])
     for key in ("before_training", "after_training", "improvements", "baselines", "speed_statistics", "cost", "run"):
         assert key in reports[0]
     assert reports[0]["run"]["n"] == 4
@@ -81,12 +86,18 @@ def test_train_writes_checkpoints_that_answer(generator, data, tmp_path, compres
     argv = ["--train_data", data, "--generator_model", generator, "--output_dir", str(tmp_path / "run"),
             "--compressor_type", compressor, "--save_steps", "1", "--enable_reranking", *own, *QUICK]
     assert train.main(argv) == 0
+    shown = capsys.readouterr().out
+    assert "warning: only 2 optimizer steps" in shown and "on the 4 held-out records: answer loss " in shown
+    longer = shown.splitlines()[-1].removeprefix("train it longer: python train.py ")
     assert (tmp_path / "run" / "checkpoint-2" / "config.json").is_file()
     assert example_usage.main(["--checkpoint", str(tmp_path / "run" / "final")]) == 0
     assert "from full text" in capsys.readouterr().out
     assert train.main(argv) == 2
     assert "--resume" in capsys.readouterr().err
     assert train.main([*argv, "--resume"]) == 0
+    # The command that was offered.
+    assert train.main(shlex.split(longer)) == 0
+    assert (tmp_path / "run_longer" / "final" / "config.json").is_file()
 
 
 def test_the_check_of_an_installation_passes(monkeypatch, capsys):

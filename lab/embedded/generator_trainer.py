@@ -7,7 +7,6 @@ averages their gradients.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,6 +36,7 @@ from scaledown import processes
 from scaledown.hub import dtype_for
 from scaledown.training import checkpoints
 from scaledown.training.optimizer import Muon, OptimizerPair
+from scaledown.training.steps.step_lines import print_in_lines
 
 LOG_FILE = "log.jsonl"
 HELD_OUT_BATCHES = 4
@@ -145,12 +145,7 @@ class SealCheckpoints(TrainerCallback):
         if not state.is_world_process_zero:
             return
 
-        name = f"checkpoint-{state.global_step}"
-        checkpoints.seal(Path(args.output_dir) / name, self.folder / name)
-        for path in checkpoints.complete(self.folder)[:-1]:
-            shutil.rmtree(path)
-        # Also what a kill may have left there.
-        shutil.rmtree(args.output_dir)
+        checkpoints.keep(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.folder, num_kept=1)
 
 
 class GeneratorTrainer(Trainer):
@@ -176,6 +171,7 @@ class GeneratorTrainer(Trainer):
                          train_dataset=train_batches, eval_dataset=held_out,
                          callbacks=[self.climb, SealCheckpoints(folder)],
                          optimizers=(build_optimizer(config, model), None))
+        print_in_lines(self)
         # Since the last line of the log.
         self._start, self._num_tokens = time.perf_counter(), 0
         self._last_losses = (torch.zeros(()), torch.zeros(()))
@@ -214,7 +210,10 @@ class GeneratorTrainer(Trainer):
                 measured[name] = exact_match(self.model, batches)
             with (self.folder / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"step": self.state.global_step} | measured) + "\n")
-            self.log(measured)
+            # As two entries: what comes from the latest batches, and what is measured here.
+            of_training = {"answer_loss": answer_loss, "text_loss": text_loss}
+            self.log(of_training)
+            self.log({f"eval_{name}": value for name, value in measured.items() if name not in of_training})
 
         self._start, self._num_tokens = time.perf_counter(), 0
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
@@ -239,7 +238,7 @@ def training_arguments(config: PretrainConfig, device: torch.device, output_dir:
         lr_scheduler_type="warmup_stable_decay", warmup_steps=recipe.WARMUP_STEPS,
         lr_scheduler_kwargs={"num_decay_steps": round(config.decay_share * config.steps), "decay_type": "linear"},
         eval_strategy="steps", eval_steps=config.eval_steps, save_strategy="steps", save_steps=config.eval_steps,
-        logging_strategy="no", report_to=[],
+        logging_strategy="no", report_to=[], disable_tqdm=True,
         # Deep layers have no gradients on the first levels.
         ddp_find_unused_parameters=True,
         # Written into the generator's config.

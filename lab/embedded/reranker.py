@@ -114,14 +114,18 @@ def train(model: Any, config: RerankerTrainingConfig, folder: Path) -> None:
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
+    from scaledown.training.steps.step_lines import print_in_lines
+
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=config.batch_size, num_train_epochs=1,
         learning_rate=config.learning_rate, warmup_steps=0.05, lr_scheduler_type="linear", seed=config.seed,
-        save_strategy="no", logging_steps=20, report_to=[], use_cpu=not torch.cuda.is_available())
+        save_strategy="no", logging_steps=20, report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available())
 
     # Each lesson has a warm-up and a fall of the rate.
     for pairs in lessons(config):
-        CrossEncoderTrainer(model, arguments, Dataset.from_list(pairs), loss=BinaryCrossEntropyLoss(model)).train()
+        trainer = CrossEncoderTrainer(model, arguments, Dataset.from_list(pairs), loss=BinaryCrossEntropyLoss(model))
+        print_in_lines(trainer)
+        trainer.train()
     model.save_pretrained(str(folder))
 
 

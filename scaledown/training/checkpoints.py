@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 DRAFT = ".saving"
@@ -26,6 +27,19 @@ def seal(draft: Path, checkpoint: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, checkpoint)
+
+
+def keep(draft: Path, folder: Path, num_kept: int) -> None:
+    """Move a finished ``draft`` into ``folder`` under its own name, in place of one that is there.
+
+    Of the complete checkpoints in ``folder`` the last ``num_kept`` stay. The folder of the draft is deleted, with all
+    that a killed process may have left there.
+    """
+    shutil.rmtree(folder / draft.name, ignore_errors=True)
+    seal(draft, folder / draft.name)
+    for path in complete(folder)[:-num_kept]:
+        shutil.rmtree(path)
+    shutil.rmtree(draft.parent)
 
 
 def complete(folder: Path) -> list[Path]:

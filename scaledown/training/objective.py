@@ -5,7 +5,7 @@ A reranking head is trained on a teacher's scores; without them it would silentl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -36,6 +36,11 @@ def times(losses: Losses, factors: Sequence[float] | Tensor) -> Losses:
 def weighted(losses: Losses, weights: Sequence[float]) -> Tensor:
     """Return the sum of the parts that a batch has, each times its weight."""
     return sum(part for part in times(losses, weights) if part is not None)
+
+
+def in_words(parts: Mapping[str, float]) -> str:
+    """Return parts of a loss by name as a text, such as "answer loss 0.840, reranking loss 0.0400"."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:#.3g}" for name, value in parts.items())
 
 
 def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Sequence[Record],

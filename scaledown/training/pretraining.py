@@ -20,6 +20,7 @@ from scaledown.data.texts import read_texts
 from scaledown.models.loading.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run, run_folder
+from scaledown.training.steps.schedule import schedule_warnings
 
 REPEAT = "Repeat the document."
 CONTINUE = "Continue the document: "
@@ -108,14 +109,16 @@ class Pretraining:
 
     def run(self, model: ScaleDownModel) -> list[dict[str, Any]]:
         """Pretrain ``model``, or load the result of an earlier start; return the trainer's log."""
-        processes.say(f"pretraining for {self.config.max_steps} steps on {model.device}, into {self.folder}")
+        processes.say(f"pretraining for {self.config.max_steps:,} steps of {self.config.batch_size} texts, into "
+                      f"{self.folder}")
         log: list[dict[str, Any]] = []
         if self.records is None:
             model.load_trained(self.final)
         else:
+            processes.warn(*schedule_warnings(len(self.records), self.config, steps_flag="--pretrain_steps"))
             last = checkpoints.last(self.folder) if self.resume else None
             log = run.train(model, self.config, self.records, self.folder, last, in_order=True)
-        processes.say(f"pretrained: {self.final}")
+        processes.say(f"pretrained: {self.final}; a training starts from it with --init_compressor")
         return log
 
 

@@ -18,8 +18,8 @@ from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import sharding
 from scaledown.training.batches import pads_to_max, shapes_of
-from scaledown.training.callbacks import Interrupt
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
+from scaledown.training.steps.callbacks import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"

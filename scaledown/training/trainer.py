@@ -22,8 +22,9 @@ from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, devices, objective, sharding
 from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes, shapes_of
-from scaledown.training.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.optimizer import build_optimizer
+from scaledown.training.steps.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
+from scaledown.training.steps.step_lines import StepLines, print_in_lines
 
 KEPT_CHECKPOINTS = 2
 GPU_WORKERS = 2
@@ -63,7 +64,7 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
         max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
         lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
         logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-        seed=config.seed, report_to=["tensorboard"], remove_unused_columns=False,
+        seed=config.seed, report_to=["tensorboard"], disable_tqdm=True, remove_unused_columns=False,
         dataloader_pin_memory=is_on_gpu, ddp_find_unused_parameters=True)
 
 
@@ -87,6 +88,8 @@ class ScaleDownTrainer(Trainer):
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.in_order = config, in_order
         self.loss_parts, self.loss_guard, self._step_ids = RunningMean(), LossGuard(), []
+        # The learning rates of the latest step, by their names in the log.
+        self._rates: dict[str, float] = {}
         # Since the last checkpoint.
         self._num_steps, self._num_scores = 0, torch.zeros((), dtype=torch.long)
 
@@ -106,6 +109,7 @@ class ScaleDownTrainer(Trainer):
                          data_collator=collate)
         # Else the Trainer would pass the batch as keyword arguments, and normalise the loss by itself.
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, True
+        print_in_lines(self)
         self.add_callback(CompressorFirst(model.generator, config.compressor_warmup_steps))
         if evaluate is not None and eval_steps:
             self.add_callback(EvaluateEvery(eval_steps))
@@ -184,6 +188,8 @@ class ScaleDownTrainer(Trainer):
         padding_share = sum(part["padding_share"] for part in parts) / len(parts)
         self.loss_parts.add(padding_share=torch.tensor(padding_share, device=self.args.device))
         self.loss_parts.end_step()
+        # Before the step of the optimizer, after which the schedule sets those of the next one.
+        self._rates = self._learning_rates()
         self._num_steps += 1
         # Counts are in the order of Losses: answer tokens, scores, readout tokens.
         self._num_scores = self._num_scores.to(total.device) + total[1].long()
@@ -242,12 +248,16 @@ class ScaleDownTrainer(Trainer):
         self.loss_guard.check()
         is_of_step = "loss" in logs and "train_runtime" not in logs
         if is_of_step:
-            logs |= self.loss_parts.take()
-            for group in self.optimizer.param_groups:
-                # The groups of rows have the rates of their weights.
-                if group["name"].endswith("_weights"):
-                    logs[f"learning_rate_{group['name'].removesuffix('_weights')}"] = group["lr"]
+            logs |= self.loss_parts.take() | self._rates
         super().log(logs, start_time)
+
+    def _learning_rates(self) -> dict[str, float]:
+        rates = {}
+        for group in self.optimizer.param_groups:
+            # The groups of rows have the rates of their weights.
+            if group["name"].endswith("_weights"):
+                rates[f"learning_rate_{group['name'].removesuffix('_weights')}"] = group["lr"]
+        return rates
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """Guard the gradient; the Trainer calls this between clipping and the step, which a NaN would spoil."""
@@ -260,9 +270,9 @@ class ScaleDownTrainer(Trainer):
         return norm
 
     def close_logs(self) -> None:
-        """Close the log files of a training that failed; one that ended by itself has closed them."""
+        """Close the log files and the bar of a training that failed; one that ended by itself has closed them."""
         for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback):
+            if isinstance(callback, TensorBoardCallback | StepLines):
                 callback.on_train_end(self.args, self.state, self.control)
 
     def note_progress(self) -> None:
@@ -285,14 +295,9 @@ class ScaleDownTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
 
-        # Rename it, and delete the oldest.
         if self.args.should_save:
             draft, = (folder / checkpoints.DRAFT).glob("checkpoint-*")
-            shutil.rmtree(folder / draft.name, ignore_errors=True)
-            checkpoints.seal(draft, folder / draft.name)
-            for path in checkpoints.complete(folder)[:-KEPT_CHECKPOINTS]:
-                shutil.rmtree(path)
-            shutil.rmtree(folder / checkpoints.DRAFT)
+            checkpoints.keep(draft, folder, KEPT_CHECKPOINTS)
         self.accelerator.wait_for_everyone()
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -147,9 +147,12 @@ def test_training_climbs_and_the_deep_layers_join(tokenizer, tmp_path, monkeypat
     assert depths == [1, 1, 2, 2, 2] and moved == [False] * 3 + [True] * 2
 
 
-def test_the_loss_falls(tokenizer, tmp_path, quick):
+def test_the_loss_falls(tokenizer, tmp_path, quick, capsys):
     config = PretrainConfig(**TINY_CONFIG, steps=60, eval_steps=20)
     GeneratorTrainer(config, build_generator(config, tokenizer), tokenizer, tmp_path).train()
+    shown = capsys.readouterr().out
+    assert "step 20 of 60 | loss answer " in shown and "held-out check, step 40 of 60 | level 0, " in shown
+    assert "{" not in shown
     lines = log_of(tmp_path)
     assert lines[0].keys() == {"step", "level", "training_exact_match", "answer_loss", "text_loss",
                                "tokens_per_second", "standard"}

@@ -18,7 +18,7 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import UNSTATED
 from scaledown.training import objective, pretraining, run, trainer
 from scaledown.training.batches import shapes_of
-from scaledown.training.callbacks import RunningMean
+from scaledown.training.steps.callbacks import RunningMean
 
 NUM_MEMORY_TOKENS = 3
 RECORDS = [

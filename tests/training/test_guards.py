@@ -17,8 +17,8 @@ from scaledown.evaluation import evaluator
 from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run
-from scaledown.training.callbacks import LossGuard
 from scaledown.training.devices import is_out_of_memory, largest_fitting, out_of_memory
+from scaledown.training.steps.callbacks import LossGuard
 
 SETTINGS = {"batch_size": 4, "max_steps": 6, "logging_steps": 3, "save_steps": 2}
 

@@ -14,7 +14,7 @@ from scaledown.config import OPTIMIZERS, ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
-from scaledown.training.callbacks import Interrupt
+from scaledown.training.steps.callbacks import Interrupt
 
 SETTINGS = {"batch_size": 2, "max_steps": 6, "logging_steps": 1, "save_steps": 5, "learning_rate_generator": 1e-3}
 

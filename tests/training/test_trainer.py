@@ -47,8 +47,8 @@ def test_each_part_of_the_loss_and_each_learning_rate_is_logged(generator, recor
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     for row in rows:
         assert row["loss"] == pytest.approx(row["answer_loss"] + 0.05 * row["reranking_loss"], rel=1e-3)
-    # Linear, without warm-up: the rate logged after step s of 6 is (6 - s) / 6 of the peak.
-    left = [step / 6 for step in range(5, -1, -1)]
+    # Linear, without warm-up: the rate in step s of 6 is (7 - s) / 6 of the peak.
+    left = [step / 6 for step in range(6, 0, -1)]
     assert [row["learning_rate_generator"] for row in rows] == pytest.approx([1e-3 * share for share in left])
     assert [row["learning_rate_compressor"] for row in rows] == pytest.approx([4e-3 * share for share in left])
 

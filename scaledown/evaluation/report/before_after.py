@@ -18,12 +18,16 @@ from scaledown.evaluation.evaluator import SystemResult, evaluate_system, token_
 from scaledown.evaluation.figures.needle import memory_of_one, plot_memory
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import Figures
-from scaledown.evaluation.metrics import METRICS, bootstrap_ci95, interval_text
+from scaledown.evaluation.metrics import METRICS, bootstrap_ci95
 from scaledown.evaluation.report.html_page import html_page
+from scaledown.evaluation.report.phases import Begin, say_nothing
 from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.evaluation.timing import Latency, time_systems
 from scaledown.files import write_json, write_text
+
+PHASE_BEFORE = 2
+"""The number of the main job's phase in which ScaleDown is measured before training."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +150,14 @@ class Before:
     baselines: Mapping[str, SystemResult]
 
 
-def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path) -> Before:
+def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path,
+                   begin: Begin = say_nothing) -> Before:
     """Measure ScaleDown and the baselines; the answers are written at once, so that a crash later loses none."""
+    begin(f"{len(records):,} questions answered by the generator alone: without documents, from text cut to the same "
+          "number of tokens as the memory, from the full text")
     # Baselines read text with the adapter off, so they are measured once.
     baselines = {system.name: evaluate_system(model, system, records, config, seed) for system in BASELINES}
+    begin("the same questions answered by ScaleDown before training")
     scaledown = evaluate_system(model, SCALEDOWN, records, config, seed)
     if processes.rank() == 0:
         write_json(folder / "before_training_results.json", scaledown.to_dict())
@@ -158,12 +166,14 @@ def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig,
 
 def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path,
                   before: Before, history: Sequence[Mapping[str, Any]], run: Mapping[str, Any],
-                  notes: Sequence[str] = ()) -> dict[str, Any]:
+                  notes: Sequence[str] = (), begin: Begin = say_nothing) -> dict[str, Any]:
     """Measure ScaleDown again, time every system, write all results; return the content of ``metrics_report.json``."""
+    begin("the same questions answered by ScaleDown after training", as_phase=PHASE_BEFORE)
     after = evaluate_system(model, SCALEDOWN, records, config, seed)
     if processes.rank() == 0:
         write_json(folder / "after_training_results.json", after.to_dict())
 
+    begin(f"times of all systems on {min(len(records), config.timed_queries)} questions, one by one; figures; report")
     # All systems are timed together, so that they meet the machine in the same state.
     latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
 
@@ -187,23 +197,3 @@ def notes(init_compressor: str | None, warnings: Sequence[str | None]) -> list[s
     if init_compressor:
         start = f"the pretrained checkpoint {init_compressor}"
     return [f"Training started from {start}.", *(f"Note: {warning}." for warning in warnings if warning)]
-
-
-def summary(report: Mapping[str, Any], folder: Path) -> str:
-    """Return the run in a few lines, for the terminal; nothing on processes without the report."""
-    if not report:
-        return ""
-
-    systems = {"before training": report["before_training"], "after training": report["after_training"]}
-    for name, baseline in report["baselines"].items():
-        systems[name.replace("_", " ")] = baseline
-
-    # Two of the metrics: the others are in the report.
-    lines = [f"n = {report['run']['n']} questions"]
-    for name, averages in systems.items():
-        interval = interval_text(averages["exact_match_ci95"])
-        lines.append(f"{name:>15}  exact match {averages['exact_match_avg']:.3f} {interval}  "
-                     f"token F1 {averages['token_f1_avg']:.3f}")
-
-    lines.append(f"report: {folder / 'report.html'}")
-    return "\n".join(lines)
