@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,9 @@ def run_information(seed: int, device: torch.device, command_line: Sequence[str]
         command_line: ``sys.argv``.
         settings: every setting by name, as plain values.
     """
-    return {"seed": seed, "device": device_name(device), "versions": library_versions(), "commit": git_commit(),
-            "command_line": shlex.join(command_line), "settings": dict(settings)}
+    started = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return {"seed": seed, "started": started, "device": device_name(device), "versions": library_versions(),
+            "commit": git_commit(), "command_line": shlex.join(command_line), "settings": dict(settings)}
 
 
 def next_commands(script: str, argv: Sequence[str], checkpoint: Path, folder: Path) -> str:

@@ -11,10 +11,10 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ WARM_UP_QUERIES = 3
 PEAK_SIZE = {"cpu": 2048, "cuda": 8192}
 PEAK_ROUNDS = 5
 _KIBI = 1024
+Job = TypeVar("Job", bound=Hashable)
+"""The name of a job."""
 
 
 def synchronise(device: torch.device) -> None:
@@ -181,8 +183,8 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(jobs: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int,
-             on_round: Callable[[], None] = lambda: None) -> dict[str, dict[str, list[float]]]:
+def in_turns(jobs: Mapping[Job, Callable[[], Mapping[str, float]]], rounds: int,
+             on_round: Callable[[], None] = lambda: None) -> dict[Job, dict[str, list[float]]]:
     """Run each job once per round, in an order that rotates; a job returns its seconds by phase.
 
     One more round comes before these, to warm up, and does not count.
@@ -191,7 +193,7 @@ def in_turns(jobs: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int,
         By job and by phase: the seconds of each round.
     """
     names = list(jobs)
-    times: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    times: dict[Job, dict[str, list[float]]] = {name: {} for name in names}
 
     for number in range(rounds + 1):
         # The order rotates, so that no job always runs on the caches another has just warmed.

@@ -165,7 +165,8 @@ def information(args: argparse.Namespace, model: ScaleDownModel, records: Sequen
     inputs = {**inputs_of_run(model.config, args.init_compressor),
               **inputs_of_records("--train_data", args.train_data, records),
               **inputs_of_records("--eval_data", eval_data, eval_records)}
-    return {**run_information(args.seed, model.device, sys.argv, settings), INPUTS: inputs}
+    numbers = {"training": len(records), "evaluation": len(eval_records)}
+    return {**run_information(args.seed, model.device, sys.argv, settings), "records": numbers, INPUTS: inputs}
 
 
 def inputs_of_run(config: ScaleDownConfig, init_compressor: str | None = None) -> dict[str, str | None]:

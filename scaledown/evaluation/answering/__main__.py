@@ -97,15 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.say(f"{len(records)} questions of {source}, with {num_documents:.1f} documents each, on {device}")
 
     report: dict[str, Any] = {"systems": {}, "run": run_information(args.seed, device, sys.argv, vars(args))}
-    lines = [comparison_table.heading(len(records))]
+    found = {}
     for name, result in comparison_table.results(args, device, config, records):  # measured one by one
-        lines.append(comparison_table.line(name, result))
+        found[name] = result
         report["systems"][name] = result.summary()
         # After each system, since a run with several checkpoints takes long and may be stopped.
         if output_file and processes.rank() == 0:
             files.write_json(output_file, report)
 
-    processes.say("\n".join(lines) + (f"\nfigures: {output_file}" if output_file else ""))
+    processes.say(comparison_table.table(found) + (f"\nfigures: {output_file}" if output_file else ""))
     return 0
 
 

@@ -1,15 +1,16 @@
-"""The systems of the answering command, measured one by one, and their lines in the table."""
+"""The systems of the answering command, measured one by one, and their table."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import METRICS, interval_text
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
 from scaledown.models.memory import Keep, check_keep_documents
@@ -50,18 +51,16 @@ def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> 
         raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
 
 
-def line(name: str, result: SystemResult) -> str:
-    """Return a system's line of the table: each metric with its 95% interval, and the prompt's length in tokens."""
-    cells = [f"{name:<32}"]
-    for metric in METRICS:
-        mean, ends = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
-        cells.append(f"{mean:>8.3f} {interval_text(ends)}")
+def table(found: Mapping[str, SystemResult]) -> str:
+    """Return one row per system: each metric with its 95% interval below it, and the prompt's length in tokens."""
+    rows = []
+    for name, result in found.items():
+        cells = []
+        for metric in METRICS:
+            mean, ends = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
+            cells.append(f"{score(mean)}\n{interval_text(ends)}")
+        rows.append([name, *cells, f"{result.mean_prompt_tokens:.1f}"])
 
-    cells.append(f"{result.mean_prompt_tokens:>9.1f}")
-    return "".join(cells)
-
-
-def heading(num_questions: int) -> str:
-    """Return the heading of the table."""
-    count = f"n = {num_questions}"
-    return f"{count:<32}" + "".join(f"{metric:>23}" for metric in METRICS) + f"{'prompt':>9}"
+    num_questions = max(len(result.questions) for result in found.values())  # the same of all
+    header = [f"n = {num_questions}", *(metric.name for metric in METRICS.values()), "prompt\ntokens"]
+    return console_table(header, rows)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
 from scaledown.data.records import read_records
-from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS, SYSTEMS, growth, ratios, shares
+from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS, SYSTEMS, growth, ratio_table, ratios, share_table
 from scaledown.files import make_folder, write_json
 from scaledown.run_information import run_information
 from scaledown.settings import positive, require
@@ -85,8 +85,8 @@ def check(args: argparse.Namespace) -> None:
 
 def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], bench: Bench) -> None:
     """Write the JSON and draw the figures."""
-    report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": [*ratios(rows), *growth(rows)],
-              "rows": rows}
+    report = {"run": run_information(0, bench.device, sys.argv, vars(args)), "ratios": ratios(rows),
+              "growth": growth(rows), "rows": rows}
     write_json(folder / f"benchmark_{args.what}.json", report)
 
     # Training has one time per step, which the table shows as well as a figure would.
@@ -94,7 +94,8 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
         from scaledown.evaluation.figures import speed
         from scaledown.evaluation.figures.style import Figures
 
-        setup = f"{args.preset} preset, batch {args.batch_size}, on {bench.device.type}"
+        setup = (f"{args.preset} preset, batch {args.batch_size}, on {report['run']['device']}, "
+                 f"n = {args.rounds} rounds")
         figures = Figures(folder)
         figures.draw("cost_by_documents.png", speed.plot_by_documents, rows, setup)
         figures.draw("time_by_phase.png", speed.plot_by_phase, rows, setup)
@@ -121,10 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = measure(args, bench)
     write(Path(args.output_dir), args, rows, bench)
 
-    print("\n".join([*ratios(rows), *growth(rows)]))
-    for row in rows:
-        print(f"{row['num_documents']:>4} documents, {row['system']:<17} share of the matrix-multiply peak: "
-              f"{shares(row['share_of_matmul_peak'])}")
+    parts = [ratio_table(rows), "\n".join(growth(rows)), share_table(rows)]
+    print("\n\n".join(part for part in parts if part))
     print(f"results: {args.output_dir}")
     return 0
 

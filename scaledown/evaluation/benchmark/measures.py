@@ -192,17 +192,27 @@ def measure_inference(args: argparse.Namespace, bench: Bench) -> list[dict[str, 
     # Only after the peaks, which freed memory that the process keeps would hide.
     keep_freed_memory()
 
-    rows, machine = [], 0.0
-    for count in args.num_documents:
-        # Before and after, since a machine heats up or is shared; the best so far is the peak.
-        machine = max(machine, matmul_peak(bench.device, bench.dtype))
-        with tqdm(total=args.rounds + 1, desc=f"{count} documents", unit="round") as bar:
-            times = in_turns(jobs[count], args.rounds, bar.update)
-        machine = max(machine, matmul_peak(bench.device, bench.dtype))
+    times, machine = _times_and_peak(jobs, args.rounds, bench)
+    return [_row(args, bench, texts[count], system, count, times[count, system], peaks[count, system], machine)
+            for count, system in times]
 
-        for system in args.systems:
-            rows.append(_row(args, bench, texts[count], system, count, times[system], peaks[count, system], machine))
-    return rows
+
+def _times_and_peak(jobs: Mapping[int, Mapping[str, Callable[[], dict[str, float]]]], num_rounds: int,
+                    bench: Bench) -> tuple[dict[tuple[int, str], dict[str, list[float]]], float]:
+    """Return the seconds of each number of documents and system, by phase, and the machine's peak.
+
+    All of them take turns, the numbers of documents too: a machine that slows down must not bend a line over these.
+    """
+    together = {}
+    for count, count_jobs in jobs.items():
+        for system, job in count_jobs.items():
+            together[count, system] = job
+
+    # Before and after, since a machine heats up or is shared; the best is the peak.
+    machine = matmul_peak(bench.device, bench.dtype)
+    with tqdm(total=num_rounds + 1, desc="rounds over all systems and numbers of documents", unit="round") as bar:
+        times = in_turns(together, num_rounds, bar.update)
+    return times, max(machine, matmul_peak(bench.device, bench.dtype))
 
 
 def _row(args: argparse.Namespace, bench: Bench, texts: Texts, system: str, num_documents: int,
@@ -250,18 +260,10 @@ def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, A
     # Only after the peaks, which freed memory that the process keeps would hide.
     keep_freed_memory()
 
-    rows = []
-    for count, count_batches in batches.items():
-        machine = matmul_peak(bench.device, bench.dtype)
-        num_rounds = max(args.rounds, len(count_batches))  # each batch at least once
-        with tqdm(total=num_rounds + 1, desc="training steps", unit="round") as bar:
-            times = in_turns(jobs[count], num_rounds, bar.update)
-        machine = max(machine, matmul_peak(bench.device, bench.dtype))
-
-        for system in args.systems:
-            rows.append(_training_row(args, bench, count_batches, system, count, times[system]["step"],
-                                      peaks[count, system], machine))
-    return rows
+    num_rounds = max(args.rounds, *(len(count_batches) for count_batches in batches.values()))  # each batch once
+    times, machine = _times_and_peak(jobs, num_rounds, bench)
+    return [_training_row(args, bench, batches[count], system, count, times[count, system]["step"],
+                          peaks[count, system], machine) for count, system in times]
 
 
 def _training_row(args: argparse.Namespace, bench: Bench, batches: Sequence[Texts], system: str, num_documents: int,

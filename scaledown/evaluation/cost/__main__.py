@@ -87,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     compressor = compressor_of_flags(args, generator)
 
     print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
-          f"{short(generator.body_weights)} weights in its linear maps; {args.compressor_type} compressor of "
-          f"{compressor.num_layers} layers, {short(compressor.body_weights)}\n"
+          f"{short(generator.body_weights)} weights in its linear maps\n"
+          f"{args.compressor_type} compressor: {compressor.num_layers} layers, "
+          f"{short(compressor.body_weights)} weights\n"
           f"query {args.query_tokens}, {args.num_documents} documents of {args.document_tokens} tokens as "
-          f"{args.num_memory_tokens} embeddings each, answer {args.answer_tokens}; one question, keys and values in "
-          f"{BYTES_PER_VALUE} bytes\n\n{table(ways)}")
+          f"{args.num_memory_tokens} embeddings each, answer {args.answer_tokens}\n"
+          f"one question; keys and values in {BYTES_PER_VALUE} bytes\n\n{table(ways)}")
 
     if output_file:
         # Weights of mixtures of experts are those that a token meets on average, so they need not be whole.

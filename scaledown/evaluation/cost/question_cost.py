@@ -33,6 +33,7 @@ from scaledown.evaluation.cost.shapes import (
     llm_shape,
 )
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.figures.text_tables import console_table
 from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.compressors.n_layers import resolve_num_layers
 
@@ -120,28 +121,30 @@ def costs(args: argparse.Namespace) -> list[Cost]:
 
 
 def table(ways: Sequence[Cost]) -> str:
-    """Return both conventions side by side, with the saving against full text."""
+    """Return the full count and the paper's, one below the other, with the saving against full text."""
     text = ways[0]
     letter, unit = _unit(text.flops.total)
-    lines = [f"{letter + '-FLOPs':<18}{'compress':>11}{'prefill':>11}{'decode':>11}{'total':>11}{'saving':>8}"
-             f"  | paper's count: {'compress':>11}{'total':>11}{'saving':>8}  | KV cache"]
+
+    counted, papers = [], []
     for way in ways:
-        full, paper = way.flops, way.paper_convention
-        lines.append(
-            f"{way.name:<18}{_phase_cells(full, unit)}"
-            f"{text.flops.total / full.total:>7.2f}x  | {'':<14} {paper.compress / unit:>11.3f}"
-            f"{paper.total / unit:>11.3f}{text.paper_convention.total / paper.total:>7.2f}x"
-            f"  | {way.key_value_bytes / MEBI:,.1f} MiB")
+        saving = f"{text.flops.total / way.flops.total:.2f}x"
+        counted.append([way.name, *_phase_cells(way.flops, unit), saving, f"{way.key_value_bytes / MEBI:,.1f}"])
         # PyTorch's count stands below, in the same columns.
         if way.measured is not None:
-            lines.append(f"{'  as PyTorch counts':<18}{_phase_cells(way.measured, unit)}")
+            counted.append(["as PyTorch counts", *_phase_cells(way.measured, unit), "", ""])
 
-    return "\n".join(lines)
+    # The others cost the same as ScaleDown by the paper's count, which leaves out the query that a compressor reads.
+    for way in ways[:2]:
+        saving = f"{text.paper_convention.total / way.paper_convention.total:.2f}x"
+        papers.append([way.name, *_phase_cells(way.paper_convention, unit), saving])
+
+    phases = ["compress", "prefill", "decode", "total", "saving"]
+    return (console_table([f"{letter}-FLOPs", *phases, "KV cache, MiB"], counted) + "\n\n"
+            + console_table([f"paper's count, {letter}-FLOPs", *phases], papers))
 
 
-def _phase_cells(flops: Flops, unit: float) -> str:
-    values = flops.compress, flops.prefill, flops.decode, flops.total
-    return "".join(f"{value / unit:>11.3f}" for value in values)
+def _phase_cells(flops: Flops, unit: float) -> list[str]:
+    return [f"{value / unit:.3f}" for value in (flops.compress, flops.prefill, flops.decode, flops.total)]
 
 
 def _unit(value: float) -> tuple[str, float]:
@@ -198,7 +201,7 @@ def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping
 
     Returns:
         For each system: ``flops`` (full count) and ``flops_paper_convention`` by phase, and ``key_value_bytes`` of the
-        generator's cache at the end of an answer; the token counts behind them; the parameters of each part.
+        generator's cache at the end of an answer; the token counts behind them; the parameters and layers of each part.
     """
     config, generator = model.config, decoder_shape(model.generator.base)
     # The largest parameter is one of the base's: LoRA and the special embeddings may be kept in another type.
@@ -220,5 +223,6 @@ def model_cost(model: Any, results: Sequence[SystemResult], text_tokens: Mapping
 
     parameters = {"generator": num_parameters(model.generator), "compressor": num_parameters(model.compressor),
                   "trained": num_parameters(model, trainable=True)}
+    layers = {"generator": generator.num_layers, "compressor": compressor_shape(model).num_layers}
     return {**systems, "mean_text_tokens": dict(text_tokens), "num_memory_tokens": config.num_memory_tokens,
-            "parameters": parameters}
+            "parameters": parameters, "layers": layers}

@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from scaledown.data.records import Record
-from scaledown.evaluation.figures import style
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.model import ScaleDownModel
 
 WINDOW_TOKENS = 16
-"""Tokens shown on each side of the answer."""
+"""Tokens on each side of the answer that are compared."""
 NUM_NEAREST = 3
-TOKEN_COLUMNS, QUESTION_COLUMNS, ANSWER_COLUMNS = 16, 72, 24
-"""Longest texts in the figures, in columns; longer ones are cut."""
-WAYS = {"asked": "asked about it", "not_asked": "asked about something else"}
-COLOURS = {"asked": style.COLOURS["scaledown"], "not_asked": style.COLOURS["no_documents"]}
 
 
 class Needle(NamedTuple):
@@ -150,89 +142,3 @@ def _example(record: Record, needle: Needle, tokenizer: Any, memory: Tensor, sim
     return {"query": record.query, "answer": record.references[0],
             "tokens": [tokenizer.decode([token]) for token in needle.ids], "answer_tokens": [needle.first, needle.last],
             "similarity": similarity.tolist(), "nearest": nearest}
-
-
-def plot_needle(path: Path, likeness: dict[str, Any]) -> None:
-    """Draw one document as a heat map with the words nearest to its memory, and all documents as a curve."""
-    figure = style.new_figure(13, 7.6)
-    heat, curve = figure.subplots(2, 1, height_ratios=(1.15, 1))
-    _heat_map(figure, heat, likeness["example"])
-    _curve(curve, likeness["around"])
-
-    inside = {}
-    for way, line in likeness["around"].items():
-        inside[way] = line["cosine"][line["distance_tokens"].index(0)]  # distance 0 is inside the answer
-    style.head(figure, f"Likeness of the memory to the answer's tokens: {inside['asked']:.2f} when asked for it, "
-               f"{inside['not_asked']:.2f} when not",
-               "Cosine of memory embeddings with the generator's embeddings of the document's tokens. Curve: the "
-               f"embeddings' largest, mean of n = {likeness['n']} documents.")
-    style.save(figure, path)
-
-
-def plot_memory(path: Path, example: dict[str, Any]) -> None:
-    """Draw one document as a heat map: which of its tokens each embedding resembles, and which words it is near."""
-    figure = style.new_figure(13, 4.6)
-    _heat_map(figure, figure.subplots(), example)
-    style.head(figure, "What the memory of one document resembles",
-               "Cosine of each memory embedding with the generator's embeddings of the document's tokens, around the "
-               "answer (marked).")
-    style.save(figure, path)
-
-
-def _heat_map(figure: Any, axes: Axes, example: dict[str, Any]) -> None:
-    # The part of the document that is shown: the answer and a window around it.
-    first, last = example["answer_tokens"]
-    start, stop = max(0, first - WINDOW_TOKENS), last + WINDOW_TOKENS + 1
-    shown = [cosines_of_one[start:stop] for cosines_of_one in example["similarity"]]
-    tokens = [_token(text) for text in example["tokens"][start:stop]]
-
-    shades = LinearSegmentedColormap.from_list("memory", ["white", style.COLOURS["scaledown"]])
-    image = axes.imshow(shown, aspect="auto", cmap=shades, vmin=0, interpolation="nearest")
-    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=9, color=style.INK)
-
-    # The answer's tokens, counted from the window's start; cells are centred on whole numbers.
-    for place in range(first - start, last - start + 1):
-        axes.get_xticklabels()[place].set(color=style.COLOURS["full_text"], fontweight="bold")
-    for edge in (first - start - 0.5, last - start + 0.5):
-        axes.axvline(edge, color=style.COLOURS["full_text"], linewidth=1.2)
-
-    axes.set_yticks(range(len(shown)), [str(number + 1) for number in range(len(shown))], fontsize=9)
-    axes.set_ylabel("memory embedding", fontsize=9, color=style.QUIET)
-    axes.tick_params(length=0)
-    question = style.label(example["query"], QUESTION_COLUMNS)
-    answer = style.label(example["answer"], ANSWER_COLUMNS)
-    axes.set_title(f'"{question}"  (answer: {answer})', loc="left", fontsize=11, color=style.INK)
-
-    # On the right the words of the vocabulary that each embedding is nearest to.
-    words = []
-    for nearest in example["nearest"]:
-        words.append("  ".join(_token(word["token"]) for word in nearest))
-    near = axes.secondary_yaxis("right")
-    near.set_yticks(range(len(shown)), words, fontsize=9, color=style.QUIET)
-    near.tick_params(length=0)
-    # Its heading stands below it: above, a long question would run into it.
-    axes.text(1.008, -0.03, "nearest in the vocabulary", transform=axes.transAxes, va="top", fontsize=9,
-              color=style.INK)
-
-    for spine in [*axes.spines.values(), *near.spines.values()]:
-        spine.set_visible(False)
-    figure.colorbar(image, ax=axes, fraction=0.015, pad=0.01, label="cosine").outline.set_visible(False)
-
-
-def _token(text: str) -> str:
-    return style.label(text, TOKEN_COLUMNS) or "\N{OPEN BOX}"  # a token of white space alone
-
-
-def _curve(axes: Axes, around: dict[str, Any]) -> None:
-    style.quiet(axes, grid="y")
-    axes.axvspan(-0.5, 0.5, color=style.shade(style.COLOURS["full_text"], 0.18), zorder=0)  # the answer
-    for number, (way, label) in enumerate(WAYS.items()):
-        line = around[way]
-        axes.plot(line["distance_tokens"], line["cosine"], color=COLOURS[way], linewidth=2, marker="o", markersize=3.5)
-        axes.text(0.99, 0.93 - 0.11 * number, f"\N{BLACK CIRCLE} {label}", transform=axes.transAxes, ha="right",
-                  fontsize=11, fontweight="bold", color=COLOURS[way])
-
-    axes.set_xlabel("tokens before (-) and after (+) the answer; 0: inside it", fontsize=9, color=style.QUIET)
-    axes.set_ylabel("cosine", fontsize=9, color=style.QUIET)
-    axes.set_xlim(-WINDOW_TOKENS - 0.5, WINDOW_TOKENS + 0.5)
-    axes.margins(y=0.15)

@@ -10,20 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from scaledown.evaluation.figures import style
+from scaledown.evaluation.figures import colours, style
+from scaledown.evaluation.figures.text_tables import flops_unit, short
 from scaledown.evaluation.systems import LABELS
 from scaledown.evaluation.timing import PHASES, Latency
 
 PHASE_MEANINGS = {"compress": "compress: documents into memory embeddings", "prefill": "prefill: reading the prompt",
                   "decode": "decode: writing the answer"}
 PHASE_SHADES = {"compress": 1.0, "prefill": 0.62, "decode": 0.3}
-FLOPS_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""))
+BAR_NOTE = "A bar ends at the median of whole queries; its parts are in proportion to the medians of the phases."
 TIME_ROWS = 10
 """Number of documents at which the time by phase is drawn."""
 
+Total = tuple[float, float, float]
+"""A bar's end, and the low and high end of its spread."""
+
 
 def plot_speed(path: Path, latencies: Mapping[str, Latency], flops: Mapping[str, Mapping[str, float]],
-               device: str) -> None:
+               device: str, narrow: bool = False) -> None:
     """Draw milliseconds and FLOPs per query, by phase, ScaleDown against the baselines.
 
     Args:
@@ -31,96 +35,86 @@ def plot_speed(path: Path, latencies: Mapping[str, Latency], flops: Mapping[str,
         latencies: by system, from the top down; ``scaledown`` and ``full_text`` must be there.
         flops: by system, then by phase, for the same systems.
         device: what it ran on, in words.
+        narrow: for a phone.
     """
-    scale, prefix = _flops_unit(flops)
-    phase_times: dict[str, list[float]] = {}
-    phase_flops: dict[str, list[float]] = {}
-    time_totals, flops_totals = [], []
+    times, time_totals = {}, []
     for system, latency in latencies.items():
-        phase_times[system] = [getattr(latency, phase).median_ms for phase in PHASES]
-        phase_flops[system] = [flops[system][phase] / scale for phase in PHASES]
-
+        medians = [getattr(latency, phase).median_ms for phase in PHASES]
+        times[system] = scaled_to(medians, latency.total.median_ms)
         time_totals.append((latency.total.median_ms, latency.total.p10_ms, latency.total.p90_ms))
-        total = sum(phase_flops[system])
-        flops_totals.append((total, total, total))  # worked out, so without a spread
 
-    figure = style.new_figure(13, 2.3 + 0.62 * len(latencies))
-    left, right = figure.subplots(1, 2, sharey=True)
-    _phase_panel(left, phase_times)
-    _phase_panel(right, phase_flops)
-    _name_totals(left, time_totals, " ms")
-    _name_totals(right, flops_totals, f" {prefix}FLOPs")
+    totals = [sum(flops[system][phase] for phase in PHASES) for system in latencies]
+    scale, prefix = flops_unit(max(totals))
+    arithmetic = {system: [flops[system][phase] / scale for phase in PHASES] for system in latencies}
+    flops_totals = [(total / scale,) * 3 for total in totals]  # worked out, so without a spread
+
+    figure, (left, right) = style.panels(2, 0.9 + 0.5 * len(latencies), narrow)
+    phase_bars(left, times, time_totals, " ms")
+    phase_bars(right, arithmetic, flops_totals, f" {prefix}FLOPs", with_names=narrow)
     for axes, title, unit in ((left, "Time", "milliseconds a query"),
                               (right, "Arithmetic", f"{prefix}FLOPs a query, worked out from the shapes")):
-        axes.set_title(title, loc="left", fontsize=12, color=style.INK)
-        axes.set_xlabel(unit, fontsize=9, color=style.QUIET)
-    phase_legend(figure)
+        axes.set_title(title, loc="left", fontsize=12, color=colours.INK)
+        axes.set_xlabel(unit, fontsize=style.SMALL_POINTS, color=colours.QUIET)
+    phase_legend(figure, narrow)
 
-    num_queries = latencies["scaledown"].num_queries
     style.head(figure, _speed_title(latencies),
-               f"n = {num_queries} questions, one at a time, on {device}. Bars: median of each phase. "
-               "Dot and whiskers: median, 10th and 90th percentile of the whole query.")
+               f"n = {latencies['scaledown'].num_queries} questions, one at a time, on {device}. {BAR_NOTE} "
+               "Whiskers: 10th to 90th percentile of whole queries.")
     style.save(figure, path)
 
 
-def phase_legend(figure: Figure) -> None:
+def scaled_to(parts: Sequence[float], total: float) -> list[float]:
+    """Return ``parts`` multiplied so that they sum to ``total``: medians of phases do not sum to that of the whole."""
+    whole = sum(parts)
+    return [part * total / whole if whole else 0.0 for part in parts]
+
+
+def phase_legend(figure: Figure, narrow: bool = False) -> None:
     """Draw the meaning of a bar's shades below the panels."""
-    patches = [Patch(color=style.shade("#444444", PHASE_SHADES[phase]), label=PHASE_MEANINGS[phase])
+    patches = [Patch(color=colours.shade("#444444", PHASE_SHADES[phase]), label=PHASE_MEANINGS[phase])
                for phase in PHASES]
-    figure.legend(handles=patches, loc="outside lower left", ncols=len(PHASES), frameon=False, fontsize=10)
+    figure.legend(handles=patches, loc="outside lower left", ncols=1 if narrow else len(PHASES), frameon=False,
+                  fontsize=style.LABEL_POINTS)
 
 
 def _speed_title(latencies: Mapping[str, Latency]) -> str:
-    scaledown, full_text = (latencies[system].total.median_ms for system in ("scaledown", "full_text"))
-    ratio = f" ({full_text / scaledown:.2g}x the speed)" if scaledown > 0 else ""
-    ours, theirs = style.short(scaledown), style.short(full_text)
-    return f"A query takes {ours} ms with ScaleDown and {theirs} ms with full text{ratio}"
+    return f"A query takes {_against(latencies['scaledown'].total.median_ms, latencies['full_text'].total.median_ms)}"
 
 
-def _flops_unit(flops: Mapping[str, Mapping[str, float]]) -> tuple[float, str]:
-    highest = 0.0
-    for system_flops in flops.values():
-        highest = max(highest, sum(system_flops[phase] for phase in PHASES))
-
-    # From tera down: the largest unit in which the highest bar is at least 1.
-    for scale, prefix in FLOPS_UNITS:
-        if highest >= scale:
-            return scale, prefix
-    return FLOPS_UNITS[-1]
+def _against(scaledown_ms: float, full_text_ms: float) -> str:
+    """Return both times in words, with their ratio."""
+    ratio = f" ({full_text_ms / scaledown_ms:.2f}x the speed)" if scaledown_ms > 0 else ""
+    return f"{short(scaledown_ms)} ms with ScaleDown and {short(full_text_ms)} ms with full text{ratio}"
 
 
-def _phase_panel(axes: Axes, values_by_system: Mapping[str, Sequence[float]]) -> None:
+def phase_bars(axes: Axes, values_by_system: Mapping[str, Sequence[float]], totals: Sequence[Total], unit: str,
+               with_names: bool = True) -> None:
+    """Draw a bar for each system, made of its phases, with its total behind it; the parts must sum to the total."""
     style.quiet(axes, grid="x")
-    for place, (system, values) in enumerate(values_by_system.items()):
-        # A bar for each phase, each beginning at the end of the one before.
+    limit = max(high for _, _, high in totals)
+    bars = zip(values_by_system.items(), totals, strict=True)
+    for place, ((system, values), (total, low, high)) in enumerate(bars):
+        # Each part begins at the end of the one before.
         start = 0.0
         for phase, value in zip(PHASES, values, strict=True):
-            colour = style.shade(style.COLOURS[system], PHASE_SHADES[phase])
+            colour = colours.shade(colours.SYSTEMS[system], PHASE_SHADES[phase])
             axes.barh(place, value, left=start, height=0.66, color=colour, edgecolor="white", linewidth=0.6)
             start += value
 
-    labels = [style.two_lines(LABELS[system]) for system in values_by_system]
-    axes.set_yticks(range(len(labels)), labels, fontsize=10, color=style.INK)
-    axes.set_ylim(len(labels) - 0.5, -0.5)  # from the top down
-
-
-def _name_totals(axes: Axes, totals: Sequence[tuple[float, float, float]], unit: str) -> None:
-    """Write each total (value, low, high) behind its bar, and mark its spread if it has one."""
-    limit = max(axes.get_xlim()[1], *(high for _, _, high in totals))
-    for place, (total, low, high) in enumerate(totals):
         if low < high:
-            axes.plot((low, high), (place, place), color=style.INK, linewidth=1.3, marker="|", markersize=7)
-            axes.plot(total, place, color=style.INK, marker="o", markersize=4)
-        axes.text(max(total, high) + 0.02 * limit, place, f"{style.short(total)}{unit}", va="center", fontsize=10,
-                  color=style.INK)
+            axes.plot((low, high), (place, place), color=colours.INK, linewidth=1.3, marker="|", markersize=7)
+        axes.text(max(total, high) + 0.02 * limit, place, f"{short(total)}{unit}", va="center",
+                  fontsize=style.LABEL_POINTS, color=colours.INK)
 
-    axes.set_xlim(0, limit * 1.22)  # room for the longest total's text
+    labels = [style.two_lines(LABELS[system]) if with_names else "" for system in values_by_system]
+    axes.set_yticks(range(len(labels)), labels, fontsize=style.LABEL_POINTS, color=colours.INK)
+    axes.set_ylim(len(labels) - 0.5, -0.5)  # from the top down
+    axes.set_xlim(0, limit * 1.3 or 1.0)  # room for the longest total's text
 
 
 def plot_by_documents(path: Path, rows: Sequence[Mapping[str, Any]], setup: str) -> None:
     """Draw milliseconds per question (median, with the 10th to 90th percentile) against the number of documents."""
-    figure = style.new_figure(8.6, 5)
-    axes = figure.subplots()
+    figure, (axes,) = style.panels(1, 4.3, narrow=False, width_inches=8.6)
     style.quiet(axes, grid="y")
 
     ends = {}  # the last point of each line, beside which its name stands
@@ -129,25 +123,47 @@ def plot_by_documents(path: Path, rows: Sequence[Mapping[str, Any]], setup: str)
         counts = [row["num_documents"] for row in system_rows]
         times = [row["ms_per_query"]["total"] for row in system_rows]
         axes.fill_between(counts, [time["p10"] for time in times], [time["p90"] for time in times],
-                          color=style.COLOURS[system], alpha=0.15, linewidth=0)
-        axes.plot(counts, [time["median"] for time in times], color=style.COLOURS[system], marker="o", linewidth=2)
+                          color=colours.SYSTEMS[system], alpha=0.15, linewidth=0)
+        axes.plot(counts, [time["median"] for time in times], color=colours.SYSTEMS[system], marker="o", linewidth=2)
         ends[system] = times[-1]["median"]
 
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    axes.set_xticks(sorted({row["num_documents"] for row in rows}))
-    axes.set_xlabel("documents a question", fontsize=9, color=style.QUIET)
-    axes.set_ylabel("milliseconds a question", fontsize=9, color=style.QUIET)
+    axes.set_xticks(_apart({row["num_documents"] for row in rows}))
+    axes.set_xlabel("number of documents of a question", fontsize=style.SMALL_POINTS, color=colours.QUIET)
+    axes.set_ylabel("milliseconds a question", fontsize=style.SMALL_POINTS, color=colours.QUIET)
 
     # The axis begins at 0, so a share of its end is a share of the panel's height.
-    heights = style.spread([value / axes.get_ylim()[1] for value in ends.values()], gap=0.06)
+    heights = style.spread([value / axes.get_ylim()[1] for value in ends.values()], gap=0.1)
     for system, height in zip(ends, heights, strict=True):
         axes.text(1.02, height, style.two_lines(LABELS[system]), transform=axes.transAxes, va="center",
-                  color=style.COLOURS[system])
+                  fontsize=style.LABEL_POINTS, color=colours.for_text(colours.SYSTEMS[system]))
 
-    style.head(figure, "What a question costs as documents are added",
+    most = max(row["num_documents"] for row in rows)
+    style.head(figure, f"With {_documents(most)} a question takes {_times_with(rows, most)}",
                f"Random weights, {setup}. Line: median; band: 10th to 90th percentile of the rounds.")
     style.save(figure, path)
+
+
+def _apart(counts: set[int]) -> list[int]:
+    """Return the counts whose labels have room: each at least a twentieth of the largest from the next."""
+    shown: list[int] = []
+    for count in sorted(counts, reverse=True):
+        if not shown or shown[-1] - count >= max(counts) / 20:
+            shown.append(count)
+    return shown
+
+
+def _documents(count: int) -> str:
+    return f"{count} document" if count == 1 else f"{count} documents"
+
+
+def _times_with(rows: Sequence[Mapping[str, Any]], count: int) -> str:
+    """Return the median times of a question with ``count`` documents, in words."""
+    medians = {row["system"]: row["ms_per_query"]["total"]["median"] for row in rows if row["num_documents"] == count}
+    if {"scaledown", "full_text"} <= medians.keys():
+        return _against(medians["scaledown"], medians["full_text"])
+    return ", ".join(f"{short(median)} ms with {LABELS[system]}" for system, median in medians.items())
 
 
 def plot_by_phase(path: Path, rows: Sequence[Mapping[str, Any]], setup: str) -> None:
@@ -155,24 +171,25 @@ def plot_by_phase(path: Path, rows: Sequence[Mapping[str, Any]], setup: str) -> 
     count = min((row["num_documents"] for row in rows), key=lambda number: abs(number - TIME_ROWS))
     system_rows = [row for row in rows if row["num_documents"] == count]  # one of each system
 
-    figure = style.new_figure(10.5, 2.5 + 0.6 * len(system_rows))
-    axes = figure.subplots()
-    style.quiet(axes, grid="x")
-    for place, row in enumerate(system_rows):
-        # A bar for each phase, each beginning at the end of the one before.
-        start = 0.0
-        for phase in PHASES:
-            value = row["ms_per_query"][phase]["median"]
-            axes.barh(place, value, left=start, height=0.66, edgecolor="white", linewidth=0.6,
-                      color=style.shade(style.COLOURS[row["system"]], PHASE_SHADES[phase]))
-            start += value
-        axes.text(start, place, f"  {style.short(start)} ms", va="center", color=style.INK)
+    parts, totals = {}, []
+    for row in system_rows:
+        times = row["ms_per_query"]
+        parts[row["system"]] = scaled_to([times[phase]["median"] for phase in PHASES], times["total"]["median"])
+        totals.append((times["total"]["median"], times["total"]["p10"], times["total"]["p90"]))
 
-    labels = [style.two_lines(LABELS[row["system"]]) for row in system_rows]
-    axes.set_yticks(range(len(labels)), labels, color=style.INK)
-    axes.set_ylim(len(system_rows) - 0.5, -0.5)  # from the top down
-    axes.margins(x=0.12)
-    axes.set_xlabel("milliseconds a question", fontsize=9, color=style.QUIET)
+    figure, (axes,) = style.panels(1, 1.7 + 0.6 * len(system_rows), narrow=False, width_inches=10.5)
+    phase_bars(axes, parts, totals, " ms")
+    axes.set_xlabel("milliseconds a question", fontsize=style.SMALL_POINTS, color=colours.QUIET)
     phase_legend(figure)
-    style.head(figure, f"Where the time goes with {count} documents", f"Random weights, {setup}. Medians.")
+    style.head(figure, _phase_title(system_rows, count),
+               f"Random weights, {setup}. {BAR_NOTE} Whiskers: 10th to 90th percentile of the rounds.")
     style.save(figure, path)
+
+
+def _phase_title(rows: Sequence[Mapping[str, Any]], count: int) -> str:
+    """Return the largest phase of ScaleDown, or of the first system, as a sentence."""
+    row = next((row for row in rows if row["system"] == "scaledown"), rows[0])
+    medians = {phase: row["ms_per_query"][phase]["median"] for phase in PHASES}
+    largest, whole = max(medians, key=medians.get), sum(medians.values())
+    share = f"{medians[largest] / whole:.0%}" if whole else "no measurable part"
+    return f"With {_documents(count)} {LABELS[row['system']]} spends {share} of its time in the phase '{largest}'"

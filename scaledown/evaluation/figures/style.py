@@ -1,13 +1,14 @@
 """The common ground of all figures: their style, text from data as they show it, and drawing that costs no numbers.
 
-The colours are Okabe and Ito's, which colour-blind readers tell apart. A figure is drawn after the numbers are on disk,
-and one that fails is left out, so a failure costs no numbers.
+A figure is drawn after the numbers are on disk, and one that fails is left out, so a failure costs no numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,18 +18,19 @@ from typing import Any, TypeVar
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from scaledown.evaluation.figures import colours
 from scaledown.files import whole_file
 
-INK = "#222222"
-QUIET = "#666666"
-GRID = "#e4e4e4"
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-COLOURS = {"no_documents": "#999999", "truncated_text": "#E69F00", "before_training": "#56B4E9",
-           "scaledown": "#0072B2", "full_text": "#D55E00", "naive_compressor": "#CC79A7"}
+WIDE_INCHES, NARROW_INCHES = 13, 4.6
+"""Widths of the report's figures: on a computer's screen, and on a phone's, where their panels stand one below another.
+"""
+TITLE_POINTS, SUBTITLE_POINTS, LABEL_POINTS, SMALL_POINTS = 14, 10, 10, 9
+LETTER_WIDTH = {TITLE_POINTS: 0.65, SUBTITLE_POINTS: 0.57}
+"""Mean width of a letter, as a share of its size in points; titles are bold. A little too wide, so that lines fit."""
+POINTS_AN_INCH = 72
+MARGIN_INCHES, LINE_HEIGHT = 0.14, 1.35
 UNSEEN = ("Cc", "Cs")
 """Unicode's categories of control characters and of lone surrogates, which UTF-8 and fonts do not have."""
 AS_IT_IS = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
@@ -40,20 +42,53 @@ Value = TypeVar("Value")
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """Return an empty figure on the Agg canvas: no display and no global state."""
-    figure = Figure(figsize=(width_inches, height_inches), layout="constrained", facecolor="white")
+    """Return an empty figure on the Agg canvas: no display and no global state.
+
+    Args:
+        width_inches: of the whole figure.
+        height_inches: of its panels; :func:`head` adds its own.
+    """
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained", facecolor=colours.BACKGROUND)
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     return figure
 
 
+def panels(num_panels: int, panel_height: float, narrow: bool, columns: int = 4,
+           width_inches: float = WIDE_INCHES) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels: up to ``columns`` beside one another, or all in one column if ``narrow``."""
+    num_columns = 1 if narrow else min(columns, num_panels)
+    num_rows = math.ceil(num_panels / num_columns)
+    figure = new_figure(NARROW_INCHES if narrow else width_inches, panel_height * num_rows)
+
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).flat
+    for axes in grid[num_panels:]:
+        axes.set_axis_off()  # places of the last row that stay empty
+    return figure, list(grid[:num_panels])
+
+
 def head(figure: Figure, title: str, subtitle: str) -> None:
-    """Write what the figure shows in one line, and under it how it was measured."""
-    inch = 1 / figure.get_figheight()  # as a share of the figure's height
-    figure.text(0.015, 1 - 0.14 * inch, title, ha="left", va="top", fontsize=14, fontweight="bold", color=INK)
-    figure.text(0.015, 1 - 0.46 * inch, subtitle, ha="left", va="top", fontsize=10, color=QUIET)
-    # The panels share the rest: left, bottom, width and height of the figure.
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.72 * inch))
+    """Write what the figure shows, and under it how it was measured; both are wrapped, and make the figure taller."""
+    blocks = []
+    for text, points, weight, colour in ((title, TITLE_POINTS, "bold", colours.INK),
+                                         (subtitle, SUBTITLE_POINTS, "normal", colours.QUIET)):
+        letters = (figure.get_figwidth() - 2 * MARGIN_INCHES) * POINTS_AN_INCH / (LETTER_WIDTH[points] * points)
+        lines = textwrap.wrap(text, int(letters))
+        height = len(lines) * points * LINE_HEIGHT / POINTS_AN_INCH
+        style = {"fontsize": points, "fontweight": weight, "color": colour, "linespacing": 1.2}
+        blocks.append(("\n".join(lines), height, style))
+
+    panels_height = figure.get_figheight()
+    total = panels_height + 2 * MARGIN_INCHES + sum(height for _, height, _ in blocks)
+    figure.set_figheight(total)
+
+    # From the top down; places are shares of the figure.
+    top = total - MARGIN_INCHES
+    for text, height, style in blocks:
+        figure.text(MARGIN_INCHES / figure.get_figwidth(), top / total, text, ha="left", va="top", **style)
+        top -= height + 0.03
+    # The panels have the rest: left, bottom, width and height.
+    figure.get_layout_engine().set(rect=(0, 0, 1, panels_height / total))
 
 
 def quiet(axes: Axes, grid: str) -> None:
@@ -64,16 +99,10 @@ def quiet(axes: Axes, grid: str) -> None:
         axes.spines[side].set_visible(False)
 
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(QUIET)
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)
+        axes.spines[side].set_color(colours.QUIET)
+    axes.grid(axis=grid, color=colours.GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=QUIET, length=0)
-
-
-def shade(colour: str, strength: float) -> tuple[float, float, float]:
-    """Return ``colour`` mixed with white: 1 is the colour itself, 0 is white."""
-    red, green, blue = (1 - strength * (1 - channel) for channel in to_rgb(colour))
-    return red, green, blue
+    axes.tick_params(colors=colours.QUIET, length=0)
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
@@ -114,11 +143,6 @@ def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     with whole_file(path) as draft:
         figure.savefig(draft, format="png", dpi=150)
-
-
-def short(value: float) -> str:
-    """Return a number as a label: three significant digits, or all digits before the point from 100 on."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def printable(text: str) -> str:

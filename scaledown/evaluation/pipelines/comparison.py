@@ -16,6 +16,7 @@ from scaledown.evaluation.cost.flops import TokenCounts, encoder_flops, full_flo
 from scaledown.evaluation.cost.question_cost import compressor_shape, mean_text_tokens
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
 from scaledown.evaluation.evaluator import SystemResult, token_counter
+from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids
 from scaledown.evaluation.ranking.rankings import bm25, cross_encoder
@@ -138,15 +139,14 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
 
 
 def table(results: Mapping[str, tuple[SystemResult, PipelineFlops]]) -> str:
-    """Return quality and cost, one line per pipeline."""
-    lines = [f"{'':<26}{'exact match':>22}{'token F1':>10}{'prompt':>9}  | GFLOPs: {'rerank':>8}{'compress':>10}"
-             f"{'generate':>10}{'total':>9}"]
+    """Return quality and cost, one row per pipeline."""
+    header = ["", "exact match\n[95%]", "token F1", "prompt\ntokens"]
+    header += [f"GFLOPs:\n{part}" for part in ("rerank", "compress", "generate", "total")]
+
+    rows = []
     for name, (result, flops) in results.items():
         averages = result.averages
-        # The columns are as wide as in the heading.
-        lines.append(f"{name:<26}{averages['exact_match_avg']:>8.3f} {interval_text(averages['exact_match_ci95'])}"
-                     f"{averages['token_f1_avg']:>10.3f}{result.mean_prompt_tokens:>9.1f}  | {'':<7} "
-                     f"{flops.rerank / 1e9:>8.3f}{flops.compress / 1e9:>10.3f}{flops.generate / 1e9:>10.3f}"
-                     f"{flops.total / 1e9:>9.3f}")
-
-    return "\n".join(lines)
+        parts = [f"{part / 1e9:.3f}" for part in (flops.rerank, flops.compress, flops.generate, flops.total)]
+        rows.append([name, f"{score(averages['exact_match_avg'])}\n{interval_text(averages['exact_match_ci95'])}",
+                     score(averages["token_f1_avg"]), f"{result.mean_prompt_tokens:.1f}", *parts])
+    return console_table(header, rows)

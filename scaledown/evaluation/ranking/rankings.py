@@ -18,6 +18,7 @@ from tqdm import tqdm
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
+from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
 from scaledown.models.model import ScaleDownModel
@@ -130,14 +131,11 @@ def score_ranking(qrels: Qrels, run: Run, num_resamples: int, seed: int,
 
 
 def table(scores: Mapping[str, RankingScores]) -> str:
-    """Return one line per system, each measure with its interval."""
+    """Return one row per system, each measure with its interval below it."""
     measures = list(next(iter(scores.values())).means)  # the same of every system
-    lines = [f"{'':<12}" + "".join(f"{measure:>24}" for measure in measures)]
-
+    rows = []
     for name, system in scores.items():
-        cells = []
-        for measure in measures:
-            cells.append(f"{system.means[measure]:.3f} {interval_text(system.ci95[measure])}")
-        lines.append(f"{name:<12}" + "".join(f"{cell:>24}" for cell in cells))
+        cells = [f"{score(system.means[measure])}\n{interval_text(system.ci95[measure])}" for measure in measures]
+        rows.append([name, *cells])
 
-    return "\n".join(lines)
+    return console_table(["mean [95%]", *measures], rows)

@@ -1,85 +1,108 @@
-"""``report.html``: ``report.md`` as one self-contained file, for the browser of a computer or a phone.
+"""``report.html``: ``report.md`` as one self-contained file, for the browser of a computer or a phone, light or dark.
 
-Figures are embedded as data; there are no scripts and no links to elsewhere. On a narrow screen each table row becomes
-a card, with its cells named by the table's header, and a figure fits the width until a tap enlarges it.
+Figures are embedded as data; there are no scripts and no links to elsewhere. On a narrow screen a figure's panels stand
+one below another, in a drawing of their own, and a wide table scrolls in its frame while its first column stays.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from scaledown.evaluation.report.markdown_text import anchor
+
+RenderRule = Callable[..., str]
+NARROW = "max-width: 48rem"
+LIGHT = {"page": "#ffffff", "text": "#222222", "quiet": "#5c5c5c", "line": "#dddddd", "code": "#f5f5f5",
+         "link": "#005a92"}
+DARK = {"page": "#16181b", "text": "#e6e6e6", "quiet": "#a9adb3", "line": "#3a3e44", "code": "#23262b",
+        "link": "#7cc4f2"}
+"""Colours by what they are for. Figures are drawn on white, so on a dark page each stands on a white card."""
+
 _STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 0 auto; padding: 1rem;
-  overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 72rem;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-.figure { overflow-x: auto; }
-.figure img { display: block; width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .9rem; }
+h1 + p { font-size: 1.15rem; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+a { color: var(--link); }
+.figure img { display: block; width: 100%; height: auto; background: #fff; border-radius: .4rem; }
+.table { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 p, li, td { unicode-bidi: plaintext; }
-th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
-th { color: #666; font-weight: 600; overflow-wrap: normal; }
+th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { color: var(--quiet); font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }
 td:first-child { font-weight: 600; }
-pre { overflow-x: auto; background: #f5f5f5; padding: .75rem; }
-@media (max-width: 48rem) {
-  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
-  table, tbody, tr, td { display: block; width: auto; }
-  tr { border: 1px solid #ccc; border-radius: .4rem; margin: .75rem 0; padding: .25rem 0; }
-  td { display: grid; grid-template-columns: 38% 1fr; gap: .5rem; border: 0; }
-  td[data-label=""] { display: block; }
-  .figure img { cursor: zoom-in; }
-  .figure img:focus { width: 56rem; cursor: zoom-out; outline: 0; }
-  td::before { content: attr(data-label); color: #666; font-weight: 400; }
+pre { overflow-x: auto; background: var(--code); padding: .75rem; }
+@media (NARROW) {
+  th, td { min-width: 6.5rem; overflow-wrap: break-word; }
+  th:first-child, td:first-child { position: sticky; left: 0; min-width: 6rem; max-width: 7.5rem;
+    background: var(--page); border-right: 1px solid var(--line); }
 }
-"""
+""".replace("NARROW", NARROW)
 
 
-def html_page(markdown: str, folder: Path) -> str:
-    """Return ``report.md``'s text as a page, with the pictures that it names taken from ``folder``.
+def html_page(markdown: str, folder: Path, narrow_folder: Path | None = None) -> str:
+    """Return ``report.md``'s text as a page; HTML inside the markdown is shown as text.
 
-    HTML inside the markdown is shown as text.
+    Args:
+        markdown: the text.
+        folder: holds the pictures that it names.
+        narrow_folder: holds pictures of the same names for narrow screens; one that is missing is shown as it is.
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    reader.add_render_rule("image", _picture_rule(folder, narrow_folder))
+    reader.add_render_rule("table_open", lambda *_: '<div class="table" role="region" tabindex="0">\n<table>\n')
+    reader.add_render_rule("table_close", lambda *_: "</table>\n</div>\n")
     tokens = reader.parse(markdown)
-    _label_cells(tokens)
 
     title = ""
     # Each block opens with a token that has its tag, before the token with its content.
     for opening, token in zip([None, *tokens], tokens, strict=False):
-        if opening is not None and opening.tag == "h1":
+        if opening is None:
+            continue
+        if opening.tag == "h1":
             title = title or token.content
-        for child in token.children or ():
-            if child.type == "image":
-                child.attrSet("src", _as_data(folder / str(child.attrs["src"])))
-                child.attrSet("tabindex", "0")  # What can have the focus can be tapped.
-                opening.attrSet("class", "figure")
+        if opening.type == "heading_open":
+            opening.attrSet("id", anchor(token.content))  # for the links of the contents
+        if any(child.type == "image" for child in token.children or ()):
+            opening.attrSet("class", "figure")
 
     body = reader.renderer.render(tokens, reader.options, {})
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n'
-            f"</head>\n<body>\n{body}</body>\n</html>\n")
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<style>{_colours()}{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n")
 
 
-def _label_cells(tokens: Sequence[Token]) -> None:
-    """Give each table cell its column's heading as ``data-label``, which the cards of narrow screens show."""
-    headings: list[str] = []
-    column = 0
-    for token, content in zip(tokens, [*tokens[1:], None], strict=True):
-        if token.type == "table_open":
-            headings = []
-        elif token.type == "th_open":
-            headings.append("".join(child.content for child in content.children))
-        elif token.type == "tr_open":
-            column = 0  # of the new row
-        elif token.type == "td_open":
-            token.attrSet("data-label", headings[column])
-            column += 1
+def _colours() -> str:
+    def variables(colours: dict[str, str]) -> str:
+        return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+
+    return (f"\n:root {{ color-scheme: light dark; {variables(LIGHT)} }}\n"
+            f"@media (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}")
+
+
+def _picture_rule(folder: Path, narrow_folder: Path | None) -> RenderRule:
+    """Return how an image is shown: beside the one that narrow screens show instead, if there is one."""
+
+    def picture(renderer: RendererHTML, tokens: Sequence[Token], place: int, options: Any, environment: Any) -> str:
+        token = tokens[place]
+        name = str(token.attrs["src"])
+        token.attrSet("src", _as_data(folder / name))
+        image = renderer.image(tokens, place, options, environment)
+
+        if narrow_folder is None or not (narrow_folder / name).is_file():
+            return image
+        source = f'<source media="({NARROW})" srcset="{_as_data(narrow_folder / name)}">'
+        return f"<picture>{source}{image}</picture>"
+
+    return picture
 
 
 def _as_data(picture: Path) -> str:

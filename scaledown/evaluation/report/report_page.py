@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.figures.plots import FIGURES
-from scaledown.evaluation.figures.style import one_line, printable
+from scaledown.evaluation.figures.style import printable
+from scaledown.evaluation.figures.text_tables import flops_unit, markdown_table, score, short
 from scaledown.evaluation.metrics import METRICS, interval_text
+from scaledown.evaluation.report.headline import difference_text, facts, headline
+from scaledown.evaluation.report.markdown_text import anchor, escape, sample, unbroken
 from scaledown.evaluation.systems import LABELS_OF_TRAINING
 from scaledown.evaluation.timing import PHASES
 
+if TYPE_CHECKING:
+    from scaledown.evaluation.report.run_results import RunResults
+
 NUM_SAMPLES = 8
-SAMPLE_CHARACTERS = 160
-
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&-])")
-
-
-def escape(text: str) -> str:
-    """Return ``text`` as one line with markdown's signs escaped, so that a table cell shows it as it is."""
-    return _MARKDOWN.sub(r"\\\1", one_line(text))
-
-
-def sample(text: str) -> str:
-    """Return :func:`escape` of ``text``, cut if it is long."""
-    line = one_line(text)
-    return escape(line if len(line) <= SAMPLE_CHARACTERS else line[:SAMPLE_CHARACTERS].rstrip() + "…")
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a markdown table; cells are used as they are."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+MEBI = 2**20
+SMALLEST_P = 0.001
+TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")
 
 
 def _summaries(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -47,60 +36,53 @@ def _summaries(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _quality_table(report: Mapping[str, Any]) -> str:
     rows = []
     for name, summary in _summaries(report).items():
-        cells = [f"{summary[f'{metric}_avg']:.3f} {interval_text(summary[f'{metric}_ci95'])}" for metric in METRICS]
+        cells = []
+        for metric in METRICS:
+            mean, ends = summary[f"{metric}_avg"], summary[f"{metric}_ci95"]
+            cells.append(unbroken(f"{score(mean)} {interval_text(ends)}"))
         rows.append([LABELS_OF_TRAINING[name], *cells, f"{summary['mean_prompt_tokens']:.1f}"])
 
-    return table(["", *(metric.name for metric in METRICS.values()), "prompt tokens"], rows)
-
-
-def _verdict(difference: float, ends: Sequence[float]) -> str:
-    low, high = ends
-    if low > 0:
-        return "a gain"
-    if high < 0:
-        return "a loss"
-    # The interval holds 0: either direction is possible.
-    return "no gain is claimed: the interval holds 0" if difference else "no change"
+    return markdown_table(["mean [95%]", *(metric.name for metric in METRICS.values()), "prompt tokens"], rows)
 
 
 def _change_table(report: Mapping[str, Any]) -> str:
-    changes = report["improvements"]
+    tests, relative = report["paired_tests"]["before_training"], report["improvements"]["relative"]
     rows = []
-    for metric in METRICS:
-        key = f"{metric}_avg"
-        difference, ends, relative = (changes[kind][key] for kind in ("absolute", "absolute_ci95", "relative"))
-        share = "from 0" if relative is None else f"{relative:+.1%}"  # no share of nothing
-        change = f"{difference:+.3f} {interval_text(ends)}"
-        rows.append([METRICS[metric].name, change, share, _verdict(difference, ends)])
+    for metric, test in tests.items():
+        share = relative[f"{metric}_avg"]
+        rows.append([METRICS[metric].name, unbroken(difference_text(test)),
+                     "from 0" if share is None else f"{share:+.1%}",  # no share of nothing
+                     f"{test['num_better']}, {test['num_worse']}", _p_text(test), test["verdict"]])
 
-    return table(["after training − before", "absolute", "relative", "so"], rows)
+    return markdown_table(["after training − before", "difference [95%]", "relative", "questions: better, worse",
+                           "McNemar's p", "so after training is"], rows)
 
 
-def _against_baselines(report: Mapping[str, Any]) -> list[str]:
-    """Return one line for each baseline: above, below, or not told apart."""
-    after = report["after_training"]
-    low, high = after["exact_match_ci95"]
+def _baseline_table(report: Mapping[str, Any]) -> str:
+    rows = []
+    for name in report["baselines"]:
+        exact, overlap = (report["paired_tests"][name][metric] for metric in ("exact_match", "token_f1"))
+        rows.append([LABELS_OF_TRAINING[name], unbroken(difference_text(exact)),
+                     f"{exact['num_better']}, {exact['num_worse']}", _p_text(exact), exact["verdict"],
+                     unbroken(difference_text(overlap)), overlap["verdict"]])
 
-    lines = []
-    for name, baseline in report["baselines"].items():
-        baseline_low, baseline_high = baseline["exact_match_ci95"]
-        # Intervals that do not overlap are a strict test, which misses some real differences.
-        if low > baseline_high:
-            verdict = "ScaleDown's interval is above it."
-        elif high < baseline_low:
-            verdict = "ScaleDown's interval is below it."
-        else:
-            verdict = "the intervals overlap, so this run does not tell the two apart."
-        lines.append(f"- {LABELS_OF_TRAINING[name]}: {baseline['exact_match_avg']:.3f} against ScaleDown's "
-                     f"{after['exact_match_avg']:.3f} exact match; {verdict}")
+    return markdown_table(["ScaleDown after training − ...", "exact match [95%]", "right: only it, only the other",
+                           "McNemar's p", "so it is", "token F1 [95%]", "so it is"], rows)
 
-    return lines
+
+def _p_text(test: Mapping[str, Any]) -> str:
+    p_value = test["p_value"]
+    if p_value is None:
+        return "none"
+    return f"below {SMALLEST_P}" if p_value < SMALLEST_P else f"{p_value:.3f}"
 
 
 def _quality_notes(report: Mapping[str, Any]) -> list[str]:
     num_questions = report["run"]["n"]
     lines = ["Brackets are 95% bootstrap intervals: how far the mean would move with other questions of the same kind. "
-             "They cover neither another training seed nor another kind of question."]
+             "They cover neither another training seed nor another kind of question. Differences are paired: each "
+             "question is compared with itself. McNemar's exact test is for metrics that are right or wrong. A result "
+             "is called better or worse only if the interval excludes 0 and p is below 0.05."]
 
     averages = []
     for summary in _summaries(report).values():
@@ -115,38 +97,44 @@ def _quality_notes(report: Mapping[str, Any]) -> list[str]:
 
 def _speed_table(report: Mapping[str, Any]) -> str:
     times = {"scaledown": report["speed_statistics"]}
-    times |= {name: report["baselines"][name]["times"] for name in ("full_text", "truncated_text", "no_documents")}
+    times |= {name: report["baselines"][name]["times"] for name in TIMED[1:]}
 
     rows = []
     for name, system in times.items():
         cells = []
-        for phase in (*PHASES, "total"):
+        for phase in ("total", *PHASES):
             time = system[phase]
-            cells.append(f"{time['median_ms']:.1f} ({time['p10_ms']:.1f} to {time['p90_ms']:.1f})")
+            spread = f"({short(time['p10_ms'])} to {short(time['p90_ms'])})"
+            is_real = phase != "compress" or name == "scaledown"  # text is not compressed
+            cells.append(unbroken(f"{short(time['median_ms'])} {spread}") if is_real else "none")
         cells += [f"{system['mean_prompt_tokens']:.1f}", f"{system['mean_new_tokens']:.1f}"]
         rows.append([LABELS_OF_TRAINING[name], *cells])
 
-    return table(["ms a query: median (p10 to p90)", *PHASES, "total", "prompt tokens", "new tokens"], rows)
+    return markdown_table(["ms a query: median (p10 to p90)", "total", *PHASES, "prompt tokens", "new tokens"], rows)
 
 
 def _speed_notes(report: Mapping[str, Any]) -> str:
     speed = report["speed_statistics"]
     speedup = speed["speedup_over_full_text"]  # None on a clock that is too coarse
-    ratio = "" if speedup is None else f"The median query is {speedup:.2f} times as fast as with full text. "
+    ratio = "" if speedup is None else f"The median query has {speedup:.2f} times the speed of full text's. "
     return (f"{ratio}{speed['num_queries']} questions, one at a time, systems in turn after a warm-up, on "
-            f"{escape(report['run']['device'])}. Decoding time follows the answer's length (new tokens), so a system "
-            "that says less looks faster.")
+            f"{escape(report['run']['device'])}. Medians of phases do not sum to the median of whole queries. Decoding "
+            "time follows the answer's length (new tokens), so a system that says less looks faster.")
 
 
 def _cost_table(report: Mapping[str, Any]) -> str:
-    rows = []
-    for name in ("scaledown", "full_text", "truncated_text", "no_documents"):
-        system = report["cost"][name]
-        gflops = [f"{system['flops'][phase] / 1e9:.4g}" for phase in (*PHASES, "total")]
-        rows.append([LABELS_OF_TRAINING[name], *gflops, f"{system['flops_paper_convention']['total'] / 1e9:.4g}",
-                     f"{system['key_value_bytes'] / 2**20:.3g}"])
+    systems = {name: report["cost"][name] for name in TIMED}
+    # The unit of the figure beside it.
+    scale, prefix = flops_unit(max(system["flops"]["total"] for system in systems.values()))
 
-    return table(["GFLOPs a query", *PHASES, "total", "total by the paper's convention", "key-value cache, MiB"], rows)
+    rows = []
+    for name, system in systems.items():
+        flops = [short(system["flops"][phase] / scale) for phase in ("total", *PHASES)]
+        rows.append([LABELS_OF_TRAINING[name], *flops, short(system["flops_paper_convention"]["total"] / scale),
+                     short(system["key_value_bytes"] / MEBI)])
+
+    return markdown_table([f"{prefix}FLOPs a query", "total", *PHASES, "total by the paper's convention",
+                           "key-value cache, MiB"], rows)
 
 
 def _cost_notes(report: Mapping[str, Any]) -> str:
@@ -166,7 +154,7 @@ def _sample_table(before: SystemResult, after: SystemResult, full_text: SystemRe
     for old, new, full in answered[::step][:NUM_SAMPLES]:
         rows.append([sample(new.query), sample("; ".join(new.references)), _answer(old), _answer(new), _answer(full)])
 
-    return table(["question", "accepted answers", "before training", "after training", "full text"], rows)
+    return markdown_table(["question", "accepted answers", "before training", "after training", "full text"], rows)
 
 
 def _answer(question: Any) -> str:
@@ -180,57 +168,66 @@ def _run_list(report: Mapping[str, Any]) -> list[str]:
     command = printable(run["command_line"])
     # A code block ends at the next fence of its length, so ours is longer than any in the command.
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
-    return [f"- {run['n']} evaluation questions, seed {run['seed']}", f"- {escape(run['device'])}",
+    return [f"- {run['n']} evaluation questions, seed {run['seed']}",
             f"- commit {run['commit'] or 'unknown'}", f"- {versions}", "", fence, command, fence]
 
 
-def _figure(name: str, alternative: str, left_out: Mapping[str, str]) -> str:
-    """Return the markdown that shows a figure, or the reason why it was left out."""
-    if name in left_out:
-        return f"The figure {escape(name)} is left out: {escape(left_out[name])}"
-    return f"![{alternative}]({name})"
+def _figures(section: str, left_out: Mapping[str, str], shown: bool = True) -> list[str]:
+    """Return the markdown that shows the figures of a section, or the reasons why they were left out."""
+    lines = []
+    for figure in FIGURES:
+        if figure.section != section:
+            continue
+        if figure.file in left_out:
+            lines.append(f"The figure {escape(figure.file)} is left out: {escape(left_out[figure.file])}")
+        elif shown:
+            lines.append(f"![{figure.alternative}]({figure.file})")
+    return lines
 
 
-def _figures(section: str, left_out: Mapping[str, str]) -> list[str]:
-    """Return the figures of one section of the page."""
-    return [_figure(figure.file, figure.alternative, left_out) for figure in FIGURES if figure.section == section]
-
-
-def _memory_blocks(memory: Mapping[str, Any] | None, left_out: Mapping[str, str]) -> list[str]:
+def _memory_blocks(memory: Mapping[str, Mapping[str, Any]], left_out: Mapping[str, str]) -> list[str]:
     """Return one document's memory as figure and table; nothing if no document could be shown."""
-    if memory is None and "memory.png" not in left_out:
+    section = "Inside the memory"
+    figures = _figures(section, left_out, shown=bool(memory))
+    if not figures:
         return []
+    if not memory:
+        return [f"## {section}", *figures]  # which say why they are missing
 
-    blocks = ["## Inside the memory", _figure("memory.png", "Heat map of one document's memory", left_out)]
-    if memory is None:
-        return blocks  # which say why the figure is missing
-
+    after = memory["after_training"]
     rows = []
-    for number, nearest in enumerate(memory["nearest"], 1):
+    for number, nearest in enumerate(after["nearest"], 1):
         cells = [f"{escape(near['token']) or '(space)'} {near['cosine']:.2f}" for near in nearest]
         rows.append([str(number), *cells])
 
-    return [*blocks, f"- Question: {sample(memory['query'])}\n- Accepted: {sample(memory['answer'])}",
-            "The document is the first one that holds its answer word for word, whether it was answered or not.",
-            table(["embedding", "nearest word, cosine", "second", "third"], rows)]
+    return [f"## {section}", *figures, f"- Question: {sample(after['query'])}\n- Accepted: {sample(after['answer'])}",
+            "The document is the first one that holds its answer word for word, whether it was answered or not. The "
+            "table is of its memory after training.",
+            markdown_table(["embedding", "nearest entry of the vocabulary, cosine", "second", "third"], rows)]
 
 
-def report_page(report: Mapping[str, Any], before: SystemResult, after: SystemResult,
-                full_text: SystemResult, memory: Mapping[str, Any] | None = None,
+def _contents(blocks: Sequence[str]) -> str:
+    headings = [block.removeprefix("## ") for block in blocks if block.startswith("## ")]
+    return "Contents: " + " · ".join(f"[{heading}](#{anchor(heading)})" for heading in headings)
+
+
+def report_page(report: Mapping[str, Any], results: RunResults,
                 left_out: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the page, from the content of ``metrics_report.json``, the answers and one document's memory.
+    """Return the page.
 
-    ``left_out`` has the reasons why figures are missing, by file name.
+    Args:
+        report: the content of ``metrics_report.json``.
+        results: the measurements in it, for the answers and one document's memory.
+        left_out: the reasons why figures are missing, by file name.
     """
     # Blocks of markdown, with a blank line between them; empty ones are dropped.
-    blocks = ["# ScaleDown: before and after training", "\n".join(f"- {escape(note)}" for note in report["notes"]),
-              "## Answers", *_figures("Answers", left_out),
-              _quality_table(report), _change_table(report), "\n".join(_against_baselines(report)),
-              " ".join(_quality_notes(report)), "## Some answers",
-              "Evenly spaced over the evaluation questions, not chosen. ✓ is an exact match.",
-              _sample_table(before, after, full_text), *_memory_blocks(memory, left_out),
-              "## Speed", *_figures("Speed", left_out),
-              _speed_table(report), _speed_notes(report), "## Cost", _cost_table(report), _cost_notes(report),
-              "## Training", *_figures("Training", left_out),
-              "## Run", "\n".join(_run_list(report))]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    top = ["# ScaleDown: before and after training", headline(report),
+           "\n".join([*facts(report), *(f"- {escape(note)}" for note in report["notes"])])]
+    sections = ["## Answers", *_figures("Answers", left_out), _quality_table(report), _change_table(report),
+                _baseline_table(report), " ".join(_quality_notes(report)), "## Some answers",
+                "Evenly spaced over the evaluation questions, not chosen. ✓ is an exact match.",
+                _sample_table(results.before, results.after, results.baselines["full_text"]),
+                "## Training", *_figures("Training", left_out), *_memory_blocks(results.memory, left_out),
+                "## Speed", *_figures("Speed", left_out), _speed_table(report), _speed_notes(report),
+                "## Cost", _cost_table(report), _cost_notes(report), "## Run", "\n".join(_run_list(report))]
+    return "\n\n".join(block for block in [*top, _contents(sections), *sections] if block) + "\n"

@@ -13,10 +13,13 @@ from tqdm import tqdm
 from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import evaluate_system, token_counter
-from scaledown.evaluation.figures.needle import look_into_memory, plot_needle
+from scaledown.evaluation.figures.heat_maps import plot_needle
+from scaledown.evaluation.figures.needle import look_into_memory
 from scaledown.evaluation.figures.style import Figures
+from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import interval_text
-from scaledown.evaluation.robustness.sweeps import Case, Setting, plot_robustness, settings
+from scaledown.evaluation.robustness.sweep_figure import plot_robustness
+from scaledown.evaluation.robustness.sweeps import Case, Setting, settings
 from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
 
@@ -65,10 +68,10 @@ def table(rows: Rows) -> str:
     """Return exact match at every point, for the terminal."""
     lines = []
     for row in rows:
-        lines.append(f"{row['sweep']:<18}{row['value']:>7g}  {row['system']:<15}{row['exact_match_avg']:.3f} "
-                     f"{interval_text(row['exact_match_ci95'])}")
+        lines.append([row["sweep"], f"{row['value']:g}", row["system"], score(row["exact_match_avg"]),
+                      interval_text(row["exact_match_ci95"])])
 
-    return "\n".join(lines)
+    return console_table(["sweep", "value", "system", "exact match", "95%"], lines)
 
 
 def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: EvaluationConfig, args: argparse.Namespace,

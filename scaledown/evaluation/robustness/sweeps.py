@@ -1,8 +1,7 @@
 """The robustness sweeps: more documents, other places of the right one, look-alikes, length, fewer memory tokens.
 
 Each question has one document that holds its answer, the gold one. The others are look-alikes (found for the same
-question, so much like the right one) and, if those do not suffice, documents of other questions. The figure has one
-panel per sweep and one line per system.
+question, so much like the right one) and, if those do not suffice, documents of other questions.
 """
 
 from __future__ import annotations
@@ -12,16 +11,11 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
 
 from scaledown.data.records import Record
 from scaledown.data.sentences import WORD
-from scaledown.evaluation.figures import style
-from scaledown.evaluation.metrics import METRICS, accuracy
-from scaledown.evaluation.systems import FULL_TEXT, LABELS, SCALEDOWN, System, scaledown_with, truncated_text_with
+from scaledown.evaluation.metrics import accuracy
+from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, scaledown_with, truncated_text_with
 
 NUM_DOCUMENTS = 5
 """Documents of a question in all sweeps that do not vary their number, as in training (paper, section 4)."""
@@ -30,19 +24,7 @@ PLACES_AMONG = 10
 PLACES = (1, 3, 5, 8, 10)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LENGTHS = (0.0, 0.5, 0.75, 1.0)
-PANELS = {
-    "num_documents": ("More documents", "documents of a question"),
-    "gold_place": ("Where the right one stands", f"place of the right document, of {PLACES_AMONG}"),
-    "alike_share": ("Documents that look like it", f"share of look-alikes among the {NUM_DOCUMENTS - 1} wrong ones"),
-    "document_tokens": ("Longer documents", "tokens of a document, filled up with other text"),
-    "num_memory_tokens": ("Fewer embeddings", "memory tokens of a document"),
-}
-EVEN_PANELS = ("num_documents", "num_memory_tokens")
-"""Panels whose values grow by factors, which are drawn at even distances."""
-DRAWN_SYSTEMS = ("scaledown", "full_text", "truncated_text")
-
 CountTokens = Callable[[str], int]
-Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -201,70 +183,3 @@ def _lengthened(document: str, num_tokens: int, spare: list[str], count_tokens: 
     if not filler:
         return document
     return f"{document} {filler}" if is_after else f"{filler} {document}"
-
-
-def plot_robustness(path: Path, rows: Rows, metric: str = "exact_match") -> None:
-    """Draw every sweep that has rows.
-
-    Args:
-        path: the PNG's path.
-        rows: ``sweep``, ``value``, ``system``, and averages and intervals as the evaluator gives them.
-        metric: the one to draw.
-    """
-    measured = {row["sweep"] for row in rows}
-    sweeps = [name for name in PANELS if name in measured]
-    num_lines, num_columns = (len(sweeps) + 2) // 3, min(3, len(sweeps))  # three panels beside one another
-    figure = style.new_figure(4.2 * num_columns, 1.0 + 3.5 * num_lines)
-    grid = figure.subplots(num_lines, num_columns, squeeze=False)
-    for axes in grid.flat[len(sweeps):]:
-        axes.set_axis_off()
-
-    for axes, name in zip(grid.flat, sweeps, strict=False):
-        sweep_rows = [row for row in rows if row["sweep"] == name]
-        _panel(axes, name, sweep_rows, metric)
-
-    # The legend has a place of the grid to itself if one is free.
-    legend_axes = grid.flat[len(sweeps)] if len(sweeps) < grid.size else grid.flat[0]
-    _legend(legend_axes, {row["system"] for row in rows})
-
-    by_number = [row for row in rows if row["sweep"] == "num_documents" and row["system"] == "scaledown"]
-    few, many = by_number[0], by_number[-1]  # measured in rising order
-    style.head(figure, f"{METRICS[metric].title} of ScaleDown: {few[f'{metric}_avg']:.2f} with "
-               f"{few['value']:g} document, {many[f'{metric}_avg']:.2f} with {many['value']:g}",
-               f"n = {few['n']} questions, the same at every point. Bars: 95% bootstrap interval; up is better.")
-    style.save(figure, path)
-
-
-def _panel(axes: Axes, name: str, rows: Rows, metric: str) -> None:
-    title, unit = PANELS[name]
-    style.quiet(axes, grid="y")
-    values = sorted({row["value"] for row in rows})
-    positions = {value: number if name in EVEN_PANELS else value for number, value in enumerate(values)}
-
-    for system in DRAWN_SYSTEMS:
-        line = sorted((row for row in rows if row["system"] == system), key=lambda row: row["value"])
-        if not line:
-            continue
-        x = [positions[row["value"]] for row in line]
-        means = [row[f"{metric}_avg"] for row in line]
-        lows, highs = zip(*(row[f"{metric}_ci95"] for row in line), strict=True)
-        # The means in front; the intervals of three systems may cross.
-        axes.plot(x, means, color=style.COLOURS[system], linewidth=2, marker="o", markersize=4.5, zorder=3)
-        axes.vlines(x, lows, highs, color=style.COLOURS[system], linewidth=1.2, alpha=0.45)
-
-    axes.set_ylim(-0.02, 1.04)
-    labels = [f"{value:g}" for value in values]
-    if name == "document_tokens" and values[0] == 0:
-        labels[0] = "as is"  # not lengthened
-    axes.set_xticks(list(positions.values()), labels, fontsize=9)
-    axes.margins(x=0.08)
-    axes.set_title(title, loc="left", fontsize=12, color=style.INK)
-    axes.set_xlabel(unit, fontsize=9, color=style.QUIET)
-
-
-def _legend(axes: Axes, systems: set[str]) -> None:
-    """Write the names of the lines, in their colours."""
-    drawn = [name for name in DRAWN_SYSTEMS if name in systems]
-    for number, system in enumerate(drawn):
-        axes.text(0.06, 0.8 - 0.13 * number, f"\N{BLACK CIRCLE} {style.two_lines(LABELS[system])}", va="top",
-                  color=style.COLOURS[system], fontsize=12, fontweight="bold", transform=axes.transAxes)

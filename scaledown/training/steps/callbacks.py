@@ -31,14 +31,16 @@ class CompressorFirst(TrainerCallback):
 
 
 class EvaluateEvery(TrainerCallback):
-    """Asks for an evaluation every ``steps`` steps; the trainer evaluates when it has logged the step."""
+    """Asks for an evaluation every ``steps`` steps and at the end; the trainer evaluates when it has logged the step.
+    """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask if it is due. Not at the end of the run: whoever started it measures that."""
-        control.should_evaluate = state.global_step % self.steps == 0 and state.global_step < state.max_steps
+        """Ask if it is due."""
+        is_last = state.global_step == state.max_steps
+        control.should_evaluate = is_last or state.global_step % self.steps == 0
 
 
 class RunningMean:
