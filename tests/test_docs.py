@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,8 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
     "--output_dir rehearsal": "two questions, after one step",
     "--num_synthetic_queries 200": "fewer queries, and times of the machine",
 }
+WRITES = ("output_dir", "output_file", "work_dir")
+"""The flags that say where a command writes."""
 NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
 TRIALS = {"how the demo's N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
@@ -118,14 +121,15 @@ def test_what_a_reader_types_runs_and_shows_what_the_guide_says(step, desk, memo
     elif setting := re.fullmatch(r"([A-Z_]+)=(\S+)", step.text):
         memory["shell"]["$" + setting[1]] = setting[2]
     else:
-        run(step, memory["shell"])
+        check_outcome(run(step, memory["shell"]))
     shown = capsys.readouterr().out
     if not any(pattern in step.text for pattern in VARIES):
         wanted = ".*".join(re.escape(line).replace(re.escape("..."), ".*") for line in step.output.splitlines())
         assert re.search(wanted, shown, re.DOTALL), f"the guide says\n{step.output}\nbut it is\n{shown}"
 
 
-def run(step: Step, settings: dict[str, str]) -> None:
+def run(step: Step, settings: dict[str, str]) -> list[Path]:
+    """Run a command; return the files and folders that it was to write."""
     text = step.text
     for name, value in settings.items():
         text = text.replace(name, value)
@@ -134,6 +138,33 @@ def run(step: Step, settings: dict[str, str]) -> None:
             text += " " + flags
     name, arguments = guides.program(text)
     assert guides.module(name).main(arguments) == 0, f"{step.file}: {text}"
+    return written(name, arguments)
+
+
+def written(name: str, arguments: list[str]) -> list[Path]:
+    """Where a command writes, by its flags and their defaults."""
+    args = vars(guides.module(name).build_parser().parse_args(arguments))
+    return [Path(args[flag]) for flag in WRITES if args.get(flag)]
+
+
+def check_outcome(paths: list[Path]) -> None:
+    """Each is there, and holds something: a folder some file, and a file of records or settings what can be read."""
+    for path in paths:
+        assert path.exists(), f"{path} was to be written"
+        for file in [path] if path.is_file() else path.rglob("*.json"):
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+        assert path.is_file() or any(path.iterdir()), f"{path} is empty"
+
+
+def test_every_command_that_is_walked_has_an_outcome():
+    # A command that writes nothing says something, and the guide shows it.
+    silent = []
+    for step in to_run():
+        found = None if step.is_python else guides.program(step.text)
+        if found and not step.output and not written(*found):
+            silent.append(step.name)
+    assert not silent, f"show what these print in a text block, or let them write: {silent}"
 
 
 @pytest.mark.parametrize("step", dict.fromkeys([
@@ -220,6 +251,11 @@ def test_a_table_of_figures_without_its_command_is_found(tmp_path):
                            ("By `python train.py --seed 1`.\n\nOne.\n\nTwo.", 1)):
         path.write_text(f"# Title\n\n{before}\n\n{table}\nAfter.\n\nMore.\n", encoding="utf-8")
         assert len(list(guides.figures_without_source(path, is_log=False))) == number, before
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    made = runpy.run_path(str(ROOT / ".ci" / "api"), run_name="api")["page"]()
+    assert (ROOT / "docs" / "API.md").read_text(encoding="utf-8") == made, "run make api"
 
 
 def test_the_table_of_costs_is_what_the_command_prints():
