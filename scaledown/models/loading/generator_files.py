@@ -5,6 +5,7 @@ It is taken from the files, not from the loaded model, so it is the same in floa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -103,6 +104,30 @@ def _samples(weight: Any) -> Iterator[Tensor]:
         yield sample.to(torch.bfloat16) if sample.is_floating_point() else sample
 
 
+def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDownConfig:
+    """Return the settings of the checkpoint in ``folder``, whose generator is the one that it was trained on.
+
+    Args:
+        folder: the checkpoint's.
+        generator_model: where the generator is now, if it is no longer where it was: a folder or a Hub id.
+
+    Raises:
+        ValueError: if the settings cannot be read, or the generator is missing or another one.
+    """
+    config = ScaleDownConfig.load(folder)
+    if generator_model is not None:
+        place: dict[str, Any] = {"generator_model": generator_model, "generator_revision": None}
+        # A compressor of the generator's own kind moves with it.
+        if config.compressor_model == config.generator_model != EMBEDDED:
+            place |= {"compressor_model": generator_model, "compressor_revision": None}
+        config = dataclasses.replace(config, **place)
+
+    check_place(folder, config)
+    # If the generator is on this disk already; otherwise it is checked when it has been loaded.
+    check(folder, config, read(config))
+    return config
+
+
 def save(files: GeneratorFiles | None, folder: Path) -> None:
     """Write what the generator's files hold into a checkpoint's ``folder``: null if that is not known."""
     (folder / FILE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
@@ -131,9 +156,9 @@ def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -
     if faults:
         raise ValueError(
             f"{folder} was trained on another generator than {config.generator_model} is now: {'; '.join(faults)}. "
-            f"Put the one back that it was trained on, or name its folder as generator_model in "
-            f"{folder / 'config.json'}. If it is the same one, saved in another way, delete {path}: then it is loaded "
-            "unchecked")
+            "Put the one back that it was trained on, or name its folder: from_pretrained(..., generator_model=FOLDER) "
+            f"or in {folder / 'config.json'}. If it is the same one, saved in another way, delete {path}: then it is "
+            "loaded unchecked")
 
 
 def check_unchanged(config: ScaleDownConfig, files: GeneratorFiles | None) -> None:
@@ -188,8 +213,8 @@ def check_place(folder: Path, config: ScaleDownConfig) -> None:
     place, other_remedy = "", ""
     if not os.path.isabs(path):
         place = f", a relative one, looked for from {Path.cwd()}"
-        other_remedy = ", or start from the folder that it was trained in"
+        other_remedy = ", start from the folder that it was trained in"
     raise ValueError(
         f"{folder} names its generator by a local folder that is not there: {name!r}{place}. Write where it is now (or "
         f"a Hub id, with its commit or branch as generator_revision) as generator_model into {folder / 'config.json'}"
-        f"{other_remedy}")
+        f"{other_remedy}, or in Python give from_pretrained(..., generator_model=FOLDER)")
