@@ -11,6 +11,9 @@ import os
 import queue
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,22 @@ _MODEL_FILES = {"config.json", "modules.json"}
 BFLOAT16_CAPABILITY = (8, 0)
 """NVIDIA's GPUs have units for bfloat16 from Ampere on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_token: ContextVar[str | None] = ContextVar("token", default=None)
+
+
+@contextmanager
+def using_token(token: str | None) -> Iterator[None]:
+    """Send ``token`` with all requests to the Hub within this context [that of ``hf auth login``]."""
+    before = _token.set(token)
+    try:
+        yield
+    finally:
+        _token.reset(before)
+
+
+def current_token() -> str | None:
+    """Return the token for requests to the Hub; None for that of ``hf auth login``."""
+    return _token.get()
 
 
 def locate(name: str, revision: str | None = None, kind: str = "model", what_works: str | None = None) -> str:
@@ -154,7 +173,8 @@ def on_disk(name: str, revision: str | None = None) -> Path | None:
 def _load(auto_class: Any, what: str, name: str, revision: str | None, trust_remote_code: bool) -> Any:
     source = locate(name, revision)
     try:
-        return auto_class.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        return auto_class.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code,
+                                          token=current_token())
     # For a damaged file, each library raises errors of other kinds; tokenizers raises plain Exception.
     except Exception as fault:
         raise ValueError(f"model {name!r}: its {what} cannot be read: {fault}") from fault
@@ -191,19 +211,21 @@ def _ask_in_time(name: str, revision: str | None, kind: str) -> Any:
     """As :func:`_ask`, but within ``ANSWER_SECONDS``: the lookup of a host name keeps no timeout of ours."""
     answers: queue.SimpleQueue = queue.SimpleQueue()
     # A daemon that is still waiting does not keep the program from ending.
-    threading.Thread(target=lambda: answers.put(_ask(name, revision, kind)), daemon=True).start()
+    # A thread starts without the context of its maker, so it is told the token.
+    token = current_token()
+    threading.Thread(target=lambda: answers.put(_ask(name, revision, kind, token)), daemon=True).start()
     try:
         return answers.get(timeout=ANSWER_SECONDS)
     except queue.Empty:
         return f"the Hub did not answer within {ANSWER_SECONDS} seconds."
 
 
-def _ask(name: str, revision: str | None, kind: str) -> Any:
+def _ask(name: str, revision: str | None, kind: str, token: str | None) -> Any:
     """Return the Hub's info of a repository, or a sentence that says why there is none."""
     from huggingface_hub import HfApi, errors
 
     # The info of a gated repository is public, its files are not: auth_check asks for these.
-    api = HfApi()
+    api = HfApi(token=token)
     try:
         info = api.repo_info(name, revision=revision, repo_type=kind, timeout=CONNECT_SECONDS)
         if getattr(info, "gated", False):

@@ -90,6 +90,16 @@ def _is_framed(token: str) -> bool:
     return not token.isspace() and not token[0].isalnum() and not token[-1].isalnum()
 
 
+def titled(title: str, text: str) -> str:
+    """Return a document as models read it, with its title, if it has one, in front: ``Title. text``.
+
+    So do BERGEN's documents (Rau et al., arXiv:2407.01102).
+    """
+    words = title.split()
+    heading = f"{' '.join(words)}." if words else ""
+    return f"{heading} {text}" if heading and text else heading or text
+
+
 def chat_messages(question: str, documents: Sequence[str], has_system_role: bool = True) -> list[dict[str, str]]:
     """Return the prompt with documents as text, in messages for a server that renders a chat template itself.
 

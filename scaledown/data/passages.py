@@ -1,7 +1,6 @@
 """Paragraphs cut into passages that a compressor can read whole, with nothing lost.
 
-A passage is a stretch of its paragraph. Its document has the title in front, ``Title. text``, as in BERGEN (Rau et al.,
-arXiv:2407.01102).
+A passage is a stretch of its paragraph. Its document has the title in front (:func:`scaledown.prompt.titled`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from scaledown.data.sentences import WORD, Span, cut
+from scaledown.prompt import titled
 
 TokenCounter = Callable[[list[str]], list[int]]
 SMALLEST_PASSAGE_TOKENS = 16
@@ -93,10 +93,11 @@ class PassageSplitter:
             self._word_tokens.clear()
         self._count_words([paragraph.title for paragraph in paragraphs] + [paragraph.text for paragraph in paragraphs])
 
-        # A shortened title ends in "word.", which is a new word to count.
-        titles = [self._title(paragraph.title) for paragraph in paragraphs]
-        self._count_words(titles)
-        budgets = [self._passage_tokens - self._num_tokens(title) for title in titles]
+        # A title in front of a text ends in "word.", which is a new word to count.
+        titles = [self._cut_title(paragraph.title) for paragraph in paragraphs]
+        headings = [titled(title, "") for title in titles]
+        self._count_words(headings)
+        budgets = [self._passage_tokens - self._num_tokens(heading) for heading in headings]
 
         # Sums over words are only close to a document's own number of tokens: tokenizers merge across words. So cut,
         # count the documents, and cut again those paragraphs whose longest document has ``excess`` tokens too many.
@@ -149,16 +150,16 @@ class PassageSplitter:
         """Return the tokens of ``text``, as the sum over its words."""
         return sum(self._word_tokens[word] for word in WORD.findall(text))
 
-    def _title(self, title: str) -> str:
-        """Return the title with a full stop, cut after a word if it would fill more than half a passage."""
+    def _cut_title(self, title: str) -> str:
+        """Return the title, cut after a word if it would fill more than half a passage."""
         words = title.split()
         while words and self._num_tokens(" ".join(words)) >= self._passage_tokens // 2:
             words.pop()
-        return f"{' '.join(words)}." if words else ""
+        return " ".join(words)
 
 
 def _passage(paragraph: Paragraph, title: str, start: int, end: int) -> Passage:
     """Return the passage of a paragraph's characters ``start`` to ``end``, with its document."""
     # Line breaks and repeated spaces become single spaces.
     words = paragraph.text[start:end].split()
-    return Passage(paragraph, start, end, " ".join([title, *words] if title else words))
+    return Passage(paragraph, start, end, titled(title, " ".join(words)))

@@ -6,20 +6,27 @@ Compressing scores every document in the same pass, so a pipeline that would rer
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from scaledown.config import AUTO
 from scaledown.models.compressors.base import Compressed
+from scaledown.models.loading import tensor_file
+from scaledown.models.loading.memory_origin import MemoryOrigin
 
 Keep = int | str | None
 """Documents to keep: a number of the best, "auto" (all above the calibrated threshold, at least one) or None (all)."""
+Ranking = tuple[list[int], list[float]]
+"""The numbers of a question's documents by relevance, best first, and their scores in the order given."""
+FILE = "memory.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Memory:
     """The documents of B questions, compressed once, to be answered from any number of times.
 
@@ -27,14 +34,18 @@ class Memory:
         embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K.
         scores: (B, K) relevance, -inf for missing documents; None without reranking.
         num_documents: (B,).
+        origin: the model, questions and documents that it was made from; None, for memory that was not made by
+            :meth:`ScaleDownModel.compress`, is not checked.
     """
 
     embeddings: Tensor
     scores: Tensor | None
     num_documents: Tensor
+    origin: MemoryOrigin | None = None
 
     @classmethod
-    def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int]) -> Memory:
+    def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int],
+                 origin: MemoryOrigin | None = None) -> Memory:
         """Gather batches of P pairs, in the order of their questions, into one padded memory."""
         pairs, pair_scores = Compressed.joined(compressed)                        # (P, L, D), (P,)
         counts = torch.tensor(num_documents, dtype=torch.long, device=pairs.device)
@@ -45,14 +56,24 @@ class Memory:
         embeddings = pairs.new_zeros(*is_document.shape, *pairs.shape[1:])        # (B, K, L, D)
         embeddings[is_document] = pairs
         if pair_scores is None:
-            return cls(embeddings, None, counts)
+            return cls(embeddings, None, counts, origin)
 
         scores = pair_scores.new_full(is_document.shape, -torch.inf)              # (B, K)
         scores[is_document] = pair_scores
-        return cls(embeddings, scores, counts)
+        return cls(embeddings, scores, counts, origin)
 
     def __len__(self) -> int:
         return len(self.num_documents)
+
+    def __repr__(self) -> str:
+        num_questions, _, num_memory, width = self.embeddings.shape
+        counts = self.num_documents.tolist()
+        documents = f"{sum(counts)} documents" + (f" ({min(counts)} to {max(counts)} each)" if counts else "")
+        cut = "" if self.origin is None else f", for up to {self.origin.document_tokens} document tokens"
+        return (f"Memory({num_questions} questions, {documents}{', scored' if self.scores is not None else ''}\n"
+                f"  a document: {num_memory} memory tokens of width {width}{cut}\n"
+                f"  {str(self.embeddings.dtype).removeprefix('torch.')} on {self.embeddings.device}, "
+                f"{self.embeddings.nbytes:,} bytes)")
 
     def pairs(self) -> Tensor:
         """Return the embeddings without padding (P, L, D)."""
@@ -63,7 +84,8 @@ class Memory:
         """Return the memory of some of the questions, by number."""
         at = torch.tensor(questions, dtype=torch.long, device=self.num_documents.device)
         scores = None if self.scores is None else self.scores[at]
-        return Memory(self.embeddings[at], scores, self.num_documents[at])
+        origin = None if self.origin is None else self.origin.select(questions)
+        return Memory(self.embeddings[at], scores, self.num_documents[at], origin)
 
     def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
         """Return the memory of some of each question's documents, by number, in the order in which they are named."""
@@ -76,7 +98,80 @@ class Memory:
         # One index into the first two dimensions, (B, K), for each of the P pairs that stay.
         at = tuple(torch.tensor([questions, numbers], dtype=torch.long, device=self.num_documents.device))
         scores = None if self.scores is None else self.scores[at]
-        return Memory.of_pairs([Compressed(self.embeddings[at], scores)], list(map(len, documents)))
+        origin = None if self.origin is None else self.origin.keep(documents)
+        return Memory.of_pairs([Compressed(self.embeddings[at], scores)], list(map(len, documents)), origin)
+
+    def check(self, questions: Sequence[str], model: str) -> None:
+        """Refuse to answer from memory of another model or of other questions.
+
+        Args:
+            questions: B texts.
+            model: the fingerprint of the model that is to answer.
+
+        Raises:
+            ValueError: if the memory does not belong to them, as far as its origin is known.
+        """
+        if len(questions) != len(self):
+            raise ValueError(f"{len(questions)} questions, but memory for {len(self)}")
+        if self.origin is not None:
+            self.origin.check(questions, model)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
+        """Return the memory on another device, its embeddings in another number format; scores stay exact."""
+        scores = None if self.scores is None else self.scores.to(device)
+        return dataclasses.replace(self, embeddings=self.embeddings.to(device=device, dtype=dtype), scores=scores,
+                                   num_documents=self.num_documents.to(device))
+
+    def save(self, path: Path | str) -> None:
+        """Write the memory with its origin into a safetensors file, or a folder as ``memory.safetensors``.
+
+        The file holds the questions as text.
+
+        Raises:
+            ValueError: if the disk cannot take it; a file that was there then stays.
+        """
+        tensors = {"embeddings": self.embeddings, "num_documents": self.num_documents}
+        if self.scores is not None:
+            tensors["scores"] = self.scores
+        origin = None if self.origin is None else dataclasses.asdict(self.origin)
+        tensor_file.write(_file(path), tensors, {"memory": origin})
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str | None = None) -> Memory:
+        """Read what :meth:`save` wrote, onto ``device`` [the CPU]; :meth:`ScaleDownModel.answer` moves it if needed.
+
+        Raises:
+            ValueError: if the file is missing, damaged, or holds something else.
+        """
+        path = _file(path)
+        tensors, description = tensor_file.read(path)
+        try:
+            origin = MemoryOrigin.from_json(description["memory"])
+            memory = cls(tensors["embeddings"], tensors.get("scores"), tensors["num_documents"], origin)
+            memory._check_shapes()
+        except (KeyError, TypeError, ValueError) as fault:
+            raise ValueError(f"{path}: not a memory that Memory.save wrote, or a damaged one ({fault})") from None
+        return memory.to(device)
+
+    def _check_shapes(self) -> None:
+        """Refuse parts that do not fit together, as in a file that was changed.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        shape, counts = self.embeddings.shape, self.num_documents.tolist()
+        fits = len(shape) == 4 and len(counts) == shape[0] and all(0 <= count <= shape[1] for count in counts)
+        if fits and self.scores is not None:
+            fits = self.scores.shape == shape[:2]
+        if fits and self.origin is not None:
+            fits = len(self.origin.questions) == shape[0] and [len(ids) for ids in self.origin.document_ids] == counts
+        if not fits:
+            raise ValueError("its parts do not fit together")
+
+
+def _file(path: Path | str) -> Path:
+    path = Path(path)
+    return path / FILE if path.is_dir() or not path.suffix else path
 
 
 def check_keep_documents(keep_documents: int | str, enable_reranking: bool, threshold: float | None) -> None:
@@ -116,6 +211,15 @@ def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | N
             limit = max(1, sum(score >= threshold for score in scores))
         documents.append(by_score(scores)[:limit])
     return documents
+
+
+def rankings(memory: Memory) -> list[Ranking]:
+    """Return the ranking of each question's documents."""
+    found = []
+    for padded_scores, count in zip(memory.scores.tolist(), memory.num_documents.tolist(), strict=True):
+        scores = padded_scores[:count]
+        found.append((by_score(scores), scores))
+    return found
 
 
 def by_score(scores: Sequence[float]) -> list[int]:

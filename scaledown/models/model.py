@@ -11,45 +11,50 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
+from scaledown.hub import using_token
 from scaledown.models import losses
-from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.computing import ComputingModule
 from scaledown.models.engine import packing
 from scaledown.models.generator import Generator, Prompts
-from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, pretrained
+from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, placement, pretrained
 from scaledown.models.loading.build import build_compressor, resolve, start_memory_as_reply
+from scaledown.models.loading.description import describe
 from scaledown.models.loading.merging import merged
+from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
-from scaledown.models.memory import Keep, Memory, by_score
+from scaledown.models.memory import Keep, Memory, Ranking, rankings
 from scaledown.models.processor import Processor
 from scaledown.models.serving import compressing, question_answering
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
-from scaledown.models.serving.user_input import Documents, check_number, check_texts
+from scaledown.models.serving.user_input import Documents, Questions, check_number, question_list, read_input
+from scaledown.models.serving.user_input import read_documents as document_texts
 
 logger = logging.getLogger(__name__)
 
 
-class ScaleDownModel(nn.Module):
+class ScaleDownModel(ComputingModule):
     """Compresses documents with their question, and answers from the compressed documents.
+
+    A question is a string, or several are a list. A document is a string, a dict with ``text`` and perhaps ``title``
+    and ``id``, or a ``Document`` as LangChain has them (:mod:`scaledown.models.serving.documents`).
 
     Args:
         config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are
             drawn from torch's global random state (seed it for a repeatable model).
-        device: of the model [cpu].
-        dtype: of the generator's base and of the arithmetic [float32]; trained weights are float32.
+        device, dtype: as in :meth:`from_pretrained`.
         folder: a checkpoint's folder, for its tokenizers; call :meth:`from_pretrained` to load a checkpoint.
 
     Attributes:
@@ -68,13 +73,12 @@ class ScaleDownModel(nn.Module):
     # Loading
 
     def __init__(self, config: ScaleDownConfig, device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None, folder: Path | None = None) -> None:
-        super().__init__()
-        self.dtype = dtype or torch.float32
-        self._one_at_a_time = threading.RLock()
+                 dtype: torch.dtype | str | None = None, folder: Path | None = None) -> None:
+        device = placement.device_of(device)
+        super().__init__(placement.dtype_of(dtype, device))
 
         # The compressor first: its layers are a copy of the generator's, before LoRA and quantisation.
-        quantised = pretrained.quantisation(config, self.dtype, torch.device(device or "cpu"))
+        quantised = pretrained.quantisation(config, self.dtype, device)
         base = pretrained.load_base(config, self.dtype)
         self.generator_files, self.progress = generator_files.read(config), TrainingProgress()
         self.config = resolve(config, base.config.num_hidden_layers, is_new=folder is None)
@@ -93,48 +97,58 @@ class ScaleDownModel(nn.Module):
         base.generation_config = GenerationConfig()
         if self.config.memory_init == "reply":
             start_memory_as_reply(self.config, self.compressor, self.processor.prompt.reply, self.generator.embed)
-        self.to(device or "cpu")
+        self.to(device)
         self.eval()
 
     @classmethod
     def from_pretrained(cls, name: Path | str, device: torch.device | str | None = None,
-                        dtype: torch.dtype | None = None, revision: str | None = None) -> ScaleDownModel:
+                        dtype: torch.dtype | str | None = None, revision: str | None = None, *, device_map: Any = None,
+                        token: str | None = None, generator_model: Path | str | None = None) -> ScaleDownModel:
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
         Two checkpoints ship: "embedded" answers and scores documents; "embedded_modernbert" compresses with an encoder
         and only answers. Both use the demo generator, which knows its own made-up world and little else.
 
+        Args:
+            device: of the model; "auto" takes CUDA if there is any [cpu]. ``device_map`` may name one, too.
+            dtype: of the generator's base and of the arithmetic, a torch dtype or its name; "auto" takes bfloat16 if
+                the device is fast in it [float32]. Trained weights are held in float32.
+            revision: commit, branch or tag of a checkpoint on the Hub.
+            token: for the Hub [that of ``hf auth login``].
+            generator_model: where the generator is now, if it is no longer where it was in training.
+
         Raises:
             ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is
                 missing or is not the one that it was trained on.
         """
-        folder = checkpoint.find(str(name), revision)
-        config = generator_files.locate(folder, ScaleDownConfig.load(folder))
-        # Before anything large is read, if the generator is on this disk already; load_trained checks again.
-        generator_files.check(folder, config, generator_files.read(config))
-        model = cls(config, device, dtype, folder)
+        device = placement.device_of(device, device_map)
+        with using_token(token):
+            folder = checkpoint.find(str(name), revision)
+            generator = None if generator_model is None else str(generator_model)
+            config = generator_files.checked_config(folder, generator)
+            model = cls(config, device, dtype, folder)
         model.load_trained(folder)
         if config.enable_reranking and (warning := model.progress.warning()):
             logger.warning("%s: %s", folder, warning)
         return model
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.generator.separator_row.device
+    def __repr__(self) -> str:
+        return describe(self)
 
     # Answering
 
-    def answer(self, questions: Sequence[str], documents: Documents | None = None, memory: Memory | None = None,
+    def answer(self, questions: Questions, documents: Documents | None = None, memory: Memory | None = None,
                max_new_tokens: int = 64, batch_size: int = 8, num_memory_tokens: int | None = None,
                keep_documents: Keep = None, cache: MemoryCache | None = None, stream: bool = False,
-               **options: Any) -> list[str] | Iterator[Piece]:
-        """Answer questions from their documents, or from memory that :meth:`compress` gave.
+               show_progress_bar: bool = False, **options: Any) -> str | list[str] | Iterator[Piece]:
+        """Answer questions from their documents, or from memory that :meth:`compress` gave for the same questions.
 
         A question may have any number of documents, even none. Questions of similar length are answered together; the
         answers have the order of the questions. Decoding is greedy unless ``options`` say otherwise.
 
         Args:
+            questions: one as a string, whose ``documents`` are one list and whose answer is a string; or a list of
+                questions with a list of documents for each.
             keep_documents: the generator reads this number of a question's best documents, or with "auto" those that
                 score above the calibrated threshold [all, in the order given].
             cache: only documents that it does not hold for their question are compressed.
@@ -149,29 +163,33 @@ class ScaleDownModel(nn.Module):
             raise ValueError("give stream or a streamer of your own, not both")
 
         # Refused, if at all, before anything is computed; a stream would fail only when it is read.
-        asked = question_answering.Request(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                  keep_documents, cache, options)
-        asked.check(self)
+        request = question_answering.checked_request(
+            self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
+            show_progress_bar, options)
         if stream:
-            return question_answering.stream(self, asked)
-        return [answer.text for answer in question_answering.answers(self, asked)]
+            return question_answering.stream(self, request)
+        texts = [answer.text for answer in question_answering.answers(self, request)]
+        return texts[0] if request.given.is_one else texts
 
-    def answer_with_sources(self, questions: Sequence[str], documents: Documents | None = None,
+    def answer_with_sources(self, questions: Questions, documents: Documents | None = None,
                             memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
-                            cache: MemoryCache | None = None, **options: Any) -> list[question_answering.Answer]:
-        """As :meth:`answer`; an answer also has its documents, in the order in which they were read, and scores."""
-        asked = question_answering.Request(questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens,
-                                  keep_documents, cache, options)
-        asked.check(self)
-        return question_answering.answers(self, asked)
+                            cache: MemoryCache | None = None, show_progress_bar: bool = False,
+                            **options: Any) -> Answer | list[Answer]:
+        """As :meth:`answer`; an answer also has its documents, in the order in which they were read, ids and scores."""
+        request = question_answering.checked_request(
+            self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
+            show_progress_bar, options)
+        answers = question_answering.answers(self, request)
+        return answers[0] if request.given.is_one else answers
 
-    def compress(self, questions: Sequence[str], documents: Documents, batch_size: int = 8,
+    def compress(self, questions: Questions, documents: Documents, batch_size: int = 8,
                  num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
-                 store: DocumentStore | None = None) -> Memory:
+                 store: DocumentStore | None = None, show_progress_bar: bool = False) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
 
         Args:
+            questions: one as a string, whose ``documents`` are one list; or a list with a list of documents for each.
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
             cache: only documents that it does not hold for their question are compressed.
             store: documents that :meth:`read_documents` has read; missing ones are read now and added to it.
@@ -182,67 +200,68 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: if questions and documents do not fit, L is not trained, or the store is another model's.
         """
-        return compressing.compress(self, questions, documents, batch_size, num_memory_tokens, cache, store)
+        return compressing.compress(self, read_input(questions, documents), batch_size, num_memory_tokens, cache, store,
+                                    show_progress_bar)
 
-    def rerank(self, question: str, documents: Sequence[str]) -> tuple[list[int], list[float]]:
+    def rerank(self, question: Questions, documents: Documents, batch_size: int = 8,
+               show_progress_bar: bool = False) -> Ranking | list[Ranking]:
         """Return the numbers of the documents by relevance, best first, and their scores in the order given.
+
+        For a list of questions, with a list of documents for each, it is a list of these.
 
         Raises:
             ValueError: for a model without a reranking head.
         """
         if not self.config.enable_reranking:
             raise ValueError("this model has no reranking head; train one with --enable_reranking")
-        scores = self.compress([question], [documents]).scores[0].tolist()
-        return by_score(scores), scores
+        given = read_input(question, documents)
+        memory = compressing.compress(self, given, batch_size, show_progress_bar=show_progress_bar)
+        found = rankings(memory)
+        return found[0] if given.is_one else found
 
-    def read_documents(self, documents: Sequence[str], store: DocumentStore | None = None,
-                       batch_size: int = 32) -> DocumentStore:
+    def read_documents(self, documents: Documents, store: DocumentStore | None = None, batch_size: int = 32,
+                       show_progress_bar: bool = False) -> DocumentStore:
         """Read documents ahead of all questions; :meth:`compress` continues from the store, with exactly equal results.
 
         Args:
-            documents: repeated ones are read once.
+            documents: one list of them; repeated ones are read once.
             store: gets those that it does not have yet [a new store].
 
         Raises:
             ValueError: if the model reads the query first or with an encoder, or the store is another model's.
         """
-        if self.config.input_order != "document_first" or not isinstance(self.compressor, CausalCompressor):
-            raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
-                             "documents ahead of questions")
-        check_texts([""], [documents])
-        check_number("batch_size", batch_size)
-        store = DocumentStore(self.compressor) if store is None else store
-        with self.inference():
-            store.read(self.processor.document_keys(documents), self.compressor, self.generator.embed, batch_size)
-        return store
+        return compressing.read_documents(self, document_texts(documents), store, batch_size, show_progress_bar)
 
     # Answering step by step: for measurements, and for other engines
 
-    def prompts(self, questions: Sequence[str], memory: Memory) -> Prompts:
-        """Return the prompts of ``questions`` as embeddings, with their documents' memory."""
-        if len(questions) != len(memory):
-            raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
+    def prompts(self, questions: Questions, memory: Memory) -> Prompts:
+        """Return the prompts of ``questions`` as embeddings, with their documents' memory.
+
+        Raises:
+            ValueError: if the memory belongs to other questions or another model.
+        """
+        questions = question_list(questions)
+        memory.check(questions, fingerprint(self))
         with self.inference():
             ids = self.processor.memory_prompts(questions, memory.num_documents.tolist(), memory.embeddings.shape[2])
-            return self.generator.prompts(ids, memory.pairs())
+            return self.generator.prompts(ids, memory.to(self.device).pairs())
 
-    def prefill(self, questions: Sequence[str], memory: Memory) -> Prompts:
+    def prefill(self, questions: Questions, memory: Memory) -> Prompts:
         """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` continues from the result."""
         prompts = self.prompts(questions, memory)
         with self.inference():
             self.generator.prefill(prompts)
         return prompts
 
-    def prefill_text(self, questions: Sequence[str], documents: Documents,
-                     document_tokens: int | None = None) -> Prompts:
+    def prefill_text(self, questions: Questions, documents: Documents, document_tokens: int | None = None) -> Prompts:
         """Read the same prompts in full text with LoRA off: the generator as it was, for comparison.
 
         Args:
             document_tokens: each document is cut to this length [``config.document_tokens``, as for the compressor].
         """
-        check_texts(questions, documents)
+        given = read_input(questions, documents)
         with self.inference():
-            ids = self.processor.text_prompts(questions, documents, document_tokens)
+            ids = self.processor.text_prompts(given.questions, given.documents, document_tokens)
             prompts = self.generator.prompts(ids, None, with_adapter=False)
             self.generator.prefill(prompts)
         return prompts
@@ -254,10 +273,11 @@ class ScaleDownModel(nn.Module):
             ValueError: if a prompt with an answer of ``max_new_tokens`` is longer than the generator reads exactly.
         """
         check_number("max_new_tokens", max_new_tokens)
-        return question_answering.generate(self, prompts, max_new_tokens, **options)
+        generation = question_answering.generation_of(self, max_new_tokens, options)
+        return question_answering.generate(self, prompts, generation)
 
-    def prompt_embeds(self, questions: Sequence[str], documents: Documents | None = None,
-                      memory: Memory | None = None) -> list[Tensor]:
+    def prompt_embeds(self, questions: Questions, documents: Documents | None = None,
+                      memory: Memory | None = None) -> Tensor | list[Tensor]:
         """Return the input of the generator for each question, (T, D): the prompt with its documents' memory.
 
         vLLM's ``prompt_embeds`` and transformers' ``generate(inputs_embeds=...)`` take it, for the generator that
@@ -266,14 +286,9 @@ class ScaleDownModel(nn.Module):
         Raises:
             ValueError: as :meth:`answer`.
         """
-        question_answering.Request(questions, documents, memory).check(self)
-        if memory is None:
-            memory = self.compress(questions, [[] for _ in questions] if documents is None else documents)
-        prompts = self.prompts(questions, memory)
-
-        # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
-        padded = zip(prompts.embeddings.to(self.dtype), prompts.num_prompt_tokens, strict=False)
-        return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
+        request = question_answering.checked_request(self, questions, documents, memory)
+        embeddings = question_answering.prompt_embeds(self, request)
+        return embeddings[0] if request.given.is_one else embeddings
 
     def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
         """Return the generator with its adapter folded in, as a plain model of transformers on the CPU.
@@ -360,40 +375,11 @@ class ScaleDownModel(nn.Module):
         checkpoint.load(folder, self.compressor, self.generator)
         self.progress = progress
 
-    def push_to_hub(self, repo_id: str) -> None:
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> None:
         """Upload a checkpoint to the Hub as ``repo_id``, created if needed; a model card that is there stays."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "checkpoint")
-            checkpoint.upload(Path(folder) / "checkpoint", repo_id)
-
-    @contextmanager
-    def inference(self) -> Iterator[None]:
-        """Disable gradients and dropout within this context, also during training; one thread at a time.
-
-        Adapters and the mode are switched in the model itself, and tokenizers hold settings of their last call, so a
-        second thread waits here until the first has left.
-        """
-        with self._one_at_a_time:
-            was_training = self.training
-            if was_training:
-                self.eval()
-            try:
-                with torch.no_grad(), self._autocast():
-                    yield
-            finally:
-                if was_training:
-                    self.train()
-
-    def _autocast(self) -> Any:
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+            checkpoint.upload(Path(folder) / "checkpoint", repo_id, private, token)
 
     def _change(self, **settings: Any) -> None:
         self.config = self.processor.config = dataclasses.replace(self.config, **settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the lock out, which can be neither copied nor pickled: a copy gets its own."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_one_at_a_time"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._one_at_a_time = threading.RLock()

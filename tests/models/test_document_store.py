@@ -177,8 +177,12 @@ def test_mistakes_are_told(folders: dict[str, str]) -> None:
         model.compressor.memory_rows.add_(1.0)
     with pytest.raises(ValueError, match="read them again"):
         model.compress(QUESTIONS, DOCUMENTS, store=store)
-    with pytest.raises(ValueError, match="another compressor"):
-        build(folders).read_documents(["Oslo"], store)
+    with pytest.raises(ValueError, match="another model"):
+        build(folders, "llm").read_documents(["Oslo"], store)
+    store = build(folders).read_documents(["Oslo"])
+    assert len(build(folders).read_documents(["Oslo"], store)) == 1, "the same model, loaded again"
+    with pytest.raises(ValueError, match="in another dtype: read them again"):
+        build(folders).to(torch.bfloat16).read_documents(["Oslo"], store)
 
 
 @pytest.mark.parametrize("kind", ["n_layers", "llm"])

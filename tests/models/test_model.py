@@ -295,7 +295,7 @@ def test_users_faults_are_said(folders: dict[str, str], tmp_path: Path) -> None:
     model = build(folders)
     with pytest.raises(ValueError, match="1 questions, but documents for 2"):
         model.answer(["who?"], [[], []])
-    with pytest.raises(ValueError, match="documents.0. must be a list of strings"):
+    with pytest.raises(ValueError, match="documents.0. is one document"):
         model.compress(["who?"], ["Ada"])
     with pytest.raises(ValueError, match="not both"):
         model.answer(["who?"], [[]], memory=model.compress(["who?"], [[]]))

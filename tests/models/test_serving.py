@@ -16,6 +16,7 @@ from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.engine import attention
 from scaledown.models.merge import main
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving import question_answering
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.streaming import Piece, pieces
 
@@ -172,11 +173,29 @@ def test_a_document_given_twice_is_compressed_once(model: ScaleDownModel) -> Non
     assert torch.equal(memory.embeddings[0, 0], memory.embeddings[0, 2])
 
 
+def test_equal_questions_of_a_batch_are_compressed_once(model: ScaleDownModel) -> None:
+    cache = MemoryCache()
+    memory = model.compress(["who?", "who?", "where?"], [["Oslo"], ["Rome", "Oslo"], ["Oslo"]], cache=cache)
+    assert (cache.hits, cache.misses, len(cache)) == (1, 3, 3)
+    assert torch.equal(memory.embeddings[0, 0], memory.embeddings[1, 1])
+    wanted = model.compress(["who?", "where?"], [["Oslo", "Rome"], ["Oslo"]])
+    torch.testing.assert_close(memory.embeddings[1], wanted.embeddings[0].flip(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(memory.embeddings[2, 0], wanted.embeddings[1, 0], rtol=1e-4, atol=1e-5)
+    assert cache.num_bytes == 3 * (4 * tiny.WIDTH * 4 + 4) + len("who?") * 2 + len("where?")
+
+
+def test_options_are_read_once(model: ScaleDownModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    read = question_answering.generation_of
+    monkeypatch.setattr(question_answering, "generation_of", lambda *given: (made.append(1), read(*given))[1])
+    assert model.answer(QUESTIONS, DOCUMENTS, max_new_tokens=2, batch_size=1) and len(made) == 1
+
+
 def test_memory_of_other_weights_is_not_used(model: ScaleDownModel) -> None:
     cache = MemoryCache()
     model.compress(["who?"], [["Oslo"]], cache=cache)
     with torch.no_grad():
-        model.compressor.memory_rows.add_(0.0)
+        model.compressor.memory_rows.add_(0.01)
     model.compress(["who?"], [["Oslo"]], cache=cache)
     assert (cache.hits, cache.misses) == (0, 2)
 

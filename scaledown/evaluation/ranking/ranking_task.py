@@ -18,6 +18,7 @@ from scaledown.data.pipeline.trec import Qrels
 from scaledown.data.records import Record
 from scaledown.data.storage.lines import Faults, is_text, json_lines, shown, text_lines
 from scaledown.data.storage.tables import Heading, heading_of, table_rows
+from scaledown.prompt import titled
 
 Texts = dict[str, str]
 
@@ -175,7 +176,7 @@ def _of_json(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
         for field in wrong:
             faults.add(f"line {number}", f"{field} must be text, got {shown(fields[field])}")
         if not wrong:
-            yield number, name, _titled(title, text)
+            yield number, name, titled(title, text)
 
 
 def _of_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str, str]]:
@@ -201,7 +202,7 @@ def _of_table(path: Path, lines: Iterator[tuple[int, str]], heading: Heading,
         name, text = values[id_name].strip(), values[text_name].strip()
         title = values.get(title_name, "").strip()  # the only column that may be missing
         if name and text:
-            yield number, name, _titled(title, text)
+            yield number, name, titled(title, text)
         else:
             faults.add(f"line {number}", f"expected a text for {id_name} and for {text_name}")
 
@@ -225,7 +226,3 @@ def _of_tabs(path: Path, lines: Iterator[tuple[int, str]], faults: Faults) -> It
     if len(widths) == 1 and (width := widths.pop()) > 2:
         raise ValueError(f"{path}: every line has {width} columns, and no heading says what they are; expected an id, "
                          "a tab and a text, or a first line such as id TAB text TAB title")
-
-
-def _titled(title: str, text: str) -> str:
-    return f"{title}. {text}" if title.strip() else text

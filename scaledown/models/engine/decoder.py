@@ -145,11 +145,6 @@ def _final_norm(body: nn.Module) -> str | None:
     return next((name for name in FINAL_NORMS if isinstance(getattr(body, name, None), nn.Module)), None)
 
 
-def weights_version(module: nn.Module) -> int:
-    """Return a number that changes whenever one of the module's weights does."""
-    return hash(tuple((id(weight), weight._version) for weight in module.parameters()))
-
-
 @torch.no_grad()
 def token_embeddings(model: PreTrainedModel) -> Tensor:
     """Return the embeddings (V, D) of all tokens as the layers of ``model`` get them; Gemma 3, for one, scales them."""

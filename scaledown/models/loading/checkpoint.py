@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
-from scaledown.hub import locate
+from scaledown.hub import current_token, locate
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.loading import model_card
 from scaledown.models.loading.parameters import trained
@@ -64,7 +64,7 @@ def find(name: str, revision: str | None = None) -> Path:
     except ValueError as fault:
         raise ValueError(f"{fault} Checkpoints that ship: {', '.join((EMBEDDED, *SHIPPED_BESIDE))}.") from None
     # A folder if it is in the local cache or begins with ~, else still the Hub id.
-    return path if path.is_dir() else Path(snapshot_download(name, revision=revision))
+    return path if path.is_dir() else Path(snapshot_download(name, revision=revision, token=current_token()))
 
 
 def save(folder: Path, compressor: Compressor, generator: nn.Module, processor: Processor) -> None:
@@ -86,10 +86,17 @@ def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:
     load_weights(generator, folder / GENERATOR_FILE)
 
 
-def upload(folder: Path, repo_id: str) -> None:
-    """Upload a checkpoint's folder to the Hub as ``repo_id``, created if needed; a model card that is there stays."""
-    api = HfApi()
-    api.create_repo(repo_id, exist_ok=True)
+def upload(folder: Path, repo_id: str, private: bool | None = None, token: str | None = None) -> None:
+    """Upload a checkpoint's folder to the Hub as ``repo_id``, created if needed; a model card that is there stays.
+
+    Args:
+        folder: the checkpoint's.
+        repo_id: of the model on the Hub.
+        private: whether a new one is private [as the owner has set for new ones].
+        token: of the user [that of ``hf auth login``].
+    """
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
     # A card that is there may have been written by hand.
     left_out = [model_card.FILE] if api.file_exists(repo_id, model_card.FILE) else None
     api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=left_out)

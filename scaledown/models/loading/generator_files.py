@@ -108,6 +108,30 @@ def _samples(weight: Any) -> Iterator[Tensor]:
         yield sample.to(torch.bfloat16) if sample.is_floating_point() else sample
 
 
+def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDownConfig:
+    """Return the settings of the checkpoint in ``folder``, whose generator is the one that it was trained on.
+
+    Args:
+        folder: the checkpoint's.
+        generator_model: where the generator is now, if it is no longer where it was: a folder or a Hub id.
+
+    Raises:
+        ValueError: if the settings cannot be read, or the generator is missing or another one.
+    """
+    config = ScaleDownConfig.load(folder)
+    if generator_model is None:
+        config = locate(folder, config)
+    else:
+        # A compressor of the generator's own kind moves with it; a folder has no revision.
+        moves_too = config.compressor_model == config.generator_model
+        config = dataclasses.replace(_with_generator(config, generator_model), generator_revision=None,
+                                     compressor_revision=None if moves_too else config.compressor_revision)
+
+    # If the generator is on this disk already; otherwise it is checked when it has been loaded.
+    check(folder, config, read(config))
+    return config
+
+
 def save(files: GeneratorFiles | None, config: ScaleDownConfig, folder: Path) -> None:
     """Write a checkpoint's record of its generator into ``folder``: null if its files are not known."""
     record = files
@@ -139,9 +163,9 @@ def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -
     if faults:
         raise ValueError(
             f"{folder} was trained on another generator than {config.generator_model} is now: {'; '.join(faults)}. "
-            f"Put the one back that it was trained on, or name its folder as generator_model in "
-            f"{folder / 'config.json'}. If it is the same one, saved in another way, delete {path}: then it is loaded "
-            "unchecked")
+            "Put the one back that it was trained on, or name its folder: from_pretrained(..., generator_model=FOLDER) "
+            f"or in {folder / 'config.json'}. If it is the same one, saved in another way, delete {path}: then it is "
+            "loaded unchecked")
 
 
 def check_unchanged(config: ScaleDownConfig, files: GeneratorFiles | None) -> None:
@@ -221,7 +245,7 @@ def locate(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
     raise ValueError(
         f"{folder} names its generator by a local folder that is not there: {name!r} (looked for: {looked_in}). Write "
         "where it is now (or a Hub id, with its commit or branch as generator_revision) as generator_model into "
-        f"{folder / 'config.json'}")
+        f"{folder / 'config.json'}, or in Python give from_pretrained(..., generator_model=FOLDER)")
 
 
 def _local_folder(config: ScaleDownConfig) -> str | None:

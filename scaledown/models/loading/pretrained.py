@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_LMS
 
 from scaledown.config import CAUSAL_LM, COMPRESSORS, EMBEDDED, ENCODER, ScaleDownConfig
-from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
+from scaledown.hub import SAFE_WEIGHTS, current_token, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
 from scaledown.models.engine.decoder import text_config
 
@@ -62,7 +62,8 @@ def load_base(config: ScaleDownConfig, dtype: torch.dtype, quantised: dict[str, 
                          f"{family} (or none that works without the rest of the model)")
 
     return _load_complete(name, AutoModelForCausalLM.from_pretrained, locate(name, revision), revision=revision,
-                          trust_remote_code=trust, dtype=dtype, **text_settings, **SAFE_WEIGHTS, **(quantised or {}))
+                          trust_remote_code=trust, dtype=dtype, token=current_token(), **text_settings, **SAFE_WEIGHTS,
+                          **(quantised or {}))
 
 
 def _text_settings(hf_config: PretrainedConfig) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Compress = Callable[[Sequence[str], Sequence[Sequence[str]]], Compressed]
 
 
 class _Key(NamedTuple):
-    version: int
+    reader: str
     num_memory_tokens: int
     query: str
     document: str
@@ -58,21 +58,23 @@ class MemoryCache:
         return len(self._entries)
 
     def compressed(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory_tokens: int,
-                   version: int, compress: Compress) -> Compressed:
+                   reader: str, compress: Compress) -> Compressed:
         """Return all P pairs in order, and compress those that are not in the cache.
 
         Args:
-            version: of the compressor's weights; memory that other weights made is not used.
+            reader: the model, its device and number format; memory that another one made is not used.
             compress: takes questions and documents, returns their pairs in order.
         """
         keys: list[_Key] = []
         missing_keys: list[_Key] = []
         missing_documents: list[list[str]] = []
+        asked: set[_Key] = set()
         for question, texts in zip(questions, documents, strict=True):
-            question_keys = [_Key(version, num_memory_tokens, question, document) for document in texts]
+            question_keys = [_Key(reader, num_memory_tokens, question, document) for document in texts]
             keys += question_keys
-            # A document that a question has twice is compressed once.
-            missing = [key for key in dict.fromkeys(question_keys) if key not in self._entries]
+            # A document that a question has twice, or two equal questions have, is compressed once.
+            missing = [key for key in dict.fromkeys(question_keys) if key not in self._entries and key not in asked]
+            asked.update(missing)
             missing_keys += missing
             missing_documents.append([key.document for key in missing])
         self.misses += len(missing_keys)

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from scaledown.models.compressors.base import Compressed
-from scaledown.models.engine import decoder, fixed_shapes
+from scaledown.models.compressors.causal import CausalCompressor
+from scaledown.models.engine import fixed_shapes
 from scaledown.models.engine.packing import TextLists
+from scaledown.models.loading.memory_origin import MemoryOrigin
+from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
-from scaledown.models.serving.user_input import Documents, check_number, check_texts
+from scaledown.models.serving.user_input import UserInput, check_number
 
 if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
@@ -22,38 +27,68 @@ DOCUMENTS_AT_ONCE = 128
 """In one pass. More are no faster, but their activations grow: memory and, beyond the CPU's caches, time."""
 
 
-def compress(model: ScaleDownModel, questions: Sequence[str], documents: Documents, batch_size: int,
-             num_memory_tokens: int | None, cache: MemoryCache | None, store: DocumentStore | None) -> Memory:
+def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memory_tokens: int | None = None,
+             cache: MemoryCache | None = None, store: DocumentStore | None = None,
+             show_progress_bar: bool = False) -> Memory:
     """Return the memory of each question's documents; see :meth:`ScaleDownModel.compress`."""
-    check_texts(questions, documents)
     check_number("batch_size", batch_size)
     num_memory = model.config.checked_memory_tokens(num_memory_tokens)
+    counts = [len(of_question) for of_question in given.documents]
+    bar = tqdm(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 
     # A cache calls the same function, for the documents that it does not hold.
-    compress_batch = partial(_compress_batch, model, num_memory=num_memory, store=store)
+    compress_batch = partial(_compress_batch, model, num_memory=num_memory, store=store, bar=bar)
     if cache is not None:
-        version = decoder.weights_version(model.compressor)
-        compress_batch = partial(cache.compressed, num_memory_tokens=num_memory, version=version,
+        compress_batch = partial(cache.compressed, num_memory_tokens=num_memory, reader=_reader(model),
                                  compress=compress_batch)
 
-    with model.inference():
+    with model.inference(), bar:
         if store is not None:
-            model.read_documents(list(itertools.chain.from_iterable(documents)), store)
+            read_documents(model, list(itertools.chain.from_iterable(given.documents)), store)
 
         # One batch even if there is no question: it gives the memory its shape.
         compressed = []
-        for start in range(0, max(1, len(questions)), batch_size):
+        for start in range(0, max(1, len(counts)), batch_size):
             batch = slice(start, start + batch_size)
-            compressed.append(compress_batch(questions[batch], documents[batch]))
-    return Memory.of_pairs(compressed, [len(of_question) for of_question in documents])
+            compressed.append(compress_batch(given.questions[batch], given.documents[batch]))
+            # Documents from the cache count as well.
+            bar.update(sum(counts[:batch.stop]) - bar.n)
+
+    document_ids = tuple(tuple(ids) for ids in given.document_ids)
+    origin = MemoryOrigin(fingerprint(model), tuple(given.questions), document_ids, model.config.document_tokens)
+    return Memory.of_pairs(compressed, counts, origin)
 
 
-def _compress_batch(model: ScaleDownModel, questions: Sequence[str], documents: Documents, num_memory: int,
-                    store: DocumentStore | None) -> Compressed:
+def read_documents(model: ScaleDownModel, documents: Sequence[str], store: DocumentStore | None = None,
+                   batch_size: int = 32, show_progress_bar: bool = False) -> DocumentStore:
+    """Return a store that holds the keys and values of ``documents``; see :meth:`ScaleDownModel.read_documents`."""
+    if model.config.input_order != "document_first" or not isinstance(model.compressor, CausalCompressor):
+        raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
+                         "documents ahead of questions")
+    check_number("batch_size", batch_size)
+
+    own = _reader(model)
+    store = DocumentStore(own) if store is None else store
+    with model.inference():
+        keys = model.processor.document_keys(documents)
+        store.read(keys, own, model.compressor, model.generator.embed, batch_size, show_progress_bar)
+    return store
+
+
+def _reader(model: ScaleDownModel) -> str:
+    """Return the identity of a model for stored tensors: also its device and number format, in which these are."""
+    return f"{fingerprint(model)} {model.device} {model.dtype}"
+
+
+def _compress_batch(model: ScaleDownModel, questions: Sequence[str], documents: Sequence[Sequence[str]],
+                    num_memory: int, store: DocumentStore | None, bar: tqdm) -> Compressed:
     """Compress all documents of some questions together: (P, L, D) and scores (P,)."""
     lists = model.processor.compressor_texts(questions, documents, num_memory)
-    parts = lists.parts(DOCUMENTS_AT_ONCE)
-    return Compressed.joined([_compress_texts(model, part, num_memory, store) for part in parts])
+    compressed = []
+    for part in lists.parts(DOCUMENTS_AT_ONCE):
+        compressed.append(_compress_texts(model, part, num_memory, store))
+        bar.update(len(compressed[-1].embeddings))
+    return Compressed.joined(compressed)
 
 
 def _compress_texts(model: ScaleDownModel, lists: TextLists, num_memory: int,

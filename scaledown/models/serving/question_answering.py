@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torch import Tensor
+from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from scaledown.models.generator import Prompts
+from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Keep, Memory, check_keep_documents, documents_to_keep
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.user_input import Documents, check_number, check_texts
+from scaledown.models.serving.compressing import compress
+from scaledown.models.serving.user_input import Documents, Questions, UserInput, check_number, read_input
 
 if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
@@ -31,97 +35,124 @@ class Answer:
         text: what the generator said.
         documents: numbers of its documents in the list that was given, in the order in which they were read.
         scores: the relevance of each of these, or None without reranking.
+        document_ids: the id of each of these: as it was given, else a hash of the text; None for memory that does not
+            know them.
     """
 
     text: str
     documents: tuple[int, ...]
     scores: tuple[float, ...] | None
+    document_ids: tuple[str, ...] | None = None
+
+
+class Generation(NamedTuple):
+    """The config of transformers' ``generate``, and its options that are not in it."""
+
+    config: GenerationConfig
+    others: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of :meth:`ScaleDownModel.answer`, checked as a whole before anything is computed.
+    """The arguments of :meth:`ScaleDownModel.answer`, read and checked; see :func:`checked_request`."""
 
-    Attributes:
+    given: UserInput
+    memory: Memory | None
+    batch_size: int
+    num_memory_tokens: int | None
+    keep_documents: Keep
+    cache: MemoryCache | None
+    show_progress_bar: bool
+    generation: Generation
+
+
+def checked_request(model: ScaleDownModel, questions: Questions, documents: Documents | None = None,
+                    memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
+                    num_memory_tokens: int | None = None, keep_documents: Keep = None,
+                    cache: MemoryCache | None = None, show_progress_bar: bool = False,
+                    options: dict[str, Any] | None = None) -> Request:
+    """Return a request that can be answered, before anything is computed.
+
+    Args:
         options: of transformers' ``generate``.
+
+    Raises:
+        ValueError: if the arguments contradict one another, or the model cannot do what they ask for.
     """
+    if documents is not None and memory is not None:
+        raise ValueError("give documents or memory, not both")
+    check_number("max_new_tokens", max_new_tokens)
+    check_number("batch_size", batch_size)
+    if keep_documents is not None:
+        check_keep_documents(keep_documents, model.config.enable_reranking, model.config.keep_threshold)
 
-    questions: Sequence[str]
-    documents: Documents | None = None
-    memory: Memory | None = None
-    max_new_tokens: int = 64
-    batch_size: int = 8
-    num_memory_tokens: int | None = None
-    keep_documents: Keep = None
-    cache: MemoryCache | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    # Memory was compressed with a number of its own.
+    if memory is not None and num_memory_tokens is not None:
+        raise ValueError("num_memory_tokens is chosen when documents are compressed: give it to compress")
+    model.config.checked_memory_tokens(num_memory_tokens)
 
-    def check(self, model: ScaleDownModel) -> None:
-        """Refuse what cannot be answered.
-
-        Raises:
-            ValueError: if the arguments contradict one another, or the model cannot do what they ask for.
-        """
-        if self.documents is not None and self.memory is not None:
-            raise ValueError("give documents or memory, not both")
-        check_number("max_new_tokens", self.max_new_tokens)
-        check_number("batch_size", self.batch_size)
-        if self.keep_documents is not None:
-            check_keep_documents(self.keep_documents, model.config.enable_reranking, model.config.keep_threshold)
-
-        # Memory was compressed with a number of its own.
-        if self.memory is not None and self.num_memory_tokens is not None:
-            raise ValueError("num_memory_tokens is chosen when documents are compressed: give it to compress")
-        model.config.checked_memory_tokens(self.num_memory_tokens)
-
-        check_texts(self.questions, [[] for _ in self.questions] if self.documents is None else self.documents)
-        if self.memory is not None and len(self.memory) != len(self.questions):
-            raise ValueError(f"{len(self.questions)} questions, but memory for {len(self.memory)}")
-        _generation_config(model, self.max_new_tokens, self.options)
+    given = read_input(questions, documents)
+    if memory is not None:
+        memory.check(given.questions, fingerprint(model))
+    generation = generation_of(model, max_new_tokens, options or {})
+    return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation)
 
 
 class _Batch(NamedTuple):
-    """Some of the questions, by number, with their prompts, the documents in each prompt and their scores."""
+    """Some of the questions, by number, with their prompts, and the documents in each prompt."""
 
     questions: list[int]
     prompts: Prompts
     documents: list[list[int]]
     scores: list[tuple[float, ...] | None]
+    document_ids: list[tuple[str, ...] | None]
 
 
 def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
     """Return the answers in the order of the questions."""
     by_question: dict[int, Answer] = {}
     for batch in _batches(model, request):
-        texts = generate(model, batch.prompts, request.max_new_tokens, **request.options)
-        for number, text, documents, scores in zip(batch.questions, texts, batch.documents, batch.scores, strict=True):
-            by_question[number] = Answer(text, tuple(documents), scores)
-    return [by_question[number] for number in range(len(request.questions))]
+        texts = generate(model, batch.prompts, request.generation)
+        parts = (batch.questions, texts, batch.documents, batch.scores, batch.document_ids)
+        for number, text, documents, scores, ids in zip(*parts, strict=True):
+            by_question[number] = Answer(text, tuple(documents), scores, ids)
+    return [by_question[number] for number in range(len(request.given.questions))]
 
 
 def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]:
     """Yield the answers as they grow, piece by piece."""
-    criteria = request.options.get("stopping_criteria") or []
+    config, others = request.generation
+    criteria = others.get("stopping_criteria") or []
 
     def run(prompts: Prompts, streamer: BaseStreamer, stopping_criteria: list[StoppingCriteria]) -> None:
-        options = request.options | {"streamer": streamer, "stopping_criteria": [*criteria, *stopping_criteria]}
+        options = others | {"streamer": streamer, "stopping_criteria": [*criteria, *stopping_criteria]}
         # The texts that it returns are not needed: their tokens came through the streamer.
-        generate(model, prompts, request.max_new_tokens, **options)
+        generate(model, prompts, Generation(config, options))
 
     for batch in _batches(model, request):
         tokens = streaming.steps(partial(run, batch.prompts))
         yield from streaming.pieces(tokens, batch.questions, model.stop_ids, partial(to_text, model))
 
 
-def generate(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **options: Any) -> list[str]:
+def prompt_embeds(model: ScaleDownModel, request: Request) -> list[Tensor]:
+    """Return the prompt of each question as embeddings (T, D)."""
+    memory = compress(model, request.given, request.batch_size) if request.memory is None else request.memory
+    prompts = model.prompts(request.given.questions, memory)
+
+    # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
+    padded = zip(prompts.embeddings.to(model.dtype), prompts.num_prompt_tokens, strict=False)
+    return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
+
+
+def generate(model: ScaleDownModel, prompts: Prompts, generation: Generation) -> list[str]:
     """Return the answers to ``prompts``; sets ``prompts.num_new_tokens``."""
-    config, others = _generation_config(model, max_new_tokens, options)
+    config, others = generation
     limit = model.processor.position_limit
     if limit is not None:
         # An answer that passes the limit would change how its neighbours in the batch are read.
         longest = max(prompts.num_prompt_tokens, default=0) + config.max_new_tokens
         limit.check(longest, f"the longest prompt with an answer of {config.max_new_tokens} tokens",
-                    f"{SHORTER_PROMPT}, or lower --max_new_tokens")
+                    f"{SHORTER_PROMPT}, or lower max_new_tokens")
 
     with model.inference():
         ids = model.generator.generate(prompts, config, **others)                 # (B and dummies, S)
@@ -136,8 +167,7 @@ def generate(model: ScaleDownModel, prompts: Prompts, max_new_tokens: int, **opt
     return texts
 
 
-def _generation_config(model: ScaleDownModel, max_new_tokens: int,
-                       options: dict[str, Any]) -> tuple[GenerationConfig, dict[str, Any]]:
+def generation_of(model: ScaleDownModel, max_new_tokens: int, options: dict[str, Any]) -> Generation:
     """Return the config of ``generate``, greedy unless ``options`` say otherwise, and the options that are not in it.
 
     Raises:
@@ -157,7 +187,7 @@ def _generation_config(model: ScaleDownModel, max_new_tokens: int,
         config.eos_token_id = model.stop_ids
     if config.pad_token_id is None:
         config.pad_token_id = model.stop_ids[0]
-    return config, others
+    return Generation(config, others)
 
 
 def stop_ids(processor: Processor, base: PreTrainedModel) -> list[int]:
@@ -175,28 +205,37 @@ def to_text(model: ScaleDownModel, ids: list[int]) -> str:
 
 def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
     """Compress and choose documents and put the prompts together, for questions of similar length at a time."""
-    all_documents = [[] for _ in request.questions] if request.documents is None else request.documents
+    given = request.given
     lengths = []
-    for question, documents in zip(request.questions, all_documents, strict=True):
+    for question, documents in zip(given.questions, given.documents, strict=True):
         lengths.append(len(question) + sum(map(len, documents)))
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
 
-    for start in range(0, len(by_length), request.batch_size):
-        numbers = by_length[start:start + request.batch_size]
-        questions = [request.questions[number] for number in numbers]
-        if request.memory is None:
-            documents = [all_documents[number] for number in numbers]
-            memory = model.compress(questions, documents, request.batch_size, request.num_memory_tokens, request.cache)
-        else:
-            memory = request.memory.select(numbers)
+    # It counts a question once its answer is there: when the next batch is asked for.
+    bar = tqdm(total=len(by_length), desc="answering", unit="question", disable=not request.show_progress_bar)
+    with bar:
+        for start in range(0, len(by_length), request.batch_size):
+            numbers = by_length[start:start + request.batch_size]
+            yield _batch(model, request, numbers)
+            bar.update(len(numbers))
 
-        chosen_documents = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold)
-        if request.keep_documents is not None:
-            memory = memory.keep(chosen_documents)
 
-        scores: list[tuple[float, ...] | None] = [None] * len(numbers)
-        if memory.scores is not None:
-            # Without the padding behind a question's documents.
-            scores = [tuple(padded[:len(of_question)])
-                      for padded, of_question in zip(memory.scores.tolist(), chosen_documents, strict=True)]
-        yield _Batch(numbers, model.prompts(questions, memory), chosen_documents, scores)
+def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batch:
+    """Return the questions with these numbers, ready to be answered together."""
+    given = request.given.select(numbers)
+    if request.memory is None:
+        memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache)
+    else:
+        memory = request.memory.select(numbers)
+
+    chosen_documents = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold)
+    if request.keep_documents is not None:
+        memory = memory.keep(chosen_documents)
+
+    scores: list[tuple[float, ...] | None] = [None] * len(numbers)
+    if memory.scores is not None:
+        # Without the padding behind a question's documents.
+        scores = [tuple(padded[:len(of_question)])
+                  for padded, of_question in zip(memory.scores.tolist(), chosen_documents, strict=True)]
+    ids = [None] * len(numbers) if memory.origin is None else list(memory.origin.document_ids)
+    return _Batch(numbers, model.prompts(given.questions, memory), chosen_documents, scores, ids)

@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
+from tqdm import trange
 
 from scaledown.models.compressors.base import Embed
 from scaledown.models.compressors.causal import CausalCompressor
-from scaledown.models.engine.decoder import weights_version
 from scaledown.models.engine.packing import KeysValues, TextLists
 
 DocumentKey = tuple[int, ...]
 
 
 class DocumentStore:
-    """Keys and values of documents by their token ids, on the device of ``compressor``."""
+    """Keys and values of documents by their token ids, on the device of the compressor that read them.
 
-    def __init__(self, compressor: CausalCompressor) -> None:
-        self._version = weights_version(compressor)
+    Args:
+        reader: the model that reads them, with its device and number format.
+    """
+
+    def __init__(self, reader: str) -> None:
+        self._reader = reader
         self._documents: dict[DocumentKey, list[KeysValues]] = {}
 
     def __len__(self) -> int:
@@ -36,19 +40,20 @@ class DocumentStore:
             total += sum(keys.nbytes + values.nbytes for keys, values in layers)
         return total
 
-    def read(self, documents: Iterable[DocumentKey], compressor: CausalCompressor, embed: Embed,
-             batch_size: int) -> None:
+    def read(self, documents: Iterable[DocumentKey], reader: str, compressor: CausalCompressor, embed: Embed,
+             batch_size: int, show_progress_bar: bool = False) -> None:
         """Read the documents that are not here yet, ``batch_size`` at a time.
 
         Raises:
-            ValueError: if the stored documents were read with other weights.
+            ValueError: if the stored documents were read by another model than ``reader``.
         """
-        if weights_version(compressor) != self._version:
-            raise ValueError("the stored documents were read by another compressor, or before it was trained further: "
-                             "read them again with read_documents")
+        if reader != self._reader:
+            raise ValueError("the stored documents were read by another model, before this one was trained further, "
+                             "or on another device or in another dtype: read them again with read_documents")
 
         missing = [ids for ids in dict.fromkeys(documents) if ids not in self._documents]
-        for start in range(0, len(missing), batch_size):
+        for start in trange(0, len(missing), batch_size, desc="reading documents", unit="batch",
+                            disable=not show_progress_bar):
             batch = missing[start:start + batch_size]
             # Prefixes that nothing continues, and no final state is wanted.
             texts = TextLists(batch, [], [], [()] * len(batch)).packed().to(compressor.memory_rows.device)

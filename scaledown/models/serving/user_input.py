@@ -3,41 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-Documents = Sequence[Sequence[str]]
+from scaledown.models.serving.documents import check_text, is_document, read_document, shown
+
+Questions = str | Sequence[str]
+"""One question, or a list of them."""
+Documents = Sequence[Any]
+"""The documents of one question, or for each question a list of them; see :mod:`scaledown.models.serving.documents`."""
 SHOWN_TEXT_FAULTS = 5
-SHOWN_VALUE_CHARACTERS = 40
 
 
-def check_texts(questions: Sequence[str], documents: Documents) -> None:
-    """Refuse questions and documents that cannot be read.
+class UserInput(NamedTuple):
+    """B questions with their documents, as texts.
 
-    Args:
+    Attributes:
         questions: B texts.
         documents: for each of them a list of texts.
+        document_ids: the id of each document.
+        is_one: whether the user gave one question as a string, and so gets one answer instead of a list.
+    """
+
+    questions: list[str]
+    documents: list[list[str]]
+    document_ids: list[list[str]]
+    is_one: bool
+
+    def select(self, numbers: Sequence[int]) -> UserInput:
+        """Return some of the questions, by number."""
+        parts = []
+        for values in (self.questions, self.documents, self.document_ids):
+            parts.append([values[number] for number in numbers])
+        return UserInput(*parts, self.is_one)
+
+
+def read_input(questions: Questions, documents: Documents | None = None) -> UserInput:
+    """Return questions and documents as texts, whatever form they were given in.
+
+    Args:
+        questions: one as a string, or a list of B.
+        documents: the documents of the one question, or a list of B such lists [no documents].
 
     Raises:
-        ValueError: if something is no text or no list of texts, a text cannot be encoded, or the numbers differ.
+        ValueError: if something is no text or no list, a text cannot be encoded, or the numbers differ; the message
+            names the first faults by their place.
     """
-    # A string is a sequence of strings, too: taken for a list, each character would be a text.
-    if isinstance(questions, str) or isinstance(documents, str):
-        raise ValueError("questions is a list of strings, and documents has one list of strings for each of them")
-    if len(questions) != len(documents):
-        raise ValueError(f"{len(questions)} questions, but documents for {len(documents)}")
+    is_one = isinstance(questions, str)
+    if is_one:
+        lists = [[] if documents is None else documents]
+        questions = [questions]
+    else:
+        _check_list("questions", questions)
+        lists = [[] for _ in questions] if documents is None else documents
+        _check_lists(questions, lists)
 
-    faults = [_text_fault(f"questions[{number}]", question) for number, question in enumerate(questions)]
-    for number, texts in enumerate(documents):
-        if isinstance(texts, str) or not isinstance(texts, Sequence):
-            faults.append(f"documents[{number}] must be a list of strings, got {_shown(texts)}")
-        else:
-            faults += [_text_fault(f"documents[{number}][{place}]", text) for place, text in enumerate(texts)]
+    # Faults are gathered, so that all of them can be mended in one go.
+    faults: list[str] = []
+    for number, question in enumerate(questions):
+        try:
+            check_text(question)
+        except ValueError as fault:
+            faults.append(f"question {number}: {fault}")
 
-    messages = [fault for fault in faults if fault is not None]
-    if messages:
-        num_more = len(messages) - SHOWN_TEXT_FAULTS
-        more = f"; and {num_more} more" if num_more > 0 else ""
-        raise ValueError("; ".join(messages[:SHOWN_TEXT_FAULTS]) + more)
+    texts, ids = [], []
+    for number, of_question in enumerate(lists):
+        of_texts, of_ids = _read_list(of_question, "" if is_one else f" of question {number}", faults)
+        texts.append(of_texts)
+        ids.append(of_ids)
+    _raise_any(faults)
+    return UserInput(list(questions), texts, ids, is_one)
+
+
+def read_documents(documents: Documents) -> list[str]:
+    """Return the texts of a list of documents.
+
+    Raises:
+        ValueError: as :func:`read_input`.
+    """
+    faults: list[str] = []
+    texts, _ = _read_list(documents, "", faults)
+    _raise_any(faults)
+    return texts
+
+
+def question_list(questions: Questions) -> list[str]:
+    """Return a list of questions, also for one question that is given as a string."""
+    return [questions] if isinstance(questions, str) else list(questions)
 
 
 def check_number(name: str, number: Any) -> None:
@@ -50,22 +101,49 @@ def check_number(name: str, number: Any) -> None:
         raise ValueError(f"{name} must be a whole number above 0, got {number!r}")
 
 
-def _text_fault(place: str, text: Any) -> str | None:
-    """Return what is wrong with the text at ``place``, or None."""
-    if not isinstance(text, str):
-        return f"{place} must be a string, got {_shown(text)}"
-
-    try:
-        # Half of a surrogate pair is a character to Python, but no tokenizer can read it.
-        text.encode()
-    except UnicodeEncodeError as fault:
-        return (f"{place} holds half a character ({text[fault.start]!a}, character {fault.start + 1}): text.encode("
-                "'utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it")
-    return None
+def _check_list(name: str, value: Any) -> None:
+    # A string is a sequence of strings, too: taken for a list, each character would be a text.
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{name} must be a list, got {shown(value)}")
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    if len(text) > SHOWN_VALUE_CHARACTERS:
-        text = f"{text[:SHOWN_VALUE_CHARACTERS]}..."
-    return f"{type(value).__name__} {text}"
+def _check_lists(questions: Sequence[str], documents: Any) -> None:
+    """Refuse documents that are not a list for each question."""
+    _check_list("documents", documents)
+    number = next((number for number, value in enumerate(documents) if is_document(value)), None)
+    if number is not None:
+        raise ValueError(f"documents must have a list of documents for each question of the list, but documents"
+                         f"[{number}] is one document, {shown(documents[number])}. If all questions share the "
+                         "documents, give documents=[documents] * len(questions); one question can be given as a "
+                         "string, with its documents as one list")
+    if len(questions) != len(documents):
+        raise ValueError(f"{len(questions)} questions, but documents for {len(documents)}")
+
+
+def _read_list(documents: Any, of_question: str, faults: list[str]) -> tuple[list[str], list[str]]:
+    """Return texts and ids of a list of documents; what cannot be read is added to ``faults``, with its place."""
+    if isinstance(documents, str) or not isinstance(documents, Sequence):
+        faults.append(f"the documents{of_question} must be a list, got {shown(documents)}")
+        return [], []
+
+    texts, ids = [], []
+    for number, value in enumerate(documents):
+        # One that cannot be read does not hide the faults of those after it.
+        try:
+            document = read_document(value)
+        except ValueError as fault:
+            advice = ""
+            if not of_question and isinstance(value, list | tuple):
+                advice = "; the documents of one question are one list, without lists in it"
+            faults.append(f"document {number}{of_question}: {fault}{advice}")
+        else:
+            texts.append(document.text)
+            ids.append(document.id)
+    return texts, ids
+
+
+def _raise_any(faults: Sequence[str]) -> None:
+    if faults:
+        num_more = len(faults) - SHOWN_TEXT_FAULTS
+        more = f"; and {num_more} more" if num_more > 0 else ""
+        raise ValueError("; ".join(faults[:SHOWN_TEXT_FAULTS]) + more)

@@ -1,0 +1,149 @@
+"""A model as a module of torch: where it computes, in which number format, and for one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from scaledown.models.compressors.base import Compressor
+from scaledown.models.generator import Generator
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The number formats of the arithmetic, by name."""
+
+
+class ComputingModule(nn.Module):
+    """The compressor and the generator of a model, and how they compute.
+
+    What is trained stays in float32 whatever the number format is: the generator's frozen base is held in ``dtype``,
+    and autocast computes in it.
+
+    Attributes:
+        dtype: of the generator's base and of the arithmetic.
+    """
+
+    compressor: Compressor
+    generator: Generator
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self._one_at_a_time = threading.RLock()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.generator.separator_row.device
+
+    def to(self, *places: Any, **settings: Any) -> Self:
+        """Move the model to a device, or let it compute in another number format, as torch's ``to``.
+
+        It then answers as one that :meth:`ScaleDownModel.from_pretrained` loaded with that ``device`` and ``dtype``.
+
+        Raises:
+            ValueError: for a number format that it cannot compute in, or a base in 4 or 8 bits.
+        """
+        # A tensor stands for its device and its number format.
+        if len(places) == 1 and isinstance(places[0], Tensor):
+            places = (places[0].device, places[0].dtype)
+        dtype = next((place for place in places if isinstance(place, torch.dtype)), settings.pop("dtype", None))
+        others = [place for place in places if not isinstance(place, torch.dtype)]
+
+        if dtype is not None:
+            self._compute_in(dtype)
+        if others or settings:
+            self._check_movable(others[0] if others else settings.get("device"))
+            super().to(*others, **settings)
+        return self
+
+    def float(self) -> Self:
+        """Compute in float32."""
+        return self.to(torch.float32)
+
+    def half(self) -> Self:
+        """Compute in float16."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Self:
+        """Compute in bfloat16."""
+        return self.to(torch.bfloat16)
+
+    def double(self) -> Self:
+        """Refuse: there is no autocast to float64."""
+        return self.to(torch.float64)
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Return the number of weights, or of those that training changes, as transformers counts them."""
+        own = [*self.compressor.parameters(), self.generator.separator_row]
+        counted = sum(weight.numel() for weight in own if weight.requires_grad or not only_trainable)
+        # A base in 4 bits holds two weights in each number: transformers knows.
+        return counted + self.generator.base.num_parameters(only_trainable)
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Disable gradients and dropout within this context, also during training; one thread at a time.
+
+        Adapters and the mode are switched in the model itself, and tokenizers hold settings of their last call, so a
+        second thread waits here until the first has left.
+        """
+        with self._one_at_a_time:
+            was_training = self.training
+            if was_training:
+                self.eval()
+            try:
+                with torch.no_grad(), self._autocast():
+                    yield
+            finally:
+                if was_training:
+                    self.train()
+
+    def _autocast(self) -> Any:
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        """Hold the base in ``dtype`` and compute in it.
+
+        Raises:
+            ValueError: if it is no format for arithmetic, or the base is held in 4 or 8 bits.
+        """
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {str(dtype).removeprefix('torch.')}")
+        if dtype == self.dtype:
+            return
+        if self._is_quantised:
+            raise ValueError("a generator in 4 or 8 bits cannot be cast to another dtype: load the model again with "
+                             "from_pretrained(..., dtype=...)")
+
+        # Not module.to, which would also round what is trained, and the rotary frequencies.
+        for weight in self.generator.base.parameters():
+            if not weight.requires_grad and weight.is_floating_point():
+                weight.data = weight.data.to(dtype)
+        self.dtype = dtype
+
+    def _check_movable(self, device: Any) -> None:
+        """Refuse to move a base in 4 or 8 bits to another kind of device than that on which it was quantised."""
+        if device is None or not self._is_quantised:
+            return
+        # A number is a GPU's.
+        kind = "cuda" if isinstance(device, int) else torch.device(device).type
+        own = self.generator.base.get_input_embeddings().weight.device.type
+        if kind != own:
+            raise ValueError(f"a generator in 4 or 8 bits cannot move from {own} to {kind}: load the model again with "
+                             f"from_pretrained(..., device={str(device)!r})")
+
+    @property
+    def _is_quantised(self) -> bool:
+        return getattr(self.generator.base, "is_quantized", False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock out, which can be neither copied nor pickled: a copy gets its own."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_one_at_a_time"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._one_at_a_time = threading.RLock()

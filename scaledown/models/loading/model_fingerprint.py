@@ -1,0 +1,64 @@
+"""A fingerprint of a model's trained weights and settings: what it has compressed or read belongs to these alone.
+
+The number format and the device do not count, nor does the place of the generator's files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from scaledown.models.loading.parameters import trained
+
+if TYPE_CHECKING:
+    from scaledown.models.model import ScaleDownModel
+
+NOT_COMPARED = {"generator_model", "generator_revision", "compressor_model", "compressor_revision", "keep_threshold",
+                "load_in_4bit", "load_in_8bit", "trust_remote_code"}
+"""Settings that say where files are, how they are held, or which documents are chosen later."""
+SAMPLED_NUMBERS = 64
+HASH_DIGITS = 16
+
+_known: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
+"""For each model the version of its weights and settings, and their fingerprint."""
+
+
+def fingerprint(model: ScaleDownModel) -> str:
+    """Return the fingerprint of a model. It is computed once, and again when a weight or a setting has changed."""
+    version = _version(model)
+    if model not in _known or _known[model][0] != version:
+        _known[model] = version, _computed(model)
+    return _known[model][1]
+
+
+def _version(model: ScaleDownModel) -> int:
+    """Return a number that changes whenever a trained weight or a setting does; it costs no look at the weights."""
+    # torch counts in _version the changes of a tensor in place, which those of an optimizer are.
+    weights = [(id(weight), weight._version) for weight in trained(model).values()]
+    return hash((model.config, tuple(weights)))
+
+
+@torch.no_grad()
+def _computed(model: ScaleDownModel) -> str:
+    settings = {name: value for name, value in dataclasses.asdict(model.config).items() if name not in NOT_COMPARED}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+
+    # Training changes all numbers of a tensor, so a few are enough, and a model of any size is read in moments.
+    for name, weight in sorted(trained(model).items()):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        for sample in _samples(weight):
+            digest.update(sample.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _samples(weight: Tensor) -> list[Tensor]:
+    """Return numbers from the start, the middle and the end of a tensor."""
+    flat = weight.flatten()
+    middle = max(0, (len(flat) - SAMPLED_NUMBERS) // 2)
+    return [flat[:SAMPLED_NUMBERS], flat[middle:middle + SAMPLED_NUMBERS], flat[-SAMPLED_NUMBERS:]]

@@ -1,0 +1,68 @@
+"""The device and the number format that a user asks for, by name or as torch has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from scaledown import hub
+from scaledown.models.computing import DTYPES
+
+AUTO = "auto"
+
+
+def device_of(device: Any = None, device_map: Any = None) -> torch.device:
+    """Return the one device that a model is to lie on.
+
+    Args:
+        device: a name or a torch device; "auto" for CUDA if there is any, else the CPU [the CPU].
+        device_map: the same in the forms of transformers, of which a mapping may name one device for the whole model,
+            ``{"": "cuda:0"}``.
+
+    Raises:
+        ValueError: if both are given, or the map asks for several devices, or for something that is no device.
+    """
+    if device is not None and device_map is not None:
+        raise ValueError("give device or device_map, not both")
+    asked = device if device_map is None else device_map
+    name = "device" if device_map is None else "device_map"
+
+    # A mapping of the whole model, whose name in it is "", to one device.
+    if isinstance(asked, Mapping):
+        if list(asked) != [""]:
+            raise ValueError(f"{name}: a ScaleDown model lies on one device: name it, such as 'cuda:0', or "
+                             "{'': 'cuda:0'}, not a map of its parts")
+        asked = asked[""]
+
+    if asked is None:
+        return torch.device("cpu")
+    if asked == AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        # A number is a GPU's, also in a process that sees none.
+        return torch.device("cuda", asked) if isinstance(asked, int) else torch.device(asked)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{name} must name one device, such as 'cuda:0', 'cpu' or 'auto', got {asked!r}") from None
+
+
+def dtype_of(dtype: Any, device: torch.device) -> torch.dtype:
+    """Return the number format that a model is to compute in.
+
+    Args:
+        dtype: a torch dtype or its name; "auto" for bfloat16 if the device is fast in it, else float32 [float32].
+        device: the model's.
+
+    Raises:
+        ValueError: if it is none that the model computes in.
+    """
+    if dtype is None:
+        return torch.float32
+    if dtype == AUTO:
+        return hub.dtype_for(device)
+
+    found = DTYPES.get(dtype, None) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {dtype!r}")
+    return found
