@@ -86,6 +86,7 @@ drop_torn_packages() {
 
 add_pip() {
     "$python" -c 'import importlib.metadata; importlib.metadata.version("pip")' 2>/dev/null && return
+    say "adding pip"
     "$python" -m ensurepip --default-pip >/dev/null 2>&1 && return
     # Colab and a bare Debian have no ensurepip, but their pip can install into another environment.
     "$(find_python)" -m pip --python "$python" install --quiet pip ||
@@ -103,11 +104,19 @@ install() {
 }
 
 shorten() {
-    local line file packages
-    while IFS= read -r line; do
+    local line file packages status wait=''
+    # A line a minute while pip says nothing. Older versions of bash do not tell a time-out from the end.
+    [ "${BASH_VERSINFO[0]}" -lt 4 ] || wait=60
+    while :; do
+        status=0
+        IFS= read -r ${wait:+-t "$wait"} line || status=$?
+        if [ "$status" -gt 128 ]; then printf '  still at work\n'; continue; fi
+        [ "$status" -eq 0 ] || break
+
         case $line in
             *Downloading*' ('[0-9][0-9]*' MB)' | *Downloading*' GB)')
-                file=${line##*[ /]Downloading } file=${file##*/}
+                file=${line##*Downloading }
+                file=${file##*/}
                 printf '  downloading %s (%s\n' "${file%%-[0-9]*}" "${file##*(}"
                 ;;
             'Installing collected packages: '*)
@@ -135,7 +144,7 @@ PY
 }
 
 download_size() {
-    case $build in cpu) echo ' (about 200 MB to download)' ;; cuda) echo ' (about 3 GB to download)' ;; esac
+    case $build in cpu) echo ' (about 200 MB to download)' ;; cuda) echo ' (a few GB to download)' ;; esac
 }
 
 # Before everything else: as a dependency of others, torch would be the CUDA build, with gigabytes of libraries.
@@ -200,7 +209,7 @@ set_up() {
     say "installing into $venv for $build: minutes, the first time"
     say "1 of 3: torch$(download_size)"
     install_torch
-    say "2 of 3: the other packages of requirements.txt (about 400 MB to download)"
+    say "2 of 3: the other packages, about 130"
     install_rest
     say "3 of 3: checking that everything imports"
     check

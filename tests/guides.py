@@ -123,7 +123,7 @@ def program(command: str) -> tuple[str, list[str]] | None:
     """The module of this project that a command runs, by whatever launcher, and its arguments; None for any other."""
     found = words(command)
     for place, word in enumerate(found):
-        if word == "-m" and found[place + 1].startswith(("scaledown.", "lab.")):
+        if word == "-m" and found[place + 1].split(".")[0] in ("scaledown", "lab"):
             return found[place + 1], found[place + 2:]
         if re.fullmatch(r"\w+\.py", word) and found[0] in ("python", "torchrun", "accelerate"):
             return word.removesuffix(".py"), found[place + 1:]

@@ -138,7 +138,7 @@ def test_help_fits_a_screen_or_two_and_has_two_examples_that_parse(name, narrow)
     examples = re.findall(r"^    ((?:python|torchrun) .*)$", text, re.MULTILINE)
     assert len(examples) == 2
     for example in examples:
-        program, arguments = guides.program(example) or ("scaledown", [])
+        program, arguments = guides.program(example)
         if program == name:
             guides.module(name).build_parser().parse_args(arguments)
 

@@ -26,6 +26,8 @@ if sys.argv[1] == "install" and any(word.startswith("torch==") for word in sys.a
     torch = pathlib.Path(__file__).parents[1] / "torch.py"
     torch.write_text("__version__ = '2.13.0'\\nclass version: cuda = None\\nclass cuda: is_available = lambda: False")
 if sys.argv[1] == "install":
+    print(os.environ.get("PIP_SAYS", ""))
+    print(os.environ.get("PIP_WARNS", ""), end="", file=sys.stderr)
     sys.exit(int(os.environ.get("PIP_CODE", "0")))
 """
 
@@ -195,3 +197,32 @@ def test_a_broken_environment_is_made_anew_and_pip_may_not_leave_its_index(tree)
     assert (failed.returncode, python.exists()) == (2, True)
     assert "No matching distribution found for torch" in failed.stderr
     assert not (tree.root / ".venv" / "leftover").exists()
+
+
+def test_pips_lines_become_few_and_its_errors_stay_whole(tree):
+    says = "\n".join([*(f"Collecting package-{number}" for number in range(200)),
+                      "  Downloading torch-2.13.0%2Bcpu-cp311-cp311-linux_x86_64.whl (184.2 MB)",
+                      "Downloading https://mirror/simple/cudnn/nvidia_cudnn-9.1-py3-none-linux.whl (1.2 GB)",
+                      "  Downloading small-1.0-py3-none-any.whl (9.9 MB)", "Installing collected packages: a, b, c"])
+    ended = tree.run("echo", "the command ran", PIP_SAYS=says, PIP_WARNS="WARNING: first\nsecond\n")
+    assert (ended.returncode, ended.stdout) == (0, "the command ran\n")
+    lines = ended.stderr.splitlines()
+    assert len(lines) <= 40 and not any("Collecting" in line or "small" in line for line in lines)
+    for line in ("  downloading torch (184.2 MB)", "  downloading nvidia_cudnn (1.2 GB)", "  installing 3 packages",
+                 "WARNING: first", "second"):
+        assert lines.count(line) == 2, line
+    phases = [line for line in lines if " of 3: " in line]
+    assert [phase.split(" of ")[0] for phase in phases] == ["setup_env: 1", "setup_env: 2", "setup_env: 3"]
+
+    failed = tree.run("true", TORCH_BUILD="trainium", PIP_CODE="1", PIP_WARNS="ERROR: no wheel\n")
+    assert failed.returncode == 2 and "ERROR: no wheel\n" in failed.stderr
+
+
+def test_on_a_terminal_pip_speaks_for_itself(tree):
+    ours, theirs = os.openpty()
+    environment = os.environ | {"TORCH_BUILD": "cpu", "PIP_LOG": str(tree.log), "PIP_SAYS": "Collecting torch"}
+    others = {name: value for name, value in environment.items() if name not in SETTINGS - {"TORCH_BUILD"}}
+    ended = subprocess.run(["bash", str(tree.root / SCRIPT.name), "true"], env=others, stderr=theirs, check=False)
+    os.close(theirs)
+    assert ended.returncode == 0 and b"Collecting torch" in os.read(ours, 10_000)
+    os.close(ours)
