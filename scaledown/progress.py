@@ -1,4 +1,4 @@
-"""Times in words, and progress bars in a log file: a line every half minute instead of a bar that is redrawn.
+"""Times in words, and progress bars in a log file: a line now and then instead of a bar that is redrawn.
 
 tqdm redraws a bar ten times a second, by a carriage return, and so do the libraries that have bars (transformers'
 Trainer, datasets, bm25s). In a log file each redraw would be a line.
@@ -14,6 +14,8 @@ from time import monotonic
 from typing import Any, TextIO
 
 SECONDS_A_LINE = 30
+"""The shortest time between two lines of a log file about the same work."""
+LONGEST_SILENCE_SECONDS = 600
 UP = "\x1b[A"
 """The escape sequence that moves the cursor up a line: written by a bar below another one when it is drawn."""
 _CURSOR_MOVES = re.compile(r"(\r\n|\r|\n|\x1b\[A)")
@@ -53,9 +55,10 @@ def as_lines() -> Iterator[None]:
 class _BarLines:
     """A text stream that passes everything on but bars, of which it writes a line now and then.
 
-    The text after a carriage return is held as the bar. It is written when ``SECONDS_A_LINE`` have passed since the
-    bar's start or its last line; and when the bar is finished, which ends its line, if it was written before. So a bar
-    of a few seconds leaves no line, nor does one that is erased.
+    The text after a carriage return is held as the bar. It is written ``SECONDS_A_LINE`` after the bar's start, then
+    after twice the time, and so on up to ``LONGEST_SILENCE_SECONDS``: an hour comes to ten lines. A bar that was
+    written is written once more when it is finished, which ends its line. So a bar of a few seconds leaves no line, nor
+    does one that is erased.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -64,8 +67,9 @@ class _BarLines:
         self._bar: str | None = None
         # The bar above, if two are drawn at once.
         self._above, self._has_two_bars = "", False
-        # The time of the bar's last line; as long as it has none, that of its start.
+        # The time of the bar's last line; as long as it has none, that of its start; and the wait for the next one.
         self._last_line, self._last_time, self._has_line = "", monotonic(), False
+        self._wait = SECONDS_A_LINE
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -80,7 +84,7 @@ class _BarLines:
         for part in _CURSOR_MOVES.split(text):
             if part == "\r":
                 if self._bar is None and not self._has_line:
-                    self._last_time = monotonic()
+                    self._last_time, self._wait = monotonic(), SECONDS_A_LINE
                 self._bar = ""
             elif part == UP:
                 self._above, self._has_two_bars = "", True
@@ -94,8 +98,8 @@ class _BarLines:
             else:
                 self.end()
 
-        if self._bar and monotonic() - self._last_time >= SECONDS_A_LINE:
-            self._has_line = True
+        if self._bar and monotonic() - self._last_time >= self._wait:
+            self._has_line, self._wait = True, min(2 * self._wait, LONGEST_SILENCE_SECONDS)
             self._leave_bars()
             self._bar = ""
         return len(text)

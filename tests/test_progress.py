@@ -40,14 +40,20 @@ def redraw(bar: tqdm, times: int, clock: Clock, seconds: float) -> None:
         bar.refresh()
 
 
-def test_a_bar_is_a_line_every_thirty_seconds_and_one_at_its_end(clock: Clock, capsys: Capture) -> None:
+def test_a_bar_is_a_line_at_ever_larger_intervals_and_one_at_its_end(clock: Clock, capsys: Capture) -> None:
     with progress.as_lines(), tqdm(total=1000, desc="answering") as bar:
         redraw(bar, 1000, clock, 0.125)
     shown = capsys.readouterr().err
     assert [line.split()[:3] for line in shown.splitlines()] == [
-        ["answering:", "24%", "240/1000"], ["answering:", "48%", "480/1000"], ["answering:", "72%", "720/1000"],
-        ["answering:", "96%", "960/1000"], ["answering:", "100%", "1000/1000"]]
+        ["answering:", "24%", "240/1000"], ["answering:", "72%", "720/1000"], ["answering:", "100%", "1000/1000"]]
     assert "\r" not in shown and "|" not in shown
+
+
+def test_a_bar_of_days_still_has_a_line_every_ten_minutes(clock: Clock, capsys: Capture) -> None:
+    with progress.as_lines(), tqdm(total=1000, desc="answering") as bar:
+        redraw(bar, 1000, clock, 60.0)
+    lines = len(capsys.readouterr().err.splitlines())
+    assert lines == pytest.approx(1000 * 60 / progress.LONGEST_SILENCE_SECONDS, abs=5)
 
 
 def test_a_bar_of_less_than_thirty_seconds_leaves_no_line(clock: Clock, capsys: Capture) -> None:

@@ -13,14 +13,13 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from scaledown.progress import SECONDS_A_LINE, duration
+from scaledown.progress import LONGEST_SILENCE_SECONDS, SECONDS_A_LINE, duration
 
 HELD_OUT = "eval_"
 """Prefix of the names of what is measured on held-out records."""
 RATE = "learning_rate_"
 LINES_A_RUN = 12
 """About the largest number of lines of a run that takes hours; held-out checks and short runs come to fewer."""
-LONGEST_SILENCE_SECONDS = 600
 
 
 def step_line(logs: Mapping[str, Any], step: int, num_steps: int, seconds_left: float | None = None) -> str:
