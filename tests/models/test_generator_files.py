@@ -17,6 +17,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.models.loading import generator_files
 from scaledown.models.loading.checkpoint import SHIPPED, SHIPPED_BESIDE
 from scaledown.models.model import ScaleDownModel
+from scaledown.training.run import build_model
 
 SETTINGS = {"num_memory_tokens": 2, "compression_rate": 8, "mlp_width": 64, "lora_rank": 4}
 QUESTION = (["Who?"], [["Ada was born."]])
@@ -154,6 +155,17 @@ def test_a_checkpoint_of_an_earlier_version_names_its_generator_from_the_current
     change_setting(checkpoint, generator_model="generator")
     monkeypatch.chdir(tmp_path)
     assert ScaleDownModel.from_pretrained("run/checkpoint").config.generator_model == str(tmp_path / "generator")
+
+
+def test_a_training_may_start_from_it_by_any_name_of_the_folder(generator: str, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "checkpoint", generator)
+    monkeypatch.chdir(tmp_path)
+    for name in ("generator", "./generator", generator):
+        assert build_model(ScaleDownConfig(name, **SETTINGS), "cpu", 0, "checkpoint").config.num_memory_tokens == 2
+    shutil.copytree(generator, "another")
+    with pytest.raises(ValueError, match="--generator_model is 'another' but '.*/generator' there"):
+        build_model(ScaleDownConfig("another", **SETTINGS), "cpu", 0, "checkpoint")
 
 
 def test_folders_that_share_only_the_root_are_named_by_absolute_paths() -> None:
