@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
 
 __all__ = ["ScaleDownConfig", "ScaleDownModel"]
+__version__ = "0.1.0"
 
 SPINS = "3000"
 """How often a thread of torch's builds for Linux looks for its next work before it sleeps: briefly.

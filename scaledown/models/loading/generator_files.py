@@ -122,7 +122,10 @@ def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDow
             place |= {"compressor_model": generator_model, "compressor_revision": None}
         config = dataclasses.replace(config, **place)
 
-    check_place(folder, config)
+    try:
+        check_place(folder, config)
+    except ValueError as fault:
+        raise ValueError(f"{fault}; or in Python give from_pretrained(..., generator_model=FOLDER)") from None
     # If the generator is on this disk already; otherwise it is checked when it has been loaded.
     check(folder, config, read(config))
     return config
@@ -213,8 +216,8 @@ def check_place(folder: Path, config: ScaleDownConfig) -> None:
     place, other_remedy = "", ""
     if not os.path.isabs(path):
         place = f", a relative one, looked for from {Path.cwd()}"
-        other_remedy = ", start from the folder that it was trained in"
+        other_remedy = ", or start from the folder that it was trained in"
     raise ValueError(
         f"{folder} names its generator by a local folder that is not there: {name!r}{place}. Write where it is now (or "
         f"a Hub id, with its commit or branch as generator_revision) as generator_model into {folder / 'config.json'}"
-        f"{other_remedy}, or in Python give from_pretrained(..., generator_model=FOLDER)")
+        f"{other_remedy}")
