@@ -130,6 +130,12 @@ class ScaleDownConfig:
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)", is_advanced=True)
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter", is_advanced=True)
     lora_dropout: float = setting(0.1, "dropout in the LoRA adapter", is_advanced=True)
+    system_prompt: str | None = setting(
+        None, "the system's turn of the generator's prompt, in training and later; '' for none "
+        "[that of scaledown/prompt.py]", is_advanced=True)
+    instruction: str | None = setting(
+        None, "a text of yours before the documents in the generator's prompt, in training and later [none]",
+        is_advanced=True)
     load_in_4bit: bool = setting(
         False, "hold the generator's frozen weights in 4 bits (needs bitsandbytes)", group="machine", is_advanced=True)
     load_in_8bit: bool = setting(
@@ -204,8 +210,8 @@ class ScaleDownConfig:
             return self.num_memory_tokens
         if num_memory_tokens not in self.memory_token_choices:
             choices = " ".join(map(str, self.memory_token_choices))
-            raise ValueError(f"--num_memory_tokens {num_memory_tokens}: this model is trained for {choices}; others "
-                             "are trained with --train_memory_tokens")
+            raise ValueError(f"num_memory_tokens={num_memory_tokens}: this model is trained for {choices}; others are "
+                             "trained with --train_memory_tokens")
         return num_memory_tokens
 
     def save(self, folder: Path | str) -> None:

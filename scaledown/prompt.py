@@ -3,11 +3,16 @@
 The tokenizer's chat template is rendered once, with a placeholder for the user's turn, and split there. The user's text
 is tokenised as plain text, so it can never become a control token, and every position in the prompt is known by
 construction: nothing is searched for in rendered text.
+
+    SYSTEM | instruction BACKGROUND documents QUESTION question | answer
+
+A model's settings can replace SYSTEM and give an instruction.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,6 +29,8 @@ ANSWER_MARK = "0ANSWER0TURN0"
 TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Variables that some templates read: no thinking before the answer, and a fixed date instead of today's, which would
 make prompts, and so answers, depend on the day."""
+
+logger = logging.getLogger(__name__)
 
 _text_readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """For each tokenizer the copy that :func:`text_reader` made of it; None if it needs none."""
@@ -108,24 +115,32 @@ def chat_messages(question: str, documents: Sequence[str], has_system_role: bool
         documents: their texts.
         has_system_role: False for a template without a system role; the user's turn then begins with its text.
     """
-    return _turns(_user_text(question, documents), has_system_role)
+    return _turns(SYSTEM, _user_text(BACKGROUND, question, documents), has_system_role)
 
 
-def _user_text(question: str, documents: Sequence[str]) -> str:
-    return f"{BACKGROUND}{BETWEEN_TEXTS.join(documents)}{QUESTION}{question.strip()}"
+def _user_text(lead: str, question: str, documents: Sequence[str]) -> str:
+    return f"{lead}{BETWEEN_TEXTS.join(documents)}{QUESTION}{question.strip()}"
 
 
-def _turns(user: str, has_system_role: bool) -> list[dict[str, str]]:
+def _turns(system: str, user: str, has_system_role: bool) -> list[dict[str, str]]:
+    """Return the turns before the answer; an empty system text has none."""
+    if not system:
+        return [{"role": "user", "content": user}]
     if has_system_role:
-        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
-    return [{"role": "user", "content": f"{SYSTEM}\n\n{user}"}]
+        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    return [{"role": "user", "content": f"{system}\n\n{user}"}]
 
 
 class Prompt:
-    """The prompts for one tokenizer: the template's ids around the user's.
+    """The prompts for one tokenizer and one pair of system text and instruction: the template's ids around the user's.
 
         start | document, separator, document ... | question | reply
         ----------------- trunk ----------------- | ---- branch ----
+
+    Args:
+        tokenizer: the generator's.
+        system: the system's turn; if the template has none, the user's begins with it [``SYSTEM``; "" for no text].
+        instruction: a text at the start of the user's turn, before the documents [none].
 
     Attributes:
         start: ids that every prompt begins with: the template's, the system text and the lead to the documents.
@@ -136,13 +151,19 @@ class Prompt:
         ValueError: if the template leaves out the user's text, or no token ends an answer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, system: str | None = None, instruction: str | None = None) -> None:
         self._tokenizer = tokenizer
+        # Stripped as by the templates that trim their turns.
+        self._system = SYSTEM if system is None else system.strip()
+        self._lead = BACKGROUND
+        if instruction and instruction.strip():
+            self._lead = f"{instruction.strip()}\n\n{BACKGROUND}"
+
         before, after, end = self._plain_format() if tokenizer.chat_template is None else self._chat_format()
         self._before, self._after = before, after
 
         # The template's parts are tokenised with its control tokens, all other parts as plain text.
-        self.start = self._template_ids(before) + self._plain(BACKGROUND)
+        self.start = self._template_ids(before) + self._plain(self._lead)
         self.reply = self._template_ids(after)
         self._between_texts = self._plain(BETWEEN_TEXTS)
 
@@ -166,14 +187,14 @@ class Prompt:
         Some tokenizers add a space to the beginning of a text: here to one beginning, in :meth:`of_texts` to several.
         If the question or a document contains a control token, the user's turn is tokenised apart, as plain text.
         """
-        user = _user_text(question, documents)
+        user = _user_text(self._lead, question, documents)
         if self._has_control_tokens(user):
             return self._template_ids(self._before) + self._plain(user) + self.reply
 
         # Rendered again rather than put together: templates may change the user's turn, for example by trimming it.
         if self._tokenizer.chat_template is None:
             return self._template_ids(f"{self._before}{user}{self._after}")
-        messages = chat_messages(question, documents, self._has_system_role)
+        messages = _turns(self._system, user, self._has_system_role)
         return self._template_ids(self._render(messages, add_generation_prompt=True))
 
     def _has_control_tokens(self, text: str) -> bool:
@@ -209,13 +230,14 @@ class Prompt:
         """Return a base model's text before the user's text, after it, and after the answer."""
         bos = self._tokenizer.bos_token or ""
         eos = self._tokenizer.eos_token or ""
-        return f"{bos}{SYSTEM}\n\n", "\n\nAnswer:\n", eos
+        system = f"{self._system}\n\n" if self._system else ""
+        return f"{bos}{system}", "\n\nAnswer:\n", eos
 
     def _chat_format(self) -> tuple[str, str, str]:
         """Return the chat template's text before the user's text, after it, and after the answer."""
         # Without a system role, templates raise an error (Gemma's does) or leave the system text out.
         for has_system_role in (True, False):
-            turns = _turns(USER_MARK, has_system_role)
+            turns = _turns(self._system, USER_MARK, has_system_role)
             try:
                 question = self._render(turns, add_generation_prompt=True)
                 answered = self._render([*turns, {"role": "assistant", "content": ANSWER_MARK}])
@@ -224,8 +246,11 @@ class Prompt:
 
             # A usable template repeats both texts unchanged.
             before, user, after = question.partition(USER_MARK)
-            if SYSTEM in before and user:
+            if self._system in before and user:
                 self._has_system_role = has_system_role
+                if not has_system_role and self._system != SYSTEM:
+                    logger.warning("the chat template of %s has no system role: the system prompt begins the user's "
+                                   "turn", self._tokenizer.name_or_path)
                 return before, after, answered.partition(ANSWER_MARK)[2]
         raise ValueError(f"{self._tokenizer.name_or_path}: its chat template does not say what the user says")
 

@@ -39,7 +39,7 @@ SEPARATOR = -2
 """Placeholder in prompt ids: the trained separator between two documents goes here."""
 UNSTATED = "unknown"
 """The readout target of a document that does not state the answer."""
-SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer --num_memory_tokens"
+SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer memory tokens (num_memory_tokens)"
 """Advice if a prompt is too long."""
 SHOWN_QUESTION_CHARACTERS = 80
 """Length to which a question is cut in a message."""
@@ -67,7 +67,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.compressor_tokenizer = compressor_tokenizer or tokenizer
         self.config = config
-        self.prompt = Prompt(tokenizer)
+        self.prompt = Prompt(tokenizer, config.system_prompt, config.instruction)
         self._start, self._separator = _start_and_separator(self.compressor_tokenizer)
         self._warnings: set[str] = set()
 

@@ -74,7 +74,7 @@ def _question_tokens(model, number):
 
 @pytest.mark.parametrize("ask", ["compress", "answer"])
 def test_another_number_is_refused(model, ask):
-    with pytest.raises(ValueError, match="--num_memory_tokens 3: this model is trained for 1 2 4.*--train_memory_tok"):
+    with pytest.raises(ValueError, match="num_memory_tokens=3: this model is trained for 1 2 4.*--train_memory_tok"):
         getattr(model, ask)(QUESTIONS, DOCUMENTS, num_memory_tokens=3)
     with pytest.raises(ValueError, match="give it to compress"):
         model.answer(QUESTIONS, memory=model.compress(QUESTIONS, DOCUMENTS), num_memory_tokens=2)

@@ -59,10 +59,8 @@ def find(name: str, revision: str | None = None) -> Path:
     if Path(name).is_dir():
         return Path(name)
 
-    try:
-        path = Path(locate(name, revision))
-    except ValueError as fault:
-        raise ValueError(f"{fault} Checkpoints that ship: {', '.join((EMBEDDED, *SHIPPED_BESIDE))}.") from None
+    shipped = f"Checkpoints that ship: {', '.join((EMBEDDED, *SHIPPED_BESIDE))}."
+    path = Path(locate(name, revision, what_works=f"Give a folder that training wrote. {shipped}"))
     # A folder if it is in the local cache or begins with ~, else still the Hub id.
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision, token=current_token()))
 

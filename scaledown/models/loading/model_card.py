@@ -14,7 +14,7 @@ USE = """```python
 from scaledown import ScaleDownModel
 
 model = ScaleDownModel.from_pretrained("THIS FOLDER OR HUB ID")
-model.answer(questions=["..."], documents=[["...", "..."]])
+model.answer("...", documents=["...", "..."])
 ```"""
 
 
