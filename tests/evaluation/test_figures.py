@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import warnings
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from scaledown.evaluation.figures import needle, style
+from scaledown.evaluation.figures import heat_maps, style
 from scaledown.evaluation.figures.style import Figures, label, one_line, printable
 
 EVALUATION = Path(style.__file__).parents[1]
@@ -27,6 +28,25 @@ def example(text: str) -> dict:
     row = [{"token": text, "cosine": 0.5}] * 3
     return {"query": text, "answer": text, "tokens": [text, "is", text], "answer_tokens": [2, 2],
             "similarity": [[0.1, 0.2, 0.9]] * 4, "nearest": [row] * 4}
+
+
+def likeness(text: str) -> dict:
+    line = {"distance_tokens": [-1, 0, 1], "cosine": [0.1, 0.5, 0.2]}
+    return {"n": 1, "around": {"asked": line, "not_asked": line}, "example": example(text)}
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("text", ["$5 or $x_1$ and $\\frac{1}{$", "w" * 5000, "北京" * 500])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_memory_s_picture_shows_text_from_data_as_it_is(tmp_path: Path, saved: list[Figure], text: str,
+                                                            narrow: bool) -> None:
+    figures = Figures(tmp_path)
+    figures.draw("memory.png", partial(heat_maps.plot_memory, narrow=narrow), {"after_training": example(text)})
+    assert figures.drawn == ["memory.png"]
+    figure, = saved
+    shown = " ".join(each.get_text() for each in figure.texts).replace("\n", "").replace(" ", "")
+    assert label(text, 40 if narrow else 72).replace(" ", "") in shown
+    assert not any(each.get_parse_math() for each in figure.findobj(Text))
 
 
 @pytest.fixture
@@ -44,21 +64,19 @@ def test_text_from_data_is_drawn_as_it_is_and_without_a_warning(tmp_path: Path, 
     figures = Figures(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.draw("memory.png", needle.plot_memory, example(text))
-    assert figures.drawn == ["memory.png"] and not figures.left_out
+        figures.draw("needle.png", heat_maps.plot_needle, likeness(text))
+    assert figures.drawn == ["needle.png"] and not figures.left_out
     heat, = (axes for axes in saved[0].axes if axes.get_title(loc="left"))
     shown = [each.get_text() for each in heat.get_xticklabels()]
     assert shown == [label(text, 16), "is", label(text, 16)]
     assert heat.get_title(loc="left") == f'"{label(text, 72)}"  (answer: {label(text, 24)})'
     assert not any(each.get_parse_math() for each in saved[0].findobj(Text))
     saved[0].canvas.draw()
-    question, = (each for each in saved[0].findobj(Text) if each.get_text() == heat.get_title(loc="left"))
-    assert not question.get_window_extent().overlaps(heat.texts[0].get_window_extent())
 
 
 def test_a_users_settings_of_matplotlib_change_no_text(tmp_path: Path, saved: list[Figure]) -> None:
     with matplotlib.rc_context({"text.usetex": True, "axes.formatter.use_mathtext": True}):
-        Figures(tmp_path).draw("memory.png", needle.plot_memory, example("$5"))
+        Figures(tmp_path).draw("memory.png", heat_maps.plot_memory, {"after_training": example("$5")})
     assert not any(each.get_usetex() or "mathdefault" in each.get_text() for each in saved[0].findobj(Text))
 
 

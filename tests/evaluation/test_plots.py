@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
 
 import pytest
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 from matplotlib.text import Text
 
-from scaledown.evaluation.figures import plots, style
+from scaledown.evaluation.figures import colours, heat_maps, plots, speed, style, training_curves
 from scaledown.evaluation.metrics import METRICS
 from scaledown.evaluation.timing import PHASES, Latency, PhaseTime
 
@@ -22,10 +22,9 @@ TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures as they are saved, to look into."""
+    """Figures as they would be saved, to look into; not written, which takes as long as drawing."""
     figures: list[Figure] = []
-    save = style.save
-    monkeypatch.setattr(style, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -53,7 +52,10 @@ def texts(figure: Figure) -> list[Text]:
 
 
 def assert_readable(figure: Figure) -> None:
-    """No two texts overlap, and none leaves the picture."""
+    """No two texts overlap, none leaves the picture, and none is small or faint."""
+    for text in texts(figure):
+        assert colours.contrast(to_hex(text.get_color()), colours.BACKGROUND) >= colours.TEXT_CONTRAST, text.get_text()
+        assert text.get_fontsize() >= style.SMALL_POINTS, text.get_text()
     page = figure.bbox
     boxes = []
     for text in texts(figure):
@@ -68,21 +70,54 @@ def words(figure: Figure) -> str:
     return " | ".join(text.get_text() for text in texts(figure))
 
 
+def test_contrast_by_hand() -> None:
+    assert colours.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert colours.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    assert colours.contrast("#ffffff", "#ff0000") == pytest.approx(4.0, abs=0.01)
+
+
+def test_every_colour_of_the_palette_has_a_readable_one_of_its_hue() -> None:
+    for colour in (*colours.LINES, *colours.SYSTEMS.values(), colours.INK, colours.QUIET):
+        text = colours.for_text(colour)
+        assert colours.contrast(text, colours.BACKGROUND) >= 4.5
+        # No darker than needed, and of the same hue: the channels keep their order.
+        assert text == colour or colours.contrast(text, colours.BACKGROUND) < 4.8
+        channels, darker = to_rgba(colour)[:3], to_rgba(text)[:3]
+        assert sorted(range(3), key=lambda n: channels[n]) == sorted(range(3), key=lambda n: darker[n])
+    assert colours.for_text(colours.INK) == colours.INK
+
+
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("values", [(0.01, 0.12, 0.0, 0.86, 1.0), (0, 0, 0, 0, 0)])
-def test_before_after(tmp_path: Path, drawn: list[Figure], values: tuple[float, ...]) -> None:
+def test_before_after(tmp_path: Path, drawn: list[Figure], values: tuple[float, ...], narrow: bool) -> None:
     path = tmp_path / "before_after_comparison.png"
-    plots.plot_before_after(path, {name: summary(value) for name, value in zip(SYSTEMS, values, strict=True)})
-    assert imread(path).shape[1] > 1500
+    plots.plot_before_after(path, {name: summary(value) for name, value in zip(SYSTEMS, values, strict=True)}, narrow)
     figure, = drawn
+    assert figure.get_figwidth() == (style.NARROW_INCHES if narrow else style.WIDE_INCHES)
     assert_readable(figure)
-    shown = words(figure)
+    shown = words(figure).replace("\n", " ")
     assert "n = 200" in shown and "95% bootstrap interval" in shown
-    assert f"{values[2]:.2f} before training, {values[3]:.2f} after" in shown
+    assert f"{values[2]:.3f} before training, {values[3]:.3f} after" in shown
+    assert f"| {values[3]:.3f} |" in shown, "numbers as in the tables"
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Exact match", "Token F1", "ROUGE-L", "Accuracy"]
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == pytest.approx(values)
     assert [bar.get_facecolor() for bar in figure.axes[0].patches] == [
-        to_rgba(style.COLOURS[name]) for name in SYSTEMS]
+        to_rgba(colours.SYSTEMS[name]) for name in SYSTEMS]
+    lefts = {round(axes.get_position().x0, 3) for axes in figure.axes}
+    assert len(lefts) == (1 if narrow else 4), "beside one another, or in one column"
+
+
+def test_a_long_title_takes_more_lines(tmp_path: Path, drawn: list[Figure]) -> None:
+    heights = []
+    for title in ("Short", "Long " * 40):
+        figure = style.new_figure(4.6, 3)
+        figure.subplots()
+        style.head(figure, title, "Words " * 30)
+        style.save(figure, tmp_path / "figure.png")
+        assert_readable(figure)
+        heights.append(figure.get_figheight())
+    assert 3 < heights[0] < heights[1]
 
 
 def history(num_steps: int) -> list[dict]:
@@ -93,41 +128,59 @@ def history(num_steps: int) -> list[dict]:
                         "learning_rate": 1e-4, "learning_rate_generator": 1e-4, "learning_rate_compressor": 5e-5,
                         "grad_norm": 1.0})
         if step % 100 == 0:
-            entries.append({"step": step, "eval_loss": answer, "eval_exact_match_avg": 0.4, "eval_runtime": 9.0})
+            entries.append({"step": step, "eval_answer_loss": answer, "eval_exact_match_avg": 0.4, "eval_runtime": 9.0})
     return [*entries, {"step": num_steps, "train_loss": 1.0, "train_runtime": 20.0}]
 
 
-def test_training_curves(tmp_path: Path, drawn: list[Figure]) -> None:
-    plots.plot_training_curves(tmp_path / "training_curves.png", history(300))
+@pytest.mark.parametrize("narrow", [False, True])
+def test_training_curves(tmp_path: Path, drawn: list[Figure], narrow: bool) -> None:
+    plots.plot_training_curves(tmp_path / "training_curves.png", history(300), narrow)
     figure, = drawn
     assert_readable(figure)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Learning rate",
-                                                                    "Evaluation during training"]
-    names = [[text.get_text() for text in axes.texts[1:]] for axes in figure.axes]
-    assert names == [["loss", "eval loss", "answer loss", "reranking loss"], ["generator", "compressor"],
+    assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison] == [
+        "Loss", "Answer loss", "Reranking loss", "Learning rate", "Metrics on held-out records"]
+    assert [axes.get_ylabel() for axes in figure.axes[:3]] == [
+        "weighted sum of the losses", "nats a token", "squared error of a score"]
+    names = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.axison]
+    assert names == [["training"], ["training", "held out"], ["training"], ["compressor", "generator"],
                      ["exact match"]]
-    losses = figure.axes[0].lines[2]
-    assert list(losses.get_xdata()) == list(range(10, 301, 10))
-    assert losses.get_ydata()[0] == pytest.approx(4 * math.exp(-10 / 150))
+    trained, held_out = figure.axes[1].lines
+    assert list(trained.get_xdata()) == list(range(10, 301, 10)) and list(held_out.get_xdata()) == [100, 200, 300]
+    assert trained.get_ydata()[0] == pytest.approx(4 * math.exp(-10 / 150))
+    assert (trained.get_linestyle(), held_out.get_linestyle()) == ("-", "--")
+    assert trained.get_color() == held_out.get_color()
 
 
-def test_held_out_losses_have_the_colours_of_those_in_training_and_no_other_has(tmp_path: Path,
-                                                                                 drawn: list[Figure]) -> None:
-    names = ("loss", "answer_loss", "reranking_loss", "readout_loss", "eval_answer_loss", "eval_reranking_loss",
-             "eval_readout_loss")
-    plots.plot_training_curves(tmp_path / "curves.png", [
-        {"step": step, **{name: float(number + step) for number, name in enumerate(names)}} for step in (1, 2)])
-    colours = {text.get_text(): text.get_color() for text in drawn[0].axes[0].texts}
-    assert len({colours[name.replace("_", " ")] for name in names[:4]}) == 4
-    for name in ("answer loss", "reranking loss", "readout loss"):
-        assert colours[f"eval {name}"] == colours[name]
-
-
-def test_equal_losses_are_one_line_with_both_names(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_the_title_tells_the_course_in_training_and_on_held_out_records(tmp_path: Path, drawn: list[Figure]) -> None:
     entries = [{"step": step, "loss": 2.0 / step, "answer_loss": 2.0 / step} for step in (1, 2)]
-    plots.plot_training_curves(tmp_path / "curves.png", entries)
-    assert len(drawn[0].axes[0].lines) == 1
-    assert "loss = answer loss" in words(drawn[0]) and "from 2 to 1" in words(drawn[0])
+    plots.plot_training_curves(tmp_path / "curves.png", [*entries, {"step": 2, "eval_answer_loss": 1.5}])
+    assert ("Over 2 steps the answer loss in training goes from 2 to 1; on held-out records it is 1.5 at step 2"
+            in words(drawn[0]).replace("\n", " "))
+
+
+def test_each_kind_of_loss_has_an_axis_of_its_own() -> None:
+    names = ("loss", "answer_loss", "reranking_loss", "readout_loss", "eval_answer_loss", "eval_reranking_loss")
+    entries = [{"step": step, **{name: float(number + step) for number, name in enumerate(names)}} for step in (1, 2)]
+    panels = training_curves.loss_panels(entries)
+    assert [panel.title for panel in panels] == ["Loss", "Answer loss", "Readout loss", "Reranking loss"]
+    assert [[curve.name for curve in panel.curves] for panel in panels] == [
+        ["training"], ["training", "held out"], ["training"], ["training", "held out"]]
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-8])
+def test_a_total_that_equals_its_only_part_is_drawn_once(difference: float) -> None:
+    """Up to rounding: the two are logged by different sums."""
+    entries = [{"step": step, "loss": 2.0 / step + difference, "answer_loss": 2.0 / step} for step in (1, 2)]
+    panel, = training_curves.loss_panels(entries)
+    assert panel.title == "Answer loss" and len(panel.curves) == 1
+
+
+def test_equal_learning_rates_are_one_line_with_both_names(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.plot_training_curves(tmp_path / "curves.png", [
+        {"step": step, "loss": 1.0, "learning_rate_generator": 1e-4, "learning_rate_compressor": 1e-4}
+        for step in (1, 2)])
+    rates = drawn[0].axes[1]
+    assert len(rates.lines) == 1 and [text.get_text() for text in rates.texts] == ["compressor and generator"]
 
 
 @pytest.mark.parametrize("entries", [
@@ -136,7 +189,6 @@ def test_equal_losses_are_one_line_with_both_names(tmp_path: Path, drawn: list[F
 ])
 def test_poor_histories_still_give_a_figure(tmp_path: Path, drawn: list[Figure], entries: list[dict]) -> None:
     plots.plot_training_curves(tmp_path / "curves.png", entries)
-    assert (tmp_path / "curves.png").stat().st_size > 1000
     assert_readable(drawn[0])
     assert len(drawn[0].axes) == 2
 
@@ -148,18 +200,26 @@ def test_losses_that_are_no_numbers_are_left_out(tmp_path: Path, drawn: list[Fig
     assert list(drawn[0].axes[0].lines[0].get_xdata()) == [1, 3]
 
 
+def test_lessons_are_marked_where_the_loss_was_logged(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.plot_training_curves(tmp_path / "curves.png", [
+        {"step": 5, "lesson_starts": "5 documents"}, {"step": 90, "lesson_starts": "never reached"},
+        *({"step": step, "loss": 1.0} for step in (1, 9))])
+    assert "5 documents from here on" in words(drawn[0]) and "never reached" not in words(drawn[0])
+
+
 LATENCIES = {"scaledown": latency(12, 8, 30), "full_text": latency(0, 55, 33), "truncated_text": latency(0, 7, 30),
              "no_documents": latency(0, 4, 30)}
 FLOPS = {"scaledown": {"compress": 4e9, "prefill": 2e9, "decode": 1e8, "total": 6.1e9},
          **{name: {"compress": 0.0, "prefill": 2e10, "decode": 1e8, "total": 2.01e10} for name in TIMED[1:]}}
 
 
-def test_speed(tmp_path: Path, drawn: list[Figure]) -> None:
-    plots.plot_speed(tmp_path / "speed_comparison.png", LATENCIES, FLOPS, "CPU (x86_64, 2 threads)")
+@pytest.mark.parametrize("narrow", [False, True])
+def test_speed(tmp_path: Path, drawn: list[Figure], narrow: bool) -> None:
+    plots.plot_speed(tmp_path / "speed_comparison.png", LATENCIES, FLOPS, "CPU (x86_64, 2 threads)", narrow)
     figure, = drawn
     assert_readable(figure)
-    shown = words(figure)
-    assert "50 ms with ScaleDown and 88 ms with full text (1.8x the speed)" in shown
+    shown = words(figure).replace("\n", " ")
+    assert "50 ms with ScaleDown and 88 ms with full text (1.76x the speed)" in shown
     for word in ("n = 30", "CPU (x86_64, 2 threads)", "milliseconds a query", "GFLOPs a query", "6.1 GFLOPs"):
         assert word in shown
     left, right = figure.axes
@@ -170,10 +230,67 @@ def test_speed(tmp_path: Path, drawn: list[Figure]) -> None:
     assert [bar.get_width() for bar in right.patches[:3]] == pytest.approx([4, 2, 0.1])
 
 
+def test_bars_end_at_their_labels(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Medians of phases do not sum to the median of whole queries: here they sum to 50, and that is 80."""
+    whole = PhaseTime(80.0, 70.0, 90.0, 81.0)
+    latencies = {name: dataclasses.replace(found, total=whole) for name, found in LATENCIES.items()}
+    plots.plot_speed(tmp_path / "speed.png", latencies, FLOPS, "CPU")
+    left, _ = drawn[0].axes
+    assert [bar.get_x() for bar in left.patches[:3]] == pytest.approx([0, 12 * 1.6, 20 * 1.6])
+    assert [bar.get_width() for bar in left.patches[:3]] == pytest.approx([12 * 1.6, 8 * 1.6, 30 * 1.6])
+    ends = [left.patches[number].get_x() + left.patches[number].get_width() for number in (2, 5, 8, 11)]
+    assert ends == pytest.approx([80] * 4) and [text.get_text() for text in left.texts] == ["80 ms"] * 4
+
+
+def documents_row(system: str, count: int, total: float) -> dict:
+    spread = {"median": total / 2, "p10": total / 2, "p90": total / 2}
+    phases = dict.fromkeys(PHASES, spread)
+    return {"system": system, "num_documents": count,
+            "ms_per_query": phases | {"total": {"median": total, "p10": total * 0.9, "p90": total * 1.2}}}
+
+
+def test_the_benchmarks_figures_have_messages_for_titles(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = [documents_row(system, count, base * count) for count in (50, 1, 10)
+            for system, base in (("scaledown", 2.0), ("full_text", 5.0), ("truncated_text", 1.9))]
+    setup = "small preset, batch 4, on CPU (x86_64, 2 threads), n = 7 rounds"
+    speed.plot_by_documents(tmp_path / "documents.png", rows, setup)
+    speed.plot_by_phase(tmp_path / "phases.png", rows, setup)
+    speed.plot_by_documents(tmp_path / "alone.png", [row for row in rows if row["system"] == "scaledown"], setup)
+    for figure in drawn:
+        assert_readable(figure)
+        assert setup in words(figure).replace("\n", " ")
+    titles = [words(figure).replace("\n", " ") for figure in drawn]
+    assert "With 50 documents a question takes 100 ms with ScaleDown and 250 ms with full text (2.50x the" in titles[0]
+    assert "With 10 documents ScaleDown spends 33% of its time in the phase 'compress'" in titles[1]
+    assert "With 50 documents a question takes 100 ms with ScaleDown |" in titles[2]
+    assert list(drawn[0].axes[0].lines[0].get_xdata()) == [1, 10, 50]
+
+
+def memory_example(highest: float) -> dict:
+    near = [{"token": "word", "cosine": 0.5}] * 3
+    return {"query": "Where is it?", "answer": "Oslo", "tokens": list("abcdefghijklmnopqrstuvw"),
+            "answer_tokens": [10, 11], "similarity": [[0.1] * 10 + [highest, highest / 2] + [-0.2] * 11] * 8,
+            "nearest": [near] * 8}
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_memory_before_and_after_has_one_scale(tmp_path: Path, drawn: list[Figure], narrow: bool) -> None:
+    stages = {"before_training": memory_example(0.1), "after_training": memory_example(0.8)}
+    heat_maps.plot_memory(tmp_path / "memory.png", stages, narrow)
+    figure, = drawn
+    assert_readable(figure)
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(images) == 2 and {image.get_clim() for image in images} == {(0, 1)}
+    title = words(figure).replace("\n", " ")
+    assert "The memory's likeness to the answer's tokens is 0.08 before training and 0.60 after" in title
+    assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["Before training", "After training"]
+    assert images[0].get_array().shape[1] == (10 if narrow else 23)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e5])
 def test_speed_at_any_scale(tmp_path: Path, drawn: list[Figure], scale: float) -> None:
     latencies = {name: latency(scale, scale, 2 * scale) for name in TIMED}
-    flops = {name: dict.fromkeys(PHASES, scale * 1e6) for name in TIMED}
+    flops = {name: dict.fromkeys((*PHASES, "total"), scale * 1e6) for name in TIMED}
     plots.plot_speed(tmp_path / "speed.png", latencies, flops, "NVIDIA H200")
     assert_readable(drawn[0])
 

@@ -21,6 +21,7 @@ from scaledown.evaluation.figures.needle import (
 )
 from scaledown.evaluation.robustness import __main__ as robustness
 from scaledown.evaluation.robustness import measuring
+from scaledown.evaluation.robustness.sweep_figure import title
 from scaledown.evaluation.robustness.sweeps import NUM_DOCUMENTS, cases, holds_answer, settings
 from scaledown.models.model import ScaleDownModel
 
@@ -157,6 +158,21 @@ def test_distances_are_averaged_over_documents():
     found = _mean_by_distance(similarities, [Needle([1, 2], 1, 1), Needle([1, 2], 0, 0)])
     assert found["distance_tokens"] == [-1, 0, 1]
     assert found["cosine"] == pytest.approx([0.3, (0.5 + 0.8) / 2, 0.1])
+
+
+def point_row(sweep, value, system, mean):
+    return {"sweep": sweep, "value": value, "system": system, "exact_match_avg": mean, "n": 9}
+
+
+def test_the_figure_s_title_names_the_weak_side():
+    rows = [point_row("num_documents", 50, "scaledown", 0.75), point_row("num_documents", 1, "scaledown", 1.0),
+            point_row("document_tokens", 128, "full_text", 0.8), point_row("document_tokens", 0, "full_text", 0.1),
+            point_row("document_tokens", 0, "scaledown", 0.9), point_row("document_tokens", 128, "scaledown", 0.4)]
+    assert title(rows, "exact_match") == ("Exact match of ScaleDown: 1.000 with 1 document, 0.750 with 50 documents; "
+                                          "its weak side is documents of 128 tokens: 0.400 (full text 0.800)")
+    rows[-2]["exact_match_avg"] = 0.2
+    assert title(rows[2:], "exact_match") == ("Exact match of ScaleDown is lowest with documents as they are: 0.200 "
+                                              "(full text 0.100)")
 
 
 def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, capsys):

@@ -119,7 +119,11 @@ def test_records_in_order_stay_in_order(generator, records, tmp_path):
 def test_evaluation_is_called_when_due_and_joins_the_log(generator, records, tmp_path):
     log = run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path,
                     evaluate=lambda: {"answer_loss": 7.0}, eval_steps=2)
-    assert [(row["step"], row["eval_answer_loss"]) for row in log if "eval_answer_loss" in row] == [(2, 7.0), (4, 7.0)]
+    never = run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path / "never",
+                      evaluate=lambda: {"answer_loss": 7.0}, eval_steps=500)
+    assert [row["step"] for row in never if "eval_answer_loss" in row] == [6]
+    assert [(row["step"], row["eval_answer_loss"]) for row in log if "eval_answer_loss" in row] == [
+        (2, 7.0), (4, 7.0), (6, 7.0)], "also at the end"
     losses = [row for row in log if "loss" in row]
     assert [row["step"] for row in losses] == [1, 2, 3, 4, 5, 6], "an evaluation leaves its step's own row alone"
     assert all("answer_loss" in row and "learning_rate_compressor" in row for row in losses)

@@ -67,7 +67,7 @@ def _memory_ratio(ours: Mapping[str, Any], other: Mapping[str, Any]) -> float | 
 def ratio_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return :func:`ratios` for the terminal; FLOPs are the ratio that the arithmetic promises."""
     header = ["ScaleDown against", "documents"]
-    header += [name.replace("_", " ").replace(" flops", ",\nby FLOPs") for name in _names(rows)]
+    header += [name.replace("_flops", "_by FLOPs").replace("_", "\n") for name in _names(rows)]
 
     lines = []
     for ratio in ratios(rows):

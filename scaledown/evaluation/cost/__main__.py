@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     generator = generator_of_flags(args)
     compressor = compressor_of_flags(args, generator)
 
-    print(f"{args.generator_model}: {generator.num_layers} layers of width {generator.hidden_size}, "
+    print(f"{args.generator_model}\n"
+          f"generator: {generator.num_layers} layers of width {generator.hidden_size}, "
           f"{short(generator.body_weights)} weights in its linear maps\n"
           f"{args.compressor_type} compressor: {compressor.num_layers} layers, "
           f"{short(compressor.body_weights)} weights\n"

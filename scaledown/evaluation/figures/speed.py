@@ -19,6 +19,8 @@ PHASE_MEANINGS = {"compress": "compress: documents into memory embeddings", "pre
                   "decode": "decode: writing the answer"}
 PHASE_SHADES = {"compress": 1.0, "prefill": 0.62, "decode": 0.3}
 BAR_NOTE = "A bar ends at the median of whole queries; its parts are in proportion to the medians of the phases."
+ROOM, NARROW_ROOM = 1.3, 1.6
+"""End of an axis as a multiple of the longest bar, behind which its total stands."""
 TIME_ROWS = 10
 """Number of documents at which the time by phase is drawn."""
 
@@ -43,14 +45,17 @@ def plot_speed(path: Path, latencies: Mapping[str, Latency], flops: Mapping[str,
         times[system] = scaled_to(medians, latency.total.median_ms)
         time_totals.append((latency.total.median_ms, latency.total.p10_ms, latency.total.p90_ms))
 
-    totals = [sum(flops[system][phase] for phase in PHASES) for system in latencies]
-    scale, prefix = flops_unit(max(totals))
-    arithmetic = {system: [flops[system][phase] / scale for phase in PHASES] for system in latencies}
-    flops_totals = [(total / scale,) * 3 for total in totals]  # worked out, so without a spread
+    scale, prefix = flops_unit(max(flops[system]["total"] for system in latencies))
+    arithmetic, flops_totals = {}, []
+    for system in latencies:
+        parts = [flops[system][phase] / scale for phase in PHASES]
+        arithmetic[system] = parts
+        flops_totals.append((sum(parts),) * 3)  # worked out, so without a spread
 
     figure, (left, right) = style.panels(2, 0.9 + 0.5 * len(latencies), narrow)
-    phase_bars(left, times, time_totals, " ms")
-    phase_bars(right, arithmetic, flops_totals, f" {prefix}FLOPs", with_names=narrow)
+    phase_bars(left, times, time_totals, " ms", room=NARROW_ROOM if narrow else ROOM)
+    phase_bars(right, arithmetic, flops_totals, f" {prefix}FLOPs", with_names=narrow,
+               room=NARROW_ROOM if narrow else ROOM)
     for axes, title, unit in ((left, "Time", "milliseconds a query"),
                               (right, "Arithmetic", f"{prefix}FLOPs a query, worked out from the shapes")):
         axes.set_title(title, loc="left", fontsize=12, color=colours.INK)
@@ -88,7 +93,7 @@ def _against(scaledown_ms: float, full_text_ms: float) -> str:
 
 
 def phase_bars(axes: Axes, values_by_system: Mapping[str, Sequence[float]], totals: Sequence[Total], unit: str,
-               with_names: bool = True) -> None:
+               with_names: bool = True, room: float = ROOM) -> None:
     """Draw a bar for each system, made of its phases, with its total behind it; the parts must sum to the total."""
     style.quiet(axes, grid="x")
     limit = max(high for _, _, high in totals)
@@ -109,7 +114,7 @@ def phase_bars(axes: Axes, values_by_system: Mapping[str, Sequence[float]], tota
     labels = [style.two_lines(LABELS[system]) if with_names else "" for system in values_by_system]
     axes.set_yticks(range(len(labels)), labels, fontsize=style.LABEL_POINTS, color=colours.INK)
     axes.set_ylim(len(labels) - 0.5, -0.5)  # from the top down
-    axes.set_xlim(0, limit * 1.3 or 1.0)  # room for the longest total's text
+    axes.set_xlim(0, room * limit or 1.0)
 
 
 def plot_by_documents(path: Path, rows: Sequence[Mapping[str, Any]], setup: str) -> None:
@@ -119,7 +124,7 @@ def plot_by_documents(path: Path, rows: Sequence[Mapping[str, Any]], setup: str)
 
     ends = {}  # the last point of each line, beside which its name stands
     for system in dict.fromkeys(row["system"] for row in rows):
-        system_rows = [row for row in rows if row["system"] == system]
+        system_rows = sorted((row for row in rows if row["system"] == system), key=lambda row: row["num_documents"])
         counts = [row["num_documents"] for row in system_rows]
         times = [row["ms_per_query"]["total"] for row in system_rows]
         axes.fill_between(counts, [time["p10"] for time in times], [time["p90"] for time in times],

@@ -71,7 +71,7 @@ def plot_training_curves(path: Path, history: History, narrow: bool = False) -> 
             _mark_lessons(axes, _lessons(history), with_text=panel is losses[0])
 
     points = "each point the mean since the last line of the log"
-    is_held_out = any(curve.is_dashed for panel in losses for curve in panel.curves)
+    is_held_out = any(name.startswith("eval_") and name.endswith("loss") for name in _names(history))
     style.head(figure, _title(losses),
                f"Solid: in training, {points}. Dashed: on held-out records." if is_held_out else f"Losses: {points}.")
     style.save(figure, path)
@@ -83,15 +83,15 @@ def loss_panels(history: History) -> list[Panel]:
     kinds = {name.removeprefix("eval_") for name in _names(history) if name.endswith("loss")} - {"train_loss"}
 
     curves: dict[str, list[Curve]] = {}
-    for kind in sorted(kinds - {TOTAL}):
+    for kind in sorted(kinds):
         both = [Curve(TRAINING, _points(history, kind)), Curve(HELD_OUT, _points(history, f"eval_{kind}"), True)]
         curves[kind] = [curve for curve in both if curve.points]
+    total = curves.pop(TOTAL, [])
     parts = {kind: both for kind, both in curves.items() if both}
 
-    total = _points(history, TOTAL)
     panels = []
-    if total and not any(_are_equal(total, both[0].points) for both in parts.values()):
-        panels.append(Panel("Loss", "weighted sum of the losses" if parts else NATS, [Curve(TRAINING, total)], True))
+    if total and not any(_are_equal(total[0].points, both[0].points) for both in parts.values()):
+        panels.append(Panel("Loss", "weighted sum of the losses" if parts else NATS, total, is_loss=True))
     for kind, both in parts.items():
         name = kind.replace("_", " ")
         panels.append(Panel(name.capitalize(), UNITS.get(name, NATS), both, is_loss=True))

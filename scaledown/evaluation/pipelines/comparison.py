@@ -16,7 +16,7 @@ from scaledown.evaluation.cost.flops import TokenCounts, encoder_flops, full_flo
 from scaledown.evaluation.cost.question_cost import compressor_shape, mean_text_tokens
 from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, linear_weights
 from scaledown.evaluation.evaluator import SystemResult, token_counter
-from scaledown.evaluation.figures.text_tables import console_table, score
+from scaledown.evaluation.figures.text_tables import console_table, score, short
 from scaledown.evaluation.metrics import interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids
 from scaledown.evaluation.ranking.rankings import bm25, cross_encoder
@@ -146,7 +146,7 @@ def table(results: Mapping[str, tuple[SystemResult, PipelineFlops]]) -> str:
     rows = []
     for name, (result, flops) in results.items():
         averages = result.averages
-        parts = [f"{part / 1e9:.3f}" for part in (flops.rerank, flops.compress, flops.generate, flops.total)]
+        parts = [short(part / 1e9) for part in (flops.rerank, flops.compress, flops.generate, flops.total)]
         rows.append([name, f"{score(averages['exact_match_avg'])}\n{interval_text(averages['exact_match_ci95'])}",
                      score(averages["token_f1_avg"]), f"{result.mean_prompt_tokens:.1f}", *parts])
     return console_table(header, rows)

@@ -55,10 +55,12 @@ def facts(report: Mapping[str, Any]) -> list[str]:
     run, cost, training = report["run"], report["cost"], report["training"]
     settings, parameters, layers = run["settings"], cost["parameters"], cost["layers"]
 
+    # The two models.
     generator = (f"{escape(settings['generator_model'])}, {layers['generator']} layers, "
                  f"{parameters['generator']:,} weights")
     compressor = (f"{escape(settings['compressor_type'])}, {layers['compressor']} layers, "
                   f"{parameters['compressor']:,} weights")
+    # The training: its length, its time and its records.
     steps, seconds, batch_size = training["steps"], training["seconds"], settings["batch_size"]
     resumed = " (since it was resumed)" if settings["resume"] else ""
     took = "" if seconds is None else f" in {duration(seconds)}{resumed}"

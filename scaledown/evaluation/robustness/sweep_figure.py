@@ -65,12 +65,13 @@ def title(rows: Sequence[Row], metric: str) -> str:
     sentence = f"{METRICS[metric].title} of ScaleDown"
     if by_number:
         few, many = by_number[0], by_number[-1]
-        sentence += (f": {score(few[key])} with {point(few)}, {score(many[key])} with {point(many)}; its weak side is")
+        sentence += f": {score(few[key])} with {point(few)}, {score(many[key])} with {point(many)}; its weak side is"
     else:
         sentence += " is lowest with"
 
     weakest = min(ours, key=lambda row: row[key])
     sentence += f" {point(weakest)}: {score(weakest[key])}"
+    # Beside it what full text reaches there, since a question may be hard for both.
     same_point = (weakest["sweep"], weakest["value"])
     for row in rows:
         if row["system"] == "full_text" and (row["sweep"], row["value"]) == same_point:
