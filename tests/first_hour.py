@@ -143,13 +143,14 @@ def faults(line: str, outcome: Outcome, is_terminal: bool) -> list[str]:
 
 def waits(outcome: Outcome) -> list[str]:
     """Return in words each wait without a sign of life, and after which line it came."""
-    moments = [Shown(0.0, ""), *outcome.shown, Shown(outcome.seconds, "")]
-    found = []
-    for before, after in zip(moments, moments[1:], strict=False):
-        if after.seconds - before.seconds > LONGEST_WAIT_SECONDS:
-            lines = re.split(r"[\r\n]+", before.text.strip())
-            found.append(f"{after.seconds - before.seconds:.1f} s without a sign of life after "
-                         f"{lines[-1] or 'the start'!r}")
+    found, previous, last_line = [], 0.0, "the start"
+    for piece in [*outcome.shown, Shown(outcome.seconds, "")]:
+        if piece.seconds - previous > LONGEST_WAIT_SECONDS:
+            found.append(f"{piece.seconds - previous:.1f} s without a sign of life after {last_line!r}")
+        previous = piece.seconds
+        # A piece may hold several lines, or only a part of one, or nothing that can be read.
+        lines = [line.strip() for line in re.split(r"[\r\n]+", piece.text) if line.strip()]
+        last_line = lines[-1] if lines else last_line
     return found
 
 

@@ -56,6 +56,8 @@ def test_waits_are_found():
     assert first_hour.waits(outcome("step 1\rstep 2\n", 0, 2.0, 4.0, 6.5)) == []
     [at_first, later, last] = first_hour.waits(outcome("step 1\rstep 2\n", 0, 3.5, 9.0, 20.0))
     assert at_first == "3.5 s without a sign of life after 'the start'"
+    blank = Outcome(0, 9.0, [Shown(1.0, "loading\r\n"), Shown(2.0, "\r\n")])
+    assert first_hour.waits(blank) == ["7.0 s without a sign of life after 'loading'"]
     assert later == "5.5 s without a sign of life after 'step 2'" and last.startswith("11.0 s")
 
 

@@ -39,7 +39,9 @@ def test_a_compiled_run_has_the_losses_of_one_that_is_not(generator, tmp_path, m
     assert len(logs[0]) == 3
     for row, other in zip(*logs, strict=True):
         assert other == pytest.approx(row, rel=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - others == 1
+    # torch 2.11 compiles again at the second step; from 2.13 on the first graph serves all steps.
+    num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] - others
+    assert num_graphs == 1 or (num_graphs == 2 and torch.__version__ < "2.13")
 
 
 @pytest.mark.parametrize(("flags", "has_compiler", "message"), [

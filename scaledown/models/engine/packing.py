@@ -46,11 +46,13 @@ class Movable:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         changed = {}
-        for name, value in vars(self).items():
+        # Not vars(self), which torch 2.11 cannot compile.
+        for field_ in dataclasses.fields(self):
+            value = getattr(self, field_.name)
             if isinstance(value, Tensor):
-                changed[name] = change(value)
+                changed[field_.name] = change(value)
             elif isinstance(value, Movable):
-                changed[name] = value._map(change)
+                changed[field_.name] = value._map(change)
         return dataclasses.replace(self, **changed)
 
 
