@@ -54,7 +54,8 @@ class ScaleDownModel(ComputingModule):
     Args:
         config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are
             drawn from torch's global random state (seed it for a repeatable model).
-        device, dtype: as in :meth:`from_pretrained`.
+        device: of the model, as in :meth:`from_pretrained`.
+        dtype: of the arithmetic, as in :meth:`from_pretrained`.
         folder: a checkpoint's folder, for its tokenizers; call :meth:`from_pretrained` to load a checkpoint.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -37,10 +38,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_cast_model_is_one_that_was_loaded_so(folder: Path, dtype: str) -> None:
     loaded, torch_dtype = ScaleDownModel.from_pretrained(folder, dtype=dtype), getattr(torch, dtype)
+    exact = ScaleDownModel.from_pretrained(folder)
     for cast in (lambda model: model.to(torch_dtype), lambda model: model.to("cpu", torch_dtype),
                  lambda model: model.to(dtype=torch_dtype), lambda model: model.to(torch.zeros(1, dtype=torch_dtype)),
                  lambda model: model.half() if dtype == "float16" else model.bfloat16()):
-        model = ScaleDownModel.from_pretrained(folder)
+        model = copy.deepcopy(exact)
         assert cast(model) is model and model.dtype == torch_dtype
         for (name, one), other in zip(model.named_parameters(), loaded.parameters(), strict=True):
             assert one.dtype == other.dtype and torch.equal(one, other), name
@@ -99,10 +101,13 @@ def test_auto_takes_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     ({"device": "cpu", "device_map": "auto"}, "give device or device_map, not both"),
     ({"device_map": {"model.layers.0": 0, "lm_head": 1}}, "device_map: a ScaleDown model lies on one device"),
     ({"device_map": "balanced"}, "device_map must name one device, .* got 'balanced'"),
+    ({"device": "cuda:1"}, "device: torch finds no CUDA GPU here for 'cuda:1'; give 'cpu' or 'auto'"),
     ({"device": 1.5}, "device must name one device, .* got 1.5"),
     ({"dtype": "float64"}, "dtype must be 'auto' or one of float32, bfloat16, float16, got 'float64'"),
     ({"dtype": torch.int8}, "dtype must be 'auto' or one of")])
-def test_places_that_a_model_cannot_have_are_refused(folder: Path, settings: dict, message: str) -> None:
+def test_places_that_a_model_cannot_have_are_refused(folder: Path, settings: dict, message: str,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=message):
         ScaleDownModel.from_pretrained(folder, **settings)
 
@@ -143,7 +148,7 @@ def test_the_token_goes_with_every_request(monkeypatch: pytest.MonkeyPatch, fold
     assert asked == ["mine", None] and hub.current_token() is None
 
     loaded: list[dict] = []
-    monkeypatch.setattr(checkpoint, "locate", lambda name, revision: name)
+    monkeypatch.setattr(checkpoint, "locate", lambda name, revision, **advice: name)
     monkeypatch.setattr(checkpoint, "snapshot_download", lambda name, **given: loaded.append(given) or str(folder))
     model = ScaleDownModel.from_pretrained("me/model", token="mine", revision="v1")
     assert loaded == [{"revision": "v1", "token": "mine"}]

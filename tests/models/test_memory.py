@@ -12,11 +12,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scaledown.config import ScaleDownConfig
+from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.loading import tensor_file
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.model import ScaleDownModel
+from scaledown.training import run
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", {"text": "Oslo", "id": "oslo"}], [], ["Paris", "", "Oslo is it."]]
@@ -97,6 +99,19 @@ def test_a_model_that_was_trained_further_is_refused(folder: Path, memory: Memor
     # As it was before: the memory belongs to it again.
     model.load_trained(folder)
     model.prompts(QUESTIONS, memory)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_of_training_counts(folder: Path, memory: Memory, tmp_path: Path, optimizer: str) -> None:
+    """The optimizers change weights in ways of their own, which must be noticed without a look at all weights."""
+    model = ScaleDownModel.from_pretrained(folder)
+    before = fingerprint(model)
+    assert before == memory.origin.model
+    run.train(model, TrainingConfig(batch_size=2, max_steps=1, warmup_ratio=0.0, optimizer=optimizer),
+              list(synthetic_records(2, seed=5)), tmp_path / "run")
+    assert fingerprint(model) != before
+    with pytest.raises(ValueError, match=OTHER_MODEL):
+        model.answer(QUESTIONS, memory=memory)
 
 
 def test_settings_that_shape_the_memory_count_and_places_do_not(folder: Path, memory: Memory) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
+from scaledown.config import ScaleDownConfig
 from scaledown.models.loading.parameters import trained
 
 if TYPE_CHECKING:
@@ -25,23 +26,43 @@ NOT_COMPARED = {"generator_model", "generator_revision", "compressor_model", "co
 SAMPLED_NUMBERS = 64
 HASH_DIGITS = 16
 
-_known: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
-"""For each model the version of its weights and settings, and their fingerprint."""
+
+class _Known(NamedTuple):
+    """A fingerprint, and the state of the model that it was computed from.
+
+    Attributes:
+        settings: the model's.
+        weights: each trained weight, with the number of times that it was changed in place.
+        fingerprint: of both.
+    """
+
+    settings: ScaleDownConfig
+    weights: list[tuple[ReferenceType[Tensor], int]]
+    fingerprint: str
+
+    def holds(self, model: ScaleDownModel) -> bool:
+        """Return whether no setting and no weight has changed since; it costs no look at the weights' numbers."""
+        if self.settings != model.config:
+            return False
+        # torch counts in _version the changes of a tensor in place, which those of an optimizer are.
+        for reference, version in self.weights:
+            weight = reference()
+            if weight is None or weight._version != version:
+                return False
+        return True
+
+
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def fingerprint(model: ScaleDownModel) -> str:
     """Return the fingerprint of a model. It is computed once, and again when a weight or a setting has changed."""
-    version = _version(model)
-    if model not in _known or _known[model][0] != version:
-        _known[model] = version, _computed(model)
-    return _known[model][1]
-
-
-def _version(model: ScaleDownModel) -> int:
-    """Return a number that changes whenever a trained weight or a setting does; it costs no look at the weights."""
-    # torch counts in _version the changes of a tensor in place, which those of an optimizer are.
-    weights = [(id(weight), weight._version) for weight in trained(model).values()]
-    return hash((model.config, tuple(weights)))
+    known = _known.get(model)
+    if known is None or not known.holds(model):
+        # Not the weights themselves, which would then outlive the model.
+        weights = [(ref(weight), weight._version) for weight in trained(model).values()]
+        known = _known[model] = _Known(model.config, weights, _computed(model))
+    return known.fingerprint
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def device_of(device: Any = None, device_map: Any = None) -> torch.device:
             ``{"": "cuda:0"}``.
 
     Raises:
-        ValueError: if both are given, or the map asks for several devices, or for something that is no device.
+        ValueError: if both are given, or what is asked for is several devices, or none that is here.
     """
     if device is not None and device_map is not None:
         raise ValueError("give device or device_map, not both")
@@ -42,9 +42,14 @@ def device_of(device: Any = None, device_map: Any = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         # A number is a GPU's, also in a process that sees none.
-        return torch.device("cuda", asked) if isinstance(asked, int) else torch.device(asked)
+        found = torch.device("cuda", asked) if isinstance(asked, int) else torch.device(asked)
     except (RuntimeError, TypeError):
         raise ValueError(f"{name} must name one device, such as 'cuda:0', 'cpu' or 'auto', got {asked!r}") from None
+
+    # Said here, before anything large is read.
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{name}: torch finds no CUDA GPU here for {str(found)!r}; give 'cpu' or 'auto'")
+    return found
 
 
 def dtype_of(dtype: Any, device: torch.device) -> torch.dtype:
