@@ -110,7 +110,7 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _course(counts: np.ndarray, values: np.ndarray) -> str:
     """Return in words how values follow the counts, in rising order."""
     if (np.diff(values) <= 0).any():
-        return "does not rise throughout, so nothing is said of a line; more --rounds may help"
+        return "does not rise throughout; no line is claimed, try more --rounds"
 
     # Weighted by 1 / value the fit minimises relative errors, so that small counts matter as much as large ones.
     line = np.polyval(np.polyfit(counts, values, 1, w=1 / values), counts)
