@@ -11,6 +11,8 @@ from pathlib import Path
 import guides
 import pytest
 
+from scaledown.cli.command import OUTPUT_CLOSED
+
 SWALLOWED = """
 import os, signal
 try:
@@ -99,3 +101,12 @@ def test_output_that_cannot_be_written_is_told():
 
 def test_every_command_has_the_frame_that_does_this():
     assert all(hasattr(guides.module(name).main, "__wrapped__") for name in guides.command_names())
+
+
+def test_an_output_that_nobody_reads_ends_a_command_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-u", "-m", "scaledown"], cwd=guides.ROOT, stdout=writer,
+                           stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (OUTPUT_CLOSED, "")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +16,8 @@ from scaledown.cli import interrupts, loading_note
 from scaledown.cli.interrupts import INTERRUPTED
 
 USER_ERROR = 2
+OUTPUT_CLOSED = 128 + signal.SIGPIPE
+"""As shells say of a program that a closed pipe has ended."""
 DISK_FAULTS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR,
                errno.ENOTDIR}
 """Errors of a disk that is full, that the user may not write to, or that has something else at that place."""
@@ -38,6 +43,8 @@ def command(main: Main) -> Main:
             with interrupts.state, progress.as_lines(), loading_note.on_import():
                 code = main(argv)
         except (ValueError, OSError, RuntimeError) as fault:
+            if isinstance(fault, BrokenPipeError) and _is_output_closed():
+                return OUTPUT_CLOSED
             message = _message(fault)
             if message is None:
                 raise
@@ -50,6 +57,19 @@ def command(main: Main) -> Main:
         return code
 
     return guarded
+
+
+def _is_output_closed() -> bool:
+    """Return whether the reader of standard output, such as "head", has gone; what is left is then written nowhere."""
+    output = select.poll()
+    # Errors are told without asking for any event.
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+
+    # Python flushes once more when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _message(fault: Exception) -> str | None:
