@@ -157,7 +157,7 @@ def _mark_lessons(axes: Axes, lessons: Sequence[tuple[int, str]], with_text: boo
 
 def _title(losses: Sequence[Panel]) -> str:
     # The total is not measured on held-out records; of its parts the answers' loss comes first.
-    told = next((panel for panel in losses if any(curve.is_dashed for curve in panel.curves)), losses[0])
+    told = next((panel for panel in losses if panel.curves and panel.curves[-1].is_dashed), losses[0])
     curves = {curve.name: curve.points for curve in told.curves}
     trained, held_out = curves.get(TRAINING, ()), curves.get(HELD_OUT, ())
     if len(trained) < 2:
