@@ -46,6 +46,7 @@ def without_times(report):
     report = {key: value for key, value in report.items() if key not in ("speed_statistics", "run")}
     report["baselines"] = {name: {key: value for key, value in row.items() if key != "times"}
                            for name, row in report["baselines"].items()}
+    report["training"] = report["training"]["steps"]
     return report
 
 
@@ -64,7 +65,10 @@ def test_the_main_job_writes_everything_and_one_seed_gives_one_report(generator,
     assert any("only 2 optimizer steps" in note for note in reports[0]["notes"])
     for key in ("before_training", "after_training", "improvements", "baselines", "speed_statistics", "cost", "run"):
         assert key in reports[0]
-    assert reports[0]["run"]["n"] == 4
+    assert reports[0]["run"]["n"] == 4 and reports[0]["run"]["records"] == {"training": 6, "evaluation": 4}
+    assert reports[0]["training"]["steps"] == 2 and reports[0]["training"]["seconds"] > 0
+    page = (folder / "report.md").read_text()
+    assert "2 steps of 2 records in " in page and "- Data: 6 records of " in page, page[:1500]
     assert reports[0]["run"]["settings"]["num_memory_tokens"] == 2
 
 

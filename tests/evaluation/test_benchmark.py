@@ -135,6 +135,20 @@ def test_inference_writes_rows_and_figures(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("*.png")} == {"cost_by_documents.png", "time_by_phase.png"}
 
 
+def test_numbers_of_documents_take_turns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slows down slows all of them: measured one after the other they would lie on no line."""
+    together: list[list[tuple[int, str]]] = []
+
+    def recorded(jobs, *rest):
+        together.append(list(jobs))
+        return in_turns(jobs, *rest)
+
+    monkeypatch.setattr(measures, "in_turns", recorded)
+    flags = [*FAST, "--num_documents", "1", "2", "--systems", "scaledown", "full_text", "--output_dir", str(tmp_path)]
+    assert benchmark.main(["inference", *flags]) == benchmark.main(["training", *flags]) == 0
+    assert together == [[(1, "scaledown"), (1, "full_text"), (2, "scaledown"), (2, "full_text")]] * 2
+
+
 def test_a_figure_that_fails_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     def fail(path: Path, *data: object) -> None:

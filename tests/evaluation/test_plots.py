@@ -141,6 +141,7 @@ def test_training_curves(tmp_path: Path, drawn: list[Figure], narrow: bool) -> N
         "Loss", "Answer loss", "Reranking loss", "Learning rate", "Metrics on held-out records"]
     assert [axes.get_ylabel() for axes in figure.axes[:3]] == [
         "weighted sum of the losses", "nats a token", "squared error of a score"]
+    assert "Over 300 steps the answer loss in training goes from" in words(figure).replace("\n", " ")
     names = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.axison]
     assert names == [["training"], ["training", "held out"], ["training"], ["compressor", "generator"],
                      ["exact match"]]

@@ -156,13 +156,15 @@ def _mark_lessons(axes: Axes, lessons: Sequence[tuple[int, str]], with_text: boo
 
 
 def _title(losses: Sequence[Panel]) -> str:
-    curves = {curve.name: curve.points for curve in losses[0].curves}
+    # The total is not measured on held-out records; of its parts the answers' loss comes first.
+    told = next((panel for panel in losses if panel.curves and panel.curves[-1].is_dashed), losses[0])
+    curves = {curve.name: curve.points for curve in told.curves}
     trained, held_out = curves.get(TRAINING, ()), curves.get(HELD_OUT, ())
     if len(trained) < 2:
         return "Training: too few logged steps to show a course"
 
     (_, first), (steps, last) = trained[0], trained[-1]
-    name = losses[0].title.lower()
+    name = told.title.lower()
     after = f"; on held-out records it is {short(held_out[-1][1])} at step {held_out[-1][0]:,.0f}" if held_out else ""
     return f"Over {steps:,.0f} steps the {name} in training goes from {short(first)} to {short(last)}{after}"
 

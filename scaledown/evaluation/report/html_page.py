@@ -36,12 +36,13 @@ a { color: var(--link); }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 p, li, td { unicode-bidi: plaintext; }
-th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { min-width: 5.5rem; padding: .35rem .6rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; vertical-align: bottom; overflow-wrap: normal; }
 td:first-child { font-weight: 600; }
 pre { overflow-x: auto; background: var(--code); padding: .75rem; }
 @media (NARROW) {
-  th, td { min-width: 6.5rem; overflow-wrap: break-word; }
+  th, td { overflow-wrap: break-word; }
   th:first-child, td:first-child { position: sticky; left: 0; min-width: 6rem; max-width: 7.5rem;
     background: var(--page); border-right: 1px solid var(--line); }
 }
