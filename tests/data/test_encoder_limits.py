@@ -72,7 +72,11 @@ def test_a_model_stored_in_half_precision_computes_in_float32_on_a_cpu(make, com
         shutil.copytree(folder, copy)
         stored_as(copy, dtype)
     found, wanted = (compute(place.replace(str(folder), str(copy))) for copy in (halves, whole))
-    assert found == wanted
+    if isinstance(found, torch.dtype):
+        assert found == wanted
+    else:
+        # Sums may come in another order; computed in bfloat16 they would differ by 1e-3.
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-5, atol=1e-6)
 
 
 def saved(network, folder):

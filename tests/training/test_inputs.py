@@ -72,8 +72,10 @@ def test_everything_that_a_run_reads_is_compared_and_named_together(place: Path,
     change_weights(place / "encoder" / "model.safetensors")
     change_template(place / "generator")
     (place / "texts.txt").write_text((place / "texts.txt").read_text() + " and more")
-    told = refused(train.main, [*argv, "--seed", "7"], capsys)
-    assert "other settings: --seed was 42, is 7. It had other inputs: " in told
+    # Other settings are told before anything is read.
+    assert "other settings: --seed was 42, is 7" in refused(train.main, [*argv, "--seed", "7"], capsys)
+    told = refused(train.main, argv, capsys)
+    assert "other inputs: " in told
     for flag, name in (("train_data", "data.json"), ("eval_data", "data_eval.json"), ("generator_model", "generator"),
                        ("compressor_model", "encoder"), ("pretrain_data", "texts.txt")):
         assert f"--{flag} {place / name} has changed" in told

@@ -95,7 +95,7 @@ def test_enough_scores_are_no_matter(place: Path, monkeypatch: pytest.MonkeyPatc
                                      capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(training_progress, "FEW_SCORES", NUM_SCORES)
     assert train.main(flags(place, "scored", "run", "--enable_reranking")) == 0
-    assert "warning" not in capsys.readouterr().out
+    assert "the reranking head" not in capsys.readouterr().out
     assert "Note" not in (place / "run" / "final" / model_card.FILE).read_text()
 
 

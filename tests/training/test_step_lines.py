@@ -116,10 +116,11 @@ def test_a_training_prints_no_dictionary_and_its_log_keeps_all_numbers(tmp_path,
     shown = capsys.readouterr()
     assert "{" not in shown.out and "training" not in shown.err
     first, check, last, end = shown.out.splitlines()
+    # The last step has a check, too, which has the training's values beside its own.
     assert re.fullmatch(r"step 1 of 4 \| loss \S+ \(unweighted: answer \S+, reranking \S+\) "
                         r"\| lr generator \S+, compressor \S+", first)
     assert re.match(r"held-out check, step 2 of 4 \| answer loss 7\.00 \(in training \d", check)
-    assert last.startswith("step 4 of 4") and end.startswith("trained up to step 4 of 4 in ")
+    assert last.startswith("held-out check, step 4 of 4") and end.startswith("trained up to step 4 of 4 in ")
 
     names = {"loss", "answer_loss", "reranking_loss", "padding_share", "grad_norm", "learning_rate",
              "learning_rate_generator", "learning_rate_compressor"}
