@@ -68,9 +68,11 @@ class Memory:
     def __repr__(self) -> str:
         num_questions, _, num_memory, width = self.embeddings.shape
         counts = self.num_documents.tolist()
-        documents = f"{sum(counts)} documents" + (f" ({min(counts)} to {max(counts)} each)" if counts else "")
+        # One question has as many documents as there are.
+        spread = f" ({min(counts)} to {max(counts)} each)" if num_questions > 1 else ""
+        documents = f"{sum(counts)} documents{spread}{', scored' if self.scores is not None else ''}"
         cut = "" if self.origin is None else f", for up to {self.origin.document_tokens} document tokens"
-        return (f"Memory({num_questions} questions, {documents}{', scored' if self.scores is not None else ''}\n"
+        return (f"Memory({num_questions} question{'' if num_questions == 1 else 's'}, {documents}\n"
                 f"  a document: {num_memory} memory tokens of width {width}{cut}\n"
                 f"  {str(self.embeddings.dtype).removeprefix('torch.')} on {self.embeddings.device}, "
                 f"{self.embeddings.nbytes:,} bytes)")
