@@ -312,7 +312,7 @@ def test_the_first_lines_say_what_was_trained_on_what(results: RunResults) -> No
     for words in ("Exact match is 0.000 before training and 1.000 after it, on 12 questions: better (+1.000",
                   "Full text reaches 1.000; against it ScaleDown: no difference shown (0.000 [0.000, 0.000]).",
                   "becomes 8 memory tokens", "- Generator: embedded, 3 layers", "- Compressor: n\\_layers, 2 layers",
-                  "2 steps of 8 records in 2.5 minutes", "64 records of my data.json (epochs: 0.25)",
+                  "2 steps of 8 records in 2 min", "64 records of my data.json (epochs: 0.25)",
                   "- Machine: CPU", f"started {escape(results.run['started'])}", "- The compressor started as a copy."):
         assert words in first, words
     tokens = report["cost"]["mean_text_tokens"]["document_tokens"]

@@ -152,7 +152,7 @@ def _mark_lessons(axes: Axes, lessons: Sequence[tuple[int, str]], with_text: boo
         if with_text:
             axes.annotate(f"{text} from here on", (step, 0.98), xycoords=("data", "axes fraction"), xytext=(3, 0),
                           textcoords="offset points", fontsize=style.SMALL_POINTS, color=colours.QUIET, va="top",
-                          rotation=90)
+                          rotation=90, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 
 
 def _title(losses: Sequence[Panel]) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 from scaledown.evaluation.figures.text_tables import score
 from scaledown.evaluation.metrics import interval_text
 from scaledown.evaluation.report.markdown_text import escape
-
-MINUTE = 60
+from scaledown.progress import duration
 
 
 def signed(value: float) -> str:
@@ -57,7 +56,7 @@ def facts(report: Mapping[str, Any]) -> list[str]:
 
     # The two models.
     generator = (f"{escape(settings['generator_model'])}, {layers['generator']} layers, "
-                 f"{parameters['generator']:,} weights")
+                 f"{parameters['generator']:,} weights with its adapter")
     compressor = (f"{escape(settings['compressor_type'])}, {layers['compressor']} layers, "
                   f"{parameters['compressor']:,} weights")
     # The training: its length, its time and its records.
@@ -74,8 +73,3 @@ def facts(report: Mapping[str, Any]) -> list[str]:
             f"- Training: {parameters['trained']:,} weights, {length}",
             f"- Data: {num_records:,} records of {data}{epochs}",
             f"- Machine: {escape(run['device'])}; started {escape(run['started'])}"]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as "12.5 minutes"."""
-    return f"{seconds / MINUTE:.1f} minutes" if seconds >= 2 * MINUTE else f"{seconds:.0f} seconds"
