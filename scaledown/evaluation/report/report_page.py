@@ -24,6 +24,8 @@ NUM_SAMPLES = 8
 MEBI = 2**20
 SMALLEST_P = 0.001
 TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")
+SMALLEST_BASE = 0.01
+"""The smallest average before training of which a change is told as a share."""
 
 
 def _summaries(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -49,10 +51,11 @@ def _change_table(report: Mapping[str, Any]) -> str:
     tests, relative = report["paired_tests"]["before_training"], report["improvements"]["relative"]
     rows = []
     for metric, test in tests.items():
-        share = relative[f"{metric}_avg"]
+        share, base = relative[f"{metric}_avg"], report["before_training"][f"{metric}_avg"]
+        # A share of next to nothing says nothing.
+        change = f"{share:+.1%}" if share is not None and base >= SMALLEST_BASE else f"from {base:.3g}"
         rows.append([METRICS[metric].name, unbroken(difference_text(test)),
-                     "from 0" if share is None else f"{share:+.1%}",  # no share of nothing
-                     f"{test['num_better']}, {test['num_worse']}", _p_text(test), test["verdict"]])
+                     change, f"{test['num_better']}, {test['num_worse']}", _p_text(test), test["verdict"]])
 
     return markdown_table(["after training − before", "difference [95%]", "relative", "questions: better, worse",
                            "McNemar's p", "so after training is"], rows)
