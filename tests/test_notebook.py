@@ -53,7 +53,7 @@ def test_the_stored_outputs_are_of_one_whole_run():
         pytest.skip("no outputs are stored: python tests/store_notebook.py runs the notebook and stores them")
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    assert pictures(cells) == 4 and "n = 300 questions" in texts(cells)
+    assert pictures(cells) == 4 and "after training  exact match" in texts(cells)
 
 
 def test_the_stored_outputs_are_small_and_name_no_machine_and_no_time():
