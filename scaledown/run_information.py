@@ -98,6 +98,10 @@ def next_commands(script: str, argv: Sequence[str], checkpoint: Path, folder: Pa
         elif not is_joined:
             num_values = OF_ONE_RUN[name]
 
-    ask = ["python", "example_usage.py", str(checkpoint)]
+    if "--resume" in argv:
+        # Its settings came from the run's own file, so the next run's do, too.
+        flags = ["--config", str(folder / "config.json")]
+
+    ask = ["python", "example_usage.py", "--checkpoint", str(checkpoint)]
     more = ["python", script, *flags, "--init_compressor", str(checkpoint), "--output_dir", f"{folder}_longer"]
     return f"ask it: {shlex.join(ask)}\ntrain it longer: {shlex.join(more)}"

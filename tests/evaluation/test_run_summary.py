@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import example_usage
 from scaledown.evaluation.report import phases
 from scaledown.evaluation.report.phases import Phases
 from scaledown.evaluation.report.run_summary import summary
@@ -54,9 +55,15 @@ def test_the_summary_has_the_model_the_time_the_change_and_the_report() -> None:
 
 def test_a_longer_training_has_the_flags_of_this_one_but_those_of_a_single_run() -> None:
     argv = ["--train_data", "my data.json", "--output_dir=here", "--init_compressor", "embedded", "--overwrite",
-            "--pretrain_steps", "9", "--resume", "--enable_reranking"]
+            "--pretrain_steps", "9", "--enable_reranking"]
     ask, longer = next_commands("train.py", argv, Path("here/final"), Path("here")).splitlines()
-    assert ask == "ask it: python example_usage.py here/final"
+    assert ask == "ask it: python example_usage.py --checkpoint here/final"
+    assert example_usage.build_parser().parse_args(ask.split()[4:]).checkpoint == "here/final"
     assert shlex.split(longer.removeprefix("train it longer: ")) == [
         "python", "train.py", "--train_data", "my data.json", "--enable_reranking", "--init_compressor", "here/final",
         "--output_dir", "here_longer"]
+
+    # A resumed run has its settings from its own file.
+    resumed = next_commands("train.py", ["--resume"], Path("here/final"), Path("here")).splitlines()[1]
+    assert resumed == ("train it longer: python train.py --config here/config.json --init_compressor here/final "
+                       "--output_dir here_longer")
