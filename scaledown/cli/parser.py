@@ -110,6 +110,7 @@ def new_parser(description: str, module: str | None = None, usage: str | None = 
             before every message.
         has_help_all: whether ``--help`` leaves advanced flags to ``--help_all``.
     """
+    # As argparse does: two columns less than the terminal, so that no line breaks by itself.
     width = min(shutil.get_terminal_size().columns, WIDEST) - 2
     formatter = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=HELP_COLUMN, width=width)
     parser = Parser(prog=f"python -m {module}" if module else None, description=_wrapped(description, width),

@@ -92,6 +92,7 @@ class ComputingModule(nn.Module):
         second thread waits here until the first has left.
         """
         with self._one_at_a_time:
+            # Contexts may lie in one another: only the outermost finds the model in training.
             was_training = self.training
             if was_training:
                 self.eval()

@@ -123,6 +123,7 @@ class ScaleDownModel(ComputingModule):
                 missing or is not the one that it was trained on.
         """
         device = placement.device_of(device, device_map)
+        # All of the Hub's files are fetched within this context: the checkpoint's and its generator's.
         with using_token(token):
             folder = checkpoint.find(str(name), revision)
             generator = None if generator_model is None else str(generator_model)

@@ -72,6 +72,7 @@ def improvements(before: SystemResult, after: SystemResult,
         key = f"{metric}_avg"
         base, reached = before.averages[key], after.averages[key]
         absolute[key] = reached - base
+        # JSON has no infinity, and nothing is a share of 0.
         relative[key] = (reached - base) / base if base else None
         ends[key] = list(change[metric].ci95)
 

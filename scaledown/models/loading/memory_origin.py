@@ -48,9 +48,12 @@ class MemoryOrigin:
         Raises:
             ValueError: if they are not those that the memory was made for; the message says what to do.
         """
+        # Embeddings of another compressor mean nothing to this generator.
         if model != self.model:
             raise ValueError("this memory was made by another model, or before this one was trained further: compress "
                              "the documents again with the model that is to answer")
+
+        # In their order, as the memory has them.
         for number, (own, asked) in enumerate(zip(self.questions, questions, strict=True)):
             if own != asked:
                 raise ValueError(

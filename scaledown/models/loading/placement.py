@@ -67,7 +67,8 @@ def dtype_of(dtype: Any, device: torch.device) -> torch.dtype:
     if dtype == AUTO:
         return hub.dtype_for(device)
 
-    found = DTYPES.get(dtype, None) if isinstance(dtype, str) else dtype
+    # float64 is a dtype of torch, too, but autocast cannot compute in it.
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {dtype!r}")
     return found

@@ -62,8 +62,10 @@ def held_out_line(logs: Mapping[str, Any], in_training: Mapping[str, Any], step:
     """
     values = []
     for key, value in logs.items():
+        # The Trainer adds the epoch.
         if not key.startswith(HELD_OUT):
             continue
+
         name = key.removeprefix(HELD_OUT)
         beside = f" (in training {number(in_training[name])})" if name in in_training else ""
         values.append(f"{name.replace('_', ' ')} {number(value)}{beside}")
