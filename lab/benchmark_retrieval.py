@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from scaledown import cli
 from scaledown.config import EMBEDDED
 from scaledown.data.storage.work_folder import MANIFEST
 from scaledown.files import disk_faults, whole_file, write_json
+from scaledown.progress import Bar
 
 VOCABULARY = 500_000
 COMMON_WORDS = 100
@@ -133,7 +133,7 @@ def _write_lines(path: Path, lines: Iterator[str], total: int) -> None:
     if path.exists():
         return
     with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in tqdm(lines, total=total, desc=f"generating {path.name}"))
+        file.writelines(f"{line}\n" for line in Bar(lines, total=total, desc=f"generating {path.name}"))
 
 
 def _run(stage: str, folder: Path, passage_tokens: int) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import sys
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, TextIO
+from weakref import WeakSet
+
+from tqdm import tqdm
 
 SECONDS_A_LINE = 30
 """The shortest time between two lines of a log file about the same work."""
@@ -35,6 +38,28 @@ def duration(seconds: float) -> str:
         return f"{hours} h {minutes} min"
     days, hours = divmod(hours, 24)
     return f"{days} days {hours} h"
+
+
+class Bar(tqdm):
+    """tqdm's bar; while it is open, it is among :func:`open_bars`."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        if not self.disable:
+            _open.add(self)
+
+    def close(self) -> None:
+        """End the bar."""
+        _open.discard(self)
+        super().close()
+
+
+_open: WeakSet[Bar] = WeakSet()
+
+
+def open_bars() -> list[Bar]:
+    """Return the bars of this project that are drawn now."""
+    return list(_open)
 
 
 @contextlib.contextmanager

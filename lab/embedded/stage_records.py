@@ -6,14 +6,13 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from tqdm import tqdm
-
 from scaledown.data.records import Record
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import GOLD_SCORE, Difficulty, synthetic_records
 from scaledown.models.memory import by_score
 from scaledown.models.model import ScaleDownModel
+from scaledown.progress import Bar
 
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)
 CANDIDATES = (2, 10)
@@ -72,7 +71,7 @@ def best_documents(model: ScaleDownModel, num_records: int, seed: int, candidate
 
     # A random number of the best documents stays with each record.
     shortened = []
-    for start in tqdm(range(0, num_records, SCORED_TOGETHER), desc="candidates", unit="batch"):
+    for start in Bar(range(0, num_records, SCORED_TOGETHER), desc="candidates", unit="batch"):
         batch = records[start:start + SCORED_TOGETHER]
         memory = model.compress([record.query for record in batch], [record.documents for record in batch],
                                 SCORED_TOGETHER)

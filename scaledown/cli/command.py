@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from scaledown import progress
-from scaledown.cli import interrupts, loading_note
+from scaledown.cli import interrupts, loading_note, pulse
 from scaledown.cli.interrupts import INTERRUPTED
 
 USER_ERROR = 2
@@ -30,7 +30,7 @@ def command(main: Main) -> Main:
     """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2.
 
     So does a disk that cannot be written to; any other fault is ours and keeps its traceback. Standard output takes
-    any text, progress bars are lines if standard error is no terminal, and if it is one it tells what is loading.
+    any text, progress bars are lines if standard error is no terminal, and if it is one there are signs of life.
     """
 
     @functools.wraps(main)
@@ -40,7 +40,7 @@ def command(main: Main) -> Main:
             sys.stdout.reconfigure(errors="backslashreplace")
 
         try:
-            with interrupts.state, progress.as_lines(), loading_note.on_import():
+            with interrupts.state, progress.as_lines(), pulse.beating(), loading_note.on_import():
                 code = main(argv)
         except (ValueError, OSError, RuntimeError) as fault:
             if isinstance(fault, BrokenPipeError) and _is_output_closed():

@@ -9,9 +9,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tqdm.auto import tqdm
-
 from scaledown.data.sentences import WORD, Span, cut
+from scaledown.progress import Bar
 from scaledown.prompt import titled
 
 TokenCounter = Callable[[list[str]], list[int]]
@@ -79,7 +78,7 @@ class PassageSplitter:
         """
         passages: list[list[Passage]] = []
         # Batches bound the memory of the tokenizer's output.
-        with tqdm(total=len(paragraphs), desc="cutting into passages", unit=" paragraphs", leave=False) as progress:
+        with Bar(total=len(paragraphs), desc="cutting into passages", unit=" paragraphs", leave=False) as progress:
             for start in range(0, len(paragraphs), TEXTS_AT_ONCE):
                 batch = slice(start, start + TEXTS_AT_ONCE)
                 passages += self.split_batch(paragraphs[batch], whole_spans[batch])

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from scaledown import hub
 from scaledown.data.qa.checks import fields, plain_text
 from scaledown.data.qa.reading import numbered, rows_without_faults, stream_rows
 from scaledown.data.records import read_records
 from scaledown.data.storage.lines import Faults
+from scaledown.progress import Bar
 
 TEXT_COLUMN = "text"
 TABLES = (".csv", ".tsv")
@@ -44,7 +43,7 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
     # Sources are streams: nothing behind the last text asked for is read.
     source_texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
     not_blank = (text for text in source_texts if text.strip())
-    progress = tqdm(not_blank, desc=f"reading texts of {source}", unit=" texts", leave=False)
+    progress = Bar(not_blank, desc=f"reading texts of {source}", unit=" texts", leave=False)
     texts = list(itertools.islice(progress, num_texts))
     if not texts:
         raise ValueError(f"--pretrain_data {source}: no text in it")

@@ -15,12 +15,12 @@ from typing import Any
 import datasets
 import evaluate
 import torch
-from tqdm import tqdm
 
 from scaledown import processes
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.metrics import AnswerScores, score_answer, summarise
 from scaledown.evaluation.systems import System
+from scaledown.progress import Bar
 from scaledown.training.devices import is_out_of_memory
 
 METRIC_DESCRIPTION = """Exact match, token F1, ROUGE-L and accuracy of short answers, each the best over all references,
@@ -184,7 +184,7 @@ def _answer_share(model: Any, system: System, records: Sequence[Any], config: Ev
     """Answer this process's share of the records: index -> (answer, prompt tokens, new tokens)."""
     # Every n-th of the sorted records, so that all processes get long and short ones alike.
     indices = _longest_first(records)[processes.rank()::_num_shares()]
-    bar = tqdm(total=len(indices), desc=f"answering, {system.name}", unit="question",
+    bar = Bar(total=len(indices), desc=f"answering, {system.name}", unit="question",
                disable=not progress or processes.rank() > 0)
 
     share = {}

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import inference
 from scaledown.evaluation.systems import System
+from scaledown.progress import Bar
 
 PHASES = ("compress", "prefill", "decode")
 WARM_UP_QUERIES = 3
@@ -127,7 +127,7 @@ def _time_all(model: Any, systems: Sequence[System], records: Sequence[Any], con
                 _time_query(model, system, record, config.max_new_tokens)
 
         timed_records = records[:config.timed_queries]
-        for number, record in enumerate(tqdm(timed_records, desc="timing", unit="question", disable=not progress)):
+        for number, record in enumerate(Bar(timed_records, desc="timing", unit="question", disable=not progress)):
             # The order rotates, so that no system always runs on the caches another has just warmed.
             start = number % len(systems)
             for system in (*systems[start:], *systems[:start]):

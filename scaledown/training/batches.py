@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from tqdm import tqdm
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from scaledown.config import ENCODER, TrainingConfig
@@ -24,6 +23,7 @@ from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor
+from scaledown.progress import Bar
 from scaledown.training.devices import check_compiler, wants_one_shape
 
 CHARACTERS_A_TOKEN = 4
@@ -151,6 +151,8 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     """
     if config.shard and (config.compile or model.config.load_in_4bit or model.config.load_in_8bit):
         raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
+    if config.shard and model.config.compressor_lora_rank is not None:
+        raise ValueError("--shard does not go with --compressor_lora_rank: compressor and generator may share weights")
     if not (config.compile or config.shard or wants_one_shape(model.device)):
         return False
 

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tqdm.auto import tqdm
-
 from scaledown.data.answers import holds_answer, is_found_in_text, padded, searchable, worded
 from scaledown.data.passages import Paragraph, Passage, PassageSplitter
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.qa.question import QAQuestion
 from scaledown.data.sentences import Span
+from scaledown.progress import Bar
 
 FIRST_DEPTH = 64
 """Passages that are ranked for a question before any are ruled out."""
@@ -93,7 +92,7 @@ class HardNegatives:
         coming from another paragraph is all that can be asked. There are fewer if the pool has no more.
         """
         return [self._choose(candidate, num_documents - len(candidate.gold))
-                for candidate in tqdm(candidates, desc="hard negatives", unit=" questions", leave=False)]
+                for candidate in Bar(candidates, desc="hard negatives", unit=" questions", leave=False)]
 
     def _choose(self, candidate: Candidate, count: int) -> list[Passage]:
         depth = FIRST_DEPTH

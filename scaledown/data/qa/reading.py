@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from scaledown.data.answers import padded, question_key
 from scaledown.data.qa.checks import FieldCheck
 from scaledown.data.qa.question import Layout, QAQuestion, Unusable
 from scaledown.data.storage.lines import Faults
+from scaledown.progress import Bar
 
 ROW_ID_NAMES = ("id", "_id", "question_id", "example_id")
 REPEATED_QUESTION = "it repeats another question: the same id, the same words and an answer in common"
@@ -93,7 +92,7 @@ def read_questions(source: Source, wanted: int, rng: random.Random, dropped: Cou
     questions: dict[str, QAQuestion] = {}
     answers_of: dict[tuple[str, str], set[str]] = {}  # by id and wording
     rows = _shuffled(source.rows, source.layout.buffered_rows, rng)
-    with tqdm(desc="reading", unit=" questions", leave=False) as progress:
+    with Bar(desc="reading", unit=" questions", leave=False) as progress:
         for row in rows:
             try:
                 question = source.layout.question(row)

@@ -16,13 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from scaledown import cli
 from scaledown.data.records import read_records, write_records
 from scaledown.data.reranking.cross_encoder import Pair, Reranker, RerankerConfig, pairs_of, with_scores
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog, key_of
+from scaledown.progress import Bar
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +66,7 @@ def _logged_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) ->
     # By key, so that equal pairs are scored once.
     missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in log}
     missing_keys, num_distinct = list(missing), len(set(keys))
-    for number, score in tqdm(reranker.scores(list(missing.values())), desc="scoring", total=num_distinct,
+    for number, score in Bar(reranker.scores(list(missing.values())), desc="scoring", total=num_distinct,
                               initial=num_distinct - len(missing), unit="pair"):
         log.append([(missing_keys[number], score)])
 

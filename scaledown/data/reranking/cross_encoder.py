@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from scaledown.data.records import Record
 from scaledown.hub import SAFE_WEIGHTS, dtype_to_load, locate
+from scaledown.progress import Bar
 from scaledown.settings import setting
 
 DEFAULT_RERANKER = "naver/trecdl22-crossencoder-debertav3"
@@ -120,7 +119,7 @@ def _load(config: RerankerConfig) -> Any:
 
 def score_pairs(reranker: Reranker, pairs: Sequence[Pair]) -> list[float]:
     """Return the score of every pair, in their order, with a progress bar."""
-    scores = dict(tqdm(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
+    scores = dict(Bar(reranker.scores(pairs), desc="scoring", total=len(pairs), unit="pair", leave=False))
     return [scores[number] for number in range(len(pairs))]  # they come longest pair first
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from scaledown.config import EMBEDDED
 from scaledown.data.records import read_records
@@ -27,6 +26,7 @@ from scaledown.evaluation.cost.flops import (
 from scaledown.evaluation.cost.shapes import decoder_shape
 from scaledown.evaluation.timing import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
+from scaledown.progress import Bar
 from scaledown.training.batches import LikeLengthSampler, prompt_sizes
 from scaledown.training.devices import keep_freed_memory
 
@@ -210,7 +210,7 @@ def _times_and_peak(jobs: Mapping[int, Mapping[str, Callable[[], dict[str, float
 
     # Before and after, since a machine heats up or is shared; the best is the peak.
     machine = matmul_peak(bench.device, bench.dtype)
-    with tqdm(total=num_rounds + 1, desc="rounds over all systems and numbers of documents", unit="round") as bar:
+    with Bar(total=num_rounds + 1, desc="rounds over all systems and numbers of documents", unit="round") as bar:
         times = in_turns(together, num_rounds, bar.update)
     return times, max(machine, matmul_peak(bench.device, bench.dtype))
 

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from scaledown.data.answers import holds_answer, is_found_in_text, padded
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.trec import Qrels
 from scaledown.data.records import Record
 from scaledown.data.storage.lines import Faults, is_text, json_lines, shown, text_lines
 from scaledown.data.storage.tables import Heading, heading_of, table_rows
+from scaledown.progress import Bar
 from scaledown.prompt import titled
 
 Texts = dict[str, str]
@@ -80,7 +79,7 @@ class Collection:
         index = BM25(list(self.corpus.values()))
 
         candidates = {}
-        for query, text in tqdm(self.queries.items(), desc="searching, BM25", unit="query", leave=False):
+        for query, text in Bar(self.queries.items(), desc="searching, BM25", unit="query", leave=False):
             [hits] = index.search([text], num_candidates)
             candidates[query] = [ids[hit.index] for hit in hits]
         return self.task(candidates)

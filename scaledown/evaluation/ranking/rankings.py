@@ -13,7 +13,6 @@ import ir_measures
 import numpy as np
 import torch
 from ir_measures import RR, R, nDCG
-from tqdm import tqdm
 
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.trec import Qrels, Run
@@ -22,6 +21,7 @@ from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
 from scaledown.models.model import ScaleDownModel
+from scaledown.progress import Bar
 from scaledown.training.devices import dtype_for
 
 QUERIES_AT_ONCE = 4
@@ -44,7 +44,7 @@ def bm25(task: RankingTask) -> Run:
     texts = list(candidate_texts)  # each once, in order
 
     index, run = BM25(texts), {}
-    for name, query in tqdm(task.queries.items(), desc="scoring, BM25", unit="query", leave=False):
+    for name, query in Bar(task.queries.items(), desc="scoring, BM25", unit="query", leave=False):
         # Of the whole index, from which the query's own candidates are picked.
         score_of = {texts[hit.index]: hit.score for hit in index.search([query], len(texts))[0]}
         run[name] = {document: score_of[text] for document, text in task.candidates[name].items()}
@@ -68,7 +68,7 @@ def cross_encoder(task: RankingTask, reranker: Reranker) -> Run:
 def scaledown(task: RankingTask, model: ScaleDownModel) -> Run:
     """Return the compressor's scores, from the pass that compresses."""
     names, run = list(task.queries), {}
-    with tqdm(total=len(names), desc="scoring, ScaleDown", unit="query", leave=False) as bar:
+    with Bar(total=len(names), desc="scoring, ScaleDown", unit="query", leave=False) as bar:
         for start in range(0, len(names), QUERIES_AT_ONCE):
             batch = names[start:start + QUERIES_AT_ONCE]
             memory = model.compress([task.queries[name] for name in batch],

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.evaluator import evaluate_system, token_counter
@@ -22,6 +20,7 @@ from scaledown.evaluation.robustness.sweep_figure import plot_robustness
 from scaledown.evaluation.robustness.sweeps import Case, Setting, settings
 from scaledown.files import write_json
 from scaledown.models.model import ScaleDownModel
+from scaledown.progress import Bar
 
 RESULTS_FILE, NEEDLE_FILE = "robustness.json", "needle.json"
 Rows = list[dict[str, Any]]
@@ -38,7 +37,7 @@ def measure(model: ScaleDownModel, todo: Sequence[Setting], config: EvaluationCo
             if (setting.sweep, setting.value, name) not in done:
                 points.append((setting, name, system))
 
-    for setting, name, system in tqdm(points, desc="points measured", unit="point", disable=processes.rank() > 0):
+    for setting, name, system in Bar(points, desc="points measured", unit="point", disable=processes.rank() > 0):
         result = evaluate_system(model, system, setting.records, config, seed, progress=False)
         rows.append({"sweep": setting.sweep, "value": setting.value, "system": name, **result.summary()})
         # The whole file is rewritten at each point: it is small, and answering takes far longer.

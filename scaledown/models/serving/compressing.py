@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.engine import fixed_shapes
@@ -19,6 +17,7 @@ from scaledown.models.memory import Memory
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.user_input import UserInput, check_number
+from scaledown.progress import Bar
 
 if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
@@ -34,7 +33,7 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     check_number("batch_size", batch_size)
     num_memory = model.config.checked_memory_tokens(num_memory_tokens)
     counts = [len(of_question) for of_question in given.documents]
-    bar = tqdm(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
+    bar = Bar(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 
     # A cache calls the same function, for the documents that it does not hold.
     compress_batch = partial(_compress_batch, model, num_memory=num_memory, store=store, bar=bar)
@@ -81,7 +80,7 @@ def _reader(model: ScaleDownModel) -> str:
 
 
 def _compress_batch(model: ScaleDownModel, questions: Sequence[str], documents: Sequence[Sequence[str]],
-                    num_memory: int, store: DocumentStore | None, bar: tqdm) -> Compressed:
+                    num_memory: int, store: DocumentStore | None, bar: Bar) -> Compressed:
     """Compress all documents of some questions together: (P, L, D) and scores (P,)."""
     lists = model.processor.compressor_texts(questions, documents, num_memory)
     compressed = []

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
@@ -22,6 +21,7 @@ from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.compressing import compress
 from scaledown.models.serving.user_input import Documents, Questions, UserInput, check_number, read_input
+from scaledown.progress import Bar
 
 if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
@@ -212,7 +212,7 @@ def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
 
     # It counts a question once its answer is there: when the next batch is asked for.
-    bar = tqdm(total=len(by_length), desc="answering", unit="question", disable=not request.show_progress_bar)
+    bar = Bar(total=len(by_length), desc="answering", unit="question", disable=not request.show_progress_bar)
     with bar:
         for start in range(0, len(by_length), request.batch_size):
             numbers = by_length[start:start + request.batch_size]

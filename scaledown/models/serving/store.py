@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
-from tqdm import trange
 
 from scaledown.models.compressors.base import Embed
 from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.engine.packing import KeysValues, TextLists
+from scaledown.progress import Bar
 
 DocumentKey = tuple[int, ...]
 
@@ -52,8 +52,8 @@ class DocumentStore:
                              "or on another device or in another dtype: read them again with read_documents")
 
         missing = [ids for ids in dict.fromkeys(documents) if ids not in self._documents]
-        for start in trange(0, len(missing), batch_size, desc="reading documents", unit="batch",
-                            disable=not show_progress_bar):
+        for start in Bar(range(0, len(missing), batch_size), desc="reading documents", unit="batch",
+                         disable=not show_progress_bar):
             batch = missing[start:start + batch_size]
             # Prefixes that nothing continues, and no final state is wanted.
             texts = TextLists(batch, [], [], [()] * len(batch)).packed().to(compressor.memory_rows.device)

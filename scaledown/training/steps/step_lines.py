@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
-from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from scaledown.progress import LONGEST_SILENCE_SECONDS, SECONDS_A_LINE, duration
+from scaledown.progress import LONGEST_SILENCE_SECONDS, SECONDS_A_LINE, Bar, duration
 
 HELD_OUT = "eval_"
 """Prefix of the names of what is measured on held-out records."""
@@ -96,7 +95,7 @@ class StepLines(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
         # Of the latest training steps: their entry, and their line as long as it has not been printed.
         self._in_training: Mapping[str, Any] = {}
         self._not_printed: str | None = None
@@ -109,7 +108,7 @@ class StepLines(TrainerCallback):
                        **kwargs: Any) -> None:
         """Draw the bar; elsewhere than on a terminal tqdm draws none."""
         if state.is_world_process_zero:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step",
+            self._bar = Bar(total=state.max_steps, initial=state.global_step, desc="training", unit="step",
                              dynamic_ncols=True, leave=False, disable=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
@@ -162,7 +161,7 @@ class StepLines(TrainerCallback):
 
     def _print(self, line: str) -> None:
         # tqdm's print, which draws the bar again below the line.
-        tqdm.write(line, file=sys.stdout)
+        Bar.write(line, file=sys.stdout)
         # A pipe would show the line when its buffer is full.
         sys.stdout.flush()
         self._not_printed, self._last_time = None, monotonic()

@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
-from tqdm.auto import tqdm
 
 from scaledown.data.pipeline.corpus.corpus_files import Corpus, Part, PartNotes
 from scaledown.data.pipeline.corpus.cutting import Cutter, cut_pages
 from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.files import WHAT_TO_DO, whole_file
 from scaledown.processes import Processes
+from scaledown.progress import Bar
 
 DOCUMENTS_AT_ONCE = 4_096
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("document", pa.string()),
@@ -36,7 +36,7 @@ def write_passages(corpus: Corpus, cutter: Cutter, folder: Path, processes: Proc
     # All parts are shared, not just the missing ones: which are missing changes while others work.
     share = processes.share(range(len(corpus.parts)))
     total = sum(corpus.parts[number].size for number in share)
-    with tqdm(total=total, unit=" " + corpus.unit, unit_scale=True, desc="cutting into passages",
+    with Bar(total=total, unit=" " + corpus.unit, unit_scale=True, desc="cutting into passages",
               disable=not processes.is_main) as progress:
         for number in share:
             if not _part_path(folder, number).exists():

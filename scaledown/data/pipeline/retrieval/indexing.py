@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval import vector_search
 from scaledown.data.pipeline.retrieval.bm25 import BM25
@@ -14,6 +12,7 @@ from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig, Searcher
 from scaledown.data.pipeline.retrieval.vectors import Encoder, VectorFiles, encode_passages, load_encoder
 from scaledown.files import WHAT_TO_DO, disk_faults
 from scaledown.processes import Processes
+from scaledown.progress import Bar
 
 COLLECTION = "scaledown-{}"
 
@@ -26,7 +25,7 @@ def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes:
     """
     if config.retriever == "bm25":
         if processes.is_main:
-            texts = tqdm(store.documents(), total=len(store), desc="reading words", unit=" passages", unit_scale=True)
+            texts = Bar(store.documents(), total=len(store), desc="reading words", unit=" passages", unit_scale=True)
             index = BM25(texts, show_progress=True)
             with disk_faults(folder, WHAT_TO_DO):
                 index.save(folder)

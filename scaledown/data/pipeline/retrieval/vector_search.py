@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from scaledown.data.pipeline.retrieval.searcher import Hit
 from scaledown.data.pipeline.retrieval.vectors import Encoder, VectorFiles
 from scaledown.files import WHAT_TO_DO, disk_faults, whole_file
+from scaledown.progress import Bar
 
 FAISS_FILE = "passages.faiss"
 TRAINING_VECTORS = 262_144
@@ -137,7 +137,7 @@ def build_seismic(files: VectorFiles, num_passages: int, folder: Path) -> None:
     import seismic
 
     dataset = seismic.SeismicDataset()
-    with tqdm(total=num_passages, desc="indexing by Seismic", unit=" passages", unit_scale=True) as progress:
+    with Bar(total=num_passages, desc="indexing by Seismic", unit=" passages", unit_scale=True) as progress:
         for first_passage, vectors in files:
             # Compressed rows: the nonzeros of row i are entries indptr[i] to indptr[i + 1] of the other two.
             indptr, indices, data = vectors["indptr"], vectors["indices"], vectors["data"]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from scaledown import hub
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
@@ -19,6 +18,7 @@ from scaledown.data.reranking.cross_encoder import ReadableLength
 from scaledown.files import WHAT_TO_DO, whole_file
 from scaledown.hub import dtype_to_load
 from scaledown.processes import Processes
+from scaledown.progress import Bar
 
 PASSAGES_A_FILE = 8_192
 ENCODER_ADVICE = "What works without it: --retriever bm25, or --retriever_model FOLDER."
@@ -158,7 +158,7 @@ def encode_passages(store: PassageStore, encoder: Encoder, keeper: VectorKeeper,
     # All passages are shared, not just the missing ones: which are missing changes while others work.
     starts = processes.share(range(0, len(store), PASSAGES_A_FILE))
     total = sum(min(PASSAGES_A_FILE, len(store) - start) for start in starts)  # the last file may be shorter
-    with tqdm(total=total, desc="encoding", unit=" passages", unit_scale=True,
+    with Bar(total=total, desc="encoding", unit=" passages", unit_scale=True,
               disable=not processes.is_main) as progress:
         for start in starts:
             texts = list(store.documents(start, start + PASSAGES_A_FILE))

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from scaledown import hub
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.storage.append_log import AppendLog
 from scaledown.data.storage.work_folder import StageFolder, WorkFolder
 from scaledown.processes import Processes
+from scaledown.progress import Bar
 
 
 class Context:
@@ -33,7 +32,7 @@ class Context:
     def say(self, text: str) -> None:
         """Print ``text`` once, whatever the number of processes."""
         if self.processes.is_main:
-            tqdm.write(text)
+            Bar.write(text)
 
     def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[StageFolder] = ()) -> StageFolder:
         """Return the stage of that name, and say why if it is made again because something has changed."""
@@ -94,7 +93,7 @@ class Context:
         # Nobody writes before all processes have read the log: they must agree on what is missing to share it out.
         self.processes.wait()
         is_shown = bool(missing_chunks) and self.processes.is_main
-        with tqdm(total=len(queries), initial=num_done, desc=stage.name, unit=" queries", disable=not is_shown) as bar:
+        with Bar(total=len(queries), initial=num_done, desc=stage.name, unit=" queries", disable=not is_shown) as bar:
             for chunk in self.processes.share(missing_chunks):
                 with self.spending(stage):
                     # Queries of equal text share a key, and a chunk that is partly done computes some results again:

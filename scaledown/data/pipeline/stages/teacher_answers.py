@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from scaledown import prompt
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.stages.context import Context
@@ -15,6 +13,7 @@ from scaledown.data.pipeline.teacher import TeacherConfig, load_teacher
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.append_log import AppendLog
 from scaledown.data.storage.work_folder import StageFolder
+from scaledown.progress import Bar
 
 TEACHER_CHUNK = 512
 """Queries given to the teacher at a time; each answer is stored as soon as it is ready."""
@@ -81,7 +80,7 @@ def _ask(context: Context, stage: StageFolder, log: AppendLog, chunks: Sequence[
 
     num_read, num_said = 0, 0  # the teacher's totals at the previous answer
     num_questions = sum(len(chunk) for chunk in chunks)
-    with tqdm(total=num_questions, desc="teacher", unit=" questions", disable=not context.processes.is_main) as bar:
+    with Bar(total=num_questions, desc="teacher", unit=" questions", disable=not context.processes.is_main) as bar:
         for chunk in chunks:
             # Answers arrive in any order; ``place`` says which query of the chunk each belongs to.
             with context.spending(stage):
