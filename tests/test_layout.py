@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "run_information": set(),
     "settings": set(),
     "config": {"files", "settings"},
-    "hub": {"config"},
+    "hub": {"cli", "config"},
     "cli": {"config", "progress"},
     "__main__": {"cli"},
     "processes": {"cli"},

@@ -6,6 +6,7 @@ import os
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "check the installation": ("test_training.py",),
+    "fetch models": ("scaledown.hub",),
     "prepare data": ("prepare_small_real_dataset.py", "example_dataset_generation.py", "scaledown.data.prepare_dataset",
                      "scaledown.data.reranking"),
     "train": ("train_with_evaluation.py", "train.py"),
@@ -13,8 +14,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
                  "scaledown.evaluation.pipelines", "scaledown.evaluation.robustness", "scaledown.evaluation.cost",
                  "scaledown.evaluation.benchmark"),
     "use and serve": ("example_usage.py", "scaledown.models.merge"),
-    "make the demo again": ("lab.embedded", "lab.embedded.compressors", "lab.embedded.reranker",
-                            "lab.benchmark_retrieval"),
+    "make what ships again": ("lab.embedded", "lab.embedded.compressors", "lab.embedded.reranker", "lab.smollm2",
+                              "lab.benchmark_retrieval"),
 }
 """Scripts and modules by what they are for."""
 

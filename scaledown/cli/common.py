@@ -7,9 +7,10 @@ from typing import Any
 from scaledown.cli.flags import metavar_of
 from scaledown.cli.parser import Parser
 from scaledown.cli.values import seed
-from scaledown.config import DEVICES, EMBEDDED, EMBEDDED_MODERNBERT, TrainingConfig
+from scaledown.config import DEVICES, EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, TrainingConfig
 
-CHECKPOINT = f"a folder that training wrote, a Hub id, or one that ships: {EMBEDDED} or {EMBEDDED_MODERNBERT}"
+CHECKPOINT = ("a folder that training wrote, a Hub id, or one that ships: "
+              f"{EMBEDDED}, {EMBEDDED_MODERNBERT} or {SMOLLM2}")
 
 
 def add_checkpoint(parser: Parser, **options: Any) -> None:

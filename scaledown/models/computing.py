@@ -79,7 +79,10 @@ class ComputingModule(nn.Module):
 
     def num_parameters(self, only_trainable: bool = False) -> int:
         """Return the number of weights, or of those that training changes, as transformers counts them."""
-        own = [*self.compressor.parameters(), self.generator.separator_row]
+        # Frozen weights that the compressor shares with the generator count once.
+        of_base = {id(weight) for weight in self.generator.base.parameters()}
+        own = [weight for weight in self.compressor.parameters() if id(weight) not in of_base]
+        own.append(self.generator.separator_row)
         counted = sum(weight.numel() for weight in own if weight.requires_grad or not only_trainable)
         # A base in 4 bits holds two weights in each number: transformers knows.
         return counted + self.generator.base.num_parameters(only_trainable)
@@ -121,7 +124,7 @@ class ComputingModule(nn.Module):
                              "from_pretrained(..., dtype=...)")
 
         # Not module.to, which would also round what is trained, and the rotary frequencies.
-        for weight in self.generator.base.parameters():
+        for weight in self.parameters():
             if not weight.requires_grad and weight.is_floating_point():
                 weight.data = weight.data.to(dtype)
         self.dtype = dtype

@@ -7,7 +7,6 @@ last layer and the logits are computed for the answers' tokens alone. For answer
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.engine import decoder, fixed_shapes, last_layer
+from scaledown.models.engine import decoder, fixed_shapes, last_layer, lora
 from scaledown.models.engine.few_rows import use_few_rows
 from scaledown.models.engine.packing import NEVER, PackedTexts
 from scaledown.models.losses import Head, head_cross_entropy
@@ -50,36 +49,7 @@ class Prompts:
 
 def with_adapter(config: ScaleDownConfig, base: PreTrainedModel) -> PeftModel:
     """Return ``base`` frozen, with new LoRA on all its linear layers."""
-    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
-                      target_modules="all-linear", exclude_modules=_not_plainly_linear(base) or None,
-                      task_type="CAUSAL_LM")
-    with warnings.catch_warnings():
-        # peft uses a deprecated name of transformers.
-        warnings.simplefilter("ignore", FutureWarning)
-        # peft could also train the fused weights of experts; here only linear maps are trained.
-        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
-        # GPT-2 stores its weights transposed, which peft notices and handles.
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
-        return get_peft_model(base, lora)
-
-
-@torch.no_grad()
-def _not_plainly_linear(base: PreTrainedModel) -> list[str]:
-    """Return the names of linear layers that cannot have an adapter: they return more than a product, or their weights
-    are read elsewhere."""
-    names = []
-    for name, module in base.named_modules():
-        # Routers of some mixtures of experts are linear layers that also choose experts.
-        is_family_own = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
-        if is_family_own and not isinstance(module(module.weight[:1]), Tensor):
-            names.append(name)
-
-        # State-space layers (A_log is how fast their state decays) pass all weights but the first map's to kernels.
-        if hasattr(module, "A_log"):
-            for child_name, child in module.named_children():
-                if isinstance(child, nn.Linear) and not child_name.startswith("in_proj"):
-                    names.append(f"{name}.{child_name}")
-    return names
+    return lora.causal_lm_with_adapter(base, config.lora_rank, config.lora_alpha, config.lora_dropout)
 
 
 class Generator(nn.Module):

@@ -89,7 +89,7 @@ def shapes_of(records: Sequence[Any], processor: Processor, answer_tokens: int |
     largest = Shapes(1, 1, 1, 1, 0, 0, *kind)
 
     starts = range(0, len(records), MEASURED_TOGETHER)
-    for start in tqdm(starts, "measuring the records", disable=len(starts) == 1):
+    for start in Bar(starts, "measuring the records", disable=len(starts) == 1):
         # By number: records may come from a dataset, which has no slices.
         numbers = range(start, min(start + MEASURED_TOGETHER, len(records)))
         chunk = [records[number] for number in numbers]

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
+from scaledown.models.engine import lora
 from scaledown.models.engine.decoder import rows_like
 from scaledown.models.engine.packing import PackedTexts
 from scaledown.models.engine.positions import PositionLimit
@@ -69,6 +70,20 @@ def start_mlp_as_identity(mlp: nn.Sequential) -> None:
 def memory_mlp(config: ScaleDownConfig, width: int, generator_width: int) -> nn.Sequential:
     """Return Linear-ReLU-Linear, from the width of a compressor's own model to the generator's (paper, section 3)."""
     return nn.Sequential(nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Linear(config.mlp_width, generator_width))
+
+
+def prepare_training(config: ScaleDownConfig, model: PreTrainedModel) -> None:
+    """Let all weights of the model that a compressor reads with be trained, or with ``compressor_lora_rank`` its LoRA.
+
+    What is trained is held in float32.
+    """
+    rank = config.compressor_lora_rank
+    if rank is None:
+        model.float().requires_grad_(True)
+        return
+    # Scaled as the generator's adapter is.
+    alpha = config.lora_alpha * rank // config.lora_rank
+    lora.add_adapter(model, rank, alpha, config.lora_dropout)
 
 
 class Compressor(nn.Module, ABC):

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.compressors.base import Compressor, Embed
+from scaledown.models.compressors.base import Compressor, Embed, prepare_training
 from scaledown.models.engine import decoder
 from scaledown.models.engine.packing import KeysValues, PackedTexts
 from scaledown.models.engine.positions import position_limit
@@ -23,7 +23,7 @@ class CausalCompressor(Compressor):
 
     Args:
         config: the model's settings.
-        body: a decoder without its head; the compressor alone uses and trains it.
+        body: a decoder without its head; the compressor trains it, or adds LoRA to it.
         table: token embeddings (V, width) of the texts that it reads.
         generator_table: token embeddings (V, D) of the generator that reads the memory.
 
@@ -33,11 +33,11 @@ class CausalCompressor(Compressor):
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, table: Tensor, generator_table: Tensor) -> None:
         super().__init__(config, table, generator_table)
-        # What is trained is held in float32.
-        self.body = body.float().requires_grad_(True)
-        decoder.register(self.body)
+        self.body = body
+        prepare_training(config, body)
+        decoder.register(body)
 
-        self.position_limit = position_limit(self.body)
+        self.position_limit = position_limit(body)
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute the layers' activations twice in training, except the last layer's, which are few."""

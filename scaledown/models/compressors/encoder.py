@@ -11,7 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.compressors.base import Compressor, Embed, memory_mlp, start_mlp_as_identity
+from scaledown.models.compressors.base import (
+    Compressor,
+    Embed,
+    memory_mlp,
+    prepare_training,
+    start_mlp_as_identity,
+)
 from scaledown.models.engine.packing import NEVER, PackedTexts
 from scaledown.models.engine.positions import position_limit
 
@@ -26,10 +32,11 @@ class EncoderCompressor(Compressor):
         super().__init__(config, table, generator_table, state_width=width)
         self.position_limit = position_limit(encoder)
 
-        # What is trained is held in float32. A pooler would be trained for nothing.
-        self.encoder = encoder.float().requires_grad_(True)
+        # A pooler would be trained for nothing.
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
+        self.encoder = encoder
+        prepare_training(config, encoder)
         self.mlp = memory_mlp(config, width, generator_table.shape[1])
         self.model_config = encoder.config
 

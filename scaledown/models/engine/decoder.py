@@ -120,6 +120,12 @@ def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     return cut
 
 
+def sharing_weights(body: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a decoder whose modules are its own and whose weights are those of ``body``."""
+    # deepcopy takes objects in its memo for copied already.
+    return copy.deepcopy(body, {id(weight): weight for weight in body.parameters()})
+
+
 def checkpoint_activations(body: PreTrainedModel) -> None:
     """Compute the layers' activations twice in training, to keep few; the last layer has few and keeps them."""
     body.activation_checkpointing_enable({"use_reentrant": False})

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2
 from scaledown.hub import current_token, locate
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.loading import model_card
@@ -37,7 +37,8 @@ CONFIG_FILE = "config.json"
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
 SHIPPED = Path(__file__).parents[1] / "weights" / "checkpoint"
-SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint")}
+SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint"),
+                  SMOLLM2: SHIPPED.with_name("smollm2_checkpoint")}
 SHOWN_SHAPES = 3
 
 

