@@ -104,6 +104,22 @@ def test_the_locked_versions_are_installed_unless_others_are_asked_for(tree, ver
     assert tree.run("true", **versions).returncode == 0 and tree.asked_of_pip()
 
 
+def test_models_are_fetched_before_the_command_if_they_are_asked_for(tree):
+    hub = tree.root / "scaledown" / "hub"
+    hub.mkdir(parents=True)
+    (hub / "__main__.py").write_text("import sys; print('fetching', *sys.argv[1:]); sys.exit(len(sys.argv) != 3)")
+    ended = tree.run("--models", "echo", "said")
+    assert (ended.returncode, ended.stdout) == (0, "said\n")
+    assert "fetching smollm2 minilm" in ended.stderr
+    assert "fetching" not in tree.run("echo", "said").stderr
+
+    (hub / "__main__.py").write_text("raise SystemExit(2)")
+    failed = tree.run("--models", "echo", "said")
+    assert (failed.returncode, failed.stdout) == (2, ""), "no command without its models"
+    unknown = tree.run("--model", "echo")
+    assert unknown.returncode == 2 and "unknown option --model" in unknown.stderr
+
+
 def test_unknown_versions_are_refused(tree):
     refused = tree.run("true", VERSIONS="lock")
     assert refused.returncode == 2 and "VERSIONS must be locked, ranges or newest, got 'lock'" in refused.stderr
