@@ -47,7 +47,7 @@ def read_data(args: argparse.Namespace) -> tuple[list[Record], Path | None, list
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, train, measure again, report."""
-    args = presets.parse(build_parser(), argv)
+    args = presets.parse_or_offline(build_parser(), argv)
     _, config, training, evaluation = (cli.config_from(args, cls) for cls in CONFIGS)
     records, eval_data, eval_records = read_data(args)
     hub.check_models(config, args.init_compressor)

@@ -114,7 +114,8 @@ def write_gguf(path: Path) -> dict[str, torch.Tensor]:
     writer.add_rope_freq_base(100000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet()), "ab", "cd", "ef"])
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    writer.add_token_list([*special, *sorted(ByteLevel.alphabet()), "ab", "cd", "ef"])
     writer.add_token_merges(["a b", "c d", "e f"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)

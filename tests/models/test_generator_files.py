@@ -14,8 +14,8 @@ from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from scaledown.config import ScaleDownConfig
+from scaledown.hub import SHIPPED_CHECKPOINTS
 from scaledown.models.loading import generator_files
-from scaledown.models.loading.checkpoint import SHIPPED, SHIPPED_BESIDE
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.run import build_model
 
@@ -225,7 +225,7 @@ def test_what_is_not_known_is_not_compared(generator: str, tmp_path: Path) -> No
     assert ScaleDownModel.from_pretrained(checkpoint)
 
 
-@pytest.mark.parametrize("folder", [SHIPPED, *SHIPPED_BESIDE.values()], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", SHIPPED_CHECKPOINTS.values(), ids=lambda folder: folder.name)
 def test_the_checkpoints_that_ship_know_the_generator_that_ships(folder: Path) -> None:
     kept = json.loads((folder / generator_files.FILE).read_text())
     assert generator_files.differences(kept, generator_files.read(ScaleDownConfig("embedded"))) == []

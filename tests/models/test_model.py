@@ -12,6 +12,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import scaledown
+from scaledown import hub
 from scaledown.config import ScaleDownConfig
 from scaledown.models.loading import checkpoint
 from scaledown.models.model import ScaleDownModel
@@ -274,7 +275,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(folders: dict[str, str], tmp_pa
 
 
 def test_the_shipped_checkpoint_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    monkeypatch.setitem(hub.SHIPPED_CHECKPOINTS, "embedded", tmp_path)
     with pytest.raises(ValueError, match="no trained checkpoint"):
         ScaleDownModel.from_pretrained("embedded")
 

@@ -11,6 +11,7 @@ import tiny
 
 import train
 import train_with_evaluation
+from scaledown import hub
 from scaledown.cli import config_from
 from scaledown.config import (
     COMPRESSOR_TYPES,
@@ -121,3 +122,51 @@ def test_the_table_in_the_guide_is_the_codes():
 
 def test_the_flag_offers_the_presets_that_there_are():
     assert tuple(PRESETS) == PRESET_NAMES
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_checkpoint_to_start_from_says_what_its_model_is(script, tmp_path):
+    model = ScaleDownConfig(generator_model="../generator", compressor_type="llm", compressor_model="../generator",
+                            compressor_lora_rank=4, num_memory_tokens=4, system_prompt="Be brief.",
+                            enable_reranking=True)
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "start").mkdir()
+    model.save(tmp_path / "start")
+    start = ["--init_compressor", str(tmp_path / "start"), "--train_data", "x.json"]
+
+    args = parse(SCRIPTS[script], [*start, "--preset", "laptop"])
+    assert args.generator_model == args.compressor_model == str(tmp_path / "generator")
+    assert (args.compressor_type, args.compressor_lora_rank, args.num_memory_tokens) == ("llm", 4, 4)
+    assert args.batch_size == PRESETS["laptop"]["batch_size"], "how it is trained is the preset's"
+    assert not args.enable_reranking, "scores are trained only if that is asked for"
+    # What is asked for beside it wins here, and is compared with the checkpoint when that is loaded.
+    assert parse(SCRIPTS[script], [*start, "--num_memory_tokens", "8"]).num_memory_tokens == 8
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("flags", "field", "other"), [
+    ([], "init_compressor", "generator_model"), (["--compressor_type", "n_layers"], "generator_model", None)])
+def test_without_a_hub_a_laptop_starts_from_smollm2(script, flags, field, other, monkeypatch, tmp_path, capsys):
+    def locate(name, *_, **__):
+        if name == "smollm2":
+            return str(tmp_path)
+        raise ValueError("model 'x': the Hub cannot be reached. What works without it: nothing")
+
+    monkeypatch.setattr(hub, "locate", locate)
+    argv = ["--preset", "laptop", "--train_data", "x.json", *flags]
+    args = presets.parse_or_offline(SCRIPTS[script].build_parser(), argv)
+    assert getattr(args, field) == args.generator_model == "smollm2"
+    assert capsys.readouterr().err == "model 'x': the Hub cannot be reached. Starting from smollm2 instead.\n"
+
+    named = presets.parse_or_offline(SCRIPTS[script].build_parser(), [*argv, "--generator_model", DEFAULT_GENERATOR])
+    assert named.generator_model == DEFAULT_GENERATOR and named.init_compressor is None, "one that is named stays"
+    monkeypatch.setattr(hub, "locate", lambda name, *_, **__: name)
+    reached = presets.parse_or_offline(SCRIPTS[script].build_parser(), argv)
+    assert reached.generator_model == DEFAULT_GENERATOR and reached.init_compressor is None
+
+
+def test_without_a_hub_and_smollm2_the_message_has_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(hub, "_ask_in_time", lambda *_: "the Hub cannot be reached (no network).")
+    with pytest.raises(ValueError, match="python -m scaledown.hub smollm2"):
+        presets.parse_or_offline(train.build_parser(), ["--preset", "laptop", "--train_data", "x.json"])

@@ -25,8 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2
-from scaledown.hub import current_token, locate
+from scaledown.hub import SHIPPED_CHECKPOINTS, current_token, locate
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.loading import model_card
 from scaledown.models.loading.parameters import trained
@@ -36,9 +35,6 @@ from scaledown.models.processor import Processor
 CONFIG_FILE = "config.json"
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
-SHIPPED = Path(__file__).parents[1] / "weights" / "checkpoint"
-SHIPPED_BESIDE = {EMBEDDED_MODERNBERT: SHIPPED.with_name("modernbert_checkpoint"),
-                  SMOLLM2: SHIPPED.with_name("smollm2_checkpoint")}
 SHOWN_SHAPES = 3
 
 
@@ -48,19 +44,18 @@ def find(name: str, revision: str | None = None) -> Path:
     Raises:
         ValueError: if there is none.
     """
-    if name == EMBEDDED:
-        if not (SHIPPED / CONFIG_FILE).is_file():
-            raise ValueError(f"'{EMBEDDED}': no trained checkpoint ships with this copy of the project ({SHIPPED}); "
+    if name in SHIPPED_CHECKPOINTS:
+        folder = SHIPPED_CHECKPOINTS[name]
+        if not (folder / CONFIG_FILE).is_file():
+            raise ValueError(f"'{name}': no trained checkpoint ships with this copy of the project ({folder}); "
                              "train one: python train_with_evaluation.py")
-        return SHIPPED
-    if name in SHIPPED_BESIDE:
-        return SHIPPED_BESIDE[name]
+        return folder
 
     # Taken as it is: what is missing in it is named when its files are read.
     if Path(name).is_dir():
         return Path(name)
 
-    shipped = f"Checkpoints that ship: {', '.join((EMBEDDED, *SHIPPED_BESIDE))}."
+    shipped = f"Checkpoints that ship: {', '.join(SHIPPED_CHECKPOINTS)}."
     path = Path(locate(name, revision, what_works=f"Give a folder that training wrote. {shipped}"))
     # A folder if it is in the local cache or begins with ~, else still the Hub id.
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision, token=current_token()))

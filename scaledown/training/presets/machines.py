@@ -8,12 +8,12 @@ from typing import Any
 from scaledown.config import DEFAULT_GENERATOR, EMBEDDED
 from scaledown.training.presets import demo
 
-DEMO = "demo"
+DEMO, LAPTOP = "demo", "laptop"
 PAPERS_GENERATOR = "mistralai/Mistral-7B-Instruct-v0.2"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     DEMO: {"generator_model": EMBEDDED, **demo.TRAINING, **demo.EVALUATION},
-    "laptop": {"generator_model": DEFAULT_GENERATOR, "batch_size": 4, "query_tokens": 64, "answer_tokens": 32,
+    LAPTOP: {"generator_model": DEFAULT_GENERATOR, "batch_size": 4, "query_tokens": 64, "answer_tokens": 32,
                "eval_examples": 100, "max_new_tokens": 16, "timed_queries": 10},
     "colab_t4": {"generator_model": DEFAULT_GENERATOR, "batch_size": 16, "gradient_accumulation_steps": 2,
                  "answer_tokens": 64, "eval_examples": 200, "max_new_tokens": 32},

@@ -6,13 +6,15 @@ A run that is resumed has the settings that it had before, which its own ``confi
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaledown import cli
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, MAY_CHANGE_ON_RESUME
-from scaledown.training.presets.machines import DEMO, settings
+from scaledown import cli, hub
+from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, MAY_CHANGE_ON_RESUME, SMOLLM2
+from scaledown.training.presets.machines import DEMO, LAPTOP, settings
 from scaledown.training.presets.settings_file import read_settings
 
 RUN_FILE = "config.json"
@@ -47,6 +49,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     compressor = asked["compressor_type"], asked["enable_reranking"]
     preset = settings(asked["preset"], *compressor)
 
+    # A checkpoint to start from says what its model is; what is asked for beside that is compared with it later.
+    preset |= _of_checkpoint(asked["init_compressor"])
+
     # A preset on the command line wins over the file, as any flag does; one in the file gives way to what stands there.
     chosen = file | preset | flags if "preset" in flags else preset | file | flags
 
@@ -59,6 +64,47 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
     values = defaults | chosen
     return argparse.Namespace(**{name: values[name] for name in names})
+
+
+def parse_or_offline(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """As :func:`parse`; if the generator of ``--preset laptop`` cannot be reached, the run starts from smollm2.
+
+    Not if a generator or a checkpoint is named.
+
+    Raises:
+        ValueError: also if smollm2 is not on this disk either.
+    """
+    args = parse(parser, argv)
+    named = cli.given(parser, argv)
+    if args.preset != LAPTOP or args.resume or args.init_compressor or args.generator_model != DEFAULT_GENERATOR:
+        return args
+    if "generator_model" in named:
+        return args
+
+    try:
+        hub.locate(DEFAULT_GENERATOR)
+        return args
+    except ValueError as fault:
+        reason = str(fault).split(" What works")[0]
+
+    try:
+        hub.locate(SMOLLM2)
+    except ValueError as fault:
+        raise ValueError(f"{reason} Without it --preset {LAPTOP} starts from {SMOLLM2}: {fault}") from None
+    print(f"{reason} Starting from {SMOLLM2} instead.", file=sys.stderr)
+    # A compressor of another kind is a new one, for that generator.
+    start = "generator_model" if "compressor_type" in named else "init_compressor"
+    return parse(parser, [*(sys.argv[1:] if argv is None else argv), f"--{start}", SMOLLM2])
+
+
+def _of_checkpoint(name: str | None) -> dict[str, Any]:
+    """Return the model's settings of the checkpoint ``name``, if it is on this disk."""
+    config = None if name is None else hub.checkpoint_config(name)
+    if config is None:
+        return {}
+    # A head that scores documents stays, but it is trained only if that is asked for.
+    left_out = {"enable_reranking", "keep_threshold", *RESOLVED}
+    return {field: value for field, value in dataclasses.asdict(config).items() if field not in left_out}
 
 
 def _with_both_rates(values: dict[str, Any]) -> dict[str, Any]:
