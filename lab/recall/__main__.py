@@ -1,7 +1,8 @@
-"""Measure the recall of BM25, dense vectors and both together, on SQuAD's questions over a corpus.
+"""Measure the recall of bm25, dense and hybrid retrieval.
 
-A passage counts if it states a gold answer; more strictly, if it is also from the article that the question is about.
-Passages, vectors and results are kept in the folder, so a second start computes only what has changed.
+SQuAD's questions are searched in a corpus. A passage counts if it states a gold answer; more strictly, if it is
+also from the article that the question is about. Passages, vectors and results are kept in the folder, so a second
+start computes only what has changed.
 
     python -m lab.recall --source dev-v1.1.json --corpus_path kilt_sample.jsonl --retriever_model minilm
     python -m lab.recall --source squad/ --corpus_path corpus.jsonl --generator_model embedded --eval_examples 200
@@ -14,15 +15,13 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scaledown import cli, hub
-from scaledown.config import MINILM, SMOLLM2, EvaluationConfig
+from scaledown.config import MINILM, SMOLLM2
 from scaledown.data.pipeline.corpus.corpus_files import require_corpus
 from scaledown.data.pipeline.pipeline_config import CorpusConfig, PipelineConfig, RecordsConfig
 from scaledown.data.pipeline.pipeline_run import RECALL_DEPTHS, places_with_answer, search
@@ -37,19 +36,18 @@ from scaledown.data.qa.reading import read_questions
 from scaledown.data.qa.sources import open_local
 from scaledown.data.reranking.cross_encoder import RerankerConfig
 from scaledown.data.storage.work_folder import WorkFolder
-from scaledown.evaluation.figures.text_tables import console_table
-from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.files import disk_faults, whole_file, write_json
 from scaledown.processes import Processes
 
 RETRIEVERS = ("bm25", "dense", "hybrid")
-MEASURES = [(strictness, depth) for strictness in ("article", "anywhere") for depth in RECALL_DEPTHS]
+MEASURES = [*(("article", depth) for depth in RECALL_DEPTHS), *(("anywhere", depth) for depth in RECALL_DEPTHS)]
 """The columns: a gold answer in the first passages of the question's article, or of any."""
 QUERIES_FILE, WORK_FOLDER, RESULTS_FILE = "queries.jsonl", "work", "recall.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
+    # Settings of the pipeline that are not offered here keep their defaults.
     parser = cli.new_parser(__doc__, "lab.recall", "--source FILE --corpus_path FILE [--FLAG VALUE ...]")
     parser.add_argument("--source", required=True, metavar="NAME", help="SQuAD's official file, or a folder with it")
     parser.add_argument("--corpus_path", required=True, metavar="FILE", help="the corpus that is searched, with the "
@@ -84,13 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {retriever: _found(retriever, args, questions) for retriever in RETRIEVERS}
 
     # Only now: the comparison loads torch, which --help and mistakes do not wait for.
-    from scaledown.evaluation.report.paired import mcnemar_p
+    from lab.recall.recall_figures import compare_all, tables
 
-    figures = {"recall": {name: _with_interval(values, args.seed) for name, values in found.items()}, "differences": {}}
-    for other, name in combinations(RETRIEVERS, 2):
-        figures["differences"][f"{name} - {other}"] = _difference(found[name], found[other], args.seed, mcnemar_p)
-    write_json(folder / RESULTS_FILE, {"num_questions": len(next(iter(found.values()))), **figures})
-    print(_tables(figures))
+    figures = compare_all(found, args.seed)
+    write_json(folder / RESULTS_FILE, figures)
+    print(tables(figures, [f"{strictness} @{depth}" for strictness, depth in MEASURES]))
     print(f"results: {folder / RESULTS_FILE}")
     return 0
 
@@ -131,35 +127,6 @@ def _is_found(query: Query, results: SearchResults, title: str) -> list[bool]:
     best = {"anywhere": next(iter(places), None),
             "article": next((place for place in places if store.title(numbers[place]) == title), None)}
     return [best[strictness] is not None and best[strictness] < depth for strictness, depth in MEASURES]
-
-
-def _with_interval(values: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return the means of the columns of ``values`` (questions, measures), and their intervals."""
-    ci95 = bootstrap_ci95(values, EvaluationConfig.bootstrap_resamples, seed)
-    return {"means": values.mean(axis=0).tolist(), "ci95": ci95.tolist()}
-
-
-def _difference(values: np.ndarray, others: np.ndarray, seed: int, mcnemar_p: Any) -> dict[str, Any]:
-    """Compare question by question: the differences, their intervals, and McNemar's exact test."""
-    num_better, num_worse = (values > others).sum(axis=0), (values < others).sum(axis=0)
-    p_values = [mcnemar_p(int(better), int(worse)) for better, worse in zip(num_better, num_worse, strict=True)]
-    return _with_interval(values - others, seed) | {"p_values": p_values}
-
-
-def _tables(figures: Mapping[str, Any]) -> str:
-    """Return the recalls and the differences as two tables."""
-    header = [f"{strictness} @{depth}" for strictness, depth in MEASURES]
-    rows = []
-    for name, system in figures["recall"].items():
-        cells = zip(system["means"], system["ci95"], strict=True)
-        rows.append([name, *(f"{mean:.3f}\n{interval_text(ends)}" for mean, ends in cells)])
-
-    paired_rows = []
-    for name, pair in figures["differences"].items():
-        cells = zip(pair["means"], pair["ci95"], pair["p_values"], strict=True)
-        paired_rows.append([name, *(f"{mean:+.3f}\n{interval_text(ends)}\np {p:.2g}" for mean, ends, p in cells)])
-    return "\n\n".join([console_table(["recall [95%]", *header], rows),
-                        console_table(["difference", *header], paired_rows)])
 
 
 if __name__ == "__main__":
