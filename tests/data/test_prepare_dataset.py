@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from pipeline_fakes import FakeReranker, FakeTeacher, start
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.stages import finding, teacher_answers
 from scaledown.data.pipeline.stages.writing import split_queries
+from scaledown.data.pipeline.trec import read_run
 from scaledown.data.prepare_dataset.__main__ import main
 from scaledown.data.records import eval_path, read_records
 from scaledown.data.storage import append_log
@@ -279,6 +282,26 @@ def test_encoders_go_the_same_way(asked, tmp_path, retriever):
     assert all(len(record.documents) == 5 for record in read_records(tmp_path / "real.json"))
 
 
+def test_hybrid_searches_the_indexes_of_both_its_parts_and_makes_neither_twice(asked, tmp_path, capsys):
+    model = ["--retriever_model", tiny_encoders.dense(tmp_path / "model")]
+    # A page is one passage: 30, so 90 asks for the whole rankings.
+    flags = [*real_corpus(tmp_path), "--last_stage", "retrieval", "--top_k_retrieval", "90", "--passage_words", "400"]
+    runs, work = {}, tmp_path / "real_work"
+    for retriever, indexed in (("bm25", ["bm25"]), ("hybrid", ["dense"]), ("dense", [])):
+        before = set(work.glob("retrieval-*"))
+        assert main([*flags, "--retriever", retriever, *(model if retriever != "bm25" else [])]) == 0
+        out = capsys.readouterr().out
+        assert re.findall(r"index: .* for (\w+) into", out) == indexed and "index: made again" not in out
+        folder, = set(work.glob("retrieval-*")) - before
+        runs[retriever] = read_run(folder / "found.run")
+
+    for query, fused in runs["hybrid"].items():
+        wanted = Counter()
+        for part in ("bm25", "dense"):
+            wanted.update({name: 1 / (60 + rank) for rank, name in enumerate(runs[part][query], 1)})
+        assert fused == pytest.approx(dict(wanted), rel=1e-5) and len(fused) == 30
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     ([], "not none"), (["--num_synthetic_queries", "3", "--corpus_path", "x"], "leave out --corpus_path"),
     (["--queries_file", "x"], "--corpus_path is missing"), ([*SYNTHETIC, "--passage_tokens", "3"], "--passage_tokens"),
@@ -307,6 +330,15 @@ def test_the_plan_has_every_stage_and_writes_nothing(asked, flags, tmp_path, mon
     assert not (tmp_path / "out.json").exists() and not (tmp_path / "out_work").exists()
 
 
+def test_the_plan_of_hybrid_has_both_its_indexes(tmp_path, capsys):
+    model = tiny_encoders.dense(tmp_path / "model")
+    flags = [*SYNTHETIC, "--retriever", "hybrid", "--retriever_model", model, "--last_stage", "retrieval", "--work_dir",
+             str(tmp_path / "work")]
+    assert main([*flags, "--dry_run"]) == 0
+    indexes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("index")]
+    assert len(indexes) == 2 and "for bm25" in indexes[0] and f"encoded by {model}" in indexes[1]
+
+
 def run_as_two(flags: list[str], asked: Path, port: int) -> list[int | None]:
     """Run in two processes that know of each other, as a launcher starts them; their exit codes, None if one hangs."""
     children = [start(flags, asked.with_suffix(f".{rank}"), chunk=CHUNK, WORLD_SIZE="2", RANK=str(rank),
@@ -321,12 +353,12 @@ def run_as_two(flags: list[str], asked: Path, port: int) -> list[int | None]:
     return codes
 
 
-@pytest.mark.parametrize("retriever", ["bm25", "dense"])
+@pytest.mark.parametrize("retriever", ["bm25", "hybrid"])
 def test_two_processes_share_the_work_and_give_the_same_records(asked, tmp_path, retriever):
     flags = [*SYNTHETIC, "--enable_reranking", "--reranker_model", tiny_encoders.cross_encoder(tmp_path / "reranker"),
              "--teacher_model", "embedded", "--output_file", str(tmp_path / "two.json")]
-    if retriever == "dense":
-        flags += ["--retriever", "dense", "--retriever_model", tiny_encoders.dense(tmp_path / "model")]
+    if retriever != "bm25":
+        flags += ["--retriever", retriever, "--retriever_model", tiny_encoders.dense(tmp_path / "model")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
 from scaledown.data.pipeline.corpus.cutting import Page
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
-from scaledown.data.pipeline.retrieval import RetrievalConfig, indexing, vector_search, vectors
+from scaledown.data.pipeline.retrieval import Hit, RetrievalConfig, indexing, vector_search, vectors
+from scaledown.data.pipeline.retrieval.fusion import HybridSearch, reciprocal_rank_fusion
 from scaledown.data.pipeline.retrieval.qdrant import Qdrant
 from scaledown.data.pipeline.retrieval.vectors import load_encoder
 from scaledown.data.world.synthetic import synthetic_records
@@ -56,7 +57,7 @@ def test_the_best_passages_are_found(store, models, tmp_path, monkeypatch, retri
     config = RetrievalConfig(retriever, models[retriever], **kept_in)
     for _ in range(2):
         indexing.build(config, store, tmp_path / "index", Processes())
-    searcher = indexing.open_searcher(config, tmp_path / "index")
+    searcher = indexing.open_searcher(config, [tmp_path / "index"])
     for row, hits in zip(products(config, store), searcher.search(QUERIES, 7), strict=True):
         scores = [hit.score for hit in hits]
         assert scores == pytest.approx(sorted(row, reverse=True)[:7], rel=2e-3)
@@ -116,7 +117,7 @@ def test_a_collection_that_is_gone_is_filled_again(store, models, tmp_path):
     qdrant._client.delete_collection("scaledown-index")
     qdrant.close()
     indexing.build(config, store, tmp_path / "index", Processes())
-    assert len(indexing.open_searcher(config, tmp_path / "index").search(["x"], 5)[0]) == 5
+    assert len(indexing.open_searcher(config, [tmp_path / "index"]).search(["x"], 5)[0]) == 5
 
 
 def test_what_cannot_work_is_told(store, models, tmp_path):
@@ -133,6 +134,45 @@ def test_what_cannot_work_is_told(store, models, tmp_path):
         indexing.build(config, store, tmp_path / "index", Processes(0, 2))
 
 
+def test_fused_ranks_by_hand():
+    by_words, by_vectors = [Hit(4, 9.0), Hit(1, 8.0), Hit(7, 1.0)], [Hit(1, 0.9), Hit(4, 0.8), Hit(3, -0.1)]
+    # 1 and 4 are first and second of one each: of equal scores the text that was indexed first comes first.
+    both, third = 1 / 61 + 1 / 62, 1 / 63
+    assert reciprocal_rank_fusion([by_words, by_vectors], 9) == [Hit(1, both), Hit(4, both), Hit(3, third),
+                                                                 Hit(7, third)]
+    assert [hit.index for hit in reciprocal_rank_fusion([by_words, by_vectors], 3)] == [1, 4, 3]
+    assert reciprocal_rank_fusion([[], []], 3) == []
+
+
+class Ranking:
+    """A searcher of one ranking for all queries."""
+
+    def __init__(self, hits):
+        self.hits = hits
+
+    def search(self, queries, top_k):
+        """As asked."""
+        return [self.hits[:top_k] for _ in queries]
+
+
+def test_hybrid_fuses_more_than_it_returns_and_no_passage_without_a_shared_word():
+    # Text 50 is nowhere near the first, but the only one that both searches find.
+    by_words = [*(Hit(number, 100.0 - number) for number in range(51)), Hit(99, 0.0)]
+    by_vectors = [*(Hit(200 + number, 0.9) for number in range(40)), Hit(50, 0.1), Hit(99, -0.2)]
+    first, second = HybridSearch(Ranking(by_words), Ranking(by_vectors)).search(["q", "r"], 3)
+    assert first == second and [hit.index for hit in first] == [50, 0, 200]
+    hits, = HybridSearch(Ranking(by_words), Ranking(by_vectors)).search(["q"], 500)
+    assert [hit.score for hit in hits if hit.index == 99] == [1 / 102], "found by its vector alone"
+
+
+def test_hybrid_is_made_of_bm25_and_dense():
+    config = RetrievalConfig("hybrid", "model", faiss_index="Flat", top_k_retrieval=7)
+    assert config.parts == (RetrievalConfig("bm25", top_k_retrieval=7),
+                            RetrievalConfig("dense", "model", faiss_index="Flat", top_k_retrieval=7))
+    assert config.model == "model" and RetrievalConfig("hybrid").model == RetrievalConfig("dense").model
+    assert RetrievalConfig().parts == (RetrievalConfig(),)
+
+
 @pytest.mark.parametrize(("settings", "message"), [
     ({"retriever": "run"}, "needs --run_file"), ({"run_file": "x"}, "--run_file belongs to --retriever run"),
     ({"retriever_model": "x"}, "--retriever_model belongs"), ({"retriever": "x"}, "--retriever must be one of"),
@@ -145,6 +185,7 @@ def test_settings_that_contradict(settings, message):
 
 @pytest.mark.parametrize(("module", "settings", "said"), [
     ("faiss", {"retriever": "dense"}, "--retriever dense needs faiss-cpu: pip install faiss-cpu"),
+    ("faiss", {"retriever": "hybrid"}, "--retriever hybrid needs faiss-cpu: pip install faiss-cpu"),
     ("seismic", {"retriever": "splade"}, "--retriever splade needs pyseismic-lsr: pip install pyseismic-lsr"),
     ("qdrant_client", {"retriever": "splade", "index_url": "folder"}, "--index_url needs qdrant-client: pip install")])
 def test_an_optional_library_that_is_missing_is_told_before_anything_is_encoded(monkeypatch, module, settings, said):

@@ -6,19 +6,23 @@ import json
 import math
 
 import ir_measures
+import numpy as np
 import pytest
 import tiny
+import tiny_encoders
 from ir_measures import RR, R, nDCG
+from sentence_transformers import SentenceTransformer
 
 import example_dataset_generation
 from scaledown import ScaleDownConfig, ScaleDownModel
+from scaledown.data.pipeline.retrieval.vectors import load_bi_encoder
 from scaledown.data.pipeline.trec import read_qrels, read_run, write_qrels
 from scaledown.data.records import Record, eval_path, read_records, write_records
 from scaledown.data.world.candidates import qrels_of, ranking_records
 from scaledown.evaluation.ranking import __main__ as ranking
 from scaledown.evaluation.ranking import rankings
 from scaledown.evaluation.ranking.ranking_input import RankingInput
-from scaledown.evaluation.ranking.ranking_task import Collection, of_records, read_texts
+from scaledown.evaluation.ranking.ranking_task import Collection, RankingTask, of_records, read_texts
 from scaledown.evaluation.ranking.rankings import score_ranking
 
 QRELS = {"ties": {"d1": 1, "d2": 0, "d3": 2}, "missing": {"d1": 1}, "nothing": {"d1": 0}, "unjudged": {"d1": 1}}
@@ -122,6 +126,25 @@ def test_the_command_on_a_beir_folder_with_a_teacher(checkpoint, beir, tmp_path,
     assert "1 queries with 2.0 candidates" in capsys.readouterr().out
 
 
+def test_a_bi_encoder_ranks_by_the_cosine_of_its_vectors(checkpoint, tmp_path):
+    folder = tiny_encoders.dense(tmp_path / "encoder")
+    candidates = {"q": {"a": "red fox", "b": "blue whale"}, "p": {"b": "blue whale"}, "none": {}}
+    task = RankingTask({"q": "fox", "p": "?", "none": "who?"}, candidates, {"q": {"a": 1}})
+    run = rankings.bi_encoder(task, load_bi_encoder(folder))
+    assert {query: list(scores) for query, scores in run.items()} == {"q": ["a", "b"], "p": ["b"], "none": []}
+
+    model = SentenceTransformer(folder, device="cpu")
+    query, fox, whale = model.encode(["fox", "red fox", "blue whale"])
+    wanted = [vector @ query / np.linalg.norm(vector) / np.linalg.norm(query) for vector in (fox, whale)]
+    assert list(run["q"].values()) == pytest.approx(wanted, abs=1e-5)
+
+    out = tmp_path / "figures.json"
+    assert ranking.main(["--checkpoint", checkpoint, "--eval_examples", "3", "--num_candidates", "5", "--bi_encoder",
+                         folder, "--output_file", str(out)]) == 0
+    systems = json.loads(out.read_text())["systems"]
+    assert list(systems) == ["order given", "BM25", "bi-encoder", "scaledown"]
+
+
 def test_the_command_ranks_a_run_of_anothers_again(checkpoint, beir, tmp_path):
     (tmp_path / "run").write_text("q Q0 b 1 9.5 other\nq Q0 a 2 9.0 other\nunjudged Q0 a 1 1 other\n")
     out = tmp_path / "figures.json"
@@ -161,6 +184,7 @@ def test_the_embedded_world_needs_no_data(checkpoint, capsys):
     (["--corpus_path", "x"], "--corpus_path, --queries_file and --qrels_file go together"), (["--judged"], "--judged"),
     (["--eval_data", ".", "--run_file", "x", "--judged"], "give one"), (["--eval_data", "."], "corpus.jsonl"),
     (["--corpus_path", "x", "--queries_file", "y", "--qrels_file", "z", "--eval_data", "w"], "give one"),
+    (["--bi_encoder", "/nowhere/at/all"], "--bi_encoder"),
     (["--reranker_model", "/nowhere/at/all"], "--reranker_model"), (["--checkpoint", "/nowhere/at/all"], "no such"),
 ])
 def test_a_users_mistake_gets_a_message(flags, message, checkpoint, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.retrieval.vectors import ENCODER_ADVICE
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.pipeline.stages.finding import rerank, retrieval_key, retrieve
-from scaledown.data.pipeline.stages.preparing import build_index, cut_passages, prepare_queries
+from scaledown.data.pipeline.stages.preparing import build_indexes, cut_passages, prepare_queries
 from scaledown.data.pipeline.stages.search_results import Documents, SearchResults
 from scaledown.data.pipeline.stages.teacher_answers import ask_teacher
 from scaledown.data.pipeline.stages.writing import require_no_half, write_both_halves
@@ -89,7 +89,7 @@ def run(context: Context) -> None:
     config = context.config
     context.say(f"work folder: {config.records.work_folder} (the same command goes on from there)")
     queries = prepare_queries(context)
-    results = _search(context, queries) if config.reaches("passages") else None
+    results = search(context, queries) if config.reaches("passages") else None
 
     # Each step needs the one before, so a run that ends early skips all the rest.
     if results is not None:
@@ -101,20 +101,24 @@ def run(context: Context) -> None:
     tell_times(context)
 
 
-def _search(context: Context, queries: Sequence[Query]) -> SearchResults | None:
-    """Run the stages from passages to reranking; return None if the run ends before retrieval."""
+def search(context: Context, queries: Sequence[Query]) -> SearchResults | None:
+    """Run the stages from passages to reranking; return None if the run ends before retrieval.
+
+    Raises:
+        ValueError: as :func:`run`.
+    """
     config = context.config
     passages, store = cut_passages(context)
     if not config.reaches("index"):
         return None
 
     # A run file holds another engine's rankings, and needs no index.
-    index = None if config.retrieval.retriever == "run" else build_index(context, passages, store)
+    indexes = [] if config.retrieval.retriever == "run" else build_indexes(context, passages, store)
     if not config.reaches("retrieval"):
         return None
 
     documents = Documents(store, context.tokenizer, config.corpus.passage_tokens)
-    retrieval = retrieve(context, queries, passages, index, documents)
+    retrieval = retrieve(context, queries, passages, indexes, documents)
     results = SearchResults(documents, retrieval_key(context), retrieval, config.records.top_k_reranking)
     if config.reaches("reranking"):
         results = dataclasses.replace(results, reranking=rerank(context, queries, results))
@@ -142,18 +146,25 @@ def measure_recall(queries: Iterable[Query], results: SearchResults, top_k: int)
     measurable = (query for query in queries if any(map(is_found_in_text, query.answers)))
     for query in itertools.islice(measurable, MEASURED_QUERIES):
         recall.num_queries += 1
-        answers = [padded(answer) for answer in query.answers if is_found_in_text(answer)]
 
-        # The passages that hold an answer, best first. Their places count from 0: one at place 4 is in the first 5.
-        numbers = results.retrieved(query)
-        holding = [number for number in numbers if holds_answer(padded(results.documents.text(number)), answers)]
-        best_place = numbers.index(holding[0]) if holding else top_k
+        # Places count from 0: a passage at place 4 is in the first 5.
+        places = places_with_answer(query, results)
+        best_place = places[0] if places else top_k
         for depth in depths:
             recall.within[f"first {depth} found"] += best_place < depth
 
+        numbers = results.retrieved(query)
+        holding = {numbers[place] for place in places}
         in_record = any(number in holding for number in results.chosen(query).numbers)
         recall.within["the record's documents"] += in_record
     return recall
+
+
+def places_with_answer(query: Query, results: SearchResults) -> list[int]:
+    """Return the places, from 0 on, of the retrieved passages that state one of the query's gold answers."""
+    answers = [padded(answer) for answer in query.answers if is_found_in_text(answer)]
+    texts = results.documents.texts(results.retrieved(query))
+    return [place for place, text in enumerate(texts) if holds_answer(padded(text), answers)]
 
 
 def tell_recall(context: Context, queries: Sequence[Query], results: SearchResults) -> None:

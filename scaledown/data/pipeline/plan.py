@@ -20,6 +20,7 @@ from scaledown.data.pipeline.corpus import cutting
 from scaledown.data.pipeline.corpus.corpus_files import Corpus, PartNotes
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import count_queries
+from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.retrieval.bm25 import BM25
 from scaledown.data.pipeline.retrieval.vectors import load_encoder
 from scaledown.data.pipeline.stages.context import Context
@@ -124,7 +125,8 @@ def _estimates(config: PipelineConfig, corpus: Corpus, num_queries: int) -> Iter
                    sample.seconds * sample.scale, 0, sample.disk_bytes)
 
     if config.retrieval.retriever != "run":
-        yield _index(config, sample)
+        for part in config.retrieval.parts:
+            yield _index(part, sample)
     yield _retrieval(config, sample, num_queries)
 
     if config.reaches("reranking"):
@@ -165,8 +167,8 @@ def _sample(config: PipelineConfig, corpus: Corpus) -> Sample:
     return Sample(documents, round(len(documents) * corpus.size / notes.size), seconds)
 
 
-def _index(config: PipelineConfig, sample: Sample) -> Estimate:
-    retrieval, num_passages = config.retrieval, sample.num_passages
+def _index(retrieval: RetrievalConfig, sample: Sample) -> Estimate:
+    num_passages = sample.num_passages
     if retrieval.retriever == "bm25":
         with tempfile.TemporaryDirectory() as folder, _timed() as clock:
             BM25(sample.documents).save(Path(folder))
@@ -196,7 +198,8 @@ def _retrieval(config: PipelineConfig, sample: Sample, num_queries: int) -> Esti
     what, seconds, memory = f"{top_k} passages a query by {retrieval.retriever}", 0.0, 0.0
     if retrieval.retriever == "run":
         what = f"{len(read_run(retrieval.run_file)):,} queries in {retrieval.run_file}"
-    elif retrieval.retriever == "bm25":
+    elif any(part.retriever == "bm25" for part in retrieval.parts):
+        # The search in vectors has no estimate, alone or beside BM25's.
         seconds = _search_seconds(sample.num_passages, top_k) * num_queries
         memory = 4.0 * sample.num_passages  # one float32 score a passage
     return Estimate("retrieval", what, seconds, memory, num_queries * (60 + 18 * top_k))

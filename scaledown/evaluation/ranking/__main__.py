@@ -1,6 +1,7 @@
 """Measure how well a checkpoint ranks documents.
 
-nDCG@10, MRR@10 and recall@k of the compressor's scores, beside the order given, BM25 and the teacher, if there is one.
+nDCG@10, MRR@10 and recall@k of the compressor's scores, beside the order given and BM25, and if there are any beside a
+bi-encoder and the teacher.
 Without data the checkpoint ranks 20 candidates for each question of the demo world.
 
     python -m scaledown.evaluation.ranking --checkpoint embedded
@@ -16,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli, files, hub
-from scaledown.config import EvaluationConfig
+from scaledown.config import MINILM, EvaluationConfig
+from scaledown.data.pipeline.retrieval.vectors import load_bi_encoder
 from scaledown.data.pipeline.trec import require_ids, write_run
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
@@ -38,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_output_file(parser)
     parser.add_argument("--output_run", metavar="FILE", group="data", help="write ScaleDown's ranking there, as a TREC "
                         "run")
+    parser.add_argument("--bi_encoder", metavar="NAME", group="data", help="also rank by the vectors of this dense "
+                        f"encoder: {MINILM} (from PyPI), a Hub id or a local folder")
     cli.add_flags(parser, RerankerConfig, reranker_model=None)
     cli.add_device(parser)
     cli.add_seed(parser, "seed of the intervals' resamples")
@@ -62,12 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scaledown.training import devices
 
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
+    encoder = load_bi_encoder(args.bi_encoder) if args.bi_encoder else None
     device = devices.resolve_device(args.device)
     cli.tell(f"loading {args.checkpoint} ...")
     model = rankings.load_scoring_model(args.checkpoint, device)
     print(describe(task, args))
 
     runs = {"order given": rankings.order_given(task), "BM25": rankings.bm25(task)}
+    if encoder:
+        runs["bi-encoder"] = rankings.bi_encoder(task, encoder)
     if reranker or teacher:
         runs["teacher"] = rankings.cross_encoder(task, reranker) if reranker else teacher
     runs[SCALEDOWN] = rankings.scaledown(task, model)

@@ -1,10 +1,12 @@
-"""Rankings of a task's candidates: by the order given, BM25, a cross-encoder and ScaleDown's compressor; and how good
-they are, in nDCG@10, MRR@10 and recall@k by ir-measures (MacAvaney et al., 2022), with intervals.
+"""Rankings of a task's candidates: by the order given, BM25, a bi-encoder, a cross-encoder and ScaleDown's compressor.
+
+And how good they are, in nDCG@10, MRR@10 and recall@k by ir-measures (MacAvaney et al., 2022), with intervals.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from ir_measures import RR, R, nDCG
 
 from scaledown.data.pipeline.retrieval import BM25
+from scaledown.data.pipeline.retrieval.vectors import Encoder
 from scaledown.data.pipeline.trec import Qrels, Run
 from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.figures.text_tables import console_table, score
@@ -24,7 +27,7 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 from scaledown.training.devices import dtype_for
 
-QUERIES_AT_ONCE = 4
+QUERIES_AT_ONCE, TEXTS_AT_ONCE = 4, 256
 RECALL_AT = (1, 5, 10)
 
 
@@ -38,17 +41,39 @@ def order_given(task: RankingTask) -> Run:
 
 def bm25(task: RankingTask) -> Run:
     """Return BM25's scores, with word frequencies counted over the candidates of all queries together."""
-    candidate_texts: dict[str, None] = {}
-    for candidates in task.candidates.values():
-        candidate_texts |= dict.fromkeys(candidates.values())
-    texts = list(candidate_texts)  # each once, in order
-
+    texts = _distinct_texts(task)
     index, run = BM25(texts), {}
     for name, query in Bar(task.queries.items(), desc="scoring, BM25", unit="query", leave=False):
         # Of the whole index, from which the query's own candidates are picked.
         score_of = {texts[hit.index]: hit.score for hit in index.search([query], len(texts))[0]}
         run[name] = {document: score_of[text] for document, text in task.candidates[name].items()}
     return run
+
+
+def bi_encoder(task: RankingTask, encoder: Encoder) -> Run:
+    """Return the products of queries' and candidates' vectors: cosines, if the model compares by these."""
+    # A text that is a candidate of several queries is encoded once.
+    texts, batches = _distinct_texts(task), []
+    with Bar(total=len(texts), desc="encoding", unit="document", leave=False) as bar:
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            batch = texts[start:start + TEXTS_AT_ONCE]
+            batches.append(encoder.documents(batch))
+            bar.update(len(batch))
+
+    vector_of = dict(zip(texts, itertools.chain.from_iterable(batches), strict=True))  # each (width,)
+    query_vectors = encoder.queries(list(task.queries.values()))  # (queries, width)
+    run = {}
+    for name, vector in zip(task.queries, query_vectors, strict=True):
+        run[name] = {document: float(vector_of[text] @ vector) for document, text in task.candidates[name].items()}
+    return run
+
+
+def _distinct_texts(task: RankingTask) -> list[str]:
+    """Return the candidates of all queries, each text once, in order."""
+    texts: dict[str, None] = {}
+    for candidates in task.candidates.values():
+        texts |= dict.fromkeys(candidates.values())
+    return list(texts)
 
 
 def cross_encoder(task: RankingTask, reranker: Reranker) -> Run:

@@ -1,12 +1,14 @@
-"""The index that a retriever searches: building and opening it."""
+"""The indexes that a retriever searches: building and opening them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval import vector_search
 from scaledown.data.pipeline.retrieval.bm25 import BM25
+from scaledown.data.pipeline.retrieval.fusion import HybridSearch
 from scaledown.data.pipeline.retrieval.qdrant import Qdrant, QdrantSearch, is_server
 from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig, Searcher
 from scaledown.data.pipeline.retrieval.vectors import Encoder, VectorFiles, encode_passages, load_encoder
@@ -19,6 +21,8 @@ COLLECTION = "scaledown-{}"
 
 def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes: Processes) -> None:
     """Build what is missing of the index in ``folder``: processes share the encoding, and one does the rest.
+
+    Of a hybrid retriever each part is built by itself (see ``RetrievalConfig.parts``).
 
     Raises:
         ValueError: if the encoder cannot be loaded, or the index cannot be stored.
@@ -50,8 +54,18 @@ def build(config: RetrievalConfig, store: PassageStore, folder: Path, processes:
         vector_search.build_faiss(config.faiss_index, encoder.width, files, folder)
 
 
-def open_searcher(config: RetrievalConfig, folder: Path) -> Searcher:
-    """Open the index that :func:`build` left in ``folder``.
+def open_searcher(config: RetrievalConfig, folders: Sequence[Path]) -> Searcher:
+    """Open the indexes that :func:`build` left in ``folders``, one for each part of the retriever.
+
+    Raises:
+        ValueError: if the encoder cannot be loaded, or Qdrant cannot be reached.
+    """
+    searchers = [_open_part(part, folder) for part, folder in zip(config.parts, folders, strict=True)]
+    return HybridSearch(*searchers) if config.retriever == "hybrid" else searchers[0]
+
+
+def _open_part(config: RetrievalConfig, folder: Path) -> Searcher:
+    """Open one index.
 
     Raises:
         ValueError: if the encoder cannot be loaded, or Qdrant cannot be reached.

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from scaledown.config import MINILM
 from scaledown.data.pipeline.addresses import QDRANT_KEY, url_faults
 from scaledown.settings import positive, require, setting
 
-RETRIEVERS = ("bm25", "splade", "dense", "run")
-DEFAULT_RETRIEVER_MODELS = {"splade": "naver/splade-v3", "dense": "BAAI/bge-base-en-v1.5"}
-LIBRARIES = {"splade": ("seismic", "pyseismic-lsr"), "dense": ("faiss", "faiss-cpu")}
+RETRIEVERS = ("bm25", "splade", "dense", "hybrid", "run")
+DEFAULT_DENSE_MODEL = "BAAI/bge-base-en-v1.5"
+DEFAULT_RETRIEVER_MODELS = {"splade": "naver/splade-v3", "dense": DEFAULT_DENSE_MODEL, "hybrid": DEFAULT_DENSE_MODEL}
+FAISS = ("faiss", "faiss-cpu")
+LIBRARIES = {"splade": ("seismic", "pyseismic-lsr"), "dense": FAISS, "hybrid": FAISS}
 """The module that searches in a retriever's vectors on one machine, and its package."""
 QDRANT_LIBRARY = ("qdrant_client", "qdrant-client")
 
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """Settings of retrieval: by words (bm25), by trained sparse or dense vectors, or another engine's results (run)."""
+    """Settings of retrieval.
 
-    retriever: str = setting("bm25", "bm25 needs no download; splade and dense encode with a model; run reads another "
-                                     "engine's results", RETRIEVERS)
+    By words (bm25), by trained sparse (splade) or dense vectors, by words and dense vectors together (hybrid), or
+    another engine's results (run).
+    """
+
+    retriever: str = setting("bm25", "bm25 needs no download; splade and dense encode with a model; hybrid is bm25 "
+                                     "and dense; run reads another engine's results", RETRIEVERS)
     retriever_model: str | None = setting(
-        None, "the encoder of splade or dense: a Hub id or a local folder "
-              f"[{DEFAULT_RETRIEVER_MODELS['splade']} or {DEFAULT_RETRIEVER_MODELS['dense']}]", is_advanced=True)
+        None, f"the encoder of splade, dense or hybrid: {MINILM} (dense, from PyPI), a Hub id or a local folder "
+              f"[{DEFAULT_RETRIEVER_MODELS['splade']} or {DEFAULT_DENSE_MODEL}]", is_advanced=True)
     retriever_revision: str | None = setting(None, "commit, branch or tag of the encoder on the Hub", is_advanced=True)
     retriever_batch_size: int = setting(64, "texts that the encoder reads in one batch", is_advanced=True)
     run_file: str | None = setting(None, "with --retriever run: a TREC run with the ids of the queries and of "
                                          "this corpus's passages", is_advanced=True)
-    index_url: str | None = setting(None, "keep the vectors of splade or dense in this Qdrant server or cluster "
+    index_url: str | None = setting(None, "keep the vectors in this Qdrant server or cluster "
                                           "(http://HOST:6333), or in a folder with its embedded form; a "
                                           f"key is taken from the environment, {QDRANT_KEY}", is_advanced=True)
     faiss_index: str | None = setting(
-        None, "a FAISS factory string for dense, such as IVF4096,PQ64 [exact search]", is_advanced=True)
+        None, "a FAISS factory string for dense vectors, such as IVF4096,PQ64 [exact search]", is_advanced=True)
     top_k_retrieval: int = setting(20, "passages retrieved for each query")
 
     def __post_init__(self) -> None:
@@ -43,8 +51,9 @@ class RetrievalConfig:
             faults.append(f"--retriever must be one of {', '.join(RETRIEVERS)}, got {self.retriever!r}")
 
         # A setting of another retriever would have no effect, and is a mistake.
-        retrievers_of = {"retriever_model": ("splade", "dense"), "retriever_revision": ("splade", "dense"),
-                         "index_url": ("splade", "dense"), "faiss_index": ("dense",), "run_file": ("run",)}
+        with_vectors = ("splade", "dense", "hybrid")
+        retrievers_of = {"retriever_model": with_vectors, "retriever_revision": with_vectors,
+                         "index_url": with_vectors, "faiss_index": ("dense", "hybrid"), "run_file": ("run",)}
         for name, retrievers in retrievers_of.items():
             if getattr(self, name) is not None and self.retriever not in retrievers:
                 faults.append(f"--{name} belongs to --retriever {' or '.join(retrievers)}, not {self.retriever}")
@@ -62,6 +71,15 @@ class RetrievalConfig:
     def model(self) -> str | None:
         """The encoder by name, or None if the retriever has none."""
         return self.retriever_model or DEFAULT_RETRIEVER_MODELS.get(self.retriever)
+
+    @property
+    def parts(self) -> tuple[RetrievalConfig, ...]:
+        """The settings of each index that is searched: of hybrid those of bm25 and of dense, else these alone."""
+        if self.retriever != "hybrid":
+            return (self,)
+        # As if each were the only retriever, so that all three share their indexes in a work folder.
+        by_words = RetrievalConfig("bm25", top_k_retrieval=self.top_k_retrieval)
+        return by_words, dataclasses.replace(self, retriever="dense")
 
     def _missing_library(self) -> list[str]:
         """Return a fault if the vectors are searched by an optional library that is not installed.

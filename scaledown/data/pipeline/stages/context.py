@@ -37,7 +37,9 @@ class Context:
     def stage(self, name: str, settings: dict[str, Any], inputs: Sequence[StageFolder] = ()) -> StageFolder:
         """Return the stage of that name, and say why if it is made again because something has changed."""
         stage = self.work.stage(name, settings, inputs)
-        if stage.reason:
+        # The second index of a hybrid run differs from the first, which it does not replace.
+        is_another = any(other.name == name for other in self._stages)
+        if stage.reason and not is_another:
             self.say(f"{name}: made again: {stage.reason}")
 
         self._stages.append(stage)
@@ -45,7 +47,10 @@ class Context:
 
     def times(self) -> dict[str, float]:
         """Return the seconds that each stage of this run has taken, over all runs."""
-        return {stage.name: self.work.seconds(stage) for stage in self._stages}
+        times: dict[str, float] = {}
+        for stage in self._stages:
+            times[stage.name] = times.get(stage.name, 0.0) + self.work.seconds(stage)
+        return times
 
     @contextmanager
     def spending(self, stage: StageFolder) -> Iterator[None]:

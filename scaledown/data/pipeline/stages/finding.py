@@ -27,21 +27,21 @@ Passages = tuple[list[int], list[float]]
 """A query's passages by number, best first, and their scores."""
 
 
-def retrieve(context: Context, queries: Sequence[Query], passages: StageFolder, index: StageFolder | None,
+def retrieve(context: Context, queries: Sequence[Query], passages: StageFolder, indexes: Sequence[StageFolder],
              documents: Documents) -> AppendLog:
-    """Find the passages of the queries that have none yet, in the index or, without one, in the run.
+    """Find the passages of the queries that have none yet, in the indexes or, without any, in the run.
 
     The results of all queries are also left in the work folder as a TREC run, for other tools to read.
 
     Raises:
-        ValueError: if the index or the run cannot be read, or the run's ids are not those of the queries and passages.
+        ValueError: if an index or the run cannot be read, or the run's ids are not those of the queries and passages.
     """
     config = context.config.retrieval
     settings = {"top_k_retrieval": config.top_k_retrieval,
                 "run_file": config.run_file and fingerprints.of_files([Path(config.run_file)])}
-    stage = context.stage("retrieval", settings, [index or passages])
+    stage = context.stage("retrieval", settings, indexes or [passages])
     log = context.open_log(stage)
-    search = _run_search(context, queries, documents.store) if index is None else _index_search(context, index)
+    search = _index_search(context, indexes) if indexes else _run_search(context, queries, documents.store)
     key = retrieval_key(context)
 
     def search_distinct(chunk: Sequence[Query]) -> list[Passages]:
@@ -97,9 +97,9 @@ def rerank(context: Context, queries: Sequence[Query], results: SearchResults) -
     return log
 
 
-def _index_search(context: Context, index: StageFolder) -> Callable[[Sequence[Query]], list[Passages]]:
+def _index_search(context: Context, indexes: Sequence[StageFolder]) -> Callable[[Sequence[Query]], list[Passages]]:
     config = context.config.retrieval
-    open_searcher = cache(lambda: indexing.open_searcher(config, index.folder))
+    open_searcher = cache(lambda: indexing.open_searcher(config, [index.folder for index in indexes]))
 
     def search(chunk: Sequence[Query]) -> list[Passages]:
         rankings = []

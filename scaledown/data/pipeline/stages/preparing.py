@@ -16,7 +16,7 @@ from scaledown.data.pipeline.corpus.cutting import Page
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
 from scaledown.data.pipeline.queries import Query, ReadQueries, chosen_queries, read_ms_marco, read_queries_file
-from scaledown.data.pipeline.retrieval import bm25, indexing, vectors
+from scaledown.data.pipeline.retrieval import RetrievalConfig, bm25, indexing, vectors
 from scaledown.data.pipeline.stages.context import Context
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.work_folder import StageFolder
@@ -203,13 +203,17 @@ def cut_passages(context: Context) -> tuple[StageFolder, PassageStore]:
     return stage, store
 
 
-def build_index(context: Context, passages: StageFolder, store: PassageStore) -> StageFolder:
-    """Build the index that the retriever searches, or find it in the work folder.
+def build_indexes(context: Context, passages: StageFolder, store: PassageStore) -> list[StageFolder]:
+    """Build the indexes that the retriever searches, two if it is hybrid, or find them in the work folder.
 
     Raises:
-        ValueError: if the encoder cannot be loaded, or the index cannot be stored.
+        ValueError: if the encoder cannot be loaded, or an index cannot be stored.
     """
-    config = context.config.retrieval
+    return [_build_index(context, part, passages, store) for part in context.config.retrieval.parts]
+
+
+def _build_index(context: Context, config: RetrievalConfig, passages: StageFolder,
+                 store: PassageStore) -> StageFolder:
     settings = {"retriever": config.retriever, "faiss_index": config.faiss_index, "index_url": config.index_url,
                 "model": config.model and fingerprints.of_model(config.model, config.retriever_revision,
                                                                 vectors.ENCODER_ADVICE)}

@@ -1,0 +1,1 @@
+"""Recall by words, by vectors, and by both together."""
