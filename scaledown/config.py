@@ -129,6 +129,9 @@ class ScaleDownConfig:
         None, "initial memory tokens: drawn like token embeddings, or (compressors made of the generator) the tokens "
         "after which it would answer [reply with the demo generator's own layers, else tokens]",
         MEMORY_INITS, is_advanced=True)
+    soft_tokens: bool = setting(
+        False, "memory embeddings are mixtures of token embeddings, as the output head weighs them, plus what the MLP "
+        "adds: for an llm compressor made of the generator", is_advanced=True)
     mlp_width: int = setting(
         8096, "hidden width of the MLP after a modernbert or llm compressor (paper, section 3)", is_advanced=True)
     compressor_lora_rank: int | None = setting(
@@ -176,6 +179,9 @@ class ScaleDownConfig:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
                           f"{self.compressor_type} with {self.compressor_model or 'its default'}")
+        if self.soft_tokens and not (self.reads_with == CAUSAL_LM and self.reads_as_generator):
+            faults.append("--soft_tokens belongs to --compressor_type llm with the generator itself as "
+                          "--compressor_model: its output head must be the generator's")
         if self.num_layers is not None and self.reads_with != GENERATOR:
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
         if self.compressor_model is not None and self.reads_with == GENERATOR:

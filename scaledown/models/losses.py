@@ -105,12 +105,16 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return gradient * (outer / number).to(gradient.dtype), None, None, None
 
 
-def readout_loss(memory: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+def readout_loss(memory: Tensor, table: Tensor, targets: Tensor, states: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy of ``targets`` (P, L), each predicted by the embedding of ``memory`` (P, L, D).
 
     The logit of a token is the cosine between the memory embedding and the token's in ``table`` (V, D), scaled: nothing
-    is trained for it.
+    is trained for it. Memory that is a mixture of tokens has ``states`` (P, L, D) with logits of their own, by the output
+    head, which is the same table.
     """
+    if states is not None:
+        return head_cross_entropy(states.flatten(0, 1), Head(table), targets.flatten())
+
     # Divided by the mean length of the tokens' embeddings, the logit of a perfect match is about READOUT_SHARPNESS.
     scale = READOUT_SHARPNESS / table.norm(dim=-1, dtype=torch.float32).mean()
     states = F.normalize(memory.float(), dim=-1).flatten(0, 1) * scale    # (P * L, D)

@@ -317,7 +317,8 @@ class ScaleDownModel(ComputingModule):
         batch = packing.moved(batch, self.device)
 
         with self._autocast():
-            memory, scores = self.compressor(batch["documents"], self.generator.embed, batch["num_memory_tokens"])
+            memory, scores, states_of_memory = self.compressor(batch["documents"], self.generator.embed,
+                                                               batch["num_memory_tokens"])
             answer_loss, readout_loss = None, None                            # memory (P, L, D), scores (P,)
 
             if "prompts" in batch:
@@ -326,7 +327,7 @@ class ScaleDownModel(ComputingModule):
 
             if "readout_targets" in batch:
                 table = self.generator.base.get_input_embeddings().weight
-                readout_loss = losses.readout_loss(memory, table, batch["readout_targets"])
+                readout_loss = losses.readout_loss(memory, table, batch["readout_targets"], states_of_memory)
         return Losses(answer_loss, losses.score_error(scores, batch), readout_loss)
 
     def parameter_groups(self, lr_generator: float, lr_compressor: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -29,10 +29,17 @@ scaled by this."""
 
 
 class Compressed(NamedTuple):
-    """P compressed documents: memory embeddings (P, L, D) and, with reranking, scores (P,)."""
+    """P compressed documents.
+
+    Attributes:
+        embeddings: their memory (P, L, D).
+        scores: with reranking (P,).
+        states: (P, L, width), if a readout goes through the output head that belongs to these states.
+    """
 
     embeddings: Tensor
     scores: Tensor | None
+    states: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Compressed]) -> Compressed:
@@ -99,10 +106,12 @@ class Compressor(nn.Module, ABC):
         model_config: of the Hugging Face model that it is made from, for the checkpoint; None if that is the
             generator.
         position_limit: the longest input that this model reads exactly, if there is a limit.
+        has_own_head: whether its final states predict tokens, by the generator's output head.
     """
 
     model_config: PretrainedConfig | None = None
     position_limit: PositionLimit | None = None
+    has_own_head = False
 
     def __init__(self, config: ScaleDownConfig, table: Tensor, generator_table: Tensor,
                  state_width: int | None = None) -> None:
@@ -145,12 +154,13 @@ class Compressor(nn.Module, ABC):
             states = special.new_zeros(0, self.state_width)
         states = states.unflatten(0, (num_documents, len(special)))           # (P, L (+ 1), width)
 
-        embeddings = self._project(states[:, :num_memory or len(self.memory_rows)])   # (P, L, D)
+        of_memory = states[:, :num_memory or len(self.memory_rows)]           # (P, L, width)
+        embeddings = self._project(of_memory)                                 # (P, L, D)
         if self.memory_norm is not None:
             embeddings = self.memory_norm(embeddings)
 
         # With reranking, the last state is the rerank token's.
-        return Compressed(embeddings, self._scores(states[:, -1]))
+        return Compressed(embeddings, self._scores(states[:, -1]), of_memory if self.has_own_head else None)
 
     def stored_name(self, name: str) -> str:
         """Return the name that a checkpoint has for the parameter ``name``."""

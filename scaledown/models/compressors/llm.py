@@ -7,7 +7,8 @@ like those that it makes.
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
@@ -35,9 +36,18 @@ class LLMCompressor(CausalCompressor):
         self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])
         self.model_config = body.config
 
+        self.has_own_head = config.soft_tokens
+        if self.has_own_head:
+            if not body.config.tie_word_embeddings:
+                raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings")
+            # Before training the memory is the mixture alone.
+            nn.init.zeros_(self.mlp[-1].weight)
+            nn.init.zeros_(self.mlp[-1].bias)
+
     def start_as_identity(self) -> None:
-        """Let the MLP pass the layers' states on nearly unchanged."""
-        start_mlp_as_identity(self.mlp)
+        """Let the MLP pass the layers' states on nearly unchanged, unless it adds to a mixture of tokens."""
+        if not self.has_own_head:
+            start_mlp_as_identity(self.mlp)
 
     def stored_name(self, name: str) -> str:
         """Return the name in checkpoints, which is ``tokens.weight`` for the token embeddings of any family."""
@@ -48,4 +58,11 @@ class LLMCompressor(CausalCompressor):
         return self.body.get_input_embeddings()(ids)
 
     def _project(self, states: Tensor) -> Tensor:
-        return self.mlp(states)
+        if not self.has_own_head:
+            return self.mlp(states)
+
+        # The expected embedding of the token that the model would say at each memory token: the generator can read it
+        # without having been trained to, and it passes gradients on, unlike the likeliest token alone.
+        table = self.body.get_input_embeddings().weight                       # (V, D)
+        probabilities = F.linear(states, table).softmax(dim=-1)               # (P, L, V)
+        return probabilities.to(table.dtype) @ table + self.mlp(states)       # (P, L, D)

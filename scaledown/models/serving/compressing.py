@@ -101,5 +101,5 @@ def _compress_texts(model: ScaleDownModel, lists: TextLists, num_memory: int,
         texts = texts.behind(store.gather(lists.prefixes))
 
     # A rounded shape has dummy documents at the end.
-    embeddings, scores = model.compressor(texts.to(model.device), model.generator.embed, num_memory)
+    embeddings, scores, _ = model.compressor(texts.to(model.device), model.generator.embed, num_memory)
     return Compressed(embeddings[:num_documents], None if scores is None else scores[:num_documents])
