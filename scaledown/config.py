@@ -97,8 +97,8 @@ def what_became_of(name: str) -> str:
 
 def belongs_to_a_compressor(name: str) -> str:
     """Return the fault of a setting that is given beside ``--compressor_type none``."""
-    return (f"--{name} belongs to a compressor, and --compressor_type {NO_COMPRESSOR} has none: leave it out, or choose one of "
-            f"{', '.join(COMPRESSOR_TYPES)}")
+    return (f"--{name} belongs to a compressor, of which --compressor_type {NO_COMPRESSOR} has none: leave it out, or "
+            f"choose one of {', '.join(COMPRESSOR_TYPES)}")
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,8 @@ class Processor:
             ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`) with their
             answers; ``answer_targets`` (A,), the next tokens of those that ``prompts`` reads; ``num_memory_tokens``, L;
             ``padding_share``, of all tokens that are computed; with reranking ``teacher_scores`` (P,) and
-            ``has_score`` (P,); with readout ``readout_targets`` (P, L). Without a compressor ``documents`` is empty, and
-            ``prompts`` have the documents' text.
+            ``has_score`` (P,); with readout ``readout_targets`` (P, L). Without a compressor ``documents`` has no text,
+            and ``prompts`` have the documents' own.
 
         Raises:
             ValueError: for readout of a memory that there is none of.
