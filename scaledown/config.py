@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaledown.files import parse_json
-from scaledown.settings import from_dict, not_among_choices, not_negative, positive, require, setting
+from scaledown.settings import from_dict, not_among_choices, not_default, not_negative, positive, require, setting
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -37,7 +37,6 @@ SMOLLM2 = "smollm2"
 MINILM = "minilm"
 """all-MiniLM-L6-v2, an encoder and dense retriever that a package on PyPI has."""
 NO_COMPRESSOR = "none"
-"""The value of ``--compressor_type`` for a generator that is tuned on full text."""
 LARGEST_SEED = 2**32 - 1
 GENERATOR, ENCODER, CAUSAL_LM, NOTHING = "generator", "encoder", "causal_lm", "nothing"
 """The models that compressors read with; ``NOTHING`` if there is no compressor."""
@@ -73,9 +72,6 @@ COMPRESSOR_TYPES = tuple(name for name, kind in COMPRESSORS.items() if kind.read
 OF_A_COMPRESSOR = ("num_layers", "compressor_model", "compressor_revision", "train_memory_tokens", "input_order",
                    "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank")
 """Settings of the model that mean nothing without a compressor."""
-TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "reranking_loss_weight",
-                       "readout_loss_weight", "readout_steps", "pretrain_steps", "pretrain_data")
-"""Settings of the training that mean nothing without a compressor."""
 RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
@@ -84,10 +80,6 @@ RETIRED: Mapping[str, Any] = {
 _BECAME = {"keep_threshold": "is set in a checkpoint by python -m scaledown.evaluation.calibration",
            "pad_to_max": "is gone: batches have one shape if the device needs it",
            "pretrain_batch_size": "is gone: --batch_size holds for pretraining, too"}
-MAY_CHANGE_ON_RESUME = frozenset({
-    "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
-    "gradient_accumulation_steps"})
-"""Settings that may differ when a run is resumed: they change results by rounding at most."""
 
 
 def what_became_of(name: str) -> str:
@@ -97,8 +89,7 @@ def what_became_of(name: str) -> str:
 
 def belongs_to_a_compressor(name: str) -> str:
     """Return the fault of a setting that is given beside ``--compressor_type none``."""
-    return (f"--{name} belongs to a compressor, of which --compressor_type {NO_COMPRESSOR} has none: leave it out, or "
-            f"choose one of {', '.join(COMPRESSOR_TYPES)}")
+    return f"--{name} belongs to a compressor, and --compressor_type {NO_COMPRESSOR} is without one: leave it out"
 
 
 @dataclass(frozen=True)
@@ -189,7 +180,7 @@ class ScaleDownConfig:
         if self.compressor_type not in COMPRESSORS:
             require(faults)
         if self.reads_text:
-            require(faults + self._faults_without_compressor())
+            require(faults + [belongs_to_a_compressor(name) for name in not_default(self, *OF_A_COMPRESSOR)])
             return
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
@@ -202,17 +193,9 @@ class ScaleDownConfig:
                           "generator")
         require(faults)
 
-    def _faults_without_compressor(self) -> list[str]:
-        """Return a fault for each setting of a compressor that is not at its default."""
-        faults = []
-        for field in dataclasses.fields(self):
-            if field.name in OF_A_COMPRESSOR and getattr(self, field.name) != field.default:
-                faults.append(belongs_to_a_compressor(field.name))
-        return faults
-
     @property
     def reads_text(self) -> bool:
-        """Whether there is no compressor, so that the generator reads the documents in full text."""
+        """Return whether there is no compressor, so that the generator reads the documents in full text."""
         return self.reads_with == NOTHING
 
     @property

@@ -15,7 +15,6 @@ from scaledown.cli import config_from
 from scaledown.config import (
     NO_COMPRESSOR,
     PRESET_NAMES,
-    TRAINS_A_COMPRESSOR,
     PretrainingConfig,
     ScaleDownConfig,
     TrainingConfig,
@@ -23,6 +22,7 @@ from scaledown.config import (
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import presets
+from scaledown.training.presets.run_settings import TRAINS_A_COMPRESSOR
 
 NONE = ["--compressor_type", NO_COMPRESSOR]
 

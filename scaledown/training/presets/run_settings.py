@@ -14,16 +14,21 @@ from scaledown import cli
 from scaledown.config import (
     DEFAULT_GENERATOR,
     EMBEDDED,
-    MAY_CHANGE_ON_RESUME,
     NO_COMPRESSOR,
     OF_A_COMPRESSOR,
-    TRAINS_A_COMPRESSOR,
     belongs_to_a_compressor,
 )
 from scaledown.settings import require
 from scaledown.training.presets.machines import DEMO, settings
 from scaledown.training.presets.settings_file import read_settings
 
+TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "reranking_loss_weight",
+                       "readout_loss_weight", "readout_steps", "pretrain_steps", "pretrain_data")
+"""Settings of a training that mean nothing without a compressor."""
+MAY_CHANGE_ON_RESUME = frozenset({
+    "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
+    "gradient_accumulation_steps"})
+"""Settings that may differ when a run is resumed: they change results by rounding at most."""
 RUN_FILE = "config.json"
 RESOLVED = {"generator_revision", "compressor_revision"}
 """Settings that a run records as a commit, whatever branch or tag was given: compared when the commit is known."""
