@@ -2,10 +2,9 @@
 
 With --pretrain_steps both are first pretrained on plain text, as a modernbert or llm compressor needs; without
 --train_data that is all, and OUTPUT_DIR/pretraining/final is for --init_compressor. With --compressor_type none the
-generator is trained on full text, as a baseline that scaledown.evaluation.answering compares.
+generator is tuned on full text, as a baseline.
 
     python train.py --train_data data.json --compressor_type n_layers --num_layers 8
-    python train.py --train_data data.json --compressor_type none --output_dir tuned_text
     python train.py --resume
 """
 

@@ -106,8 +106,8 @@ class ScaleDownConfig:
     generator_revision: str | None = setting(
         None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
     compressor_type: str = setting(
-        "n_layers", "a copy of the generator's first layers, an encoder, a small causal LM, or none: then the "
-        "generator is tuned on full text, as the baseline that is trained like ScaleDown", tuple(COMPRESSORS))
+        "n_layers", "the generator's first layers, an encoder, a causal LM, or none: tuned on full text",
+        tuple(COMPRESSORS))
     num_layers: int | None = setting(
         None, "layers that n_layers copies [8, or a third of a generator with fewer than 24]")
     compressor_model: str | None = setting(
