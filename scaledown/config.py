@@ -106,7 +106,7 @@ class ScaleDownConfig:
     generator_revision: str | None = setting(
         None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
     compressor_type: str = setting(
-        "n_layers", "the generator's first layers, an encoder, a causal LM, or none: tuned on full text",
+        "n_layers", "layers of the generator, an encoder, a causal LM, or none: tuned on text",
         tuple(COMPRESSORS))
     num_layers: int | None = setting(
         None, "layers that n_layers copies [8, or a third of a generator with fewer than 24]")
