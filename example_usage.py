@@ -63,8 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if model.config.generator_model == EMBEDDED:
         questions, documents = DEMO_QUESTIONS, DEMO_DOCUMENTS
 
-    # All documents for each question.
+    # A baseline that was trained on full text (--compressor_type none) has nothing to compress with.
     documents_of = [documents] * len(questions)
+    if model.config.reads_text:
+        answers = model.answer(questions, documents_of, max_new_tokens=16)
+        for question, answer in zip(questions, answers, strict=True):
+            print(f"{question}\n  from full text, tuned: {answer}")
+        return 0
+
     memory = model.compress(questions, documents_of)
     print(f"{len(documents)} documents a question became memory embeddings of shape {tuple(memory.embeddings.shape)}: "
           "questions, documents, memory tokens, width")

@@ -1,7 +1,8 @@
 """Train a compressor and a generator by distillation.
 
 With --pretrain_steps both are first pretrained on plain text, as a modernbert or llm compressor needs; without
---train_data that is all, and OUTPUT_DIR/pretraining/final is for --init_compressor.
+--train_data that is all, and OUTPUT_DIR/pretraining/final is for --init_compressor. With --compressor_type none the
+generator is tuned on full text, as a baseline.
 
     python train.py --train_data data.json --compressor_type n_layers --num_layers 8
     python train.py --resume

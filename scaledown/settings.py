@@ -55,6 +55,12 @@ def not_among_choices(config: Any) -> list[str]:
     return faults
 
 
+def not_default(config: Any, *names: str) -> list[str]:
+    """Return those of these fields whose value is not their default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return [name for name in names if getattr(config, name) != defaults[name]]
+
+
 def from_dict(cls: type, values: Mapping[str, Any], source: str = "config") -> Any:
     """Build config ``cls`` from ``values``; a key that it does not know is an error that names ``source``.
 

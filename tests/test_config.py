@@ -37,7 +37,7 @@ def test_all_faults_are_told_together():
 
 
 def test_an_unknown_compressor_is_named_whatever_stands_beside_it():
-    with pytest.raises(ValueError, match="--compressor_type must be one of n_layers, modernbert, llm, got 'magic'"):
+    with pytest.raises(ValueError, match="--compressor_type must be one of n_layers, .*, none, got 'magic'"):
         ScaleDownConfig(compressor_type="magic", num_layers=4, memory_init="reply", compressor_model="x")
 
 

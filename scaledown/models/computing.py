@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scaledown.models.compressors.base import Compressor
+from scaledown.models.compressors.no_compressor import NoCompressor
 from scaledown.models.generator import Generator
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -27,7 +28,7 @@ class ComputingModule(nn.Module):
         dtype: of the generator's base and of the arithmetic.
     """
 
-    compressor: Compressor
+    compressor: Compressor | NoCompressor
     generator: Generator
 
     def __init__(self, dtype: torch.dtype) -> None:

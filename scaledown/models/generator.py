@@ -64,6 +64,8 @@ class Generator(nn.Module):
         if fault := decoder.embedding_fault(base):
             raise ValueError(f"--generator_model: a {base.config.model_type} model cannot read memory: {fault}")
         self.separator_row = decoder.rows_like(decoder.token_embeddings(base), 1)         # (1, D)
+        # Nothing separates documents in full text, so there only the adapter is trained.
+        self.separator_row.requires_grad_(not config.reads_text)
 
         # Packing needs layers whose attention depends on positions alone; other causal LMs train on padded prompts.
         self.packs = decoder.packing_fault(base.base_model) is None

@@ -109,8 +109,8 @@ def readout_loss(memory: Tensor, table: Tensor, targets: Tensor, states: Tensor 
     """Return the mean cross-entropy of ``targets`` (P, L), each predicted by the embedding of ``memory`` (P, L, D).
 
     The logit of a token is the cosine between the memory embedding and the token's in ``table`` (V, D), scaled: nothing
-    is trained for it. Memory that is a mixture of tokens has ``states`` (P, L, D) with logits of their own, by the output
-    head, which is the same table.
+    is trained for it. Memory that is a mixture of tokens comes with ``states`` (P, L, D), whose logits are those of the
+    output head, the same table.
     """
     if states is not None:
         return head_cross_entropy(states.flatten(0, 1), Head(table), targets.flatten())

@@ -61,7 +61,7 @@ class ScaleDownModel(ComputingModule):
     Attributes:
         config: the settings, with the number of layers and the revisions in use.
         processor: texts to token ids.
-        compressor: documents to memory.
+        compressor: documents to memory; a stand-in without weights if the model reads text.
         generator: prompts with memory to answers.
         stop_ids: every token that ends an answer.
         generator_files: fingerprints of the files of the generator's base; None if they are not known.
@@ -145,6 +145,7 @@ class ScaleDownModel(ComputingModule):
                show_progress_bar: bool = False, **options: Any) -> str | list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave for the same questions.
 
+        A model that was trained with ``--compressor_type none`` answers from the documents' full text.
         A question may have any number of documents, even none. Questions of similar length are answered together; the
         answers have the order of the questions. Decoding is greedy unless ``options`` say otherwise.
 
@@ -214,6 +215,7 @@ class ScaleDownModel(ComputingModule):
         Raises:
             ValueError: for a model without a reranking head.
         """
+        compressing.check_compresses(self)
         if not self.config.enable_reranking:
             raise ValueError("this model has no reranking head; train one with --enable_reranking")
         given = read_input(question, documents)
@@ -255,16 +257,17 @@ class ScaleDownModel(ComputingModule):
             self.generator.prefill(prompts)
         return prompts
 
-    def prefill_text(self, questions: Questions, documents: Documents, document_tokens: int | None = None) -> Prompts:
-        """Read the same prompts in full text with LoRA off: the generator as it was, for comparison.
+    def prefill_text(self, questions: Questions, documents: Documents, document_tokens: int | None = None,
+                     with_adapter: bool = False) -> Prompts:
+        """Read the same prompts in full text, unless asked otherwise with LoRA off: the generator as it was.
 
         Args:
             document_tokens: each document is cut to this length [``config.document_tokens``, as for the compressor].
+            with_adapter: with LoRA on, as a model that was trained on full text (``--compressor_type none``) answers.
         """
         given = read_input(questions, documents)
+        prompts = question_answering.text_prompts(self, given, document_tokens, with_adapter)
         with self.inference():
-            ids = self.processor.text_prompts(given.questions, given.documents, document_tokens)
-            prompts = self.generator.prompts(ids, None, with_adapter=False)
             self.generator.prefill(prompts)
         return prompts
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from scaledown.config import EMBEDDED, ENCODER, ScaleDownConfig
+from scaledown.config import EMBEDDED, ENCODER, ScaleDownConfig, belongs_to_a_compressor
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.engine.positions import PositionLimit, position_limit
@@ -78,9 +78,11 @@ class Processor:
         """Return the texts that the compressor reads for the P pairs of a question and one of its documents.
 
         Each pair ends with L placeholders, ``num_memory_tokens`` [``config.num_memory_tokens``], and with reranking one
-        more.
+        more. Without a compressor there are no texts.
         """
         config, tokenizer = self.config, self.compressor_tokenizer
+        if config.reads_text:
+            return TextLists([], [], [], [])
         num_special = (num_memory_tokens or config.num_memory_tokens) + config.enable_reranking
         special = [0] * num_special
 
@@ -222,8 +224,14 @@ class Processor:
             ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`) with their
             answers; ``answer_targets`` (A,), the next tokens of those that ``prompts`` reads; ``num_memory_tokens``, L;
             ``padding_share``, of all tokens that are computed; with reranking ``teacher_scores`` (P,) and
-            ``has_score`` (P,); with readout ``readout_targets`` (P, L).
+            ``has_score`` (P,); with readout ``readout_targets`` (P, L). Without a compressor ``documents`` has no text,
+            and ``prompts`` have the documents' own.
+
+        Raises:
+            ValueError: for readout of a memory that there is none of.
         """
+        if with_readout and self.config.reads_text:
+            raise ValueError(belongs_to_a_compressor("readout_loss_weight"))
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
@@ -233,7 +241,10 @@ class Processor:
         # A token is predicted by the one before it, the answer's first by the prompt's last. So the end token is not
         # read, and as many tokens are wanted as the answer has.
         whole, reads = [], []
-        prompts = self.memory_prompts(questions, [len(of_question) for of_question in documents], num_memory_tokens)
+        if self.config.reads_text:
+            prompts = self.text_prompts(questions, documents)
+        else:
+            prompts = self.memory_prompts(questions, [len(of_question) for of_question in documents], num_memory_tokens)
         for prompt, answer in zip(prompts, answers, strict=True):
             whole.append([*prompt, *answer[:-1]])
             reads.append(_last(whole[-1], len(answer)))

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from scaledown.config import ENCODER, TrainingConfig
+from scaledown.config import ENCODER, ScaleDownConfig, TrainingConfig
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
@@ -107,12 +107,15 @@ def shapes_of(records: Sequence[Any], processor: Processor, answer_tokens: int |
     return largest
 
 
-def prompt_sizes(records: Sequence[Any], num_memory_tokens: int) -> list[int]:
+def prompt_sizes(records: Sequence[Any], config: ScaleDownConfig) -> list[int]:
     """Return about how many tokens each record's prompt and answer take, without tokenising them."""
     sizes = []
     for record in records:
-        # A document takes its memory tokens and a separator.
-        of_documents = len(record.documents) * (num_memory_tokens + 1)
+        # A document takes its memory tokens and a separator, or the text that is left of it.
+        of_documents = len(record.documents) * (config.num_memory_tokens + 1)
+        if config.reads_text:
+            of_documents = sum(min(len(document) // CHARACTERS_A_TOKEN, config.document_tokens)
+                               for document in record.documents)
         sizes.append(of_documents + (len(record.query) + len(record.answer)) // CHARACTERS_A_TOKEN)
     return sizes
 

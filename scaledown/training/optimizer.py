@@ -24,12 +24,15 @@ RMS_OF_ADAMW = 0.2
 def build_optimizer(name: str, groups: Sequence[ParameterGroup], model: ScaleDownModel) -> Optimizer:
     """Return the optimizer ``name`` ("adamw" or "muon") for the parameter groups of ``model``.
 
-    Muon's steps are scaled to AdamW's size, so both use the same learning rates.
+    Muon's steps are scaled to AdamW's size, so both use the same learning rates. Without a compressor there are no
+    matrices for Muon.
     """
     if name == "adamw":
         return torch.optim.AdamW(groups)
 
     matrices, rest = _split(groups, model.compressor)
+    if not matrices:
+        return torch.optim.AdamW(groups)
     return OptimizerPair(Muon(matrices), torch.optim.AdamW(rest))
 
 

@@ -56,9 +56,9 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
         return ScaleDownModel(config, device=device, dtype=torch_dtype)
 
     model = ScaleDownModel.from_pretrained(init_compressor, device=device, dtype=torch_dtype)
+    _check_same_model(config, model.config, init_compressor)
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
-    _check_same_model(config, model.config, init_compressor)
     _drop_threshold(model, init_compressor)
     if config.train_memory_tokens is not None:
         model.train_for(config.train_memory_tokens)

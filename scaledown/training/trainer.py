@@ -148,7 +148,7 @@ class ScaleDownTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         if self.in_order:
             return SequentialSampler(self.train_dataset)
-        sizes = prompt_sizes(self.train_dataset, self.scaledown.config.num_memory_tokens)
+        sizes = prompt_sizes(self.train_dataset, self.scaledown.config)
         return LikeLengthSampler(sizes, self.config.batch_size, self.config.seed)
 
     def training_step(self, model: nn.Module, inputs: list[dict[str, Any]],

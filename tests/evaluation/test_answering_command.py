@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -12,8 +14,10 @@ from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, write_records
 from scaledown.evaluation.answering import __main__ as answering
-from scaledown.evaluation.answering import comparison_table
-from scaledown.evaluation.evaluator import evaluate_system
+from scaledown.evaluation.answering import comparison_table, pairs_table
+from scaledown.evaluation.answering.tuned_text import TUNED, best_passage
+from scaledown.evaluation.evaluator import AnsweredQuestion, SystemResult, evaluate_system
+from scaledown.evaluation.metrics import AnswerScores
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, keeping
 from scaledown.training import run
 
@@ -54,8 +58,86 @@ def test_figures_are_the_evaluator_s(checkpoints, tmp_path, capsys):
     assert found[f"{other} (not trained)"] == expected
     lines = capsys.readouterr().out.splitlines()
     assert "2 questions" in lines[0] and "1.5 documents each" in lines[0]
-    places = [lines.index(next(line for line in lines if line.split("  ")[0] == name)) for name in found]
+    labels = [comparison_table.LABELS.get(name, name) for name in found]
+    assert labels[:3] == ["no documents, untuned", "cut text, untuned", "full text, untuned"]
+    places = [lines.index(next(line for line in lines if line.split("  ")[0] == label)) for label in labels]
     assert places == sorted(places), "each system's row begins with its whole name"
+
+
+@pytest.fixture(scope="module")
+def tuned_text(checkpoints):
+    root = Path(checkpoints[0]).parent
+    model = ScaleDownModel(ScaleDownConfig(str(root / "generator"), compressor_type="none", num_memory_tokens=2))
+    tiny.move_adapter(model)
+    model.save_pretrained(root / "tuned")
+    return str(root / "tuned")
+
+
+def test_text_read_by_a_tuned_generator_stands_beside_scaledown(checkpoints, tuned_text, tmp_path, capsys):
+    flags = argv([checkpoints[0], tuned_text], tmp_path, "--untrained")
+    assert answering.main(flags) == 0
+    written = json.loads((tmp_path / "figures.json").read_text())
+    tuned = [f"{tuned_text} ({label})" for label in ("full text, tuned", "cut text, tuned", "best passage, tuned")]
+    assert list(written["systems"]) == ["no_documents", "truncated_text", "full_text",
+                                        f"{checkpoints[0]} (not trained)", checkpoints[0], *tuned]
+    said = capsys.readouterr().out
+    assert all(name in said for name in tuned)
+    lengths = [written["systems"][name]["mean_prompt_tokens"] for name in ("truncated_text", "full_text", *tuned)]
+    cut, whole, tuned_whole, tuned_cut, tuned_best = lengths
+    assert (tuned_whole, tuned_cut) == (whole, cut) and cut < tuned_best < whole
+
+
+def test_tuned_text_is_read_with_the_adapter_and_untuned_without(tuned_text):
+    model = ScaleDownModel.from_pretrained(tuned_text)
+    questions, documents = [record.query for record in RECORDS], [list(record.documents) for record in RECORDS]
+    system = TUNED["full text, tuned"]
+    assert model.decode(system.prefill(model, questions, documents, None), 3) == model.answer(
+        questions, documents, max_new_tokens=3)
+    untuned = model.decode(FULL_TEXT.prefill(model, questions, documents, None), 3)
+    assert untuned != model.answer(questions, documents, max_new_tokens=3)
+
+
+def test_the_best_passage_has_the_question_s_words():
+    texts = ["Bob left for Paris.", "Ada came to Oslo in May.", "Nobody came."]
+    assert best_passage("Who came to Oslo?", texts) == ["Ada came to Oslo in May."]
+    assert best_passage("Why?", texts) == texts[:1] and best_passage("Why?", []) == []
+
+
+def test_every_pair_of_systems_is_compared_once(checkpoints, tmp_path, capsys):
+    assert answering.main(argv(checkpoints, tmp_path)) == 0
+    written, said = json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
+    names = list(written["systems"])
+    assert {frozenset((pair["system"], pair["other"])) for pair in written["pairs"]} == set(
+        map(frozenset, itertools.combinations(names, 2)))
+    assert len(written["pairs"]) == len(names) * (len(names) - 1) // 2
+    for pair in written["pairs"]:
+        means = [written["systems"][pair[side]]["token_f1_avg"] for side in ("system", "other")]
+        assert pair["token_f1"]["difference"] == pytest.approx(means[0] - means[1])
+    assert f"{checkpoints[0]} against full text, untuned" in said and "cut text, untuned against full" not in said
+
+
+def test_a_system_by_itself_has_no_pairs(checkpoints, tmp_path, capsys):
+    assert answering.main(argv(checkpoints[:1], tmp_path, "--no-baselines")) == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["pairs"] == []
+    assert "all pairs" not in capsys.readouterr().out
+
+
+def answered(name, scores):
+    """A system's answers with these exact matches, in the order of the questions."""
+    questions = tuple(AnsweredQuestion(str(number), "who?", ("x",), "x", AnswerScores(score, score, score, score), 9, 1)
+                      for number, score in enumerate(scores))
+    return SystemResult(name, {}, questions)
+
+
+def test_pairs_are_better_a_tie_or_worse():
+    found = {"full_text": answered("full_text", [0.0] * 30), "a": answered("a", [1.0] * 12 + [0.0] * 18),
+             "b": answered("b", [0.0] + [1.0] * 12 + [0.0] * 17), "c": answered("c", [0.0] * 29 + [1.0])}
+    lines = pairs_table.table(pairs_table.pairs(found, 200, 1), {"full_text": "text"}).splitlines()
+    rows = {line[:line.index("  ")]: line.split() for line in lines if " against " in line}
+    assert list(rows) == ["a against text", "b against text", "b against a", "c against text", "c against a",
+                          "c against b"]
+    assert [rows[name][-1] for name in rows] == ["better", "better", "tie", "tie", "worse", "worse"]
+    assert rows["a against text"][3:] == ["+0.400", "below", "0.001", "better", "+0.400", "better"]
 
 
 def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, capsys):

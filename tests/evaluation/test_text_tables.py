@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scaledown.evaluation.answering import comparison_table
+from scaledown.evaluation.answering import comparison_table, pairs_table
 from scaledown.evaluation.benchmark import ratios
 from scaledown.evaluation.cost import __main__ as cost
 from scaledown.evaluation.evaluator import AnsweredQuestion, SystemResult
@@ -55,6 +55,14 @@ def test_the_tables_of_answers_fit() -> None:
     table = comparison_table.table({name: system_result(name), "full_text": system_result("full_text")})
     assert_fits(table)
     assert name in table and all(metric.name in table for metric in METRICS.values())
+
+
+def test_the_table_of_pairs_fits() -> None:
+    names = ("a" * 10, "b" * 7, "training_with_eval/checkpoints/final (auto kept)")
+    found = {name: system_result(name) for name in names}
+    table = pairs_table.table(pairs_table.pairs(found, 10, 1), {})
+    assert_fits(table)
+    assert f"{names[1]} against {names[0]}" in table and f"{names[2]} against {names[0]}" in table
 
 
 def test_the_table_of_rankings_fits() -> None:

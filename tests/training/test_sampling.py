@@ -23,7 +23,7 @@ def records(count: int) -> list[Record]:
 
 
 def test_an_epoch_has_each_record_once_and_its_own_order() -> None:
-    sampler = LikeLengthSampler(prompt_sizes(records(50), 2), batch_size=4, seed=1)
+    sampler = LikeLengthSampler(prompt_sizes(records(50), ScaleDownConfig(num_memory_tokens=2)), batch_size=4, seed=1)
     first = list(sampler)
     assert sorted(first) == list(range(50)) and list(sampler) == first
     sampler.set_epoch(1)
@@ -31,7 +31,7 @@ def test_an_epoch_has_each_record_once_and_its_own_order() -> None:
 
 
 def test_batches_are_of_like_length() -> None:
-    sizes = prompt_sizes(records(400), 8)
+    sizes = prompt_sizes(records(400), ScaleDownConfig())
     order = list(LikeLengthSampler(sizes, batch_size=4, seed=1))
     batches = [[sizes[number] for number in order[start:start + 4]] for start in range(0, len(order), 4)]
     assert 1 - sum(sizes) / sum(4 * max(batch) for batch in batches) < 0.05

@@ -1,7 +1,9 @@
 """Compare how well checkpoints answer.
 
-All checkpoints get the same questions, and so do the baselines: the generator without documents, with text cut to the
-same budget, and with the full text. Without data the questions are the demo world's (--questions). Each system's
+All checkpoints get the same questions, and so do the baselines, read by the generator as it was (untuned): no
+documents, text cut to the same budget, and the full text. A checkpoint of train.py --compressor_type none reads text
+with a generator that was tuned like ScaleDown's: the full text, text cut to the same budget, and BM25's best passage
+alone. A second table compares all pairs. Without data the questions are the demo world's (--questions). Each system's
 figures are written as soon as they are measured.
 
     python -m scaledown.evaluation.answering --checkpoint embedded embedded_modernbert
@@ -42,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     # The systems beside each checkpoint.
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, group="systems",
-                        help="also measure the baselines, with the first checkpoint's budget [yes]")
+                        help="also measure the untuned baselines, with the first checkpoint's budget [yes]")
     parser.add_argument("--untrained", action="store_true", group="systems",
                         help="also measure a new compressor of each checkpoint's kind, before any training")
     parser.add_argument("--keep_documents", nargs="+", default=[], type=_count, metavar="N", group="systems",
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hub.check_checkpoint(name)
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
-    from scaledown.evaluation.answering import comparison_table
+    from scaledown.evaluation.answering import comparison_table, pairs_table
     from scaledown.training import devices
 
     device = devices.resolve_device(args.device)
@@ -105,7 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output_file and processes.rank() == 0:
             files.write_json(output_file, report)
 
-    processes.say(comparison_table.table(found) + (f"\nfigures: {output_file}" if output_file else ""))
+    compared = pairs_table.pairs(found, config.bootstrap_resamples, args.seed)
+    report["pairs"] = [pair.to_dict() for pair in compared]
+    if output_file and processes.rank() == 0:
+        files.write_json(output_file, report)
+
+    processes.say(comparison_table.table(found))
+    # A single system has nothing to be compared with.
+    if compared:
+        processes.say("\n" + pairs_table.table(compared, comparison_table.LABELS))
+    if output_file:
+        processes.say(f"figures: {output_file}")
     return 0
 
 

@@ -9,16 +9,27 @@ import torch
 
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record
+from scaledown.evaluation.answering.tuned_text import TUNED
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import METRICS, interval_text
-from scaledown.evaluation.systems import BASELINES, SCALEDOWN, keeping
+from scaledown.evaluation.systems import (
+    BASELINES,
+    FULL_TEXT,
+    NO_DOCUMENTS,
+    SCALEDOWN,
+    TRUNCATED_TEXT,
+    keeping,
+)
 from scaledown.models.memory import Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 from scaledown.training.devices import dtype_for
 
 UNTRAINED = " (not trained)"
+LABELS = {NO_DOCUMENTS.name: "no documents, untuned", TRUNCATED_TEXT.name: "cut text, untuned",
+          FULL_TEXT.name: "full text, untuned"}
+"""What the tables call the baselines: the generator as it was, which no training has taught the form of an answer."""
 
 
 def results(args: argparse.Namespace, device: torch.device, config: EvaluationConfig,
@@ -33,6 +44,12 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
             for system in BASELINES:
                 yield system.name, evaluate_system(model, system, records, config, args.seed)
 
+        if model.config.reads_text:
+            # It has no other documents to keep, and before its training it is the full text, untuned.
+            for label, system in TUNED.items():
+                yield f"{name} ({label})", evaluate_system(model, system, records, config, args.seed)
+            continue
+
         if args.untrained:
             new = run.build_model(model.config, device, args.seed)
             yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
@@ -44,6 +61,8 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
 
 def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
     """Refuse counts of ``--keep_documents`` that this checkpoint cannot keep, before minutes of answering."""
+    if model.config.reads_text:
+        return
     try:
         for count in counts:
             check_keep_documents(count, model.config.enable_reranking, model.config.keep_threshold)
@@ -59,7 +78,7 @@ def table(found: Mapping[str, SystemResult]) -> str:
         for metric in METRICS:
             mean, ends = result.averages[f"{metric}_avg"], result.averages[f"{metric}_ci95"]
             cells.append(f"{score(mean)}\n{interval_text(ends)}")
-        rows.append([name, *cells, f"{result.mean_prompt_tokens:.1f}"])
+        rows.append([LABELS.get(name, name), *cells, f"{result.mean_prompt_tokens:.1f}"])
 
     num_questions = max(len(result.questions) for result in found.values())  # the same of all
     header = [f"n = {num_questions}", *(metric.name for metric in METRICS.values()), "prompt\ntokens"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from scaledown.config import EMBEDDED
+from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark.bench import Bench, Texts
 from scaledown.evaluation.benchmark.ratios import FROM_MEMORY, MEMORY_TOKENS
@@ -48,7 +48,8 @@ def from_records(args: argparse.Namespace, vocab_size: int) -> list[Texts]:
         return max(1, min(longest, len(tokenizer(text, add_special_tokens=False).input_ids)))
 
     records = read_records(args.train_data)
-    order = LikeLengthSampler(prompt_sizes(records, MEMORY_TOKENS), args.batch_size, seed=0)
+    sizes = prompt_sizes(records, ScaleDownConfig(num_memory_tokens=MEMORY_TOKENS))
+    order = LikeLengthSampler(sizes, args.batch_size, seed=0)
     lengths = []
     for number in list(order)[:args.batch_size * args.rounds]:
         record = records[number]

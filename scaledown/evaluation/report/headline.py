@@ -10,6 +10,8 @@ from scaledown.evaluation.metrics import interval_text
 from scaledown.evaluation.report.markdown_text import escape
 from scaledown.progress import duration
 
+SMALLEST_P = 0.001
+
 
 def signed(value: float) -> str:
     """Return a difference with its sign, as tables have it."""
@@ -20,6 +22,14 @@ def signed(value: float) -> str:
 def difference_text(test: Mapping[str, Any]) -> str:
     """Return a paired difference and its interval, such as "+0.120 [0.080, 0.160]"."""
     return f"{signed(test['difference'])} {interval_text(test['ci95'])}"
+
+
+def p_text(test: Mapping[str, Any]) -> str:
+    """Return the p-value of McNemar's test in a paired difference, "none" for a metric without one."""
+    p_value = test["p_value"]
+    if p_value is None:
+        return "none"
+    return f"below {SMALLEST_P}" if p_value < SMALLEST_P else f"{p_value:.3f}"
 
 
 def headline(report: Mapping[str, Any]) -> str:

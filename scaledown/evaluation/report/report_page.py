@@ -12,7 +12,7 @@ from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import printable
 from scaledown.evaluation.figures.text_tables import flops_unit, markdown_table, score, short
 from scaledown.evaluation.metrics import METRICS, interval_text
-from scaledown.evaluation.report.headline import difference_text, facts, headline
+from scaledown.evaluation.report.headline import difference_text, facts, headline, p_text
 from scaledown.evaluation.report.markdown_text import anchor, escape, sample, unbroken
 from scaledown.evaluation.systems import LABELS_OF_TRAINING
 from scaledown.evaluation.timing import PHASES
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NUM_SAMPLES = 8
 MEBI = 2**20
-SMALLEST_P = 0.001
 TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")
 SMALLEST_BASE = 0.01
 """The smallest average before training of which a change is told as a share."""
@@ -55,7 +54,7 @@ def _change_table(report: Mapping[str, Any]) -> str:
         # A share of next to nothing says nothing.
         change = f"{share:+.1%}" if share is not None and base >= SMALLEST_BASE else f"from {base:.3g}"
         rows.append([METRICS[metric].name, unbroken(difference_text(test)),
-                     change, f"{test['num_better']}, {test['num_worse']}", _p_text(test), test["verdict"]])
+                     change, f"{test['num_better']}, {test['num_worse']}", p_text(test), test["verdict"]])
 
     return markdown_table(["after training − before", "difference [95%]", "relative", "questions: better, worse",
                            "McNemar's p", "so after training is"], rows)
@@ -66,18 +65,11 @@ def _baseline_table(report: Mapping[str, Any]) -> str:
     for name in report["baselines"]:
         exact, overlap = (report["paired_tests"][name][metric] for metric in ("exact_match", "token_f1"))
         rows.append([LABELS_OF_TRAINING[name], unbroken(difference_text(exact)),
-                     f"{exact['num_better']}, {exact['num_worse']}", _p_text(exact), exact["verdict"],
+                     f"{exact['num_better']}, {exact['num_worse']}", p_text(exact), exact["verdict"],
                      unbroken(difference_text(overlap)), overlap["verdict"]])
 
     return markdown_table(["ScaleDown after training − ...", "exact match [95%]", "right: only it, only the other",
                            "McNemar's p", "so it is", "token F1 [95%]", "so it is"], rows)
-
-
-def _p_text(test: Mapping[str, Any]) -> str:
-    p_value = test["p_value"]
-    if p_value is None:
-        return "none"
-    return f"below {SMALLEST_P}" if p_value < SMALLEST_P else f"{p_value:.3f}"
 
 
 def _quality_notes(report: Mapping[str, Any]) -> list[str]:

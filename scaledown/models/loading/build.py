@@ -9,16 +9,17 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from scaledown.config import COMPRESSORS, EMBEDDED, GENERATOR, ScaleDownConfig
+from scaledown.config import COMPRESSORS, EMBEDDED, GENERATOR, NOTHING, ScaleDownConfig
 from scaledown.hub import resolve_revision
 from scaledown.models.compressors.base import Compressor, Embed
 from scaledown.models.compressors.n_layers import resolve_num_layers
+from scaledown.models.compressors.no_compressor import NoCompressor
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.loading import pretrained
 
 
 def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
-                     checkpoint: Path | None) -> tuple[Compressor, PreTrainedTokenizerBase | None]:
+                     checkpoint: Path | None) -> tuple[Compressor | NoCompressor, PreTrainedTokenizerBase | None]:
     """Return the compressor that a resolved ``config`` describes, and its tokenizer if it is not the generator's.
 
     Args:
@@ -32,7 +33,7 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
 
     # A copy of the generator's layers reads the generator's tokens; other models have a tokenizer of their own.
     model, tokenizer = body, None
-    if config.reads_with != GENERATOR:
+    if config.reads_with not in (GENERATOR, NOTHING):
         model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
     return compressor_class(config, model, token_embeddings(body)), tokenizer
 
@@ -70,11 +71,14 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = T
     Raises:
         ValueError: if more layers are asked for than the generator has, or a name cannot be reached.
     """
+    revision = resolve_revision(config.generator_model, config.generator_revision)
+    config = dataclasses.replace(config, generator_revision=revision)
+    if config.reads_text:
+        return config
+
     # The reply's tokens suit a compressor that reads with the demo generator's layers.
     default_init = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
-    revision = resolve_revision(config.generator_model, config.generator_revision)
-    config = dataclasses.replace(config, generator_revision=revision, memory_init=config.memory_init or default_init)
-
+    config = dataclasses.replace(config, memory_init=config.memory_init or default_init)
     if config.reads_with == GENERATOR:
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
 

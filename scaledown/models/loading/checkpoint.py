@@ -1,7 +1,7 @@
 """A checkpoint on disk, in safetensors: what was trained and no more. The generator's base is named, not copied.
 
     config.json              ScaleDownConfig, with the number of layers and the revisions that were really used
-    compressor.safetensors   the compressor: layers or model, memory and rerank tokens, heads
+    compressor.safetensors   the compressor, if there is one: layers or model, memory and rerank tokens, heads
     generator.safetensors    LoRA and the separator token
     tokenizer/               the generator's tokenizer and chat template
     compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from scaledown.hub import SHIPPED_CHECKPOINTS, current_token, locate
 from scaledown.models.compressors.base import Compressor
+from scaledown.models.compressors.no_compressor import NoCompressor
 from scaledown.models.loading import model_card
 from scaledown.models.loading.parameters import trained
 from scaledown.models.loading.pretrained import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
@@ -61,9 +62,10 @@ def find(name: str, revision: str | None = None) -> Path:
     return path if path.is_dir() else Path(snapshot_download(name, revision=revision, token=current_token()))
 
 
-def save(folder: Path, compressor: Compressor, generator: nn.Module, processor: Processor) -> None:
+def save(folder: Path, compressor: Compressor | NoCompressor, generator: nn.Module, processor: Processor) -> None:
     """Write the weights and tokenizers of a checkpoint."""
-    save_weights(compressor, folder / COMPRESSOR_FILE)
+    if stored(compressor):
+        save_weights(compressor, folder / COMPRESSOR_FILE)
     save_weights(generator, folder / GENERATOR_FILE)
     processor.save(folder / TOKENIZER_FOLDER, folder / COMPRESSOR_FOLDER)
     if compressor.model_config is not None:
@@ -76,7 +78,9 @@ def load(folder: Path, compressor: nn.Module, generator: nn.Module) -> None:
     Raises:
         ValueError: if a file is missing, damaged or of another model.
     """
-    load_weights(compressor, folder / COMPRESSOR_FILE)
+    # A model that reads text has no compressor with weights.
+    if stored(compressor):
+        load_weights(compressor, folder / COMPRESSOR_FILE)
     load_weights(generator, folder / GENERATOR_FILE)
 
 

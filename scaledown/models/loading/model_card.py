@@ -37,9 +37,14 @@ def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) 
     base_model = config.generator_model if config.generator_revision else None
     header = ModelCardData(library_name="scaledown", base_model=base_model).to_yaml()
 
+    about = "It compresses documents together with their question, and answers from the compressed documents."
+    becomes = f"becomes {config.num_memory_tokens} embeddings"
+    if config.reads_text:
+        about = "It answers from the full text of documents: a baseline for ScaleDown, trained in the same way."
+        becomes = "is read as it is"
     lines = [f"- Generator: {_source(config.generator_model, config.generator_revision)}; its weights are not in here.",
              f"- Compressor: {_compressor(config)}.",
-             f"- A document of up to {config.document_tokens} tokens becomes {config.num_memory_tokens} embeddings.",
+             f"- A document of up to {config.document_tokens} tokens {becomes}.",
              f"- Trained: {_trained(config)}; {num_trained:,} weights.",
              f"- Steps: {_count(progress.num_steps)}."]
 
@@ -51,7 +56,7 @@ def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) 
 
     sections = [f"---\n{header}\n---",
                 "# A ScaleDown checkpoint",
-                "It compresses documents together with their question, and answers from the compressed documents.",
+                about,
                 "\n".join(lines),
                 USE,
                 "The generator has its own licence; this card names none for the checkpoint."]
@@ -68,6 +73,8 @@ def _source(name: str, revision: str | None) -> str:
 
 
 def _compressor(config: ScaleDownConfig) -> str:
+    if config.reads_text:
+        return "none"
     if config.compressor_type == "n_layers":
         return f"`n_layers`, a copy of the generator's first {config.num_layers} layers"
     if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
@@ -79,8 +86,11 @@ def _compressor(config: ScaleDownConfig) -> str:
 
 
 def _trained(config: ScaleDownConfig) -> str:
+    adapter = f"a LoRA adapter of rank {config.lora_rank} of the generator"
+    if config.reads_text:
+        return adapter
     compressor = "the compressor with its reranking head" if config.enable_reranking else "the compressor"
-    return f"{compressor}, and a LoRA adapter of rank {config.lora_rank} of the generator"
+    return f"{compressor}, and {adapter}"
 
 
 def _count(number: int | None) -> str:

@@ -16,7 +16,7 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def groups(name: str, module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Return optimiser groups ``{name}_weights``, which decay, and ``{name}_rows``, which do not.
+    """Return optimiser groups ``{name}_weights``, which decay, and ``{name}_rows``, which do not; none that is empty.
 
     The rows are special tokens' embeddings, norms and biases.
     """
@@ -28,6 +28,7 @@ def groups(name: str, module: nn.Module, learning_rate: float, weight_decay: flo
     for kind, names, decay in (("weights", weight_names, weight_decay), ("rows", row_names, 0.0)):
         # Sorted: optimisers save their state by a parameter's number, and sets have no order.
         group_parameters = [parameters[key] for key in sorted(names)]
-        optimizer_groups.append({"params": group_parameters, "lr": learning_rate, "weight_decay": decay,
-                                 "name": f"{name}_{kind}"})
+        if group_parameters:
+            optimizer_groups.append({"params": group_parameters, "lr": learning_rate, "weight_decay": decay,
+                                     "name": f"{name}_{kind}"})
     return optimizer_groups

@@ -26,10 +26,22 @@ DOCUMENTS_AT_ONCE = 128
 """In one pass. More are no faster, but their activations grow: memory and, beyond the CPU's caches, time."""
 
 
+def check_compresses(model: ScaleDownModel) -> None:
+    """Refuse a model without a compressor.
+
+    Raises:
+        ValueError: for one, with what it can do.
+    """
+    if model.config.reads_text:
+        raise ValueError("this model reads text (--compressor_type none): it has no compressor for memory, stores, "
+                         "caches or scores; answer(questions, documents) answers from the full text")
+
+
 def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memory_tokens: int | None = None,
              cache: MemoryCache | None = None, store: DocumentStore | None = None,
              show_progress_bar: bool = False) -> Memory:
     """Return the memory of each question's documents; see :meth:`ScaleDownModel.compress`."""
+    check_compresses(model)
     check_number("batch_size", batch_size)
     num_memory = model.config.checked_memory_tokens(num_memory_tokens)
     counts = [len(of_question) for of_question in given.documents]
@@ -61,6 +73,7 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
 def read_documents(model: ScaleDownModel, documents: Sequence[str], store: DocumentStore | None = None,
                    batch_size: int = 32, show_progress_bar: bool = False) -> DocumentStore:
     """Return a store that holds the keys and values of ``documents``; see :meth:`ScaleDownModel.read_documents`."""
+    check_compresses(model)
     if model.config.input_order != "document_first" or not isinstance(model.compressor, CausalCompressor):
         raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
                          "documents ahead of questions")

@@ -19,7 +19,7 @@ from scaledown.models.memory import Keep, Memory, check_keep_documents, document
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.compressing import compress
+from scaledown.models.serving.compressing import check_compresses, compress
 from scaledown.models.serving.user_input import Documents, Questions, UserInput, check_number, read_input
 from scaledown.progress import Bar
 
@@ -83,6 +83,8 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
         raise ValueError("give documents or memory, not both")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
+    if any(value is not None for value in (memory, num_memory_tokens, keep_documents, cache)):
+        check_compresses(model)
     if keep_documents is not None:
         check_keep_documents(keep_documents, model.config.enable_reranking, model.config.keep_threshold)
 
@@ -136,12 +138,23 @@ def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]
 
 def prompt_embeds(model: ScaleDownModel, request: Request) -> list[Tensor]:
     """Return the prompt of each question as embeddings (T, D)."""
-    memory = compress(model, request.given, request.batch_size) if request.memory is None else request.memory
-    prompts = model.prompts(request.given.questions, memory)
+    if model.config.reads_text:
+        prompts = text_prompts(model, request.given, with_adapter=True)
+    else:
+        memory = compress(model, request.given, request.batch_size) if request.memory is None else request.memory
+        prompts = model.prompts(request.given.questions, memory)
 
     # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
     padded = zip(prompts.embeddings.to(model.dtype), prompts.num_prompt_tokens, strict=False)
     return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
+
+
+def text_prompts(model: ScaleDownModel, given: UserInput, document_tokens: int | None = None,
+                 with_adapter: bool = False) -> Prompts:
+    """Return the prompts of questions with their documents in full text; see :meth:`ScaleDownModel.prefill_text`."""
+    with model.inference():
+        ids = model.processor.text_prompts(given.questions, given.documents, document_tokens)
+        return model.generator.prompts(ids, None, with_adapter)
 
 
 def generate(model: ScaleDownModel, prompts: Prompts, generation: Generation) -> list[str]:
@@ -223,6 +236,12 @@ def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
 def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batch:
     """Return the questions with these numbers, ready to be answered together."""
     given = request.given.select(numbers)
+    if model.config.reads_text:
+        # All documents, as they are; only a compressor could choose among them.
+        all_documents = [list(range(len(of_question))) for of_question in given.documents]
+        return _Batch(numbers, text_prompts(model, given, with_adapter=True), all_documents, [None] * len(numbers),
+                      list(map(tuple, given.document_ids)))
+
     if request.memory is None:
         memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from scaledown.config import NO_COMPRESSOR
 from scaledown.data.records import Record
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 
@@ -12,6 +13,7 @@ MODEL: dict[str, dict[str, Any]] = {
     "n_layers": {"memory_norm": True, "lora_dropout": 0.0, "num_layers": 4},
     "modernbert": {"memory_norm": True, "lora_dropout": 0.0, "mlp_width": 512},
     "llm": {"memory_norm": True, "lora_dropout": 0.0, "mlp_width": 512},
+    NO_COMPRESSOR: {"lora_dropout": 0.0},
 }
 """Model settings that differ from the paper's at this size, by compressor type.
 
@@ -46,7 +48,7 @@ entity, and never unlearns that.
 
 def training(compressor_type: str, enable_reranking: bool) -> dict[str, Any]:
     """Return the training settings for a compressor of this type, with or without reranking."""
-    needs_readout = enable_reranking or compressor_type != "n_layers"
+    needs_readout = compressor_type != NO_COMPRESSOR and (enable_reranking or compressor_type != "n_layers")
     return TRAINING | {"readout_loss_weight": READOUT_LOSS_WEIGHT if needs_readout else 0.0}
 
 

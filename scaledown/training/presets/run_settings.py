@@ -13,10 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import cli, hub
-from scaledown.config import DEFAULT_GENERATOR, EMBEDDED, MAY_CHANGE_ON_RESUME, SMOLLM2
+from scaledown.config import (
+    DEFAULT_GENERATOR,
+    EMBEDDED,
+    NO_COMPRESSOR,
+    OF_A_COMPRESSOR,
+    SMOLLM2,
+    belongs_to_a_compressor,
+)
+from scaledown.settings import require
 from scaledown.training.presets.machines import DEMO, LAPTOP, settings
 from scaledown.training.presets.settings_file import read_settings
 
+TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "reranking_loss_weight",
+                       "readout_loss_weight", "readout_steps", "pretrain_steps", "pretrain_data")
+"""Settings of a training that mean nothing without a compressor."""
+MAY_CHANGE_ON_RESUME = frozenset({
+    "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
+    "gradient_accumulation_steps"})
+"""Settings that may differ when a run is resumed: they change results by rounding at most."""
 RUN_FILE = "config.json"
 RESOLVED = {"generator_revision", "compressor_revision"}
 """Settings that a run records as a commit, whatever branch or tag was given: compared when the commit is known."""
@@ -42,6 +57,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         file = _of_resumed_run(file, flags, folder)
         # It is the run's own, whose settings are all known.
         flags.pop("preset", None)
+    else:
+        file = _of_the_baseline(flags, file, defaults)
     flags, file = _with_both_rates(flags), _with_both_rates(file)
 
     # The demo's settings depend on the compressor, which no preset names.
@@ -105,6 +122,25 @@ def _of_checkpoint(name: str | None) -> dict[str, Any]:
     # A head that scores documents stays, but it is trained only if that is asked for.
     left_out = {"enable_reranking", "keep_threshold", *RESOLVED}
     return {field: value for field, value in dataclasses.asdict(config).items() if field not in left_out}
+
+
+def _of_the_baseline(flags: Mapping[str, Any], file: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of ``file`` for ``--compressor_type none``; those of any other type are as they were.
+
+    Raises:
+        ValueError: for flags that train a compressor, which would do nothing; all of them together.
+    """
+    if (file | flags).get("compressor_type") != NO_COMPRESSOR:
+        return file
+    require([belongs_to_a_compressor(name) for name in TRAINS_A_COMPRESSOR
+             if name in flags and flags[name] != defaults[name]])
+
+    # A run's file holds all settings, also those that did nothing in it. Where the flag makes it the baseline of a run
+    # with a compressor, it has that run's other settings.
+    unused = TRAINS_A_COMPRESSOR
+    if flags.get("compressor_type") == NO_COMPRESSOR:
+        unused += OF_A_COMPRESSOR
+    return {name: value for name, value in file.items() if name not in unused}
 
 
 def _with_both_rates(values: dict[str, Any]) -> dict[str, Any]:
