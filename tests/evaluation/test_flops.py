@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from evaluation_fakes import EVALUATION, LLAMA, FakeModel, make_records
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.cost.flops import (
@@ -23,9 +24,16 @@ from scaledown.evaluation.cost.flops import (
     training_flops,
 )
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
-from scaledown.evaluation.cost.shapes import DecoderShape, EncoderShape, decoder_shape, generator_without_values
+from scaledown.evaluation.cost.shapes import (
+    DecoderShape,
+    EncoderShape,
+    compressor_shape,
+    decoder_shape,
+    generator_without_values,
+)
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN
+from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator
@@ -271,6 +279,29 @@ def test_compressing_costs_what_is_counted(input_order: str) -> None:
     hidden_after, hidden_ahead = TINY.score_flops(4 * (7 * 6 / 2), 2), TINY.score_flops(4 * (6 * 5 / 2), 2)
     assert whole.get_total_flops() == found + hidden_after + hidden_ahead + hidden_last
     assert after == stored + hidden_after + hidden_last and ahead == found - stored + hidden_ahead
+
+
+@pytest.mark.parametrize(("kind", "settings"), [
+    ("n_layers", {"compressor_lora_rank": 3, "num_layers": 3}),
+    ("llm", {"compressor_lora_rank": 3}), ("llm", {"soft_tokens": True, "compressor_lora_rank": 3})])
+def test_adapters_and_mixtures_of_a_compressor_are_counted(kind: str, settings: dict) -> None:
+    with torch.device("meta"), torch.no_grad():
+        config = ScaleDownConfig(generator_model="x", compressor_type=kind, num_memory_tokens=2, mlp_width=10,
+                                 compressor_model="x" if kind == "llm" else None, **settings)
+        base = LlamaForCausalLM(LlamaConfig(**LLAMA.to_dict() | {"tie_word_embeddings": True}))
+        kinds = {"n_layers": NLayersCompressor, "llm": LLMCompressor}
+        compressor = kinds[kind](config, base.base_model, base.get_input_embeddings().weight)
+        lists = TextLists([[0] * 5], [[0] * 8] * 4, [0] * 4, [range(0)] + [range(6, 8)] * 4)
+        with FlopCounterMode(display=False) as counter:
+            compressor(lists.packed(), base.get_input_embeddings())
+
+    shape = compressor_shape(SimpleNamespace(config=config, compressor=compressor, generator=base))
+    tokens = TokenCounts(query_tokens=5, document_tokens=6, num_documents=4, memory_tokens=2, prompt_tokens=0,
+                         new_tokens=0)
+    # torch counts attention's whole squares, as in the test above.
+    layers = shape.num_layers - 1
+    hidden = shape.score_flops(5 * 4 / 2 + 4 * (8 * 7 / 2), layers) + shape.score_flops(4 * 1, 1)
+    assert counter.get_total_flops() == causal_flops(shape, tokens) + hidden
 
 
 def _with_a_store(compressor: NLayersCompressor, lists: TextLists, base: LlamaForCausalLM) -> tuple[int, int]:

@@ -26,7 +26,9 @@ class DecoderShape:
         mlp_weights: weights of a layer beside attention's four maps that a token meets: of experts, only those that
             read it.
         mlp_sides: width plus height of each of these maps that LoRA adapts, summed.
-        map_weights: those of an llm compressor's Linear - ReLU - Linear to the generator, at memory positions alone.
+        map_weights: those of an llm compressor's maps to the generator (Linear - ReLU - Linear, and mixtures of
+            tokens), at memory positions alone.
+        lora_rank: of an adapter that the shape always has (a compressor's); the generator's is given for each count.
         queries_apart: whether queries have a map of their own, so that the last layer computes those alone that are
             used (:mod:`scaledown.models.engine.last_layer`); some families make queries, keys and values in one.
     """
@@ -40,6 +42,7 @@ class DecoderShape:
     mlp_weights: float
     mlp_sides: float
     map_weights: int = 0
+    lora_rank: int = 0
     queries_apart: bool = True
 
     @classmethod
@@ -92,6 +95,7 @@ class DecoderShape:
 
         In the last layer keys and values are computed of all tokens, then the whole layer of the used ones.
         """
+        lora_rank += self.lora_rank
         layer = self.layer_weights + self.lora_weights(lora_rank) / self.num_layers
         # The adapter's maps are as wide as those that they are added to: two of them, or three with the queries.
         num_maps = 2 if self.queries_apart else 3
@@ -188,10 +192,13 @@ def llm_shape(body: PreTrainedModel, mlp_width: int, generator_size: int) -> Dec
 def compressor_shape(model: Any) -> Compressor:
     """Return the shape of a ScaleDownModel's compressor."""
     config, width = model.config, model.generator.config.hidden_size  # width of the memory embeddings
-    if config.compressor_type == "n_layers":
-        return decoder_shape(model.compressor.body)
-    if config.compressor_type == "llm":
-        return llm_shape(model.compressor.body, config.mlp_width, width)
+    if config.compressor_type in ("n_layers", "llm"):
+        shape = dataclasses.replace(decoder_shape(model.compressor.body), lora_rank=config.compressor_lora_rank or 0)
+        if config.compressor_type == "n_layers":
+            return shape
+        # Mixtures of tokens: the logits of all tokens, and the sum of their embeddings.
+        of_mixture = 2 * shape.vocab_size * shape.hidden_size if config.soft_tokens else 0
+        return dataclasses.replace(shape, map_weights=config.mlp_width * (shape.hidden_size + width) + of_mixture)
     return encoder_shape(model.compressor.encoder, config.mlp_width, width)
 
 
