@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scaledown.files import parse_json
 from scaledown.settings import from_dict, not_among_choices, not_default, not_negative, positive, require, setting
@@ -73,19 +72,6 @@ OF_A_COMPRESSOR = ("num_layers", "compressor_model", "compressor_revision", "tra
                    "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank",
                    "soft_tokens")
 """Settings of the model that mean nothing without a compressor."""
-RETIRED: Mapping[str, Any] = {
-    "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
-    "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
-    "pretrain_auto_encoding_share": 0.5}
-"""Settings that runs of earlier versions had, with their defaults, which now hold for every run."""
-_BECAME = {"keep_threshold": "is set in a checkpoint by python -m scaledown.evaluation.calibration",
-           "pad_to_max": "is gone: batches have one shape if the device needs it",
-           "pretrain_batch_size": "is gone: --batch_size holds for pretraining, too"}
-
-
-def what_became_of(name: str) -> str:
-    """Return the rest of a sentence about a setting in ``RETIRED``."""
-    return _BECAME.get(name, f"is gone: every run is now as with its default, {RETIRED[name]!r}")
 
 
 def belongs_to_a_compressor(name: str) -> str:

@@ -19,11 +19,11 @@ import tiny
 from guides import GUIDES, NOTEBOOK, ROOT, Step
 from test_qa_datasets import squad_file
 
-from scaledown.config import RETIRED
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.cost import __main__ as cost
 from scaledown.evaluation.cost import question_cost
+from scaledown.settings import RETIRED
 
 LOG = "LOG.md"
 STEPS = [step for path in GUIDES for step in guides.steps(path)]

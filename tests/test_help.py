@@ -13,7 +13,7 @@ import pytest
 
 from scaledown import cli
 from scaledown.cli import commands
-from scaledown.config import RETIRED
+from scaledown.settings import RETIRED
 
 HEAVY = ("torch", "transformers", "datasets", "nltk", "sentence_transformers", "accelerate", "peft", "evaluate",
          "matplotlib", "pandas", "huggingface_hub")

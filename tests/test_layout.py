@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "settings": set(),
     "config": {"files", "settings"},
     "hub": {"cli", "config"},
-    "cli": {"config", "progress"},
+    "cli": {"config", "progress", "settings"},
     "__main__": {"cli"},
     "processes": {"cli"},
     "data": BASE,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scaledown.cli.values import meant, number, one_of, whole_number
-from scaledown.config import RETIRED, what_became_of
+from scaledown.settings import RETIRED, what_became_of
 
 RENAMED = {"data": "eval_data", "records": "train_data", "num_queries": "eval_examples", "corpus": "corpus_path",
            "queries": "queries_file", "qrels": "qrels_file", "run": "run_file", "run_out": "output_run",

@@ -47,7 +47,7 @@ class Memory:
     def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int],
                  origin: MemoryOrigin | None = None) -> Memory:
         """Gather batches of P pairs, in the order of their questions, into one padded memory."""
-        pairs, pair_scores = Compressed.joined(compressed)                        # (P, L, D), (P,)
+        pairs, pair_scores, _ = Compressed.joined(compressed)                     # (P, L, D), (P,)
         counts = torch.tensor(num_documents, dtype=torch.long, device=pairs.device)
 
         # The True places of this mask, read line by line, are the P pairs in their order.

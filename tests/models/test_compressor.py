@@ -56,7 +56,7 @@ def read(compressor: Compressor, embed: Embed, *given: list, padding: int = 0) -
         sizes += [len(texts.suffixes) + padding, longest[1] + padding] if texts.suffixes else []
         texts = fill_texts(texts, *sizes, num_reads=max(map(len, texts.reads)))
     found = compressor(texts.packed(), embed)
-    return Compressed(*(each[:num_documents] for each in found))
+    return Compressed(found.embeddings[:num_documents], found.scores[:num_documents])
 
 
 def config(**settings: object) -> ScaleDownConfig:

@@ -199,7 +199,8 @@ def test_a_document_of_several_questions_is_read_once(folders: dict[str, str], k
         model.zero_grad()
         compressed = model.compressor(texts.packed(), model.generator.embed)
         ((compressed.embeddings * weight).sum() + compressed.scores.sum()).backward()
-        found.append([*compressed, *(each.grad for each in model.compressor.parameters() if each.grad is not None)])
+        gradients = [each.grad for each in model.compressor.parameters() if each.grad is not None]
+        found.append([compressed.embeddings, compressed.scores, *gradients])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 

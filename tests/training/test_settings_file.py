@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 import train
 import train_with_evaluation
-from scaledown.config import RETIRED
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.settings import RETIRED
 from scaledown.training import presets
 from scaledown.training.presets import PRESETS
 

@@ -22,9 +22,9 @@ class NoCompressor(nn.Module):
     def __init__(self, config: ScaleDownConfig, model: nn.Module, generator_table: Tensor) -> None:
         super().__init__()
 
-    def forward(self, texts: PackedTexts, embed: Embed, num_memory: int | None = None) -> tuple[None, None]:
-        """Return neither memory nor scores: the prompts have their documents in them."""
-        return None, None
+    def forward(self, texts: PackedTexts, embed: Embed, num_memory: int | None = None) -> tuple[None, None, None]:
+        """Return neither memory, scores nor states: the prompts have their documents in them."""
+        return None, None, None
 
     def gradient_checkpointing_enable(self) -> None:
         """Do nothing: it has no activations."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from scaledown.cli.values import meant
 from scaledown.config import (
-    RETIRED,
     EvaluationConfig,
     PretrainingConfig,
     RunConfig,
@@ -20,7 +19,7 @@ from scaledown.config import (
     TrainingConfig,
 )
 from scaledown.files import parse_json
-from scaledown.settings import wrong_types
+from scaledown.settings import RETIRED, wrong_types
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
 """The settings that a file may hold. Either script reads the other's files, and leaves out what is not its own."""

@@ -1,0 +1,82 @@
+"""Memory as mixtures of tokens: the expected embedding of what the compressor's model would say, and what is added."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from scaledown import ScaleDownConfig, ScaleDownModel
+from scaledown.data.records import Record
+from scaledown.models.losses import IGNORED
+
+QUESTION, DOCUMENTS = "Where was Ada born?", ["Ada Lovelace was born in London.", "Oslo is the capital of Norway."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return tiny.generator_folder(tmp_path_factory.mktemp("generator"), tie_word_embeddings=True)
+
+
+def build(folder: str, **settings) -> ScaleDownModel:
+    torch.manual_seed(1)
+    return ScaleDownModel(ScaleDownConfig(**{
+        "generator_model": folder, "compressor_type": "llm", "compressor_model": folder, "compressor_lora_rank": 2,
+        "num_memory_tokens": 3, "mlp_width": 16, "memory_init": "reply", "soft_tokens": True, **settings}))
+
+
+def states_and_memory(model: ScaleDownModel) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = model.processor.collate([Record("1", QUESTION, tuple(DOCUMENTS), "London")])
+    with torch.no_grad():
+        memory, _, states = model.compressor(batch["documents"], model.generator.embed)
+    return states, memory
+
+
+def test_a_new_one_holds_the_expected_embeddings_of_what_the_model_would_say(folder):
+    model = build(folder)
+    states, memory = states_and_memory(model)
+    table = model.generator.base.get_input_embeddings().weight
+    logits = model.generator.base.lm_head(states)
+    torch.testing.assert_close(memory, logits.softmax(-1) @ table)
+    assert memory.shape == (2, 3, tiny.WIDTH)
+    assert torch.equal(model.compress(QUESTION, DOCUMENTS).embeddings[0], memory)
+
+
+def test_training_adds_to_the_mixture(folder):
+    model = build(folder)
+    states, before = states_and_memory(model)
+    with torch.no_grad():
+        model.compressor.mlp[-1].bias.fill_(0.5)
+    torch.testing.assert_close(states_and_memory(model)[1], before + 0.5)
+
+
+def test_the_readout_is_what_the_model_would_say(folder):
+    model = build(folder)
+    batch = model.processor.collate([Record("1", QUESTION, tuple(DOCUMENTS), "London")], with_readout=True)
+    states, _ = states_and_memory(model)
+    targets = batch["readout_targets"]
+    expected = F.cross_entropy(model.generator.base.lm_head(states).flatten(0, 1), targets.flatten(),
+                               ignore_index=IGNORED)
+    torch.testing.assert_close(model(batch).readout_loss, expected)
+
+
+def test_it_is_saved_and_loaded(folder, tmp_path):
+    model = build(folder)
+    tiny.move_adapter(model)
+    model.save_pretrained(tmp_path / "checkpoint")
+    again = ScaleDownModel.from_pretrained(tmp_path / "checkpoint")
+    assert torch.equal(states_and_memory(again)[1], states_and_memory(model)[1])
+
+
+@pytest.mark.parametrize("settings", [
+    {"compressor_type": "n_layers", "compressor_model": None, "memory_init": None},
+    {"compressor_model": "another", "memory_init": None}, {"compressor_type": "modernbert", "memory_init": None}])
+def test_it_needs_the_generator_itself(folder, settings):
+    with pytest.raises(ValueError, match="--soft_tokens belongs to --compressor_type llm"):
+        build(folder, **settings)
+
+
+def test_it_needs_an_output_head_that_is_the_table(tmp_path):
+    with pytest.raises(ValueError, match="--soft_tokens needs a generator whose output head"):
+        build(tiny.generator_folder(tmp_path, tie_word_embeddings=False))
