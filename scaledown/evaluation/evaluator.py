@@ -185,7 +185,7 @@ def _answer_share(model: Any, system: System, records: Sequence[Any], config: Ev
     # Every n-th of the sorted records, so that all processes get long and short ones alike.
     indices = _longest_first(records)[processes.rank()::_num_shares()]
     bar = Bar(total=len(indices), desc=f"answering, {system.name}", unit="question",
-               disable=not progress or processes.rank() > 0)
+              disable=not progress or processes.rank() > 0)
 
     share = {}
     with bar, inference(model):

@@ -67,7 +67,7 @@ def _logged_scores(reranker: Reranker, pairs: Sequence[Pair], log: AppendLog) ->
     missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in log}
     missing_keys, num_distinct = list(missing), len(set(keys))
     for number, score in Bar(reranker.scores(list(missing.values())), desc="scoring", total=num_distinct,
-                              initial=num_distinct - len(missing), unit="pair"):
+                             initial=num_distinct - len(missing), unit="pair"):
         log.append([(missing_keys[number], score)])
 
     scores = [log[key] for key in keys]

@@ -109,7 +109,7 @@ class StepLines(TrainerCallback):
         """Draw the bar; elsewhere than on a terminal tqdm draws none."""
         if state.is_world_process_zero:
             self._bar = Bar(total=state.max_steps, initial=state.global_step, desc="training", unit="step",
-                             dynamic_ncols=True, leave=False, disable=None)
+                            dynamic_ncols=True, leave=False, disable=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                     **kwargs: Any) -> None:

@@ -37,7 +37,7 @@ def write_passages(corpus: Corpus, cutter: Cutter, folder: Path, processes: Proc
     share = processes.share(range(len(corpus.parts)))
     total = sum(corpus.parts[number].size for number in share)
     with Bar(total=total, unit=" " + corpus.unit, unit_scale=True, desc="cutting into passages",
-              disable=not processes.is_main) as progress:
+             disable=not processes.is_main) as progress:
         for number in share:
             if not _part_path(folder, number).exists():
                 _write_part(corpus.parts[number], cutter, _part_path(folder, number))

@@ -185,7 +185,7 @@ def encode_passages(store: PassageStore, encoder: Encoder, keeper: VectorKeeper,
     starts = processes.share(range(0, len(store), PASSAGES_A_FILE))
     total = sum(min(PASSAGES_A_FILE, len(store) - start) for start in starts)  # the last file may be shorter
     with Bar(total=total, desc="encoding", unit=" passages", unit_scale=True,
-              disable=not processes.is_main) as progress:
+             disable=not processes.is_main) as progress:
         for start in starts:
             texts = list(store.documents(start, start + PASSAGES_A_FILE))
             if not keeper.has(start):
