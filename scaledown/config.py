@@ -299,7 +299,8 @@ class TrainingConfig:
     learning_rate_generator: float = setting(
         1e-4, "peak learning rate of the generator's LoRA adapter and special tokens", is_advanced=True)
     learning_rate_compressor: float | None = setting(
-        None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others]", is_advanced=True)
+        None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others; ten times "
+        "that for --compressor_lora_rank]", is_advanced=True)
     optimizer: str = setting(
         "adamw", "AdamW for all weights, or Muon for the compressor's matrices and AdamW for the rest", OPTIMIZERS,
         is_advanced=True)

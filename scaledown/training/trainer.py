@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from scaledown import processes
-from scaledown.config import COMPRESSORS, TrainingConfig
+from scaledown.config import COMPRESSORS, ScaleDownConfig, TrainingConfig
 from scaledown.models.engine.packing import moved
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
@@ -27,15 +27,22 @@ from scaledown.training.steps.callbacks import CompressorFirst, EvaluateEvery, L
 from scaledown.training.steps.step_lines import StepLines, print_in_lines
 
 KEPT_CHECKPOINTS = 2
+LORA_RATE_FACTOR = 10
 GPU_WORKERS = 2
 """Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
 
-def compressor_learning_rate(config: TrainingConfig, compressor_type: str) -> float:
-    """Return the compressor's peak learning rate: as set, else the paper's for its type (table 7)."""
-    return config.learning_rate_compressor or COMPRESSORS[compressor_type].learning_rate
+def compressor_learning_rate(config: TrainingConfig, model: ScaleDownConfig) -> float:
+    """Return the compressor's peak learning rate: as set, else the paper's for its type (table 7), ten times for LoRA.
+
+    Low-rank changes train best at about ten times the rate of all weights.
+    """
+    if config.learning_rate_compressor is not None:
+        return config.learning_rate_compressor
+    rate = COMPRESSORS[model.compressor_type].learning_rate
+    return rate if model.compressor_lora_rank is None else LORA_RATE_FACTOR * rate
 
 
 def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
@@ -127,7 +134,7 @@ class ScaleDownTrainer(Trainer):
             if self.is_sharded:
                 sharding.shard(self.model, self.scaledown)
 
-            rate = compressor_learning_rate(self.config, self.scaledown.config.compressor_type)
+            rate = compressor_learning_rate(self.config, self.scaledown.config)
             groups = self.scaledown.parameter_groups(self.config.learning_rate_generator, rate,
                                                      self.config.weight_decay)
             self.optimizer = build_optimizer(self.config.optimizer, groups, self.scaledown)

@@ -147,10 +147,11 @@ def test_mean_loss_does_not_depend_on_the_batch_size(generator, records):
 
 
 def test_the_paper_s_learning_rates_are_the_defaults():
-    assert compressor_learning_rate(TrainingConfig(), "n_layers") == 5e-5
-    assert compressor_learning_rate(TrainingConfig(), "modernbert") == 1e-4
-    assert compressor_learning_rate(TrainingConfig(), "llm") == 1e-4
-    assert compressor_learning_rate(TrainingConfig(learning_rate_compressor=3e-4), "n_layers") == 3e-4
+    for kind, rate in (("n_layers", 5e-5), ("modernbert", 1e-4), ("llm", 1e-4)):
+        assert compressor_learning_rate(TrainingConfig(), ScaleDownConfig(compressor_type=kind)) == rate
+        by_lora = ScaleDownConfig(compressor_type=kind, compressor_lora_rank=8)
+        assert compressor_learning_rate(TrainingConfig(), by_lora) == pytest.approx(10 * rate)
+        assert compressor_learning_rate(TrainingConfig(learning_rate_compressor=0.1), by_lora) == 0.1
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(generator, records, tmp_path, monkeypatch):
