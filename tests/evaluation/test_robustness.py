@@ -198,7 +198,11 @@ def test_a_killed_run_goes_on_and_draws(model, records, tmp_path, monkeypatch, c
     assert len(json.loads((folder / "robustness.json").read_text())) == 4
     assert robustness.main(argv) == 2 and "--resume" in capsys.readouterr().err
     monkeypatch.setattr(measuring, "evaluate_system", real)
-    assert robustness.main([*argv, "--resume"]) == 0
+    # --resume alone has the run's settings, and refuses others.
+    again = ["--output_dir", str(folder), "--resume"]
+    assert robustness.main([*again, "--seed", "7"]) == 2
+    assert "--seed was 42, is 7" in capsys.readouterr().err
+    assert robustness.main(again) == 0
     rows = json.loads((folder / "robustness.json").read_text())
     assert len(rows) == 2 * 3 + 3 * 2 + 2 * 2
     assert {row["n"] for row in rows} == {3}

@@ -20,6 +20,7 @@ from scaledown import cli, hub
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
+from scaledown.files import parse_json
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
 USAGE = "[--checkpoint NAME] [--eval_data FILE] [--output_dir FOLDER] [--resume] [--FLAG VALUE ...]"
@@ -40,6 +41,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the settings of a run; with ``--resume`` those that the run in ``--output_dir`` had.
+
+    Raises:
+        ValueError: if there is no run to resume, or a flag contradicts its settings; all of them together.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.resume or args.overwrite:
+        return args
+
+    path = Path(args.output_dir) / "config.json"
+    try:
+        own = parse_json(path.read_text(encoding="utf-8"))["settings"]
+    except FileNotFoundError:
+        raise ValueError(f"--resume: no run in {args.output_dir} (it has no {path.name})") from None
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ValueError(f"--resume: {path} cannot be read ({fault})") from None
+
+    may_change = {"resume", "overwrite", "output_dir", "device"}
+    differing = [f"--{name} was {own[name]!r}, is {value!r}" for name, value in cli.given(parser, argv).items()
+                 if name in own and name not in may_change and value != own[name]]
+    if differing:
+        raise ValueError(f"--resume: the run in {args.output_dir} had other settings: {'; '.join(differing)}. Leave "
+                         "them out, or start anew in another --output_dir")
+    kept = {name: value for name, value in own.items() if hasattr(args, name) and name not in may_change}
+    return argparse.Namespace(**vars(args) | kept)
+
+
 def load_records(args: argparse.Namespace) -> Sequence[Record]:
     """Load the records that provide the questions asked at every point."""
     if args.eval_data is not None:
@@ -53,7 +83,7 @@ def load_records(args: argparse.Namespace) -> Sequence[Record]:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, draw, and print the names of the files."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     config, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records = load_records(args)
 
