@@ -16,6 +16,7 @@ READ_FIRST = ("README", "INSTALL", "QUICKTEST_GUIDE", "REAL_DATA_TRAINING", "DAT
 GUIDES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "lab" / "LOG.md"],
                 key=lambda path: (READ_FIRST.index(path.stem) if path.stem in READ_FIRST else len(READ_FIRST), path))
 """In the order in which a reader who has just come takes them."""
+SET_UP = re.compile(r"^bash setup_env\.sh (--models )?")
 PROGRAMS = re.compile(r"(?:[A-Z_]+=\S* )*(?:bash setup_env\.sh|python|torchrun|accelerate launch|pytest|transformers|"
                       r"make|pip|time)\b")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -65,7 +66,7 @@ def steps(path: Path, as_typed: bool = False) -> Iterator[Step]:
         for number, each in enumerate(found, 1):
             output = _output(texts[place + 1:]) if number == len(found) else ""
             keeps_all = as_typed or language == "python"
-            yield Step(path.name, each if keeps_all else each.removeprefix("bash setup_env.sh "),
+            yield Step(path.name, each if keeps_all else SET_UP.sub("", each),
                        language == "python", output)
 
 
@@ -96,7 +97,7 @@ def notebook_steps() -> Iterator[Step]:
 def inline_steps(path: Path) -> Iterator[Step]:
     """Whole commands between backticks in a guide's text; those with placeholders in capitals are whole, too."""
     for code in inline_code(path):
-        text = " ".join(code.split()).removeprefix("time ").removeprefix("bash setup_env.sh ")
+        text = SET_UP.sub("", " ".join(code.split()).removeprefix("time "))
         if text.startswith(("python ", "torchrun ")) and "..." not in text:
             yield Step(path.name, text)
 

@@ -36,7 +36,7 @@ NOT_RUN = {  # The first that is found in a step's text, or is its file's name, 
     "--device trainium": "needs a Trainium; tests/training/test_neuron.py",
     "pytest": "is what runs this",
     "vllm": "needs a GPU and vLLM",
-    "smollm2_package": "needs a package of 93 MB",
+    r"smollm2|scaledown\.hub": "needs packages of 93 and 84 MB; tests/test_packaged.py",
     r"^(make|pip|source|ruff|git|bash setup_env\.sh|python -m notebook)\b": "not ours, or what runs this",
 }
 SHORT = (  # Flags behind those of the docs, for every command that matches; of a flag given twice the last counts.
@@ -53,7 +53,6 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"data\.prepare_dataset", "--num_synthetic_queries 3 --teacher_max_new_tokens 4"),
     (r"data\.reranking|evaluation\.pipelines", "--reranker_model RERANKER"),
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
-    (r"generator_model smollm2", "--generator_model embedded"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
 )
 VARIES = {  # Steps whose output in the guide is not compared with what comes here.
