@@ -72,7 +72,7 @@ def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[TrainingSt
     for number, (name, lesson, num_steps, batch_size, rate, more) in enumerate(plan):
         if not num_steps:
             continue
-        training = TrainingConfig(**base, **more, batch_size=batch_size, learning_rate_compressor=rate)
+        training = TrainingConfig(**base | more, batch_size=batch_size, learning_rate_compressor=rate)
         make_records = partial(records_of, lesson, records, num_steps, batch_size, steps.seed + number)
         yield TrainingStage(name, lambda model, make=make_records: make(), training)
 

