@@ -60,6 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ValueError(f"--resume: {path} cannot be read ({fault})") from None
 
+    # These change no result; all other flags must be as they were, or left out.
     may_change = {"resume", "overwrite", "output_dir", "device"}
     differing = [f"--{name} was {own[name]!r}, is {value!r}" for name, value in cli.given(parser, argv).items()
                  if name in own and name not in may_change and value != own[name]]
