@@ -49,7 +49,7 @@ def model_config(generator_model: str) -> ScaleDownConfig:
     """
     return ScaleDownConfig(
         generator_model=generator_model, compressor_type="llm", compressor_model=generator_model,
-        compressor_lora_rank=16, lora_rank=8, lora_alpha=16, lora_dropout=0.0, mlp_width=1152,
+        compressor_lora_rank=16, lora_rank=8, lora_alpha=16, lora_dropout=0.0,
         input_order="document_first", memory_init="reply", soft_tokens=True, enable_reranking=True,
         system_prompt="Answer briefly.")
 

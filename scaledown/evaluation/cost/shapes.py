@@ -196,9 +196,11 @@ def compressor_shape(model: Any) -> Compressor:
         shape = dataclasses.replace(decoder_shape(model.compressor.body), lora_rank=config.compressor_lora_rank or 0)
         if config.compressor_type == "n_layers":
             return shape
-        # Mixtures of tokens: the logits of all tokens, and the sum of their embeddings.
-        of_mixture = 2 * shape.vocab_size * shape.hidden_size if config.soft_tokens else 0
-        return dataclasses.replace(shape, map_weights=config.mlp_width * (shape.hidden_size + width) + of_mixture)
+        # Instead of an MLP, mixtures of tokens: the logits of all tokens, and the sum of their embeddings.
+        map_weights = config.mlp_width * (shape.hidden_size + width)
+        if config.soft_tokens:
+            map_weights = 2 * shape.vocab_size * shape.hidden_size
+        return dataclasses.replace(shape, map_weights=map_weights)
     return encoder_shape(model.compressor.encoder, config.mlp_width, width)
 
 

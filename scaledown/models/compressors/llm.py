@@ -8,7 +8,7 @@ like those that it makes.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
@@ -33,20 +33,17 @@ class LLMCompressor(CausalCompressor):
         # As the layers get them: some families scale the embeddings of their table.
         table = decoder.token_embeddings(body)
         super().__init__(config, body, table, generator_table)
-        self.mlp = memory_mlp(config, table.shape[1], generator_table.shape[1])
         self.model_config = body.config
 
         self.has_own_head = config.soft_tokens
-        if self.has_own_head:
-            if not body.config.tie_word_embeddings:
-                raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings")
-            # Before training the memory is the mixture alone.
-            nn.init.zeros_(self.mlp[-1].weight)
-            nn.init.zeros_(self.mlp[-1].bias)
+        if self.has_own_head and not body.config.tie_word_embeddings:
+            raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings")
+        # Mixtures of the generator's tokens have its width, and need no map.
+        self.mlp = None if self.has_own_head else memory_mlp(config, table.shape[1], generator_table.shape[1])
 
     def start_as_identity(self) -> None:
-        """Let the MLP pass the layers' states on nearly unchanged, unless it adds to a mixture of tokens."""
-        if not self.has_own_head:
+        """Let the MLP, if there is one, pass the layers' states on nearly unchanged."""
+        if self.mlp is not None:
             start_mlp_as_identity(self.mlp)
 
     def stored_name(self, name: str) -> str:
@@ -58,11 +55,11 @@ class LLMCompressor(CausalCompressor):
         return self.body.get_input_embeddings()(ids)
 
     def _project(self, states: Tensor) -> Tensor:
-        if not self.has_own_head:
+        if self.mlp is not None:
             return self.mlp(states)
 
         # The expected embedding of the token that the model would say at each memory token: the generator can read it
         # without having been trained to, and it passes gradients on, unlike the likeliest token alone.
         table = self.body.get_input_embeddings().weight                       # (V, D)
         probabilities = F.linear(states, table).softmax(dim=-1)               # (P, L, V)
-        return probabilities.to(table.dtype) @ table + self.mlp(states)       # (P, L, D)
+        return probabilities.to(table.dtype) @ table                          # (P, L, D)
