@@ -124,8 +124,8 @@ class ScaleDownConfig:
         "after which it would answer [reply with the demo generator's own layers, else tokens]",
         MEMORY_INITS, is_advanced=True)
     soft_tokens: bool = setting(
-        False, "memory embeddings are mixtures of token embeddings, as the output head weighs them, instead of an MLP's "
-        "output: for an llm compressor made of the generator", is_advanced=True)
+        False, "memory embeddings are mixtures of token embeddings, as the output head weighs them, instead of what "
+        "an MLP gives: for an llm compressor made of the generator", is_advanced=True)
     mlp_width: int = setting(
         8096, "hidden width of the MLP after a modernbert or llm compressor (paper, section 3)", is_advanced=True)
     compressor_lora_rank: int | None = setting(
