@@ -6,9 +6,11 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from transformers import AutoModel, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.records import Record
+from scaledown.models.engine import decoder
 from scaledown.models.losses import IGNORED
 
 QUESTION, DOCUMENTS = "Where was Ada born?", ["Ada Lovelace was born in London.", "Oslo is the capital of Norway."]
@@ -72,3 +74,11 @@ def test_it_needs_the_generator_itself(folder, settings):
 def test_it_needs_an_output_head_that_is_the_table(tmp_path):
     with pytest.raises(ValueError, match="--soft_tokens needs a generator whose output head"):
         build(tiny.generator_folder(tmp_path, tie_word_embeddings=False))
+
+
+@pytest.mark.parametrize(("config", "is_plain"), [
+    (LlamaConfig, True), (GraniteConfig, False), (CohereConfig, False), (Gemma2Config, False)])
+def test_families_that_scale_or_bound_their_logits_are_told_apart(config, is_plain):
+    settings = config(vocab_size=50, hidden_size=32, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                      num_key_value_heads=2, head_dim=16, tie_word_embeddings=True)
+    assert decoder.head_is_table(AutoModel.from_config(settings)) == is_plain

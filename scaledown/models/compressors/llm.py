@@ -18,10 +18,13 @@ from scaledown.models.engine import decoder
 
 
 class LLMCompressor(CausalCompressor):
-    """Reads with all of ``body`` (a decoder without its head), which is fully trained.
+    """Reads with all of ``body`` (a decoder without its head), which is trained, by LoRA if the config says so.
+
+    With ``soft_tokens`` there is no MLP: ``body`` is the generator's own model, and the memory at each memory token is
+    the mean of all token embeddings (V, D), weighed by the probabilities that the output head gives them.
 
     Raises:
-        ValueError: if ``body`` cannot read packed texts.
+        ValueError: if ``body`` cannot read packed texts, or has no such head.
     """
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
@@ -36,8 +39,9 @@ class LLMCompressor(CausalCompressor):
         self.model_config = body.config
 
         self.has_own_head = config.soft_tokens
-        if self.has_own_head and not body.config.tie_word_embeddings:
-            raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings")
+        if self.has_own_head and not decoder.head_is_table(body):
+            raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings, without a "
+                             f"scale or a bound of its own; this {body.config.model_type} model has another one")
         # Mixtures of the generator's tokens have its width, and need no map.
         self.mlp = None if self.has_own_head else memory_mlp(config, table.shape[1], generator_table.shape[1])
 

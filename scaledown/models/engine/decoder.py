@@ -162,6 +162,18 @@ def token_embeddings(model: PreTrainedModel) -> Tensor:
     return embedding(torch.arange(len(embedding.weight), device=embedding.weight.device))
 
 
+def head_is_table(body: PreTrainedModel) -> bool:
+    """Return whether a causal LM with the decoder ``body`` has the table of its embeddings as output head, unscaled.
+
+    Gemma scales the embeddings and bounds the logits, Granite and Cohere scale the logits.
+    """
+    config = body.config
+    changes = (getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None),
+               getattr(config, "final_logit_softcapping", None))
+    is_plain = type(body.get_input_embeddings()) is nn.Embedding and not any(changes)
+    return is_plain and config.tie_word_embeddings
+
+
 def rows_like(table: Tensor, num_rows: int) -> nn.Parameter:
     """Return new embeddings (num_rows, D) drawn with the mean and spread of token embeddings ``table`` (V, D).
 
