@@ -145,6 +145,7 @@ def broken(tmp_path, text):
     (["--learning_rate_generator", "nan"], "--learning_rate_generator"),
     (["--seed", "-1"], "--seed"),
     (["--init_compressor", "embedded", "--num_layers", "2"], "--init_compressor embedded is another model"),
+    (["--init_compressor", "embedded", "--compressor_lora_rank", "2"], "--compressor_lora_rank is 2 but None there"),
     (["--init_compressor", "GENERATOR"], "no ScaleDown checkpoint"),
     (["--resume", "--overwrite"], "give one of them"),
     (["--output_dir", "DATA/run"], "this folder cannot be made"),

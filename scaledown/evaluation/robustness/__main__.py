@@ -21,6 +21,7 @@ from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.files import parse_json
+from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME, RUN_FILE, check_same_settings
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
 USAGE = "[--checkpoint NAME] [--eval_data FILE] [--output_dir FOLDER] [--resume] [--FLAG VALUE ...]"
@@ -52,22 +53,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.resume or args.overwrite:
         return args
 
-    path = Path(args.output_dir) / "config.json"
+    path = Path(args.output_dir) / RUN_FILE
     try:
         own = parse_json(path.read_text(encoding="utf-8"))["settings"]
     except FileNotFoundError:
-        raise ValueError(f"--resume: no run in {args.output_dir} (it has no {path.name})") from None
+        raise ValueError(f"--resume: no run in {args.output_dir} (it has no {RUN_FILE}); give its folder as "
+                         "--output_dir") from None
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ValueError(f"--resume: {path} cannot be read ({fault})") from None
 
-    # These change no result; all other flags must be as they were, or left out.
-    may_change = {"resume", "overwrite", "output_dir", "device"}
-    differing = [f"--{name} was {own[name]!r}, is {value!r}" for name, value in cli.given(parser, argv).items()
-                 if name in own and name not in may_change and value != own[name]]
-    if differing:
-        raise ValueError(f"--resume: the run in {args.output_dir} had other settings: {'; '.join(differing)}. Leave "
-                         "them out, or start anew in another --output_dir")
-    kept = {name: value for name, value in own.items() if hasattr(args, name) and name not in may_change}
+    # What may change is as given now, all else as it was.
+    check_same_settings(own, cli.given(parser, argv), Path(args.output_dir))
+    kept = {name: value for name, value in own.items() if hasattr(args, name) and name not in MAY_CHANGE_ON_RESUME}
     return argparse.Namespace(**vars(args) | kept)
 
 

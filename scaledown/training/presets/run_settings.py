@@ -151,6 +151,22 @@ def _with_both_rates(values: dict[str, Any]) -> dict[str, Any]:
     return {"learning_rate_generator": rate, "learning_rate_compressor": rate} | values
 
 
+def check_same_settings(own: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to resume the run in ``folder``, which recorded the settings ``own``, with others.
+
+    Raises:
+        ValueError: if ``given`` has any; all of them together.
+    """
+    # A setting that the run does not record is compared by the run folder, when all are known.
+    differing = []
+    for name, value in sorted(given.items()):
+        if name in own and name not in MAY_CHANGE_ON_RESUME | RESOLVED and own[name] != value:
+            differing.append(f"--{name} was {own[name]!r}, is {value!r}")
+    if differing:
+        raise ValueError(f"--resume: the run in {folder} had other settings: {'; '.join(differing)}. Leave them out: "
+                         "--resume goes on with what the run had; or start anew in another --output_dir")
+
+
 def _of_resumed_run(file: Mapping[str, Any], flags: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings of the run in ``folder``, with those of ``file`` that may change when it is resumed.
 
@@ -162,14 +178,7 @@ def _of_resumed_run(file: Mapping[str, Any], flags: Mapping[str, Any], folder: P
         raise ValueError(f"--resume: no run in {folder} (it has no {RUN_FILE}); give its folder as --output_dir")
     own = read_settings(path, "--resume")
 
-    # A setting that the run does not record is compared by the run folder, when all are known.
-    differing = []
-    for name, value in sorted({**file, **flags}.items()):
-        if name in own and name not in MAY_CHANGE_ON_RESUME | RESOLVED and own[name] != value:
-            differing.append(f"--{name} was {own[name]!r}, is {value!r}")
-    if differing:
-        raise ValueError(f"--resume: the run in {folder} had other settings: {'; '.join(differing)}. Leave them out: "
-                         "--resume goes on with what the run had; or start anew in another --output_dir")
+    check_same_settings(own, {**file, **flags}, folder)
 
     may_change = {name: value for name, value in file.items() if name in MAY_CHANGE_ON_RESUME}
     # A folder that was moved has another name than the run recorded.
