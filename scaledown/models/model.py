@@ -117,7 +117,7 @@ class ScaleDownModel(ComputingModule):
                 the device is fast in it [float32]. Trained weights are held in float32.
             revision: commit, branch or tag of a checkpoint on the Hub.
             token: for the Hub [that of ``hf auth login``].
-            generator_model: where the generator is now, if it is no longer where it was in training.
+            generator_model: the generator's place now, if it has moved since training.
 
         Raises:
             ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is
@@ -221,6 +221,7 @@ class ScaleDownModel(ComputingModule):
             raise ValueError("this model has no reranking head; train one with --enable_reranking")
         given = read_input(question, documents)
         memory = compressing.compress(self, given, batch_size, show_progress_bar=show_progress_bar)
+        # The scores came with the memory, of which nothing else is wanted here.
         found = rankings(memory)
         return found[0] if given.is_one else found
 

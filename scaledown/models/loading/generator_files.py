@@ -113,7 +113,7 @@ def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDow
 
     Args:
         folder: the checkpoint's.
-        generator_model: where the generator is now, if it is no longer where it was: a folder or a Hub id.
+        generator_model: the generator's place now, a folder or a Hub id, if it has moved.
 
     Raises:
         ValueError: if the settings cannot be read, or the generator is missing or another one.

@@ -75,14 +75,13 @@ def _source(name: str, revision: str | None) -> str:
 def _compressor(config: ScaleDownConfig) -> str:
     if config.reads_text:
         return "none"
+    by_lora = "" if config.compressor_lora_rank is None else f", by LoRA of rank {config.compressor_lora_rank}"
     if config.compressor_type == "n_layers":
-        return f"`n_layers`, a copy of the generator's first {config.num_layers} layers"
+        return f"`n_layers`, a copy of the generator's first {config.num_layers} layers{by_lora}"
     if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
-        return "`modernbert`, an encoder made from the generator's first layers"
+        return f"`modernbert`, an encoder made from the generator's first layers{by_lora}"
     made_from = _source(config.compressor_model, config.compressor_revision)
-    if config.compressor_lora_rank is not None:
-        made_from += f", by LoRA of rank {config.compressor_lora_rank}"
-    return f"`{config.compressor_type}`, made from {made_from}"
+    return f"`{config.compressor_type}`, made from {made_from}{by_lora}"
 
 
 def _trained(config: ScaleDownConfig) -> str:
