@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,9 @@ def command(step: Step) -> str:
 def run(line: str, folder: Path, is_terminal: bool) -> Outcome:
     """Run a line of the shell in ``folder`` and note when it shows what; it is ended after ``LONGEST_STEP_SECONDS``."""
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
+    if is_terminal:
+        # A new one has no columns, and bars draw nothing there.
+        termios.tcsetwinsize(theirs, (24, 100))
     start = time.monotonic()
     process = subprocess.Popen(["bash", "-c", line], cwd=folder, stdin=theirs if is_terminal else subprocess.DEVNULL,
                                stdout=theirs, stderr=theirs, start_new_session=True)
