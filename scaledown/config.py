@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scaledown.files import parse_json
-from scaledown.settings import from_dict, not_among_choices, not_default, not_negative, positive, require, setting
+from scaledown.settings import (
+    from_dict,
+    not_among_choices,
+    not_default,
+    not_negative,
+    not_ranges,
+    positive,
+    require,
+    setting,
+)
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -68,8 +77,8 @@ COMPRESSORS = {
 """Every compressor, by its name in ``--compressor_type``, and the baseline without one."""
 COMPRESSOR_TYPES = tuple(name for name, kind in COMPRESSORS.items() if kind.reads_with != NOTHING)
 """Those that compress."""
-OF_A_COMPRESSOR = ("num_layers", "compressor_model", "compressor_revision", "train_memory_tokens", "input_order",
-                   "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank",
+OF_A_COMPRESSOR = ("num_layers", "layers", "compressor_model", "compressor_revision", "train_memory_tokens",
+                   "input_order", "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank",
                    "soft_tokens")
 """Settings of the model that mean nothing without a compressor."""
 
@@ -93,10 +102,12 @@ class ScaleDownConfig:
     generator_revision: str | None = setting(
         None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
     compressor_type: str = setting(
-        "n_layers", "layers of the generator, an encoder, a causal LM, or none: tuned on text",
-        tuple(COMPRESSORS))
+        "n_layers", "layers of the generator, an encoder, a causal LM, or none: tuned on text", tuple(COMPRESSORS))
     num_layers: int | None = setting(
         None, "layers that n_layers copies [8, or a third of a generator with fewer than 24]")
+    layers: str | None = setting(
+        None, "the generator's layers that the compressor has, such as 0-5,24-29 [n_layers: the first --num_layers; "
+        "llm made of the generator: all]", is_advanced=True)
     compressor_model: str | None = setting(
         None, "model of a modernbert or llm compressor: a Hub id, a local folder, or 'embedded' [beside the embedded "
         f"generator 'embedded', else {DEFAULT_ENCODER} or {DEFAULT_LLM}]", is_advanced=True)
@@ -126,8 +137,7 @@ class ScaleDownConfig:
     soft_tokens: bool = setting(
         False, "memory embeddings are mixtures of token embeddings, as the output head weighs them, instead of what "
         "an MLP gives: for an llm compressor made of the generator", is_advanced=True)
-    mlp_width: int = setting(
-        8096, "hidden width of the MLP after a modernbert or llm compressor (paper, section 3)", is_advanced=True)
+    mlp_width: int = setting(8096, "hidden width of a compressor's MLP (paper, section 3)", is_advanced=True)
     compressor_lora_rank: int | None = setting(
         None, "train the compressor's layers by LoRA of this rank instead of all their weights: checkpoints are small "
         "then, and need the model that the compressor is made of", is_advanced=True)
@@ -151,7 +161,7 @@ class ScaleDownConfig:
         # All faults are told together.
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                           "compressor_lora_rank", "lora_rank", "lora_alpha")
-        faults += not_among_choices(self)
+        faults += not_among_choices(self) + not_ranges(self, "layers")
 
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
@@ -166,12 +176,17 @@ class ScaleDownConfig:
             faults.append(f"--train_memory_tokens {numbers}: expected numbers above 0, the largest being "
                           f"--num_memory_tokens, {self.num_memory_tokens}")
 
-        # Settings of one kind of compressor, which must be one that there is.
-        if self.compressor_type not in COMPRESSORS:
-            require(faults)
+        # There is no kind to check if there is no such type.
+        if self.compressor_type in COMPRESSORS:
+            faults += self._faults_of_compressor()
+        require(faults)
+
+    def _faults_of_compressor(self) -> list[str]:
         if self.reads_text:
-            require(faults + [belongs_to_a_compressor(name) for name in not_default(self, *OF_A_COMPRESSOR)])
-            return
+            return [belongs_to_a_compressor(name) for name in not_default(self, *OF_A_COMPRESSOR)]
+
+        # Some need a compressor that is made of the generator, others one of a certain kind.
+        faults = []
         if self.memory_init == "reply" and not self.reads_as_generator:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
@@ -181,10 +196,15 @@ class ScaleDownConfig:
                           "--compressor_model: its output head must be the generator's")
         if self.num_layers is not None and self.reads_with != GENERATOR:
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
+        if self.layers is not None and not (self.reads_as_generator and self.reads_with != ENCODER):
+            faults.append("--layers belongs to --compressor_type n_layers, or llm with the generator itself as "
+                          "--compressor_model")
+        if self.layers is not None and self.num_layers is not None:
+            faults.append(f"--layers {self.layers} names all layers: leave --num_layers {self.num_layers} out")
         if self.compressor_model is not None and self.reads_with == GENERATOR:
             faults.append("--compressor_model belongs to --compressor_type modernbert or llm: n_layers copies the "
                           "generator")
-        require(faults)
+        return faults
 
     @property
     def reads_text(self) -> bool:
@@ -214,20 +234,6 @@ class ScaleDownConfig:
     def memory_token_choices(self) -> tuple[int, ...]:
         """The numbers of memory tokens that the model is trained for, in rising order."""
         return tuple(sorted(set(self.train_memory_tokens or (self.num_memory_tokens,))))
-
-    def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
-        """Return ``num_memory_tokens``, or for None the largest number that the model is trained for.
-
-        Raises:
-            ValueError: for a number that the model is not trained for.
-        """
-        if num_memory_tokens is None:
-            return self.num_memory_tokens
-        if num_memory_tokens not in self.memory_token_choices:
-            choices = " ".join(map(str, self.memory_token_choices))
-            raise ValueError(f"num_memory_tokens={num_memory_tokens}: this model is trained for {choices}; others are "
-                             "trained with --train_memory_tokens")
-        return num_memory_tokens
 
     def save(self, folder: Path | str) -> None:
         """Write ``config.json`` into ``folder``."""

@@ -63,6 +63,28 @@ def not_among_choices(config: Any) -> list[str]:
     return faults
 
 
+def numbers_in(text: str) -> list[int]:
+    """Return the numbers that a text such as "0-5,24-29" names; none if it is no such text."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            return []
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+def not_ranges(config: Any, *names: str) -> list[str]:
+    """Return a fault for each of these fields that is given, but is no text such as "0-5,24-29"."""
+    faults = []
+    for name in names:
+        text = getattr(config, name)
+        numbers = None if text is None else numbers_in(text)
+        if numbers is not None and (not numbers or numbers != sorted(set(numbers))):
+            faults.append(f"--{name} must be rising numbers such as 0-5,24-29, got {text!r}")
+    return faults
+
+
 def not_default(config: Any, *names: str) -> list[str]:
     """Return those of these fields whose value is not their default."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}

@@ -202,6 +202,20 @@ class Processor:
         bare, spaced = self.answer_ids(answer), self.answer_ids(f" {answer}")
         return spaced if len(spaced) <= len(bare) else bare
 
+    def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
+        """Return ``num_memory_tokens``, or for None the largest number that the model is trained for.
+
+        Raises:
+            ValueError: for a number that the model is not trained for.
+        """
+        if num_memory_tokens is None:
+            return self.config.num_memory_tokens
+        if num_memory_tokens not in self.config.memory_token_choices:
+            choices = " ".join(map(str, self.config.memory_token_choices))
+            raise ValueError(f"num_memory_tokens={num_memory_tokens}: this model is trained for {choices}; others are "
+                             "trained with --train_memory_tokens")
+        return num_memory_tokens
+
     def draw_memory_tokens(self, records: Iterable[Any]) -> int:
         """Draw one of the numbers of memory tokens that are trained together, for a step on ``records``.
 
@@ -235,7 +249,7 @@ class Processor:
         records = list(records)
         questions, documents = [record.query for record in records], [record.documents for record in records]
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
-        num_memory_tokens = self.config.checked_memory_tokens(num_memory_tokens)
+        num_memory_tokens = self.checked_memory_tokens(num_memory_tokens)
 
         texts = self.compressor_texts(questions, documents, num_memory_tokens)
         # A token is predicted by the one before it, the answer's first by the prompt's last. So the end token is not

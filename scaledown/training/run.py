@@ -148,7 +148,7 @@ def _drop_threshold(model: ScaleDownModel, name: str) -> None:
 
 def _check_same_model(asked: ScaleDownConfig, config: ScaleDownConfig, name: str) -> None:
     """Check that the settings asked for are those of the checkpoint ``name``; those left open (None) fit any."""
-    fields = ("generator_model", "compressor_type", "compressor_model", "num_layers", "num_memory_tokens",
+    fields = ("generator_model", "compressor_type", "compressor_model", "num_layers", "layers", "num_memory_tokens",
               "compression_rate", "input_order", "compressor_lora_rank", "load_in_4bit", "load_in_8bit",
               "system_prompt", "instruction")
     differing = []

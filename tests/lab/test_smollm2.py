@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
-from lab.smollm2.__main__ import LessonSteps, main, stages
+from lab.smollm2.__main__ import LessonSteps, main, model_config, stages
+from lab.smollm2.copying import ideal_memory, learn_to_copy
 from lab.smollm2.lessons import IRRELEVANT, RELEVANT, Lesson, records_of
 from scaledown import ScaleDownModel
 from scaledown.data.answers import padded
 from scaledown.data.records import Record, write_records
+from scaledown.models.losses import IGNORED
 from scaledown.models.processor import UNSTATED
 
 TOWNS = ("Oslo", "Rome", "Lima", "Cairo", "Quito", "Delhi")
@@ -80,21 +84,69 @@ def test_records_without_an_answer_in_their_documents_are_refused():
 
 
 def test_the_first_stage_trains_the_compressor_alone_and_stages_of_no_steps_are_left_out():
-    first, second, third = stages(RECORDS, LessonSteps(2, 2, 2))
-    assert first.training.readout_steps == 2 and not second.training.readout_steps + third.training.readout_steps
+    first, second = stages(RECORDS, LessonSteps(2, 2, 2))
+    assert first.training.readout_steps == 2 and not second.training.readout_steps
     assert [stage.name for stage in stages(RECORDS, LessonSteps(0, 0, 2))] == ["documents"]
     assert len(first.records(None)) == 2 * first.training.batch_size
 
 
-def test_the_command_trains_and_a_second_call_goes_on(tmp_path, capsys):
-    generator = tiny.generator_folder(tmp_path / "generator", tie_word_embeddings=True)
+@pytest.fixture
+def generator(tmp_path) -> str:
+    return tiny.generator_folder(tmp_path / "generator", tie_word_embeddings=True)
+
+
+def build(generator: str) -> ScaleDownModel:
+    torch.manual_seed(0)
+    return ScaleDownModel(model_config(generator))
+
+
+def test_ideal_memory_is_the_answers_tokens_then_the_end(generator):
+    model = build(generator)
+    record = Record("1", "Which year?", (passage(3), passage(4)), "1903")
+    targets = model.processor.collate([record], with_readout=True)["readout_targets"]
+    memory = ideal_memory(model, targets)
+    end = model.generator.embed(torch.tensor(model.processor.prompt.end_id))
+    for of_document, target in zip(memory, targets, strict=True):
+        said = target[target != IGNORED]
+        assert torch.equal(of_document[:len(said)], model.generator.embed(said))
+        assert torch.equal(of_document[len(said):], end.expand(8 - len(said), -1))
+
+
+def test_copying_trains_the_generator_alone(generator):
+    model = build(generator)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    records = records_of(Lesson((1, 2)), RECORDS, num_steps=12, batch_size=4, seed=0)
+    losses = learn_to_copy(model, records, batch_size=4, rate=3e-2, answer_tokens=8)
+    assert len(losses) == 12 and sum(losses[-3:]) < sum(losses[:3])
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert changed and all(name.startswith("generator.") for name in changed)
+
+
+def command(generator: str, tmp_path: Path, *flags: str) -> list[str]:
     write_records(tmp_path / "records.json", RECORDS)
-    argv = ["--train_data", str(tmp_path / "records.json"), "--generator_model", generator, "--device", "cpu",
-            "--output_dir", str(tmp_path / "run"), "--passage_steps", "1", "--answer_steps", "1",
-            "--document_steps", "1"]
+    return ["--train_data", str(tmp_path / "records.json"), "--generator_model", generator, "--device", "cpu",
+            "--passage_steps", "1", "--copying_steps", "1", "--document_steps", "1", *flags]
+
+
+def test_the_command_trains_and_a_second_call_goes_on(generator, tmp_path, capsys):
+    argv = command(generator, tmp_path, "--output_dir", str(tmp_path / "run"))
     assert main(argv) == 0
     assert main(argv) == 0
-    assert "documents: done already" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert all(f"{stage}: done already" in out for stage in ("passages", "copying", "documents"))
     model = ScaleDownModel.from_pretrained(tmp_path / "run" / "checkpoint")
-    assert model.config.soft_tokens and model.progress.num_steps == 3
+    assert model.config.soft_tokens and model.progress.num_steps == 2
     assert isinstance(model.answer("Which year of person 1?", [passage(1)]), str)
+
+
+def test_the_command_takes_layers_away(generator, tmp_path, capsys):
+    build(generator).save_pretrained(tmp_path / "whole")
+    argv = command(generator, tmp_path, "--init_compressor", str(tmp_path / "whole"), "--keep_layers", "0,2-3",
+                   "--output_dir", str(tmp_path / "run"))
+    assert main(argv) == 0
+    model = ScaleDownModel.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert model.config.layers == "0,2-3" and len(model.compressor.body.layers) == 3
+
+    with pytest.raises(SystemExit) as refused:
+        main(command(generator, tmp_path, "--keep_layers", "0"))
+    assert refused.value.code == 2 and "name it with --init_compressor" in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""N-Layers compressor: a copy of the generator's first N layers, fully trained (paper, section 3.1)."""
+"""N-Layers compressor: a copy of the generator's first N layers, fully trained (paper, section 3.1).
+
+With ``--layers`` it has any others: a pretrained generator's middle layers matter least.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from transformers import PreTrainedModel
 from scaledown.config import ScaleDownConfig
 from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.engine import decoder
+from scaledown.settings import numbers_in
 
 FEW_LAYERS = 24
 DEFAULT_LAYERS = 8
@@ -28,7 +32,8 @@ def resolve_num_layers(num_layers: int | None, generator_layers: int) -> int:
 
 
 class NLayersCompressor(CausalCompressor):
-    """Reads with the first ``config.num_layers`` layers of ``body`` (the generator without its head), copied.
+    """Reads with the first ``config.num_layers`` layers of ``body`` (the generator without its head), or with those
+    that ``config.layers`` names, copied.
 
     No weight is shared: the generator's adapter and the compressor are trained separately. The compressor reads the
     generator's frozen token embeddings, which are passed in for each call. There is no final norm (paper, section 3.1)
@@ -44,5 +49,5 @@ class NLayersCompressor(CausalCompressor):
                              f"{fault}; --compressor_type modernbert and llm read with a model of their own")
 
         # It reads and writes embeddings of the generator: one table is both.
-        layers = decoder.first_layers(body, config.num_layers)
+        layers = decoder.copied_layers(body, numbers_in(config.layers) if config.layers else range(config.num_layers))
         super().__init__(config, layers, generator_table, generator_table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,24 +101,34 @@ def read(body: PreTrainedModel, embeddings: Tensor, packing: Packing, reads: Rea
     return output.last_hidden_state[0]                                    # (M, D)
 
 
-def first_layers(body: PreTrainedModel, num_layers: int) -> PreTrainedModel:
-    """Return a copy of a decoder's first ``num_layers`` layers, as a decoder without embeddings and final norm.
+def copied_layers(body: PreTrainedModel, numbers: Sequence[int]) -> PreTrainedModel:
+    """Return a copy of the layers ``numbers`` of a decoder, as a decoder without embeddings and final norm.
 
     The other weights are never copied, however large the model is.
     """
     # deepcopy takes objects in its memo for copied already: all that is left out becomes one Identity.
     left_out = nn.Identity()
-    memo = {id(layer): left_out for layer in body.layers[num_layers:]}
+    memo = {id(layer): left_out for number, layer in enumerate(body.layers) if number not in numbers}
     memo[id(body.get_input_embeddings())] = left_out
     memo[id(getattr(body, _final_norm(body)))] = left_out
     cut = copy.deepcopy(body, memo)
 
-    # Its config must name the layers that it has.
-    cut.layers = cut.layers[:num_layers]
-    cut.config.num_hidden_layers = num_layers
-    if getattr(cut.config, "layer_types", None) is not None:
-        cut.config.layer_types = cut.config.layer_types[:num_layers]
+    keep_layers(cut, numbers)
     return cut
+
+
+def keep_layers(body: PreTrainedModel, numbers: Sequence[int]) -> None:
+    """Remove all layers of a decoder but ``numbers``, counted from 0 in rising order."""
+    body.layers = nn.ModuleList(body.layers[number] for number in numbers)
+    # Attention keeps keys and values by its layer's number, and the config names the layers that there are.
+    for number, layer in enumerate(body.layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = number
+
+    body.config.num_hidden_layers = len(numbers)
+    if (kinds := getattr(body.config, "layer_types", None)) is not None:
+        body.config.layer_types = [kinds[number] for number in numbers]
 
 
 def sharing_weights(body: PreTrainedModel) -> PreTrainedModel:

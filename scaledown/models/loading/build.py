@@ -16,6 +16,7 @@ from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.models.compressors.no_compressor import NoCompressor
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.loading import pretrained
+from scaledown.settings import numbers_in
 
 
 def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
@@ -79,7 +80,12 @@ def resolve(config: ScaleDownConfig, num_generator_layers: int, is_new: bool = T
     # The reply's tokens suit a compressor that reads with the demo generator's layers.
     default_init = "reply" if config.generator_model == EMBEDDED and config.reads_as_generator else "tokens"
     config = dataclasses.replace(config, memory_init=config.memory_init or default_init)
+    if config.layers and numbers_in(config.layers)[-1] >= num_generator_layers:
+        raise ValueError(f"--layers {config.layers}: the generator has only {num_generator_layers} layers, the last is "
+                         f"number {num_generator_layers - 1}")
     if config.reads_with == GENERATOR:
+        if config.layers is not None:
+            return config
         return dataclasses.replace(config, num_layers=resolve_num_layers(config.num_layers, num_generator_layers))
 
     name = pretrained.compressor_model_name(config)

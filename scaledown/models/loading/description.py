@@ -30,8 +30,9 @@ def _compressor(model: ScaleDownModel) -> str:
         return f"none: full text, up to {config.document_tokens} tokens of a document"
 
     # A copy of the generator's layers has no model of its own.
-    num_layers, name = config.num_layers, ""
-    if config.reads_with != GENERATOR:
+    if config.reads_with == GENERATOR:
+        num_layers, name = len(model.compressor.body.layers), ""
+    else:
         num_layers, name = model.compressor.model_config.num_hidden_layers, f" from {config.compressor_model}"
     scores = "; scores documents" if config.enable_reranking else ""
     return (f"{config.compressor_type}{name} ({num_layers} layers), {config.document_tokens} document tokens -> "

@@ -77,11 +77,13 @@ def _compressor(config: ScaleDownConfig) -> str:
         return "none"
     by_lora = "" if config.compressor_lora_rank is None else f", by LoRA of rank {config.compressor_lora_rank}"
     if config.compressor_type == "n_layers":
-        return f"`n_layers`, a copy of the generator's first {config.num_layers} layers{by_lora}"
+        layers = f"first {config.num_layers} layers" if config.layers is None else f"layers {config.layers}"
+        return f"`n_layers`, a copy of the generator's {layers}{by_lora}"
     if config.compressor_type == "modernbert" and config.compressor_model == EMBEDDED:
         return f"`modernbert`, an encoder made from the generator's first layers{by_lora}"
     made_from = _source(config.compressor_model, config.compressor_revision)
-    return f"`{config.compressor_type}`, made from {made_from}{by_lora}"
+    layers = "" if config.layers is None else f", its layers {config.layers}"
+    return f"`{config.compressor_type}`, made from {made_from}{layers}{by_lora}"
 
 
 def _trained(config: ScaleDownConfig) -> str:

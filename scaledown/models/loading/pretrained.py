@@ -28,7 +28,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from scaledown.config import CAUSAL_LM, COMPRESSORS, EMBEDDED, ENCODER, ScaleDownConfig
 from scaledown.hub import SAFE_WEIGHTS, current_token, load_config, load_tokenizer, locate
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
-from scaledown.models.engine.decoder import sharing_weights, text_config
+from scaledown.models.engine.decoder import keep_layers, sharing_weights, text_config
+from scaledown.settings import numbers_in
 
 TOKENIZER_FOLDER = "tokenizer"
 COMPRESSOR_FOLDER = "compressor"
@@ -170,7 +171,10 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
 
     # The generator's own weights stay frozen beside LoRA, so both can use them: no second copy is held.
     if has_lora and name == config.generator_model and config.reads_with == CAUSAL_LM:
-        return sharing_weights(body), None
+        model = sharing_weights(body)
+        if config.layers:
+            keep_layers(model, numbers_in(config.layers))
+        return model, None
 
     # A checkpoint of whole weights has everything that is needed: the model's own files are not looked for.
     if checkpoint is not None and not has_lora:
@@ -195,6 +199,8 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     # Whatever type the files have: what is trained is held in float32.
     model = load(name, AutoModel.from_pretrained, locate(name, revision), revision=revision, dtype=torch.float32,
                  **text_settings, **trust, **SAFE_WEIGHTS)
+    if config.layers:
+        keep_layers(model, numbers_in(config.layers))
     return model, load_tokenizer(name, revision, config.trust_remote_code)
 
 

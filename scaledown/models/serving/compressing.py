@@ -43,7 +43,7 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     """Return the memory of each question's documents; see :meth:`ScaleDownModel.compress`."""
     check_compresses(model)
     check_number("batch_size", batch_size)
-    num_memory = model.config.checked_memory_tokens(num_memory_tokens)
+    num_memory = model.processor.checked_memory_tokens(num_memory_tokens)
     counts = [len(of_question) for of_question in given.documents]
     bar = Bar(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 

@@ -91,7 +91,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     # Memory was compressed with a number of its own.
     if memory is not None and num_memory_tokens is not None:
         raise ValueError("num_memory_tokens is chosen when documents are compressed: give it to compress")
-    model.config.checked_memory_tokens(num_memory_tokens)
+    model.processor.checked_memory_tokens(num_memory_tokens)
 
     given = read_input(questions, documents)
     if memory is not None:
