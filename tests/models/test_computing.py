@@ -97,6 +97,23 @@ def test_auto_takes_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert placement.dtype_of("float16", CPU) == placement.dtype_of(torch.float16, CPU) == torch.float16
 
 
+def test_a_checkpoint_is_loaded_onto_the_fastest_device_unless_one_is_named(folder: str,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def device_of(device: object = None, device_map: object = None) -> torch.device:
+        asked.append((device, device_map))
+        return CPU
+
+    monkeypatch.setattr(placement, "device_of", device_of)
+    monkeypatch.setattr(placement, "dtype_of", lambda dtype, device: asked.append(dtype) or torch.float32)
+    ScaleDownModel.from_pretrained(folder)
+    assert asked[0] == ("auto", None) and asked[-1] == "auto"
+    asked.clear()
+    ScaleDownModel.from_pretrained(folder, device_map="cuda:0", dtype="float16")
+    assert asked[0] == (None, "cuda:0") and asked[-1] == "float16"
+
+
 @pytest.mark.parametrize("settings, message", [
     ({"device": "cpu", "device_map": "auto"}, "give device or device_map, not both"),
     ({"device_map": {"model.layers.0": 0, "lm_head": 1}}, "device_map: a ScaleDown model lies on one device"),
