@@ -74,6 +74,7 @@ class Generator(nn.Module):
         use_few_rows(base.get_output_embeddings())
         self.language_model = with_adapter(config, base)
         self._has_known_head: bool | None = None
+        self.is_folded = False
 
     @property
     def base(self) -> PreTrainedModel:
@@ -94,7 +95,14 @@ class Generator(nn.Module):
 
     @contextmanager
     def adapter(self, is_on: bool) -> Iterator[None]:
-        """Switch LoRA on or off within this context; off, the model is its base alone, as in text baselines."""
+        """Switch LoRA on or off within this context; off, the model is its base alone, as in text baselines.
+
+        Raises:
+            ValueError: if the adapter is folded into the base, so that it cannot be switched off.
+        """
+        if self.is_folded and not is_on:
+            raise ValueError("the adapter is folded in (for_answering): load the checkpoint again for answers without "
+                             "it")
         with nullcontext() if is_on else self.language_model.disable_adapter():
             yield
 

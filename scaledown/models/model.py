@@ -311,6 +311,7 @@ class ScaleDownModel(ComputingModule):
         Raises:
             ValueError: if the base cannot be read any more or has changed, or the disk is full.
         """
+        self._check_whole()
         generator_files.check_unchanged(self.config, self.generator_files)
         return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
 
@@ -339,6 +340,7 @@ class ScaleDownModel(ComputingModule):
 
     def parameter_groups(self, lr_generator: float, lr_compressor: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return optimiser groups ``{generator,compressor}_{weights,rows}`` with two learning rates (table 7)."""
+        self._check_whole()
         return (parameters.groups("generator", self.generator, lr_generator, weight_decay)
                 + parameters.groups("compressor", self.compressor, lr_compressor, weight_decay))
 
@@ -365,6 +367,7 @@ class ScaleDownModel(ComputingModule):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (:mod:`scaledown.models.loading.checkpoint`); an existing one is replaced as a whole."""
+        self._check_whole()
         config = generator_files.relative_to(Path(folder), self.config)
         with checkpoint.whole_folder(Path(folder)) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
@@ -380,6 +383,7 @@ class ScaleDownModel(ComputingModule):
         Raises:
             ValueError: if a file is missing, damaged, of another model or of another generator.
         """
+        self._check_whole()
         generator_files.check(folder, self.config, self.generator_files)
         progress = TrainingProgress.load(folder)
         checkpoint.load(folder, self.compressor, self.generator)

@@ -7,6 +7,7 @@ like those that it makes.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -65,5 +66,6 @@ class LLMCompressor(CausalCompressor):
         # The expected embedding of the token that the model would say at each memory token: the generator can read it
         # without having been trained to, and it passes gradients on, unlike the likeliest token alone.
         table = self.body.get_input_embeddings().weight                       # (V, D)
-        probabilities = F.linear(states, table).softmax(dim=-1)               # (P, L, V)
+        # In float32 in any arithmetic, as among 50,000 probabilities most are tiny.
+        probabilities = F.linear(states, table).softmax(-1, torch.float32)    # (P, L, V)
         return probabilities.to(table.dtype) @ table                          # (P, L, D)

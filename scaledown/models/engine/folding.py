@@ -1,0 +1,42 @@
+"""A model that answers and does nothing else: its adapters are folded in, and all weights have one number format.
+
+Beside a trained adapter each linear map takes two small products, a sum and casts, which for one token can cost more
+than the map itself. Training, and the baseline without the adapter, need them apart: this is for a model that serves.
+"""
+
+from __future__ import annotations
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+
+@torch.no_grad()
+def fold(generator: nn.Module, compressor: nn.Module, dtype: torch.dtype) -> None:
+    """Fold the adapters of generator and compressor into their weights, in place, and hold all weights in ``dtype``.
+
+    Nothing can be trained afterwards.
+
+    Args:
+        generator: its base is not held in 4 or 8 bits.
+        compressor: of the same model; weights that it shares with the generator become its own.
+        dtype: of the arithmetic.
+    """
+    # Two adapters change one weight in different ways, so a compressor made of the generator needs its own by now.
+    of_generator = {id(weight) for weight in generator.parameters()}
+    for layer in _with_lora(compressor):
+        base = layer.get_base_layer()
+        if id(base.weight) in of_generator:
+            base.weight = nn.Parameter(base.weight.clone(), requires_grad=False)
+
+    for module in (generator, compressor):
+        for layer in _with_lora(module):
+            layer.merge()
+        # Not module.to, which would also round the rotary frequencies; those are buffers.
+        for weight in module.parameters():
+            weight.requires_grad_(False)
+            weight.data = weight.data.to(dtype)
+
+
+def _with_lora(module: nn.Module) -> list[LoraLayer]:
+    return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
