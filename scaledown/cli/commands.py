@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "use and serve": ("example_usage.py", "scaledown.models.merge"),
     "make what ships again": ("lab.embedded", "lab.embedded.compressors", "lab.embedded.reranker", "lab.smollm2",
                               "lab.benchmark_retrieval", "lab.recall"),
+    "try a machine": ("lab.gpu_check",),
 }
 """Scripts and modules by what they are for."""
 

@@ -123,3 +123,7 @@ def test_it_takes_what_the_kernel_can_and_nothing_else(monkeypatch: pytest.Monke
     assert not suits(value=on_cuda(width=32)), "values of another width than the keys"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert not suits(), "a GPU before Ampere"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert suits()
+    monkeypatch.setattr(varlen, "IS_NEW_ENOUGH", False)
+    assert not suits(), "torch 2.11, whose kernel takes no window"

@@ -6,6 +6,8 @@ those of its prefix, then its own. Causality is aligned to the last key, so a su
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,12 +21,16 @@ WIDEST_HEAD, HEAD_STEP = 256, 8
 """Widths of heads that flash attention has kernels for: multiples of 8 up to 256."""
 FIRST_CAPABILITY = (8, 0)
 """GPUs before Ampere have no flash attention."""
+IS_NEW_ENOUGH = inspect.signature(varlen_attn).parameters.keys() >= {"scale", "window_size", "enable_gqa"}
+"""In torch 2.11 ``varlen_attn`` lacks settings that are needed here; attention is padded there."""
 
 
 def suits(query: Tensor, value: Tensor, packing: Packing, reads: Reads | None, scaling: float | None, dropout: float,
           softcap: float | None, sinks: Tensor | None) -> bool:
     """Return whether ``varlen_attn`` can compute this attention: on CUDA, in half precision, without extras."""
-    if query.device.type != "cuda" or torch.cuda.get_device_capability(query.device) < FIRST_CAPABILITY:
+    if not IS_NEW_ENOUGH or query.device.type != "cuda":
+        return False
+    if torch.cuda.get_device_capability(query.device) < FIRST_CAPABILITY:
         return False
 
     width = query.shape[-1]

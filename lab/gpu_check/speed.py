@@ -1,0 +1,146 @@
+"""Time and memory at Mistral-7B's shape, with random weights: an answer from memory and from full text, a step."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+
+from lab.gpu_check.hardware import cudnn_attention
+from lab.gpu_check.report import Check, gibibytes, peak_memory
+from scaledown.config import ScaleDownConfig
+from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
+from scaledown.models.engine.folding import fold
+
+DOCUMENTS, TRAINED_DOCUMENTS = 10, 5
+"""Documents of a question that is answered, and of one that is trained on."""
+ANSWER_TOKENS = 32
+BATCH_SIZES, REHEARSED_BATCH_SIZES = (1, 32, 128), (1, 2)
+"""Questions that are answered at one time; the last number with the folded model alone."""
+
+
+class Way(NamedTuple):
+    """A way to run the model.
+
+    Attributes:
+        name: in the report.
+        has_autocast: whether autocast computes in half precision, beside trained weights in float32.
+        with_cudnn: whether attention may take cuDNN's kernels.
+    """
+
+    name: str
+    has_autocast: bool
+    with_cudnn: bool
+
+
+def answering(check: Check) -> None:
+    """Time compression, prefill and decoding beside full text, as trained and folded, for several batch sizes."""
+    bench = _bench(check).eval()
+    _say_weights(check, bench, "weights, as trained")
+    batch_sizes = REHEARSED_BATCH_SIZES if check.is_rehearsal else BATCH_SIZES
+    for batch_size in batch_sizes[:-1]:
+        for with_cudnn in (True, False):
+            way = Way(f"as trained, cuDNN's attention {'allowed' if with_cudnn else 'off'}", True, with_cudnn)
+            _answer(check, bench, way, batch_size)
+
+    # From here on as for_answering leaves a model.
+    fold(bench.generator, bench.compressor, check.dtype)
+    _say_weights(check, bench, "weights, for answering")
+    for batch_size in batch_sizes:
+        if check.has_time():
+            _answer(check, bench, Way("for answering", False, False), batch_size)
+
+
+def training_step(check: Check) -> None:
+    """Time training steps and their peak memory, with and without checkpointing, and with a fused optimizer."""
+    bench = _bench(check).train()
+    trained = [weight for weight in bench.parameters() if weight.requires_grad]
+    is_on_gpu = check.device.type == "cuda"
+
+    for is_fused in (False, True) if is_on_gpu else (False,):
+        optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=is_fused)
+        for batch_size in (2,) if check.is_rehearsal else (2, 8):
+            _step(check, bench, optimizer, batch_size, f"fused AdamW {is_fused}, all activations kept")
+
+    bench.compressor.gradient_checkpointing_enable()
+    bench.generator.gradient_checkpointing_enable()
+    for batch_size in (2,) if check.is_rehearsal else (8, 32):
+        _step(check, bench, optimizer, batch_size, "activations computed twice")
+
+
+def _bench(check: Check) -> Bench:
+    config = ScaleDownConfig(num_memory_tokens=8, compression_rate=16, query_tokens=128, lora_dropout=0.0)
+    return Bench(preset("tiny" if check.is_rehearsal else "paper"), config, check.dtype, check.device)
+
+
+def _texts(check: Check, bench: Bench, batch_size: int, num_documents: int) -> Texts:
+    length = 16 if check.is_rehearsal else 128
+    return Texts.drawn([(length, [length] * num_documents, ANSWER_TOKENS)] * batch_size,
+                       bench.shape.config.vocab_size)
+
+
+@torch.no_grad()
+def _answer(check: Check, bench: Bench, way: Way, batch_size: int) -> None:
+    texts = _texts(check, bench, batch_size, DOCUMENTS)
+    state: dict[str, Any] = {}
+
+    def compress() -> None:
+        state["memory"] = bench.compress(texts)
+
+    def prefill(memory: Any) -> None:
+        state["prompts"] = bench.prefill(texts, memory)
+
+    def decode(memory: Any) -> float:
+        # A prompt that was read serves one answer, so the reading is taken off again.
+        def whole() -> None:
+            prefill(memory)
+            bench.decode(state["prompts"], ANSWER_TOKENS)
+
+        return check.milliseconds(whole) - check.milliseconds(lambda: prefill(memory))
+
+    with cudnn_attention(way.with_cudnn), _autocast(check, way.has_autocast):
+        compressing = check.milliseconds(compress)
+        reading, decoding = check.milliseconds(lambda: prefill(state["memory"])), decode(state["memory"])
+        text_reading, text_decoding = check.milliseconds(lambda: prefill(None)), decode(None)
+
+    first, text_first = compressing + reading, text_reading
+    whole, text_whole = first + decoding, text_first + text_decoding
+    check.add("answering", f"{way.name}, batch {batch_size}",
+              f"compress {compressing:.1f}, prefill {reading:.1f}, decode {decoding:.1f} ms; full text prefill "
+              f"{text_reading:.1f}, decode {text_decoding:.1f} ms; first token {text_first / first:.2f}x, whole answer "
+              f"{text_whole / whole:.2f}x, ms a question {whole / batch_size:.1f} against "
+              f"{text_whole / batch_size:.1f}")
+
+
+def _step(check: Check, bench: Bench, optimizer: torch.optim.Optimizer, batch_size: int, name: str) -> None:
+    if not check.has_time():
+        return
+    texts = _texts(check, bench, batch_size, TRAINED_DOCUMENTS)
+
+    def step() -> None:
+        with _autocast(check, True):
+            loss = bench.loss(texts, bench.compress(texts))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    if check.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(check.device)
+    took = check.milliseconds(step, warm_up=0)
+    peak = peak_memory(check.device)
+    memory = "" if peak is None else f", at most {gibibytes(peak)}"
+    check.add("training step", f"{name}, {batch_size} questions of {TRAINED_DOCUMENTS} documents",
+              f"{took:.0f} ms, {1e3 * batch_size / took:.1f} questions a second{memory}")
+
+
+def _autocast(check: Check, is_on: bool) -> contextlib.AbstractContextManager[Any]:
+    if not is_on or check.dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(check.device.type, check.dtype)
+
+
+def _say_weights(check: Check, bench: Bench, name: str) -> None:
+    held = {weight.data_ptr(): weight.nbytes for weight in bench.parameters()}
+    check.add("answering", name, gibibytes(sum(held.values())))
