@@ -33,7 +33,7 @@ class Memory:
     Attributes:
         embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K.
         scores: (B, K) relevance, -inf for missing documents; None without reranking.
-        num_documents: (B,).
+        num_documents: (B,), on the CPU wherever the rest is.
         origin: the model, questions and documents that it was made from; None, for memory that was not made by
             :meth:`ScaleDownModel.compress`, is not checked.
     """
@@ -48,19 +48,18 @@ class Memory:
                  origin: MemoryOrigin | None = None) -> Memory:
         """Gather batches of P pairs, in the order of their questions, into one padded memory."""
         pairs, pair_scores, _ = Compressed.joined(compressed)                     # (P, L, D), (P,)
-        counts = torch.tensor(num_documents, dtype=torch.long, device=pairs.device)
+        counts = torch.tensor(num_documents, dtype=torch.long)
+        shape = len(counts), max(num_documents, default=0)                        # B, K
+        at = _places_of_pairs(counts, shape[1]).to(pairs.device)                  # (P,)
 
-        # The True places of this mask, read line by line, are the P pairs in their order.
-        places = torch.arange(max(num_documents, default=0), device=pairs.device)
-        is_document = places < counts[:, None]                                    # (B, K)
-        embeddings = pairs.new_zeros(*is_document.shape, *pairs.shape[1:])        # (B, K, L, D)
-        embeddings[is_document] = pairs
+        # Padding stays zero, and scores lowest.
+        embeddings = pairs.new_zeros(shape[0] * shape[1], *pairs.shape[1:]).index_copy_(0, at, pairs)
+        embeddings = embeddings.unflatten(0, shape)                               # (B, K, L, D)
         if pair_scores is None:
             return cls(embeddings, None, counts, origin)
 
-        scores = pair_scores.new_full(is_document.shape, -torch.inf)              # (B, K)
-        scores[is_document] = pair_scores
-        return cls(embeddings, scores, counts, origin)
+        scores = pair_scores.new_full((shape[0] * shape[1],), -torch.inf).index_copy_(0, at, pair_scores)
+        return cls(embeddings, scores.unflatten(0, shape), counts, origin)
 
     def __len__(self) -> int:
         return len(self.num_documents)
@@ -79,15 +78,16 @@ class Memory:
 
     def pairs(self) -> Tensor:
         """Return the embeddings without padding (P, L, D)."""
-        places = torch.arange(self.embeddings.shape[1], device=self.embeddings.device)
-        return self.embeddings[places < self.num_documents[:, None]]
+        at = _places_of_pairs(self.num_documents, self.embeddings.shape[1]).to(self.embeddings.device)
+        return self.embeddings.flatten(0, 1).index_select(0, at)
 
     def select(self, questions: Sequence[int]) -> Memory:
         """Return the memory of some of the questions, by number."""
-        at = torch.tensor(questions, dtype=torch.long, device=self.num_documents.device)
+        numbers = torch.tensor(questions, dtype=torch.long)
+        at = numbers.to(self.embeddings.device)
         scores = None if self.scores is None else self.scores[at]
         origin = None if self.origin is None else self.origin.select(questions)
-        return Memory(self.embeddings[at], scores, self.num_documents[at], origin)
+        return Memory(self.embeddings[at], scores, self.num_documents[numbers], origin)
 
     def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
         """Return the memory of some of each question's documents, by number, in the order in which they are named."""
@@ -98,7 +98,7 @@ class Memory:
             numbers += of_question
 
         # One index into the first two dimensions, (B, K), for each of the P pairs that stay.
-        at = tuple(torch.tensor([questions, numbers], dtype=torch.long, device=self.num_documents.device))
+        at = tuple(torch.tensor([questions, numbers], dtype=torch.long, device=self.embeddings.device))
         scores = None if self.scores is None else self.scores[at]
         origin = None if self.origin is None else self.origin.keep(documents)
         return Memory.of_pairs([Compressed(self.embeddings[at], scores)], list(map(len, documents)), origin)
@@ -121,8 +121,7 @@ class Memory:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
         """Return the memory on another device, its embeddings in another number format; scores stay exact."""
         scores = None if self.scores is None else self.scores.to(device)
-        return dataclasses.replace(self, embeddings=self.embeddings.to(device=device, dtype=dtype), scores=scores,
-                                   num_documents=self.num_documents.to(device))
+        return dataclasses.replace(self, embeddings=self.embeddings.to(device=device, dtype=dtype), scores=scores)
 
     def save(self, path: Path | str) -> None:
         """Write the memory with its origin into a safetensors file, or a folder as ``memory.safetensors``.
@@ -169,6 +168,15 @@ class Memory:
             fits = len(self.origin.questions) == shape[0] and [len(ids) for ids in self.origin.document_ids] == counts
         if not fits:
             raise ValueError("its parts do not fit together")
+
+
+def _places_of_pairs(num_documents: Tensor, longest: int) -> Tensor:
+    """Return where P pairs stand in (B * K,) places, of which each question has ``longest``, K.
+
+    All on the CPU: to count them on another device, the host would wait for it.
+    """
+    is_document = torch.arange(longest) < num_documents.cpu()[:, None]            # (B, K)
+    return is_document.flatten().nonzero()[:, 0]
 
 
 def _file(path: Path | str) -> Path:
