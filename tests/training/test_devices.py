@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scaledown.hub import dtype_to_load
+from scaledown.hub import dtype_to_load, dtype_to_rank
 from scaledown.training import devices
 from scaledown.training.devices import DEVICES, dtype_for, resolve_device, resolve_dtype
 
@@ -96,13 +96,15 @@ def test_trainium_that_cannot_be_used_says_why(machine, monkeypatch, version, na
 def test_bfloat16_from_ampere_on(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert dtype_for(torch.device("cuda")) is dtype
-    assert dtype_to_load("cuda:1") == ("auto" if dtype is torch.bfloat16 else torch.float32)
+    assert dtype_to_load("cuda:1") == ("auto" if dtype is torch.bfloat16 else torch.float16)
+    assert dtype_to_rank("cuda:1") is torch.float16
 
 
 def test_cpu_and_apple_compute_in_float32():
     assert dtype_for(torch.device("cpu")) is torch.float32
     assert dtype_for(torch.device("mps")) is torch.float32
     assert dtype_to_load("cpu") is dtype_to_load(torch.device("mps")) is torch.float32
+    assert dtype_to_rank("cpu") is dtype_to_rank("mps") is torch.float32
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("auto", torch.float32), ("float32", torch.float32),

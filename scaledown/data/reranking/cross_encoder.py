@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown.data.records import Record
-from scaledown.hub import SAFE_WEIGHTS, dtype_to_load, locate
+from scaledown.hub import SAFE_WEIGHTS, dtype_to_rank, locate
 from scaledown.progress import Bar
 from scaledown.settings import setting
 
@@ -107,7 +107,7 @@ def _load(config: RerankerConfig) -> Any:
 
         device = get_device_name()
         cross_encoder = CrossEncoder(place, device=device, **settings,
-                                     model_kwargs={**SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
+                                     model_kwargs={**SAFE_WEIGHTS, "dtype": dtype_to_rank(device)})
     except (OSError, SafetensorError, ValueError) as fault:
         raise ValueError(f"--reranker_model {name}: cannot be used ({fault})") from fault
 

@@ -16,7 +16,7 @@ from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig
 from scaledown.data.reranking.cross_encoder import ReadableLength
 from scaledown.files import WHAT_TO_DO, whole_file
-from scaledown.hub import dtype_to_load
+from scaledown.hub import dtype_to_rank
 from scaledown.processes import Processes
 from scaledown.progress import Bar
 
@@ -123,7 +123,7 @@ def _load(place: str, revision: str | None, is_sparse: bool, flag: str) -> Any:
     try:
         # No code of the repository is run, and no pickle is read: a name on the Hub may be anybody's.
         return model_class(place, device=device, revision=revision or "main", trust_remote_code=False,
-                           model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_load(device)})
+                           model_kwargs={**hub.SAFE_WEIGHTS, "dtype": dtype_to_rank(device)})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         kind = "a sparse" if is_sparse else "a dense"
         raise ValueError(f"{flag}: cannot be read as {kind} encoder ({fault})") from fault
