@@ -277,7 +277,7 @@ class RunConfig:
     init_compressor: str | None = setting(
         None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model", is_advanced=True)
     preset: str | None = setting(
-        None, "settings for a machine: any (demo), a laptop, a free T4, a GPU of 24, 48 or 80 GB (paper); flags win",
+        None, "settings for any machine (demo), a laptop, a T4, a GPU of 24, 48, 80 GB (paper); flags win",
         PRESET_NAMES, group="training")
     learning_rate: float | None = setting(
         None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -20,6 +21,7 @@ from scaledown.evaluation.cost.flops import TokenCounts
 from scaledown.evaluation.cost.needed_memory import answering_need, state_bytes, training_need
 from scaledown.training import devices, presets
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "PLATFORMS.md"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
 QUESTION = TokenCounts(query_tokens=128, document_tokens=128, num_documents=10, memory_tokens=8, prompt_tokens=320,
                        new_tokens=128)
@@ -79,6 +81,23 @@ def test_the_command_prints_parts_and_what_fits(tmp_path, capsys):
     assert by_card[-1]["flags"] == [] and "--load_in_4bit" in by_card[0]["flags"]
     for size, way in zip(card_table.CARDS, by_card, strict=True):
         assert way["bytes"] <= 0.9 * size * card_table.GIGA
+
+
+def test_the_table_in_the_guide_is_what_the_command_says(tmp_path):
+    guide, file = GUIDE.read_text(encoding="utf-8"), tmp_path / "memory.json"
+    command = next(line for line in guide.splitlines() if line.startswith("python -m scaledown.evaluation.cost"))
+    assert cost.main([*command.split()[3:], "--output_file", str(file)]) == 0
+
+    found = json.loads(file.read_text())["cards"]
+    for size in card_table.CARDS:
+        _, _, trains, training_size, answers, answering_size, _ = next(
+            line for line in guide.splitlines() if line.startswith(f"| {size} GB |")).split("|")
+        ways = found[str(size)]
+        assert float(training_size) == pytest.approx(ways["trains"]["bytes"] / card_table.GIGA, abs=0.06)
+        assert float(answering_size) == pytest.approx(ways["answers"]["bytes"] / card_table.GIGA, abs=0.06)
+        # The row of 24 GB has the flags of the row above it, but for the number of micro-batches.
+        told = ways["trains"]["flags"] if size != 24 else ways["trains"]["flags"][-1:]
+        assert all(flag in trains for flag in told) and all(flag in answers for flag in ways["answers"]["flags"])
 
 
 @pytest.mark.parametrize(("flags", "named"), [

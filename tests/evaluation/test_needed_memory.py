@@ -75,7 +75,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_estimate_is_within_a_tenth_of_what_lives_in_a_training(name, generator, llm, encoder, tmp_path):
+def test_the_estimate_is_within_5_percent_of_what_lives_in_a_training(name, generator, llm, encoder, tmp_path):
     model_settings, settings, dtype = SETTINGS[name]
     other = {"llm": llm, "modernbert": encoder}.get(model_settings.get("compressor_type"))
     config = ScaleDownConfig(generator_model=generator, compressor_model=other, **model_settings)
@@ -87,7 +87,7 @@ def test_the_estimate_is_within_a_tenth_of_what_lives_in_a_training(name, genera
     need = training_need(EmptyModel.of(config, getattr(torch, dtype)), training, token_counts(model, records(1)[0]),
                          "cpu")
 
-    assert need.peak == pytest.approx(live.most, rel=0.1)
+    assert need.peak == pytest.approx(live.most, rel=0.05)
 
 
 def test_live_bytes_are_those_of_tensors_worked_out_by_hand():

@@ -1,8 +1,8 @@
-"""Compute the cost of an answer from shapes, or with --training the memory that training and answering need.
+"""Compute the cost of an answer, or the memory of training.
 
 Prints FLOPs by phase, parameters and the key-value cache of one question: full text, ScaleDown, a compressor that reads
-the query again with each document, and one that reads the document first, also with stored readings. Of memory, it
-prints the parts, and the flags with which GPUs of 16 to 80 GB suffice. No weights are needed.
+the query again with each document, and one that reads the document first, also with stored readings. With --training it
+prints the memory that training and answering need, and the flags that GPUs of 16 to 80 GB need. Only shapes are read.
 
     python -m scaledown.evaluation.cost --generator_model embedded --num_documents 5
     python -m scaledown.evaluation.cost --training --gradient_checkpointing --gradient_accumulation_steps 16
@@ -106,7 +106,7 @@ def print_memory(args: argparse.Namespace, output_file: Path | None) -> int:
 
     text, figures = report(args)
     print(f"{args.generator_model}, {args.compressor_type} compressor: {args.batch_size} questions a step in "
-          f"{args.gradient_accumulation_steps} micro-batches,\n{args.num_documents} documents of "
+          f"{args.gradient_accumulation_steps} parts,\n{args.num_documents} documents of "
           f"{args.document_tokens} tokens each, query {args.query_tokens}, answer {args.answer_tokens}\n"
           "estimates in bfloat16, GB of 10^9 bytes; what is trained is held in float32, and a card filled to "
           f"{USABLE:.0%} at most\n\n{text}")

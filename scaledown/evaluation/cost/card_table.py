@@ -1,4 +1,4 @@
-"""What fits a card: the parts of the memory that is asked for, and the flags with which a card of a size suffices."""
+"""The parts of the memory that is asked for, and the flags with which a card of each size suffices."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ def report(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     config, training, tokens = settings_of_flags(args)
     to_train, to_answer = list(training_ways(config, training, tokens)), list(answering_ways(config, tokens))
 
+    # For each card the first way that fits, to train and to answer.
     rows, cards = [], {}
     for size in CARDS:
         trains, answers = (first_that_fits(ways, USABLE * size * GIGA) for ways in (to_train, to_answer))

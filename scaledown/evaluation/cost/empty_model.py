@@ -72,8 +72,8 @@ class EmptyModel:
     @functools.cached_property
     def trained(self) -> list[nn.Parameter]:
         """Return what training changes."""
-        modules = (self.generator, self.compressor)
-        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+        both = (*self.generator.parameters(), *self.compressor.parameters())
+        return [parameter for parameter in both if parameter.requires_grad]
 
     @functools.cached_property
     def groups(self) -> list[dict[str, Any]]:

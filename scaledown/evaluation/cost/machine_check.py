@@ -41,6 +41,7 @@ def check_machine(config: ScaleDownConfig, training: TrainingConfig, records: Se
     if device.type != "cuda" or training.shard or config.trust_remote_code:
         return
 
+    # With nothing loaded yet; other programs may use the GPU, too.
     free, _ = torch.cuda.mem_get_info(device)
     number_format = resolve_dtype(dtype, device)
     tokens = _longest(config, training, records)

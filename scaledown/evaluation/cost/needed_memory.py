@@ -29,7 +29,7 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True)
 class Need:
-    """What a model needs at its peak.
+    """The need of a model at its peak.
 
     Attributes:
         parts: bytes at that moment, by what they are for.
