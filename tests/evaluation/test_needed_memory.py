@@ -67,6 +67,7 @@ SETTINGS = {
     "n_layers twice": ({"num_layers": 3}, {"gradient_checkpointing": True}, "float32"),
     "n_layers in parts, bfloat16": ({"num_layers": 3}, {"gradient_accumulation_steps": 2}, "bfloat16"),
     "n_layers by LoRA, bfloat16": ({"num_layers": 3, "compressor_lora_rank": 8}, {}, "bfloat16"),
+    "llm by LoRA, bfloat16": ({"compressor_type": "llm", "mlp_width": 512, "compressor_lora_rank": 8}, {}, "bfloat16"),
     "llm by Muon, twice": ({"compressor_type": "llm", "mlp_width": 512},
                            {"gradient_checkpointing": True, "optimizer": "muon"}, "float32"),
     "modernbert": ({"compressor_type": "modernbert", "mlp_width": 512}, {}, "float32"),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from scaledown.config import TrainingConfig
 from scaledown.evaluation.cost.activations import FLOAT_BYTES, Layers, Read, layers_of
@@ -84,7 +85,7 @@ def _moments_of_training(model: EmptyModel, training: TrainingConfig, tokens: To
 
     # In bfloat16, copies of the trained matrices live until the end of the forward pass, and if it is not repeated,
     # until they have served the backward pass.
-    copies = _rounded_copies(model)
+    copies = _rounded_copies(model) + (0.0 if twice else _rounded_frozen_copies(model))
     left = 0.0 if twice else copies
     # The first layer's gradients take the place of its activations, unless there are some of earlier micro-batches.
     end = before or gradients - of_layer
@@ -217,6 +218,18 @@ def _rounded_copies(model: EmptyModel) -> float:
     if model.dtype == torch.float32:
         return 0.0
     return model.dtype.itemsize * _size([parameter for parameter in model.trained if parameter.ndim > 1])
+
+
+def _rounded_frozen_copies(model: EmptyModel) -> float:
+    """Return the bytes of such copies of the compressor's frozen matrices, if these are held in float32.
+
+    So is a model of its own beside LoRA. Its copies are not shared by a pass: each is kept for the backward pass.
+    """
+    if model.dtype == torch.float32:
+        return 0.0
+    linear = [module.weight for module in model.compressor.modules() if isinstance(module, nn.Linear)]
+    frozen = [weight for weight in linear if not weight.requires_grad and weight.dtype == torch.float32]
+    return model.dtype.itemsize * _size(frozen)
 
 
 def _logits(model: EmptyModel, num_tokens: float) -> float:
