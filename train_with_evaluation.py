@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
     from scaledown.data.overlap import overlap
+    from scaledown.evaluation.cost.machine_check import check_machine
     from scaledown.evaluation.report import before_after
     from scaledown.evaluation.report.phases import Phases
     from scaledown.evaluation.report.run_summary import summary
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     device, folder = processes.join(devices.resolve_device(args.device)), Path(args.output_dir)
     objective.check_scores(config, training, records, args.train_data)
+    check_machine(config, training, records, device, args.dtype)
     cli.tell(f"loading {args.init_compressor or config.generator_model} ...")
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     batches.pads_to_max(training, model)  # Refuses what cannot be trained, before anything is written.

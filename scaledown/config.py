@@ -26,8 +26,8 @@ from scaledown.settings import (
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
-OPTIMIZERS = ("adamw", "muon")
-PRESET_NAMES = ("demo", "laptop", "colab_t4", "paper")
+OPTIMIZERS = ("adamw", "muon", "adamw_8bit", "paged_adamw_8bit")
+PRESET_NAMES = ("demo", "laptop", "colab_t4", "gpu_24gb", "gpu_48gb", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16")
 """What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
@@ -277,7 +277,7 @@ class RunConfig:
     init_compressor: str | None = setting(
         None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model", is_advanced=True)
     preset: str | None = setting(
-        None, "settings for a machine: any (demo), a laptop, a free T4, a GPU of 80 GB (paper); flags win",
+        None, "settings for any machine (demo), a laptop, a T4, a GPU of 24, 48, 80 GB (paper); flags win",
         PRESET_NAMES, group="training")
     learning_rate: float | None = setting(
         None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]",
@@ -308,8 +308,8 @@ class TrainingConfig:
         None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others; ten times "
         "that for --compressor_lora_rank]", is_advanced=True)
     optimizer: str = setting(
-        "adamw", "AdamW for all weights, or Muon for the compressor's matrices and AdamW for the rest", OPTIMIZERS,
-        is_advanced=True)
+        "adamw", "AdamW, also with its state in 8 bits (needs bitsandbytes), or Muon for the compressor's matrices and "
+        "AdamW for the rest", OPTIMIZERS, is_advanced=True)
     weight_decay: float = setting(0.1, "the optimizer's weight decay", is_advanced=True)
     warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises", is_advanced=True)
     compressor_warmup_steps: int = setting(

@@ -28,6 +28,8 @@ from scaledown.prompt import SYSTEM
 
 FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 WIDTH = 32
+OF_TORCH = ("adamw", "muon")
+"""Optimizers that run on a CPU: those in 8 bits are bitsandbytes', on a GPU."""
 TEXT = ["Ada Lovelace was born in London in 1815.", "Question: who wrote the first program? Background: documents",
         SYSTEM,
         "The capital of France is Paris, and that of Norway is Oslo.\n\n"]

@@ -25,6 +25,7 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor
 from scaledown.progress import Bar
 from scaledown.training.devices import check_compiler, wants_one_shape
+from scaledown.training.optimizer import IN_8_BITS
 
 CHARACTERS_A_TOKEN = 4
 MEASURED_TOGETHER = 64
@@ -154,6 +155,8 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     """
     if config.shard and (config.compile or model.config.load_in_4bit or model.config.load_in_8bit):
         raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
+    if config.shard and config.optimizer in IN_8_BITS:
+        raise ValueError(f"--shard does not go with --optimizer {config.optimizer}, which cannot step sharded weights")
     if config.shard and model.config.compressor_lora_rank is not None:
         raise ValueError("--shard does not go with --compressor_lora_rank: compressor and generator may share weights")
     if not (config.compile or config.shard or wants_one_shape(model.device)):

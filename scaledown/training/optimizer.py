@@ -1,5 +1,8 @@
 """The optimizer of a run: AdamW as in the paper (table 7), or Muon for the compressor's matrices and AdamW for others.
 
+AdamW can hold its state in 8 bits (bitsandbytes; Dettmers et al., arXiv:2110.02861), which takes a quarter of the
+memory. Special tokens' rows, norms and biases are few and sensitive: their state stays in float32.
+
 Muon here (Jordan et al., 2024) iterates in float32 on a CPU, for all matrices of one shape at once. PyTorch's iterates
 in bfloat16 on any device. A processor without instructions for it emulates them: with the embedded compressor that took
 six times as long as forward and backward pass together (lab/LOG.md).
@@ -7,6 +10,8 @@ six times as long as forward and backward pass together (lab/LOG.md).
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,21 +24,56 @@ from scaledown.models.model import ScaleDownModel
 
 ParameterGroup = dict[str, Any]
 RMS_OF_ADAMW = 0.2
+IN_8_BITS = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}
+"""Optimizers of bitsandbytes, by their names here. The state of a paged one moves to the host if the GPU is full."""
+DEVICES_OF_8_BITS = ("cuda",)
 
 
 def build_optimizer(name: str, groups: Sequence[ParameterGroup], model: ScaleDownModel) -> Optimizer:
-    """Return the optimizer ``name`` ("adamw" or "muon") for the parameter groups of ``model``.
+    """Return the optimizer ``name`` (``config.OPTIMIZERS``) for the parameter groups of ``model``.
 
     Muon's steps are scaled to AdamW's size, so both use the same learning rates. Without a compressor there are no
     matrices for Muon.
+
+    Raises:
+        ValueError: for an optimizer in 8 bits that cannot run here.
     """
     if name == "adamw":
         return torch.optim.AdamW(groups)
+    if name in IN_8_BITS:
+        return _in_8_bits(name, groups, model.device)
 
-    matrices, rest = _split(groups, model.compressor)
+    matrices, rest = split(groups, model.compressor)
     if not matrices:
         return torch.optim.AdamW(groups)
     return OptimizerPair(Muon(matrices), torch.optim.AdamW(rest))
+
+
+def check_optimizer(name: str, device: torch.device) -> None:
+    """Refuse an optimizer that cannot run on ``device``.
+
+    Raises:
+        ValueError: if it needs bitsandbytes and that is not installed, or does not optimise on the device.
+    """
+    if name not in IN_8_BITS:
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"--optimizer {name} needs bitsandbytes: pip install bitsandbytes")
+    if device.type not in DEVICES_OF_8_BITS:
+        raise ValueError(f"--optimizer {name} works on {' and '.join(DEVICES_OF_8_BITS)}, not on {device.type}: "
+                         "--optimizer adamw runs everywhere")
+
+
+def _in_8_bits(name: str, groups: Sequence[ParameterGroup], device: torch.device) -> Optimizer:
+    """Return an optimizer of bitsandbytes for the groups of weights, beside AdamW in float32 for those of rows."""
+    check_optimizer(name, device)
+    make = getattr(importlib.import_module("bitsandbytes").optim, IN_8_BITS[name])
+
+    rows = [group for group in groups if group["name"].endswith("_rows")]
+    weights = [group for group in groups if not group["name"].endswith("_rows")]
+    if not rows:
+        return make(weights)
+    return OptimizerPair(make(weights), torch.optim.AdamW(rows))
 
 
 class OptimizerPair(Optimizer):
@@ -73,8 +113,8 @@ class OptimizerPair(Optimizer):
         self.param_groups = self._groups()
 
 
-def _split(groups: Sequence[ParameterGroup],
-           compressor: nn.Module) -> tuple[list[ParameterGroup], list[ParameterGroup]]:
+def split(groups: Sequence[ParameterGroup],
+          compressor: nn.Module) -> tuple[list[ParameterGroup], list[ParameterGroup]]:
     """Return groups of the compressor's matrices, and of all other parameters, each with its group's settings."""
     # The head that scores documents has one output: a vector, not a matrix.
     linear = [part for part in compressor.modules() if isinstance(part, nn.Linear) and len(part.weight) > 1]

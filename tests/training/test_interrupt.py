@@ -10,7 +10,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from scaledown.config import OPTIMIZERS, ScaleDownConfig, TrainingConfig
+from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
@@ -46,7 +46,7 @@ def interrupt_in_step(monkeypatch, step, times=1):
     monkeypatch.setattr(ScaleDownModel, "forward", pressed)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", tiny.OF_TORCH)
 def test_an_interrupted_run_ends_as_an_undisturbed_one(optimizer, generator, tmp_path, monkeypatch, capsys):
     train(generator, tmp_path / "whole", optimizer)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

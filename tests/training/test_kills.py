@@ -17,7 +17,6 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from scaledown.config import OPTIMIZERS
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
 
@@ -65,7 +64,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             "--max_steps", str(NUM_STEPS), "--save_steps", str(SAVE_STEPS), "--logging_steps", "5"]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS if NUM_KILLS > 2 else OPTIMIZERS[1:])
+@pytest.mark.parametrize("optimizer", tiny.OF_TORCH if NUM_KILLS > 2 else tiny.OF_TORCH[1:])
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(flags: list[str], optimizer: str,
                                                                   tmp_path: Path) -> None:
     flags = [*flags, "--optimizer", optimizer]

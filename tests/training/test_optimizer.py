@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import sys
+import types
 
 import pytest
 import torch
 from torch import nn
 
-from scaledown.training.optimizer import Muon, OptimizerPair, build_optimizer, orthogonal
+from scaledown.training import optimizer as optimizers
+from scaledown.training.optimizer import Muon, OptimizerPair, build_optimizer, check_optimizer, orthogonal
 
 
 class Parts(nn.Module):
@@ -98,3 +101,43 @@ def test_a_loaded_state_goes_on_alike(model: Parts, name: str) -> None:
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     assert [each.get_last_lr() for each in schedules] == [schedules[0].get_last_lr()] * 2
+
+
+class In8Bits(torch.optim.AdamW):
+    """Stands in for an optimiser of bitsandbytes."""
+
+
+@pytest.fixture()
+def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of this name whose optimisers step as AdamW does, on the CPU."""
+    own = types.SimpleNamespace(optim=types.SimpleNamespace(AdamW8bit=In8Bits, PagedAdamW8bit=In8Bits))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", own)
+    monkeypatch.setattr(optimizers.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(optimizers, "DEVICES_OF_8_BITS", ("cpu",))
+
+
+@pytest.mark.parametrize("name", optimizers.IN_8_BITS)
+def test_8_bits_hold_the_state_of_weights_and_rows_stay_as_they_are(model: Parts, bitsandbytes, name: str) -> None:
+    model.device, other = torch.device("cpu"), copy.deepcopy(model)
+    pair, plain = build_optimizer(name, model.groups(), model), build_optimizer("adamw", other.groups(), other)
+    of_weights, of_rows = pair.pair
+    assert isinstance(of_weights, In8Bits) and type(of_rows) is torch.optim.AdamW
+    assert [group["name"] for group in of_weights.param_groups] == ["generator_weights", "compressor_weights"]
+    assert [group["name"] for group in of_rows.param_groups] == ["compressor_rows"]
+    assert [group["weight_decay"] for group in of_rows.param_groups] == [0.0]
+    for seed in range(2):
+        step(model, pair, seed)
+        step(other, plain, seed)
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_8_bits_that_cannot_run_here_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_optimizer("muon", torch.device("cpu"))
+    monkeypatch.setattr(optimizers.importlib.util, "find_spec", lambda name: object())
+    check_optimizer("adamw_8bit", torch.device("cuda"))
+    with pytest.raises(ValueError, match="--optimizer adamw_8bit works on cuda, not on cpu"):
+        check_optimizer("adamw_8bit", torch.device("cpu"))
+    monkeypatch.setattr(optimizers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--optimizer paged_adamw_8bit needs bitsandbytes: pip install bitsandbytes"):
+        check_optimizer("paged_adamw_8bit", torch.device("cuda"))

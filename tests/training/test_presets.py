@@ -23,6 +23,7 @@ from scaledown.config import (
 )
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.models.loading import pretrained
 from scaledown.training import presets
 from scaledown.training.presets import PRESETS, demo, settings
 
@@ -108,6 +109,27 @@ def test_a_preset_is_written_into_the_runs_config(tmp_path):
                        "--generator_model", tiny.generator_folder(tmp_path)]) == 0
     written = json.loads((folder / "config.json").read_text())["settings"]
     assert written["preset"] == "laptop" and written["answer_tokens"] == PRESETS["laptop"]["answer_tokens"]
+
+
+def test_the_24_gb_preset_trains_a_tiny_model(tmp_path, monkeypatch):
+    """All of its flags but the 4 bits, which need bitsandbytes: they are asked for, and the base is loaded whole."""
+    asked = []
+    monkeypatch.setattr(pretrained, "quantisation", lambda config, *_: asked.append(config.load_in_4bit))
+    data, folder = tmp_path / "records.json", tmp_path / "run"
+    write_records(data, list(synthetic_records(32)))
+    assert train.main(["--preset", "gpu_24gb", "--train_data", str(data), "--output_dir", str(folder), "--max_steps",
+                       "1", "--generator_model", tiny.generator_folder(tmp_path / "generator")]) == 0
+    written = json.loads((folder / "final" / "config.json").read_text())
+    assert asked == [True] and written["load_in_4bit"] and written["compressor_lora_rank"] == 16
+    settings_of_run = json.loads((folder / "config.json").read_text())["settings"]
+    assert {name: settings_of_run[name] for name in PRESETS["gpu_24gb"] if name in settings_of_run} == {
+        name: value for name, value in PRESETS["gpu_24gb"].items() if name in settings_of_run} | {
+        "generator_model": str(tmp_path / "generator")}
+
+
+def test_a_baseline_without_a_compressor_leaves_out_what_belongs_to_one():
+    args = parse(train, ["--preset", "gpu_24gb", "--compressor_type", "none", "--train_data", "x.json"])
+    assert args.load_in_4bit and config_from(args, ScaleDownConfig).compressor_lora_rank is None
 
 
 def test_the_table_in_the_guide_is_the_codes():

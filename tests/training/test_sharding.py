@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import tiny
 
 import train
+from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import write_records
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.training import batches
 
 
 @pytest.mark.parametrize(("flags", "message"), [
@@ -20,3 +24,9 @@ def test_what_it_does_not_go_with_is_refused_at_once(tmp_path, capsys, flags, me
                        "--generator_model", tiny.generator_folder(tmp_path / "generator", layers=1), "--shard", *flags,
                        "--output_dir", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_optimizer_in_8_bits_cannot_step_sharded_weights():
+    model = types.SimpleNamespace(config=ScaleDownConfig())
+    with pytest.raises(ValueError, match="--shard does not go with --optimizer adamw_8bit"):
+        batches.pads_to_max(TrainingConfig(shard=True, optimizer="adamw_8bit"), model)

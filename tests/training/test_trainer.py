@@ -8,7 +8,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from scaledown.config import OPTIMIZERS, ScaleDownConfig, TrainingConfig
+from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
@@ -65,7 +65,7 @@ def test_accumulated_parts_give_the_step_of_the_whole_batch(generator, records, 
             torch.testing.assert_close(tensor, ends[1][part][name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", tiny.OF_TORCH)
 def test_a_resumed_run_ends_as_an_undisturbed_one(generator, records, tmp_path, optimizer):
     config = TrainingConfig(**SETTINGS, optimizer=optimizer)
     run.train(new_model(generator), config, records, tmp_path / "whole")

@@ -31,8 +31,10 @@ _ENCODERS = {
 KNOWN_NAMES = (*_DECODERS, *_ENCODERS)
 
 
-def config_of(name: str) -> PretrainedConfig:
+def config_of(name: str, revision: str | None = None) -> PretrainedConfig:
     """Return the Hugging Face config that ``name`` means: a known model, a ``config.json``, a model folder or a Hub id.
+
+    A Hub id may have a ``revision``: a commit, branch or tag.
 
     Raises:
         ValueError: if there is none, or it cannot be read.
@@ -48,7 +50,7 @@ def config_of(name: str) -> PretrainedConfig:
 
     if name.endswith(".json") and Path(name).is_file():
         return _from_file(Path(name))
-    return load_config(name)
+    return load_config(name, revision)
 
 
 def _from_file(path: Path) -> PretrainedConfig:

@@ -29,14 +29,24 @@ def build_compressor(config: ScaleDownConfig, base: PreTrainedModel,
         checkpoint: a folder whose weights will be loaded into the compressor later; None for a new one.
     """
     body = base.base_model
-    module, class_name = COMPRESSORS[config.compressor_type].class_path.split(".")
-    compressor_class = getattr(importlib.import_module(f"scaledown.models.compressors.{module}"), class_name)
-
     # A copy of the generator's layers reads the generator's tokens; other models have a tokenizer of their own.
     model, tokenizer = body, None
     if config.reads_with not in (GENERATOR, NOTHING):
         model, tokenizer = pretrained.load_compressor_model(config, body, checkpoint)
-    return compressor_class(config, model, token_embeddings(body)), tokenizer
+    return compressor_of(config, model, body), tokenizer
+
+
+def compressor_of(config: ScaleDownConfig, model: PreTrainedModel, body: PreTrainedModel) -> Compressor | NoCompressor:
+    """Return the compressor that a resolved ``config`` describes.
+
+    Args:
+        config: the model's settings.
+        model: what it reads with: an encoder, a causal LM without its head, or ``body`` itself.
+        body: the generator without its head.
+    """
+    module, class_name = COMPRESSORS[config.compressor_type].class_path.split(".")
+    compressor_class = getattr(importlib.import_module(f"scaledown.models.compressors.{module}"), class_name)
+    return compressor_class(config, model, token_embeddings(body))
 
 
 @torch.no_grad()
