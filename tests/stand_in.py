@@ -1,4 +1,4 @@
-"""A device that is not there: its tensors are computed on the CPU, one operation at a time, and what they do is counted.
+"""A device that is not there: its tensors are computed on the CPU, one operation at a time, and all is counted.
 
 To torch the tensors are the device's, so all code takes the paths that it takes there. Whatever mixes two devices, or
 asks for a kernel that a new device lacks, fails as it would there. What it can show is devices, number formats and
@@ -235,13 +235,13 @@ def install(device: str, key: str) -> torch.library.Library:
     library = torch.library.Library("_", "IMPL")
     library.fallback(compute, key)
     _construct_on_device()
+    _replace_weights()
     return library
 
 
 def _construct_on_device() -> None:
     """Let torch construct tensors on the device and read them from it, which it does without any operation."""
     tensor, as_tensor, arange, tolist = torch.tensor, torch.as_tensor, torch.arange, torch.Tensor.tolist
-    is_compatible = torch._has_compatible_shallow_copy_type
 
     def is_device(device: Any) -> bool:
         # Without one, that of the innermost "with torch.device(...)".
@@ -264,14 +264,20 @@ def _construct_on_device() -> None:
         counts().launches["arange"] += 1
         return DeviceTensor(arange(*range_, device="cpu", **settings))
 
-    def is_compatible_there(one: torch.Tensor, other: torch.Tensor) -> bool:
-        # A module that moves gets new weights: the data of a tensor on the CPU cannot become that of the device.
-        return isinstance(one, DeviceTensor) == isinstance(other, DeviceTensor) and is_compatible(one, other)
-
     def tolist_there(self: torch.Tensor) -> Any:
         if isinstance(self, DeviceTensor):
             counts().waits[f"tolist: {place()}"] += 1
         return tolist(values_of(self))
 
     torch.tensor, torch.as_tensor, torch.arange = tensor_there, as_tensor_there, arange_there
-    torch.Tensor.tolist, torch._has_compatible_shallow_copy_type = tolist_there, is_compatible_there
+    torch.Tensor.tolist = tolist_there
+
+
+def _replace_weights() -> None:
+    """Let a module that moves get new weights: the data of a tensor on the CPU cannot become that of the device."""
+    is_compatible = torch._has_compatible_shallow_copy_type
+
+    def is_compatible_there(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return isinstance(one, DeviceTensor) == isinstance(other, DeviceTensor) and is_compatible(one, other)
+
+    torch._has_compatible_shallow_copy_type = is_compatible_there

@@ -84,8 +84,8 @@ def check_same(device: torch.device, **others: torch.device) -> None:
         # A device without a number is any of its kind.
         has_other_number = None not in (device.index, other.index) and device.index != other.index
         if device.type != other.type or has_other_number:
-            raise ValueError(f"the {name.replace('_', ' ')} is on {other}, but training is on {device}: build the model "
-                             "on the device where it trains (--device; a GPU's number by CUDA_VISIBLE_DEVICES)")
+            raise ValueError(f"the {name.replace('_', ' ')} is on {other}, but training is on {device}: build the "
+                             "model on the device that trains (--device; a GPU's number by CUDA_VISIBLE_DEVICES)")
 
 
 @contextmanager
