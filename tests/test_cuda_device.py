@@ -53,7 +53,8 @@ WAITS_OF_AN_ANSWER = {
 # (operations that the device computes, casts between number formats), measured; more of them is a loss of speed.
 # AdamW and the norm of the gradient take one for each weight here, on a GPU one for many.
 STEP = {("n_layers", "float32"): (2673, 7), ("n_layers", "bfloat16"): (3449, 655),
-        ("modernbert", "bfloat16"): (4249, 923)}
+        ("modernbert", "float32"): (3191, 9), ("modernbert", "bfloat16"): (4249, 923),
+        ("llm", "float32"): (3780, 7), ("llm", "bfloat16"): (4734, 885)}
 TOKEN = {"float32": (246, 2), "bfloat16": (304, 61)}
 TOLERANCE = 0.02
 
