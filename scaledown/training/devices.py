@@ -14,7 +14,8 @@ import importlib.metadata
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from scaledown.hub import dtype_for
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _COMPILERS = {"neuron": "neuron"}
+_ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"
 _IN_ORDER_OF_CHOICE = ("cuda", "neuron", "mps", "cpu")
 _LESS_MEMORY = "--gradient_checkpointing, fewer documents a record, or fewer tokens of each (--compression_rate)"
 ALLOCATION_FAULTS = ("can't allocate memory", "out of memory", "not enough memory")
@@ -70,6 +72,33 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def wants_one_shape(device: torch.device) -> bool:
     """Return whether ``device`` compiles a program for each shape of a batch, which takes minutes."""
     return device.type == "neuron"
+
+
+def check_same(device: torch.device, **others: torch.device) -> None:
+    """Check that a training's parts, by name, are on ``device``: what is elsewhere would be moved without a word.
+
+    Raises:
+        ValueError: if one is not, with what to do.
+    """
+    for name, other in others.items():
+        # A device without a number is any of its kind.
+        has_other_number = None not in (device.index, other.index) and device.index != other.index
+        if device.type != other.type or has_other_number:
+            raise ValueError(f"the {name.replace('_', ' ')} is on {other}, but training is on {device}: build the "
+                             "model on the device that trains (--device; a GPU's number by CUDA_VISIBLE_DEVICES)")
+
+
+@contextmanager
+def found_by_accelerate(device: torch.device) -> Iterator[None]:
+    """Let transformers and accelerate, which look for a device by themselves, find ``device`` within this context."""
+    before = os.environ.get(_ACCELERATE_DEVICE)
+    os.environ[_ACCELERATE_DEVICE] = str(device)
+    try:
+        yield
+    finally:
+        os.environ.pop(_ACCELERATE_DEVICE)
+        if before is not None:
+            os.environ[_ACCELERATE_DEVICE] = before
 
 
 def check_compiler(device: torch.device) -> None:

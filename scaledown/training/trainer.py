@@ -45,11 +45,21 @@ def compressor_learning_rate(config: TrainingConfig, model: ScaleDownConfig) -> 
     return rate if model.compressor_lora_rank is None else LORA_RATE_FACTOR * rate
 
 
+class OneDeviceArguments(TrainingArguments):
+    """The Trainer's settings for a process with one device; its own share each batch out among all GPUs they see."""
+
+    @property
+    def n_gpu(self) -> int:
+        """The number of GPUs that a step runs on: one, or none."""
+        return min(1, super().n_gpu)
+
+
 def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
-    """Return the Trainer's settings for ``config``.
+    """Return the Trainer's settings for ``config``, on the model's device.
 
     Raises:
-        ValueError: if the global batch cannot be divided evenly among processes and accumulation steps.
+        ValueError: if the global batch cannot be divided evenly among processes and accumulation steps, or the Trainer
+            cannot train on that device.
     """
     num_micro_batches = processes.count() * config.gradient_accumulation_steps
     if config.batch_size % num_micro_batches:
@@ -62,17 +72,24 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
     if workers is None:
         workers = GPU_WORKERS if is_on_gpu else 0
 
+    # Several processes have found their devices together (processes.join).
+    is_alone = processes.count() == 1
     # A process gets its share of a step at once and splits it into micro-batches itself (_step_in_parts), so the
     # Trainer accumulates nothing.
-    return TrainingArguments(
-        dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
-        output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
-        per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
-        max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
-        lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
-        logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-        seed=config.seed, report_to=["tensorboard"], disable_tqdm=True, remove_unused_columns=False,
-        dataloader_pin_memory=is_on_gpu, ddp_find_unused_parameters=True)
+    with devices.found_by_accelerate(model.device) if is_alone else nullcontext():
+        arguments = OneDeviceArguments(
+            dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
+            output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
+            per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
+            max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
+            lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
+            logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
+            seed=config.seed, report_to=["tensorboard"], disable_tqdm=True, remove_unused_columns=False,
+            dataloader_pin_memory=is_on_gpu, ddp_find_unused_parameters=True)
+
+    # The Trainer moves a model that is elsewhere.
+    devices.check_same(arguments.device, model=model.device)
+    return arguments
 
 
 class ScaleDownTrainer(Trainer):
@@ -185,6 +202,7 @@ class ScaleDownTrainer(Trainer):
         total = processes.summed(own_counts.sum(0))                                                     # (3,)
         shares = own_counts * processes.count() / total.clamp(min=1)
 
+        devices.check_same(self.args.device, model=self.scaledown.device, accelerator=self.accelerator.device)
         losses = []
         for part, share in zip(parts, shares, strict=True):
             # Gradients are exchanged once a step, with the last micro-batch.
@@ -219,6 +237,7 @@ class ScaleDownTrainer(Trainer):
 
         losses = objective.times(model(inputs), num_items_in_batch)
         loss = objective.weighted(losses, objective.weights(self.config, step, self.state.max_steps))
+        devices.check_same(self.args.device, loss_of_the_batch=loss.device)
 
         # On a GPU the losses stay there until they are logged: reading one would wait for the queue.
         self.loss_guard.add(step + 1, record_ids, loss)

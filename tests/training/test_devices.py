@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -128,3 +129,21 @@ def test_a_native_neuron_device_is_found_and_computes_in_bfloat16():
             "    print(resolve_device(name), dtype_for(resolve_device(name)))\n")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["neuron", "torch.bfloat16"] * 2, ended.stderr
+
+
+def test_a_part_of_a_training_that_is_elsewhere_is_refused():
+    """Numbers of devices count only if both have one."""
+    gpu = torch.device("cuda", 0)
+    for other in (torch.device("cpu"), torch.device("cuda", 1)):
+        with pytest.raises(ValueError, match=f"the loss of a batch is on {other}, but training is on cuda:0"):
+            devices.check_same(gpu, model=torch.device("cuda"), loss_of_a_batch=other)
+    devices.check_same(gpu, model=gpu, accelerator=torch.device("cuda"))
+
+
+@pytest.mark.parametrize("before", [None, "cpu"])
+def test_accelerate_finds_the_device_and_then_what_was_set_before(monkeypatch, before):
+    if before is not None:
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", before)
+    with devices.found_by_accelerate(torch.device("cuda", 1)):
+        assert os.environ["ACCELERATE_TORCH_DEVICE"] == "cuda:1"
+    assert os.environ.get("ACCELERATE_TORCH_DEVICE") == before

@@ -12,7 +12,7 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
-from scaledown.training.trainer import ScaleDownTrainer, compressor_learning_rate
+from scaledown.training.trainer import OneDeviceArguments, ScaleDownTrainer, compressor_learning_rate
 
 SETTINGS = {"batch_size": 2, "max_steps": 6, "logging_steps": 1, "save_steps": 3, "warmup_ratio": 0.0,
             "learning_rate_generator": 1e-3, "learning_rate_compressor": 4e-3}
@@ -158,6 +158,14 @@ def test_a_batch_that_processes_cannot_share_is_refused(generator, records, tmp_
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="--batch_size 2.*3 processes"):
         ScaleDownTrainer(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path)
+
+
+def test_a_trainer_that_would_move_the_model_is_refused(generator, records, tmp_path, monkeypatch):
+    monkeypatch.setattr(OneDeviceArguments, "device", torch.device("cuda", 0))
+    model = new_model(generator)
+    with pytest.raises(ValueError, match="the model is on cpu, but training is on cuda:0"):
+        ScaleDownTrainer(model, TrainingConfig(**SETTINGS), records, tmp_path)
+    assert model.device.type == "cpu"
 
 
 def test_another_models_checkpoint_is_refused_as_a_start(generator, tmp_path):

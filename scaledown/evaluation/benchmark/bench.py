@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +76,22 @@ class Texts:
         return cls(queries, documents, [ids(answer) for _, _, answer in lengths])
 
 
+def _in_dtype(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of :class:`Bench` compute in the bench's number format, as the model does (``ComputingModule``)."""
+
+    @functools.wraps(method)
+    def computed(bench: Bench, *given: Any, **settings: Any) -> Any:
+        with torch.autocast(bench.device.type, bench.dtype, enabled=bench.dtype != torch.float32):
+            return method(bench, *given, **settings)
+
+    return computed
+
+
 class Bench(nn.Module):
-    """A generator and its compressor with random weights, and all the ways to run them that are compared."""
+    """A generator and its compressor with random weights, and all the ways to run them that are compared.
+
+    What is trained is held in float32, and all of them compute in ``dtype``.
+    """
 
     def __init__(self, shape: Preset, config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
@@ -90,6 +106,7 @@ class Bench(nn.Module):
             self.generator = Generator(config, base).to(device)
         self.shape, self.config, self.device, self.dtype = shape, config, device, dtype
 
+    @_in_dtype
     def compress(self, texts: Texts) -> Tensor:
         """Return the memory of our compressor, which reads each query once: (P, L, D) for P documents."""
         # A query is the prefix of its documents, and each document with its memory tokens is a suffix.
@@ -109,6 +126,7 @@ class Bench(nn.Module):
             memory.append(self.compressor(part.packed().to(self.device), self.generator.embed).embeddings)
         return torch.cat(memory)
 
+    @_in_dtype
     def compress_naively(self, texts: Texts) -> Tensor:
         """Return the memory of the naive compressor: (P, L, D) for P documents."""
         config, memory_tokens = self.config, self.compressor.memory_rows
@@ -129,12 +147,14 @@ class Bench(nn.Module):
                                       use_cache=False)
         return hidden.last_hidden_state[:, -memory_tokens.shape[1]:]
 
+    @_in_dtype
     def prefill(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Prompts:
         """Read the prompts: with memory, or with each document's first ``document_tokens`` tokens."""
         prompts = self.generator.prompts(self.prompts(texts, memory is not None, document_tokens), memory)
         self.generator.prefill(prompts)
         return prompts
 
+    @_in_dtype
     def decode(self, prompts: Prompts, answer_tokens: int) -> Tensor:
         """Return answers of exactly this number of tokens: (B, S)."""
         settings = GenerationConfig(do_sample=False, max_new_tokens=answer_tokens, eos_token_id=None, pad_token_id=0)
@@ -157,6 +177,7 @@ class Bench(nn.Module):
 
         return prompts
 
+    @_in_dtype
     def loss(self, texts: Texts, memory: Tensor | None, document_tokens: int | None = None) -> Tensor:
         """Return our loss: logits at the answers' positions alone, in chunks."""
         prompts = self.prompts(texts, memory is not None, document_tokens)
@@ -172,6 +193,7 @@ class Bench(nn.Module):
         states = self.generator.states(packed, memory)
         return self.generator.answer_loss(states, torch.tensor(targets, device=self.device))
 
+    @_in_dtype
     def naive_loss(self, texts: Texts, memory: Tensor, num_tokens: int) -> Tensor:
         """Return the plain loss: prompts and answers padded to ``num_tokens``, logits everywhere."""
         inputs = [prompt + answer for prompt, answer in zip(self.prompts(texts, True), texts.answers, strict=True)]

@@ -33,8 +33,8 @@ def suits(query: Tensor, value: Tensor, packing: Packing, reads: Reads | None, s
     if torch.cuda.get_device_capability(query.device) < FIRST_CAPABILITY:
         return False
 
-    width = query.shape[-1]
-    has_kernel = width <= WIDEST_HEAD and width % HEAD_STEP == 0 and value.shape[-1] == width and query.dtype in DTYPES
+    width, dtype = query.shape[-1], _computed_in(query)
+    has_kernel = width <= WIDEST_HEAD and width % HEAD_STEP == 0 and value.shape[-1] == width and dtype in DTYPES
     is_plain = not dropout and softcap is None and sinks is None
 
     # Its causality is aligned to the last key: queries before the last tokens would see what follows them.
@@ -65,10 +65,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, reads: R
     longest_query = max(prefixes.positions.shape[1], suffixes.positions.shape[1])
     longest_key = packing.prefixes.positions.shape[1] + packing.suffixes.positions.shape[1]
 
-    window_size = (-1 if window is None else window - 1, 0)
+    dtype, window_size = _computed_in(query), (-1 if window is None else window - 1, 0)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     return varlen_attn(query, key.index_select(0, keys_at), value.index_select(0, keys_at), _starts(query_lengths),
                        _starts(key_lengths), longest_query, longest_key, scale=scaling, window_size=window_size,
                        enable_gqa=query.shape[1] > key.shape[1])
+
+
+def _computed_in(query: Tensor) -> torch.dtype:
+    """Return the number format that attention computes in.
+
+    A compressor's states are in float32, and so are its queries and keys after their rotary positions. Autocast rounds
+    them for torch's own attention, but does not know ``varlen_attn``.
+    """
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
 
 
 def _lengths(texts: Padding) -> Tensor:

@@ -1,0 +1,182 @@
+"""The project on a CUDA device that is not there (``stand_in.py``): devices, number formats and counts; never speed.
+
+Everything is run once in float32 and once in bfloat16, by ``cuda_device/scenario.py`` in a process each: a process that
+has the device keeps it. Nothing here has run on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cuda_device
+import pytest
+import tiny
+
+import scaledown
+
+ROOT = Path(scaledown.__file__).parents[1]
+TYPES = ("n_layers", "modernbert", "llm")
+DTYPES = ("float32", "bfloat16")
+SEEN = "SEEN "
+
+# What the host waits for. A training step: nothing, so that the next step's operations are queued while one runs.
+WAITS_OF_A_STEP: dict[str, int] = {}
+# Small numbers, sent without pinned memory. The batch itself is pinned, and copied while the device works.
+UPLOADS_OF_A_STEP = {
+    "scaledown/training/trainer.py _step_in_parts": 2,  # how many tokens each micro-batch has; its share of padding
+}
+WAITS_OF_A_TOKEN = {
+    # generate asks if all answers have ended, which needs the token.
+    "_local_scalar_dense: transformers/generation/utils.py __call__": 1,
+    # transformers asks if the mask hides anything, as attention without a mask is faster.
+    "_local_scalar_dense: transformers/masking_utils.py _ignore_causal_mask_sdpa": 1,
+}
+WAITS_OF_AN_ANSWER = {
+    # Of two tokens, as above; and the mask's once for the prompt, and once before the first token.
+    "_local_scalar_dense: transformers/generation/utils.py __call__": 2,
+    "_local_scalar_dense: transformers/masking_utils.py _ignore_causal_mask_sdpa": 4,
+    # How many documents each question has, which decides how long its prompt is.
+    "tolist: scaledown/models/model.py prompts": 1,
+    # Memory without padding: how many documents there are in all.
+    "index: scaledown/models/memory.py pairs": 1,
+    # generate compares the padding token with those that end an answer, once.
+    "_local_scalar_dense: transformers/generation/utils.py _prepare_special_tokens": 2,
+    "_local_scalar_dense: transformers/generation/utils.py generate": 1,
+    # The answer itself.
+    "tolist: scaledown/models/serving/question_answering.py generate": 1,
+}
+# (operations that the device computes, casts between number formats), measured; more of them is a loss of speed.
+# AdamW and the norm of the gradient take one for each weight here, on a GPU one for many.
+STEP = {("n_layers", "float32"): (2673, 7), ("n_layers", "bfloat16"): (3449, 655),
+        ("modernbert", "float32"): (3191, 9), ("modernbert", "bfloat16"): (4249, 923),
+        ("llm", "float32"): (3780, 7), ("llm", "bfloat16"): (4734, 885)}
+TOKEN = {"float32": (246, 2), "bfloat16": (304, 61)}
+TOLERANCE = 0.02
+
+
+@pytest.fixture(scope="session")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the scenario saw, by number format."""
+    if cuda_device.compiler() is None:
+        pytest.skip(f"needs a C++ compiler ({' or '.join(cuda_device.COMPILERS)}) to make a device that is not there")
+    folder = tmp_path_factory.mktemp("cuda_device")
+    tiny.generator_folder(folder / "generator", layers=3)
+    tiny.encoder_folder(folder / "encoder")
+    environment = os.environ | {"CUDA_GUARD": str(cuda_device.build(folder)),
+                                "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+    running = {}
+    for dtype in DTYPES:
+        running[dtype] = subprocess.Popen([sys.executable, "-m", "cuda_device.scenario", str(folder), dtype], cwd=ROOT,
+                                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    found = {}
+    for dtype, process in running.items():
+        printed, faults = process.communicate()
+        assert process.returncode == 0, faults[-3000:]
+        found[dtype] = {}
+        for line in printed.splitlines():
+            if line.startswith(SEEN):
+                found[dtype] |= json.loads(line.removeprefix(SEEN))
+    return found
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=TYPES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_the_stand_in_refuses_what_torch_refuses(seen: dict[str, Any]) -> None:
+    assert seen["float32"]["refused"] == {
+        "sum": True, "product": True, "cat": True, "index of the CPU by the device": True, "in place": True,
+        "number": False, "index": False, "copy": False}
+
+
+def test_weights_gradients_and_optimizer_are_on_the_device(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    """After a training and a resumed one; of the machine's two GPUs one process takes one."""
+    assert seen[dtype][kind]["is_there"] and seen[dtype][kind]["num_gpus"] == 1
+
+
+def test_losses_are_the_cpu_s(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    """Answer and reranking loss; and a run resumed from its first step has the same second one."""
+    found = seen[dtype][kind]
+    tolerance = 1e-6 if dtype == "float32" else 0.02
+    for (*losses, norm), (*expected, expected_norm) in zip(found["losses"], found["expected"], strict=True):
+        assert losses == pytest.approx(expected, rel=tolerance)
+        # The norm of the gradient is a sum over all weights, whose rounding adds up.
+        assert norm == pytest.approx(expected_norm, rel=5 * tolerance)
+    assert len(found["losses"]) == 2 and found["resumed"] == found["losses"]
+
+
+def test_the_host_waits_as_listed(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    found = seen[dtype][kind]
+    assert found["step"]["waits"] == WAITS_OF_A_STEP and found["step"]["uploads"] == UPLOADS_OF_A_STEP
+    assert found["cuda"]["token"]["waits"] == WAITS_OF_A_TOKEN and found["cuda"]["token"]["uploads"] == {}
+    assert found["cuda"]["answer"]["waits"] == WAITS_OF_AN_ANSWER
+
+
+@pytest.mark.parametrize(("kind", "dtype"), STEP)
+def test_operations_and_casts_of_a_step(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    counts = seen[dtype][kind]["step"]
+    assert (counts["launches"], counts["casts"]) == pytest.approx(STEP[kind, dtype], rel=TOLERANCE)
+
+
+def test_operations_and_casts_of_a_token(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    counts = seen[dtype][kind]["cuda"]["token"]
+    assert (counts["launches"], counts["casts"]) == pytest.approx(TOKEN[dtype], rel=TOLERANCE)
+
+
+def test_all_products_and_attention_are_in_one_number_format(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    found = seen[dtype][kind]
+    for counts in (found["step"], found["cuda"]["answer"]):
+        assert {product for product, _ in counts["products"]} == {dtype}
+        assert {format_ for _, format_ in counts["attentions"]} == {dtype}
+
+
+def test_what_is_kept_has_the_number_format(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    """Keys and values of prompts and documents, and memory.
+
+    What a compressor adds up is in float32: an N-Layers compressor's memory, which are its states, and stored keys,
+    which have been turned by their rotary positions.
+    """
+    found = seen[dtype][kind]
+    assert found["cuda"]["cache_dtypes"] == [dtype] and found["cuda"]["prompt_embeds_dtype"] == dtype
+    assert found["cuda"]["memory_dtype"] == ("float32" if kind == "n_layers" else dtype)
+    if kind != "modernbert":
+        assert found["store"]["dtypes"] == [["float32", dtype]] * (1 if kind == "n_layers" else 3)  # of each layer
+
+
+def test_memory_scores_and_answers_are_the_cpu_s(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    """From a checkpoint of the device; answers of a bfloat16 model may differ in a token, and are not compared."""
+    here, there = seen[dtype][kind]["cpu"], seen[dtype][kind]["cuda"]
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    largest = max(map(abs, here["memory"]))
+    assert there["memory"] == pytest.approx(here["memory"], abs=tolerance * largest)
+    assert there["ranking"] == pytest.approx(here["ranking"], abs=tolerance * 5)
+    assert there["streamed"] == there["answers"]
+    if dtype == "float32":
+        assert (there["answers"], there["kept"]) == (here["answers"], here["kept"])
+
+
+@pytest.mark.parametrize("kind", ["n_layers", "llm"])
+def test_memory_from_the_document_store_is_the_same(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    store = seen[dtype][kind]["store"]
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    assert store["with"] == pytest.approx(store["without"], abs=tolerance * max(map(abs, store["without"])))
+
+
+def test_every_system_of_the_benchmark_computes_in_one_number_format(seen: dict[str, Any]) -> None:
+    """Answering and a training step, each with products in the same number format: else times would not compare."""
+    systems = seen["bfloat16"]["systems"]
+    assert len(systems) == 8
+    for products in systems.values():
+        assert products and {format_ for format_, _ in products} == {"bfloat16"}
