@@ -55,7 +55,6 @@ class Counts:
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     attentions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-
     def without(self, others: Counts) -> Counts:
         """Return what is counted here and not there."""
         return Counts(*(getattr(self, each.name) - getattr(others, each.name) for each in fields(self)))

@@ -40,10 +40,6 @@ WAITS_OF_AN_ANSWER = {
     # Of two tokens, as above; and the mask's once for the prompt, and once before the first token.
     "_local_scalar_dense: transformers/generation/utils.py __call__": 2,
     "_local_scalar_dense: transformers/masking_utils.py _ignore_causal_mask_sdpa": 4,
-    # How many documents each question has, which decides how long its prompt is.
-    "tolist: scaledown/models/model.py prompts": 1,
-    # Memory without padding: how many documents there are in all.
-    "index: scaledown/models/memory.py pairs": 1,
     # generate compares the padding token with those that end an answer, once.
     "_local_scalar_dense: transformers/generation/utils.py _prepare_special_tokens": 2,
     "_local_scalar_dense: transformers/generation/utils.py generate": 1,
@@ -56,6 +52,7 @@ STEP = {("n_layers", "float32"): (2673, 7), ("n_layers", "bfloat16"): (3449, 655
         ("modernbert", "float32"): (3191, 9), ("modernbert", "bfloat16"): (4249, 923),
         ("llm", "float32"): (3780, 7), ("llm", "bfloat16"): (4734, 885)}
 TOKEN = {"float32": (246, 2), "bfloat16": (304, 61)}
+FOLDED_TOKEN = {"float32": (0, 0), "bfloat16": (0, 0)}
 TOLERANCE = 0.02
 
 
@@ -133,6 +130,17 @@ def test_operations_and_casts_of_a_step(seen: dict[str, Any], dtype: str, kind: 
 def test_operations_and_casts_of_a_token(seen: dict[str, Any], dtype: str, kind: str) -> None:
     counts = seen[dtype][kind]["cuda"]["token"]
     assert (counts["launches"], counts["casts"]) == pytest.approx(TOKEN[dtype], rel=TOLERANCE)
+
+
+def test_a_model_that_only_answers_asks_for_less(seen: dict[str, Any], dtype: str, kind: str) -> None:
+    """Adapters folded in, no autocast: fewer operations, and casts of the norms alone."""
+    found = seen[dtype][kind]["cuda"]
+    counts = found["folded"]["token"]
+    assert (counts["launches"], counts["casts"]) == pytest.approx(FOLDED_TOKEN[dtype], rel=TOLERANCE)
+    assert counts["launches"] < found["token"]["launches"]
+    assert {format_ for format_, _ in found["folded"]["answer"]["products"]} == {dtype}
+    if dtype == "float32":
+        assert found["folded"]["answers"] == found["answers"]
 
 
 def test_all_products_and_attention_are_in_one_number_format(seen: dict[str, Any], dtype: str, kind: str) -> None:

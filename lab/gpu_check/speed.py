@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -11,27 +10,12 @@ from lab.gpu_check.hardware import cudnn_attention
 from lab.gpu_check.report import Check, gibibytes, peak_memory
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
-from scaledown.models.engine.folding import fold
 
 DOCUMENTS, TRAINED_DOCUMENTS = 10, 5
 """Documents of a question that is answered, and of one that is trained on."""
 ANSWER_TOKENS = 32
 BATCH_SIZES, REHEARSED_BATCH_SIZES = (1, 32, 128), (1, 2)
 """Questions that are answered at one time; the last number with the folded model alone."""
-
-
-class Way(NamedTuple):
-    """A way to run the model.
-
-    Attributes:
-        name: in the report.
-        has_autocast: whether autocast computes in half precision, beside trained weights in float32.
-        with_cudnn: whether attention may take cuDNN's kernels.
-    """
-
-    name: str
-    has_autocast: bool
-    with_cudnn: bool
 
 
 def answering(check: Check) -> None:
@@ -41,15 +25,14 @@ def answering(check: Check) -> None:
     batch_sizes = REHEARSED_BATCH_SIZES if check.is_rehearsal else BATCH_SIZES
     for batch_size in batch_sizes[:-1]:
         for with_cudnn in (True, False):
-            way = Way(f"as trained, cuDNN's attention {'allowed' if with_cudnn else 'off'}", True, with_cudnn)
-            _answer(check, bench, way, batch_size)
+            name = f"as trained, cuDNN's attention {'allowed' if with_cudnn else 'off'}"
+            _answer(check, bench, name, with_cudnn, batch_size)
 
-    # From here on as for_answering leaves a model.
-    fold(bench.generator, bench.compressor, check.dtype)
+    bench.for_answering()
     _say_weights(check, bench, "weights, for answering")
     for batch_size in batch_sizes:
         if check.has_time():
-            _answer(check, bench, Way("for answering", False, False), batch_size)
+            _answer(check, bench, "for answering", False, batch_size)
 
 
 def training_step(check: Check) -> None:
@@ -81,7 +64,7 @@ def _texts(check: Check, bench: Bench, batch_size: int, num_documents: int) -> T
 
 
 @torch.no_grad()
-def _answer(check: Check, bench: Bench, way: Way, batch_size: int) -> None:
+def _answer(check: Check, bench: Bench, name: str, with_cudnn: bool, batch_size: int) -> None:
     texts = _texts(check, bench, batch_size, DOCUMENTS)
     state: dict[str, Any] = {}
 
@@ -99,14 +82,14 @@ def _answer(check: Check, bench: Bench, way: Way, batch_size: int) -> None:
 
         return check.milliseconds(whole) - check.milliseconds(lambda: prefill(memory))
 
-    with cudnn_attention(way.with_cudnn), _autocast(check, way.has_autocast):
+    with cudnn_attention(with_cudnn):
         compressing = check.milliseconds(compress)
         reading, decoding = check.milliseconds(lambda: prefill(state["memory"])), decode(state["memory"])
         text_reading, text_decoding = check.milliseconds(lambda: prefill(None)), decode(None)
 
     first, text_first = compressing + reading, text_reading
     whole, text_whole = first + decoding, text_first + text_decoding
-    check.add("answering", f"{way.name}, batch {batch_size}",
+    check.add("answering", f"{name}, batch {batch_size}",
               f"compress {compressing:.1f}, prefill {reading:.1f}, decode {decoding:.1f} ms; full text prefill "
               f"{text_reading:.1f}, decode {text_decoding:.1f} ms; first token {text_first / first:.2f}x, whole answer "
               f"{text_whole / whole:.2f}x, ms a question {whole / batch_size:.1f} against "
@@ -119,9 +102,7 @@ def _step(check: Check, bench: Bench, optimizer: torch.optim.Optimizer, batch_si
     texts = _texts(check, bench, batch_size, TRAINED_DOCUMENTS)
 
     def step() -> None:
-        with _autocast(check, True):
-            loss = bench.loss(texts, bench.compress(texts))
-        loss.backward()
+        bench.loss(texts, bench.compress(texts)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -133,12 +114,6 @@ def _step(check: Check, bench: Bench, optimizer: torch.optim.Optimizer, batch_si
     memory = "" if peak is None else f", at most {gibibytes(peak)}"
     check.add("training step", f"{name}, {batch_size} questions of {TRAINED_DOCUMENTS} documents",
               f"{took:.0f} ms, {1e3 * batch_size / took:.1f} questions a second{memory}")
-
-
-def _autocast(check: Check, is_on: bool) -> contextlib.AbstractContextManager[Any]:
-    if not is_on or check.dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(check.device.type, check.dtype)
 
 
 def _say_weights(check: Check, bench: Bench, name: str) -> None:

@@ -30,6 +30,7 @@ from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
 from scaledown.evaluation.benchmark.measures import answer_job, step_job
 from scaledown.evaluation.benchmark.ratios import SYSTEMS
+from scaledown.models.memory import Memory
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.training import run
@@ -105,16 +106,24 @@ def answering(folder: Path, device: str, dtype: str) -> dict[str, Any]:
         pieces[piece.question] += piece.text
     found["streamed"] = list(pieces.values())
 
-    # An answer, and one of a token more: what that token alone asks of the device.
-    of_length = {}
+    found |= answer_counts(model, questions, memory)
+    # The same of a model that only answers, from memory of its own.
+    model.for_answering()
+    found["folded"] = answer_counts(model, questions, model.compress(questions, documents))
+    found["folded"]["answers"] = model.answer(questions, documents, max_new_tokens=3)
+    return found
+
+
+def answer_counts(model: ScaleDownModel, questions: list[str], memory: Memory) -> dict[str, Any]:
+    """Return what an answer asks of the device, and what a token more of it does alone."""
+    found, of_length = {}, {}
     for length in (2, 3):
         of_length[length] = stand_in.counted_anew()
         prompts = model.prefill(questions, memory)
         found["cache_dtypes"] = sorted({name_of(layer.keys) for layer in prompts.cache.layers})
         model.decode(prompts, length, eos_token_id=NEVER_SAID, pad_token_id=0)
     short, long = of_length.values()
-    found["answer"], found["token"] = written(short), written(long.without(short))
-    return found
+    return found | {"answer": written(short), "token": written(long.without(short))}
 
 
 def stored(config: ScaleDownConfig, dtype: str) -> dict[str, Any]:
@@ -161,7 +170,7 @@ def systems(dtype: torch.dtype) -> dict[str, list[tuple[str, str]]]:
         jobs["answer"] = answer_job(bench, texts, system, 2)
         for name, job in jobs.items():
             if name == "answer":
-                bench.eval().generator.language_model.merge_adapter()
+                bench.for_answering()
             counts = stand_in.counted_anew()
             job()
             found[f"{system} {name}"] = sorted(counts.products)

@@ -24,6 +24,7 @@ from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine.decoder import token_embeddings
+from scaledown.models.engine.folding import fold
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.processor import MEMORY, SEPARATOR
@@ -81,7 +82,8 @@ def _in_dtype(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def computed(bench: Bench, *given: Any, **settings: Any) -> Any:
-        with torch.autocast(bench.device.type, bench.dtype, enabled=bench.dtype != torch.float32):
+        has_autocast = not bench.only_answers and bench.dtype != torch.float32
+        with torch.autocast(bench.device.type, bench.dtype, enabled=has_autocast):
             return method(bench, *given, **settings)
 
     return computed
@@ -91,6 +93,9 @@ class Bench(nn.Module):
     """A generator and its compressor with random weights, and all the ways to run them that are compared.
 
     What is trained is held in float32, and all of them compute in ``dtype``.
+
+    Attributes:
+        only_answers: whether :meth:`for_answering` has been called.
     """
 
     def __init__(self, shape: Preset, config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> None:
@@ -105,6 +110,13 @@ class Bench(nn.Module):
             self.compressor = NLayersCompressor(config, base.base_model, token_embeddings(base)).to(device)
             self.generator = Generator(config, base).to(device)
         self.shape, self.config, self.device, self.dtype = shape, config, device, dtype
+        self.only_answers = False
+
+    def for_answering(self) -> None:
+        """Fold the adapter in and hold all weights in ``dtype``, as a model that only answers does."""
+        fold(self.generator, self.compressor, self.dtype)
+        self.only_answers = True
+        self.eval()
 
     @_in_dtype
     def compress(self, texts: Texts) -> Tensor:

@@ -173,9 +173,8 @@ def step_job(bench: Bench, batches: Sequence[Texts], system: str,
 
 def measure_inference(args: argparse.Namespace, bench: Bench) -> list[dict[str, Any]]:
     """Measure answering: one row of figures for each system and number of documents."""
-    bench.eval()
-    # A trained model is merged for answering; the weights here are random, so nothing is lost by it.
-    bench.generator.language_model.merge_adapter()
+    # As a model that serves; the weights here are random, so nothing is lost by it.
+    bench.for_answering()
 
     texts = {count: full_length(args, count, bench.shape.config.vocab_size) for count in args.num_documents}
     jobs: dict[int, dict[str, Callable[[], dict[str, float]]]] = {}
