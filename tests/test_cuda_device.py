@@ -22,6 +22,7 @@ import scaledown
 ROOT = Path(scaledown.__file__).parents[1]
 TYPES = ("n_layers", "modernbert", "llm")
 DTYPES = ("float32", "bfloat16")
+pytestmark = pytest.mark.slow
 SEEN = "SEEN "
 
 # What the host waits for. A training step: nothing, so that the next step's operations are queued while one runs.
@@ -71,14 +72,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for dtype in DTYPES:
         running[dtype] = subprocess.Popen([sys.executable, "-m", "cuda_device.scenario", str(folder), dtype], cwd=ROOT,
                                           env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    found = {}
-    for dtype, process in running.items():
-        printed, faults = process.communicate()
-        assert process.returncode == 0, faults[-3000:]
-        found[dtype] = {}
-        for line in printed.splitlines():
-            if line.startswith(SEEN):
-                found[dtype] |= json.loads(line.removeprefix(SEEN))
+    found: dict[str, Any] = {dtype: {} for dtype in DTYPES}
+    try:
+        for dtype, process in running.items():
+            printed, faults = process.communicate()
+            assert process.returncode == 0, faults[-3000:]
+            for line in printed.splitlines():
+                if line.startswith(SEEN):
+                    found[dtype] |= json.loads(line.removeprefix(SEEN))
+    finally:
+        for process in running.values():
+            process.kill()
     return found
 
 
