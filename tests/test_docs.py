@@ -36,6 +36,7 @@ NOT_RUN = {  # The first that is found in a step's text, or is its file's name, 
     "--device trainium": "needs a Trainium; tests/training/test_neuron.py",
     "pytest": "is what runs this",
     "vllm": "needs a GPU and vLLM",
+    r"lab/gpu_check": "needs a GPU; tests/lab/test_gpu_check.py rehearses it",
     r"smollm2|scaledown\.hub": "needs packages of 93 and 84 MB; tests/test_packaged.py",
     r"^(make|pip|source|ruff|git|bash setup_env\.sh|python -m notebook)\b": "not ours, or what runs this",
 }

@@ -46,15 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Torch takes seconds to load; a mistyped flag has been reported by now.
     import torch
 
-    from lab.gpu_check import correctness, demo, hardware, speed
+    from lab.gpu_check import correctness, demo_training, hardware, large_model
     from lab.gpu_check.report import Check
     from scaledown.training.devices import resolve_device
 
     device = torch.device("cpu") if args.rehearse else resolve_device("cuda")
     check = Check(device, args.rehearse, 1 if args.rehearse else ROUNDS, 60 * args.minutes)
     work = {"machine": hardware.machine, "answers": correctness.answers, "training": correctness.training,
-            "attention": hardware.attention_shapes, "varlen": hardware.varlen, "speed": speed.answering,
-            "memory": speed.training_step, "demo": demo.trained}
+            "attention": hardware.attention_shapes, "varlen": hardware.varlen, "speed": large_model.answering,
+            "memory": large_model.training_step, "demo": demo_training.trained}
 
     for name in args.stages:
         if not check.has_time():

@@ -68,6 +68,7 @@ def _losses(check: Check, kind: str, device: torch.device, dtype: str, num_steps
     model = run.build_model(config, device, seed=1, dtype=dtype)
     settings = TrainingConfig(batch_size=8, max_steps=num_steps, logging_steps=1, save_steps=10_000, num_workers=0)
 
+    # torch warns of each call that makes the host wait for the GPU.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         if device.type == "cuda":

@@ -58,7 +58,7 @@ def varlen(check: Check) -> None:
     from scaledown.models.engine.varlen import IS_NEW_ENOUGH
 
     if check.device.type != "cuda" or not IS_NEW_ENOUGH:
-        check.add("varlen", "left out", "needs a GPU and torch 2.12" if check.device.type == "cuda" else "needs a GPU")
+        check.add("varlen", "left out", "needs a GPU, and a varlen_attn that takes a window (torch 2.13)")
         return
     from torch.nn.attention.varlen import varlen_attn
 

@@ -1,4 +1,4 @@
-"""What the check prints and keeps: a line for each finding, as a table in a file."""
+"""The findings of the check: a line for each on the screen, and a table in a file."""
 
 from __future__ import annotations
 

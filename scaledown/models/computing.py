@@ -15,9 +15,7 @@ from scaledown.models.compressors.no_compressor import NoCompressor
 from scaledown.models.engine.folding import fold
 from scaledown.models.generator import Generator
 from scaledown.models.loading.model_fingerprint import fingerprint
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""The number formats of the arithmetic, by name."""
+from scaledown.models.loading.placement import DTYPES
 
 
 class ComputingModule(nn.Module):

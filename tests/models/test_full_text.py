@@ -141,7 +141,7 @@ def test_what_needs_memory_is_refused(model, use):
 
 @pytest.mark.parametrize("name", OF_A_COMPRESSOR)
 def test_settings_of_a_compressor_are_refused(name):
-    values = {"compressor_model": "x", "compressor_revision": "x", "train_memory_tokens": (4, 8),
+    values = {"layers": "0-1", "compressor_model": "x", "compressor_revision": "x", "train_memory_tokens": (4, 8),
               "input_order": "document_first", "enable_reranking": True, "memory_norm": True, "memory_init": "tokens"}
     with pytest.raises(ValueError, match=f"--{name} belongs to a compressor"):
         config("here", **{name: values.get(name, 3)})

@@ -58,11 +58,12 @@ class EncoderCompressor(Compressor):
         inputs = texts.packing.prefixes
         padded = inputs.pad(embeddings[:, None])[:, 0]                        # (P, T, width of embeddings)
         is_token = inputs.positions != NEVER                                  # (P, T)
-        states = self.encoder(inputs_embeds=padded, attention_mask=self._attention_mask(is_token)).last_hidden_state
+        mask = self._attention_mask(is_token, padded.dtype)
+        states = self.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state
         packed = inputs.pack(states[:, None])[:, 0]                           # (N, width)
         return packed.index_select(0, texts.reads.at)                         # (M, width)
 
-    def _attention_mask(self, is_token: Tensor) -> Tensor | dict[str, Tensor]:
+    def _attention_mask(self, is_token: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """Return the attention mask: for ModernBERT one explicit mask (P, 1, T, T) for each kind of layer.
 
         From the short form (P, T) transformers would make the same, but ask the device if it is needed, and a training
@@ -76,13 +77,16 @@ class EncoderCompressor(Compressor):
         # Padding sees itself: the softmax over nothing would be NaN.
         seen = is_token[:, None, None, :] | (distance == 0)                   # (P, 1, T, T)
         near = seen & (distance <= self.encoder.config.sliding_window)
-        return {"full_attention": _additive(seen), "sliding_attention": _additive(near)}
+        return {"full_attention": _additive(seen, dtype), "sliding_attention": _additive(near, dtype)}
 
     def _project(self, states: Tensor) -> Tensor:
         return self.mlp(states)
 
 
-def _additive(seen: Tensor) -> Tensor:
-    """Return a bool mask as a float mask to add, which all attention backends of transformers read correctly."""
-    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a bool mask as a mask to add, which all attention backends of transformers read correctly.
+
+    Without autocast, attention on a GPU takes one in the number format of its queries alone.
+    """
+    return torch.zeros(seen.shape, device=seen.device, dtype=dtype).masked_fill(~seen, -torch.inf)
 

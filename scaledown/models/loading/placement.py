@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from scaledown import hub
-from scaledown.models.computing import DTYPES
 
 AUTO = "auto"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The number formats of the arithmetic, by name."""
 
 
 def device_of(device: Any = None, device_map: Any = None) -> torch.device:

@@ -20,6 +20,7 @@ STEPS, REHEARSED_STEPS = 600, 2
 
 def trained(check: Check) -> None:
     """Train the demo's N-Layers compressor on its first lessons; count exact answers before and after."""
+    # The preset's settings, those of the model and those of the training apart.
     settings = machines.settings(machines.DEMO, "n_layers", enable_reranking=False)
     model_settings = {name: value for name, value in settings.items() if name in ScaleDownConfig.__dataclass_fields__}
     training_settings = {name: value for name, value in settings.items() if name in TrainingConfig.__dataclass_fields__}

@@ -106,6 +106,7 @@ def _step(check: Check, bench: Bench, optimizer: torch.optim.Optimizer, batch_si
         optimizer.step()
         optimizer.zero_grad()
 
+    # The first step also makes the optimizer's state, and is not counted.
     step()
     if check.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(check.device)
