@@ -48,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from lab.gpu_check import correctness, demo_training, hardware, large_model
     from lab.gpu_check.report import Check
-    from scaledown.training.devices import resolve_device
 
-    device = torch.device("cpu") if args.rehearse else resolve_device("cuda")
+    if not (args.rehearse or torch.cuda.is_available()):
+        raise ValueError("torch finds no GPU here; --rehearse runs everything on the CPU, in small shapes")
+    device = torch.device("cpu" if args.rehearse else "cuda")
     check = Check(device, args.rehearse, 1 if args.rehearse else ROUNDS, 60 * args.minutes)
     work = {"machine": hardware.machine, "answers": correctness.answers, "training": correctness.training,
             "attention": hardware.attention_shapes, "varlen": hardware.varlen, "speed": large_model.answering,

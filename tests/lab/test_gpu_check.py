@@ -45,4 +45,4 @@ def test_stages_are_left_out_when_the_time_is_over(monkeypatch, capsys):
 def test_without_a_gpu_it_says_what_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--stages", "machine"]) == 2
-    assert "--device cuda" in capsys.readouterr().err
+    assert "--rehearse runs everything on the CPU" in capsys.readouterr().err

@@ -80,6 +80,14 @@ def test_the_embedded_generator_brings_the_demos_settings_below_all_that_is_aske
     assert args.memory_norm and args.batch_size == PRESETS["laptop"]["batch_size"]
 
 
+def test_layers_that_are_named_take_the_place_of_a_presets_number_of_them():
+    flags = ["--generator_model", "embedded", "--train_data", "x.json", "--layers", "0,2-3"]
+    assert parse(train, flags).num_layers is None and parse(train, flags).layers == "0,2-3"
+    assert parse(train, flags[:4]).num_layers == 4
+    # Two that are asked for contradict each other, which the config says.
+    assert parse(train, [*flags, "--num_layers", "3"]).num_layers == 3
+
+
 def test_the_main_job_takes_the_demos_generator_for_the_demos_data_alone():
     assert parse(train_with_evaluation, []).generator_model == "embedded"
     assert parse(train_with_evaluation, ["--train_data", "x.json"]).generator_model == DEFAULT_GENERATOR

@@ -80,6 +80,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         defaults |= settings(DEMO, *compressor)
 
     values = defaults | chosen
+    # Layers that are named leave no number of them to a preset.
+    if values.get("layers") is not None and "num_layers" not in file | flags:
+        values["num_layers"] = None
     return argparse.Namespace(**{name: values[name] for name in names})
 
 
