@@ -173,7 +173,8 @@ def _check_one_device(operation: Any, name: str, args: Any, given: list[torch.Te
         return
     indices = [each for each in args[1] if each is not None] if name in BY_INDEX else []
     if isinstance(args[0] if args else None, DeviceTensor):
-        given = [each for each in given if not any(each is index for index in indices)]
+        index_ids = set(map(id, indices))
+        given = [each for each in given if id(each) not in index_ids]
 
     are_there = [isinstance(each, DeviceTensor) for each in given]
     are_elsewhere = [each.dim() > 0 and not is_there for each, is_there in zip(given, are_there, strict=True)]

@@ -94,6 +94,7 @@ def copy_first(model: ScaleDownModel, records: Sequence[Record], steps: LessonSt
         model.load_trained(folder)
         return
 
+    # As many documents as later, so that the generator learns to find the one memory that says the answer.
     lesson = Lesson(num_documents=(1, 2, 3, 5), unanswered_share=0.1)
     lesson_records = records_of(lesson, records, steps.copying_steps, BATCH_SIZE, steps.seed + 10)
     print(f"{COPYING}: {len(lesson_records)} records, batch {BATCH_SIZE}, into {folder}")

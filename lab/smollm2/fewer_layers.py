@@ -35,7 +35,7 @@ def with_fewer_layers(model: ScaleDownModel, layers: str) -> ScaleDownModel:
     if missing := sorted(set(kept) - set(had)):
         raise ValueError(f"--keep_layers {layers}: the checkpoint's compressor has no layer {missing[0]}")
 
-    smaller = ScaleDownModel(dataclasses.replace(config, layers=layers), device=model.device)
+    smaller = ScaleDownModel(dataclasses.replace(config, layers=layers), device=model.device, dtype=model.dtype)
     smaller.generator.load_state_dict(model.generator.state_dict())
     weights = model.compressor.state_dict()
     with torch.no_grad():

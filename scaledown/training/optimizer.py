@@ -43,6 +43,7 @@ def build_optimizer(name: str, groups: Sequence[ParameterGroup], model: ScaleDow
     if name in IN_8_BITS:
         return _in_8_bits(name, groups, model.device)
 
+    # Muon is for matrices alone, and AdamW takes the rest: the generator's LoRA, rows, norms and biases.
     matrices, rest = split(groups, model.compressor)
     if not matrices:
         return torch.optim.AdamW(groups)

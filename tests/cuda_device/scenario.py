@@ -94,7 +94,8 @@ def answering(folder: Path, device: str, dtype: str) -> dict[str, Any]:
     """Load a checkpoint, and use what it can do."""
     model = ScaleDownModel.from_pretrained(folder, device=device, dtype=dtype)
     records = list(synthetic_records(2, seed=6))
-    questions, documents = [record.query for record in records], [list(record.documents)[:2] for record in records]
+    questions = [record.query for record in records]
+    documents = [list(record.documents)[:2] for record in records]
     memory, cache = model.compress(questions, documents), MemoryCache()
     found = {"memory": memory.embeddings.flatten().float().cpu().tolist(), "memory_dtype": name_of(memory.embeddings),
              "ranking": model.rerank(questions[0], documents[0])[1],
@@ -137,7 +138,7 @@ def stored(config: ScaleDownConfig, dtype: str) -> dict[str, Any]:
         found[name] = memory.embeddings.flatten().float().cpu().tolist()
     # Keys and values of each layer, as the compressor made them.
     layers = model.read_documents(documents).gather(model.processor.document_keys(documents))
-    found["dtypes"] = [[name_of(each) for each in layer] for layer in layers]
+    found["dtypes"] = [list(map(name_of, layer)) for layer in layers]
     return found
 
 

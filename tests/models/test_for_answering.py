@@ -89,7 +89,7 @@ def test_the_shared_weights_of_a_compressor_become_its_own(folders):
 def test_memory_and_documents_read_before_stay_usable(folders):
     model = build(folders, "llm of the generator")
     memory = model.compress(QUESTIONS, DOCUMENTS)
-    store = model.read_documents([text for texts in DOCUMENTS for text in texts])
+    store = model.read_documents([*DOCUMENTS[0], *DOCUMENTS[1]])
     before = fingerprint(model)
     model.for_answering()
     assert fingerprint(model) == before

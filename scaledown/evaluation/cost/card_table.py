@@ -58,10 +58,12 @@ def training_ways(config: ScaleDownConfig, training: TrainingConfig, tokens: Tok
     for changes in CHANGES:
         asked = {**dataclasses.asdict(config), **dataclasses.asdict(training)}
         new = {name: value for name, value in changes.items() if asked[name] != value and _is_possible(name, config)}
+        # Some of them are settings of the model, the others of the training.
         of_model = {name: value for name, value in new.items() if hasattr(config, name)}
         of_training = {name: value for name, value in new.items() if hasattr(training, name)}
 
         model = EmptyModel.of(dataclasses.replace(config, **of_model), dtype)
+        # From the number that is asked for on: more micro-batches only ever take less memory.
         for parts in range(training.gradient_accumulation_steps, training.batch_size + 1):
             if training.batch_size % parts == 0:
                 settings = dataclasses.replace(training, gradient_accumulation_steps=parts, **of_training)
