@@ -318,9 +318,9 @@ class TrainingConfig:
     reranking_loss_weight: float = setting(
         0.05, "weight of the reranking loss, lambda (paper, equation 3)", is_advanced=True)
     readout_loss_weight: float = setting(
-        0.0, "initial weight of the readout loss, which falls to 0 over the training: the answer is read directly from "
-        "the memory of each document that states it. It helps compressors that learn slowly from answers alone",
-        is_advanced=True)
+        0.0, "initial weight of the readout loss (the answer is read directly from the memory of each document that "
+        "states it), which falls to 0, or stays with --soft_tokens. It helps compressors that learn slowly from "
+        "answers alone", is_advanced=True)
     readout_steps: int = setting(
         0, "initial steps with the readout loss alone, at its full weight; the generator is not run, so they are cheap",
         is_advanced=True)

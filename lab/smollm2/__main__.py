@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaledown import cli
-from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.config import DTYPES, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.settings import not_negative, require, setting
 
@@ -66,11 +66,11 @@ def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[TrainingSt
     from lab.embedded.stages import TrainingStage
     from lab.smollm2.lessons import Lesson, records_of
 
-    # The readout loss starts each stage at its full weight: it tells the compressor of every document by itself.
+    # The readout loss has its full weight in each stage: it tells the compressor of every document by itself.
     base = {"seed": steps.seed, "weight_decay": 0.01, "answer_tokens": ANSWER_TOKENS, "readout_loss_weight": 1.0,
             "batch_size": BATCH_SIZE, "learning_rate_generator": 1e-3, "save_steps": 20, "logging_steps": 5,
             "warmup_ratio": 0.06}
-    passages = Lesson(num_documents=(1, 2))
+    passages = Lesson(num_documents=(1, 2, 3))
     documents = Lesson(num_documents=(1, 2, 3, 5, 5, 8), unanswered_share=0.1, own_share=0.15)
 
     plan = ((PASSAGES, passages, steps.passage_steps, steps.passage_rate, {"readout_steps": steps.passage_steps}),
@@ -114,6 +114,8 @@ def build_parser() -> cli.Parser:
                         help="gets a folder for each stage, and the result in checkpoint/ [smollm2_run]")
     cli.add_device(parser)
     cli.add_flags(parser, LessonSteps)
+    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto",
+                        help="number format of the arithmetic [bfloat16 if the device is fast in it, else float32]")
     return parser
 
 
@@ -135,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lab.smollm2.fewer_layers import with_fewer_layers
     from scaledown.training import run
 
-    model = run.build_model(model_config(args.generator_model), args.device, steps.seed, args.init_compressor)
+    model = run.build_model(model_config(args.generator_model), args.device, steps.seed, args.init_compressor,
+                            args.dtype)
     if args.keep_layers:
         model = with_fewer_layers(model, args.keep_layers)
 

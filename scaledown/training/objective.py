@@ -16,12 +16,16 @@ from scaledown.models.losses import Losses
 from scaledown.models.model import ScaleDownModel
 
 
-def weights(config: TrainingConfig, step: int, num_steps: int) -> tuple[float, ...]:
+def weights(config: TrainingConfig, model: ScaleDownConfig, step: int, num_steps: int) -> tuple[float, ...]:
     """Return the weight of each part of the loss, in the order of :class:`Losses`, in a step counted from 0.
 
     The weight of the readout loss falls to 0 once the generator is trained: helpful initially, it would later tie the
-    memory to words of one document.
+    memory to words of one document. Soft tokens are words in any case, so there it stays: without it, SmolLM2's
+    compressor soon forgot half of what the readout had taught it (lab/LOG.md).
     """
+    if model.soft_tokens:
+        return (1.0, config.reranking_loss_weight, config.readout_loss_weight)
+
     # Steps in which the generator is trained, and the share of them that is over.
     first_step = config.readout_steps
     progress = max(0, step - first_step) / max(1, num_steps - first_step)

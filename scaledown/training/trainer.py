@@ -236,7 +236,7 @@ class ScaleDownTrainer(Trainer):
             del inputs["prompts"]
 
         losses = objective.times(model(inputs), num_items_in_batch)
-        loss = objective.weighted(losses, objective.weights(self.config, step, self.state.max_steps))
+        loss = objective.weighted(losses, self._weights(step))
         devices.check_same(self.args.device, loss_of_the_batch=loss.device)
 
         # On a GPU the losses stay there until they are logged: reading one would wait for the queue.
@@ -246,8 +246,11 @@ class ScaleDownTrainer(Trainer):
         self.loss_parts.add(**losses._asdict())
         return loss
 
+    def _weights(self, step: int) -> tuple[float, ...]:
+        return objective.weights(self.config, self.scaledown.config, step, self.state.max_steps)
+
     def _advice_on_memory(self) -> str:
-        weights = objective.weights(self.config, self.state.global_step, self.state.max_steps)
+        weights = self._weights(self.state.global_step)
 
         # Try smaller batches of the longest records; sharded weights need all processes, so there none is tried.
         def step(records: Sequence[Any]) -> None:

@@ -128,8 +128,9 @@ def command(generator: str, tmp_path: Path, *flags: str) -> list[str]:
             "--passage_steps", "1", "--copying_steps", "1", "--document_steps", "1", *flags]
 
 
-def test_the_command_trains_and_a_second_call_goes_on(generator, tmp_path, capsys):
-    argv = command(generator, tmp_path, "--output_dir", str(tmp_path / "run"))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_command_trains_and_a_second_call_goes_on(dtype, generator, tmp_path, capsys):
+    argv = command(generator, tmp_path, "--dtype", dtype, "--output_dir", str(tmp_path / "run"))
     assert main(argv) == 0
     assert main(argv) == 0
     out = capsys.readouterr().out

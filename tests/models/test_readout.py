@@ -77,9 +77,11 @@ def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> 
 def test_the_loss_is_its_parts_each_times_its_weight() -> None:
     """The answers' counts whole, and that of the readout falls to 0; what a batch has nothing of adds nothing."""
     config = TrainingConfig(reranking_loss_weight=0.1, readout_loss_weight=0.5, readout_steps=2)
-    found = [objective.weights(config, step, 6) for step in range(7)]
+    found = [objective.weights(config, ScaleDownConfig(), step, 6) for step in range(7)]
     assert found[0] == (1.0, 0.1, 0.5)
     assert [readout for _, _, readout in found] == pytest.approx([0.5, 0.5, 0.5, 0.375, 0.25, 0.125, 0.0])
+    soft = ScaleDownConfig(compressor_type="llm", generator_model="g", compressor_model="g", soft_tokens=True)
+    assert {objective.weights(config, soft, step, 6) for step in range(7)} == {(1.0, 0.1, 0.5)}, "soft tokens keep it"
     parts = Losses(*map(torch.tensor, (4.0, 3.0, 2.0)))
     assert objective.weighted(parts, found[0]).item() == pytest.approx(4.0 + 0.1 * 3.0 + 0.5 * 2.0)
     assert objective.weighted(parts._replace(answer_loss=None, reranking_loss=None), found[0]).item() == 1.0

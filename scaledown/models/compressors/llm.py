@@ -67,5 +67,8 @@ class LLMCompressor(CausalCompressor):
         # without having been trained to, and it passes gradients on, unlike the likeliest token alone.
         table = self.body.get_input_embeddings().weight                       # (V, D)
         # In float32 in any arithmetic, as among 50,000 probabilities most are tiny.
-        probabilities = F.linear(states, table).softmax(-1, torch.float32)    # (P, L, V)
-        return probabilities.to(table.dtype) @ table                          # (P, L, D)
+        # Products of two matrices: with a batch of them torch may copy the table for each of the P passages.
+        logits = F.linear(states.flatten(0, 1), table)                        # (P * L, V)
+        probabilities = logits.softmax(-1, torch.float32)                     # (P * L, V)
+        mixtures = probabilities.to(table.dtype) @ table                      # (P * L, D)
+        return mixtures.unflatten(0, states.shape[:2])                        # (P, L, D)
