@@ -69,6 +69,7 @@ MISTAKES: list[tuple[list[str], list[str], str]] = [
     (["lab.smollm2"], ["--train_data", "nowhere.json"], "nowhere.json"),
     (["scaledown.hub"], ["no_such_model"], "smollm2, minilm"),
     (["lab.benchmark_retrieval"], ["--num_passages", "0"], "--num_passages"),
+    (["lab.benchmark_read_ahead"], ["--checkpoint", "embedded", "--eval_data", "nowhere.json"], "nowhere.json"),
     (["lab.gpu_check"], ["--stages", "no_such_stage"], "--stages"),
     (["lab.recall"], ["--source", "./nowhere", "--corpus_path", "RECORDS", "--generator_model", "embedded",
                       "--retriever_model", "embedded"], "nowhere"),

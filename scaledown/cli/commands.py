@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
                  "scaledown.evaluation.benchmark"),
     "use and serve": ("example_usage.py", "scaledown.models.merge"),
     "make what ships again": ("lab.embedded", "lab.embedded.compressors", "lab.embedded.reranker", "lab.smollm2",
-                              "lab.benchmark_retrieval", "lab.recall"),
+                              "lab.benchmark_retrieval", "lab.benchmark_read_ahead", "lab.recall"),
     "try a machine": ("lab.gpu_check",),
 }
 """Scripts and modules by what they are for."""
