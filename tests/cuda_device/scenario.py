@@ -55,7 +55,7 @@ def written(counts: Counts) -> dict[str, Any]:
     """Return counts as JSON has them."""
     return {"launches": counts.launches.total(), "casts": counts.casts.total(), "waits": dict(counts.waits),
             "uploads": dict(counts.uploads), "products": sorted(counts.products),
-            "attentions": sorted(counts.attentions)}
+            "attentions": sorted(counts.attentions), "late": sorted(counts.late.elements())}
 
 
 class CountedStep(TrainerCallback):
