@@ -18,6 +18,7 @@ import pytest
 import tiny
 
 import scaledown
+from lab.gpu_check.expected import LAUNCHES
 
 ROOT = Path(scaledown.__file__).parents[1]
 TYPES = ("n_layers", "modernbert", "llm")
@@ -141,6 +142,14 @@ def test_a_model_that_only_answers_asks_for_less(seen: dict[str, Any], dtype: st
     assert {format_ for format_, _ in found["folded"]["answer"]["products"]} == {dtype}
     if dtype == "float32":
         assert found["folded"]["answers"] == found["answers"]
+
+
+def test_operations_of_an_answer_are_those_that_times_are_expected_from(seen: dict[str, Any]) -> None:
+    """In models of 2 and of 3 layers: a number for each layer, and those that come on top."""
+    counted = seen["bfloat16"]["launches"]
+    for phase, (fixed, by_layer) in LAUNCHES.items():
+        assert [counted[layers][phase] for layers in ("2", "3")] == [fixed + 2 * by_layer, fixed + 3 * by_layer], phase
+    assert counted["2"].keys() == LAUNCHES.keys()
 
 
 def test_all_products_and_attention_are_in_one_number_format(seen: dict[str, Any], dtype: str, kind: str) -> None:
