@@ -223,8 +223,9 @@ class Generator(nn.Module):
         if prompts.cache is not None:
             # An answer is appended to the cache, so it serves one answer.
             cache, prompts.cache = prompts.cache, None
-            # generate does not copy a cache for the beams of a prompt: with beams the prompt is read again.
-            if (config.num_beams or 1) == 1:
+            # generate copies a cache neither for the beams of a prompt nor into one of another kind: then the prompt is
+            # read again.
+            if (config.num_beams or 1) == 1 and config.cache_implementation is None:
                 options["cache"] = cache
         if self.packs and greedy.suits(self.base, prompts.embeddings.device, config, options):
             options["custom_generate"] = greedy.decode

@@ -21,7 +21,8 @@ def test_the_slowest_of_three_bounds_a_phase():
 
 
 def test_the_shape_is_mistrals():
-    assert decoder_shape(generator_without_values(config_of("mistralai/Mistral-7B-Instruct-v0.2"))) == expected.GENERATOR
+    config = config_of("mistralai/Mistral-7B-Instruct-v0.2")
+    assert decoder_shape(generator_without_values(config)) == expected.GENERATOR
 
 
 def test_phases_are_what_one_works_out_by_hand():
