@@ -6,7 +6,6 @@ for real. It needs no network, and can write a table.
 
     python -m lab.gpu_check --table_file gpu_check.md
     python -m lab.gpu_check --rehearse
-    python -m lab.gpu_check --expected
 
 `bash lab/gpu_check.sh` is the same on a machine without an environment of its own.
 """

@@ -35,6 +35,8 @@ def answering(check: Check) -> None:
     for batch_size in batch_sizes:
         if check.has_time():
             _answer(check, bench, "for answering", False, batch_size)
+
+    # Last, since compiling takes long.
     for batch_size in batch_sizes[:-1]:
         if check.has_time():
             _answer_by_graph(check, bench, batch_size)
