@@ -46,6 +46,7 @@ class Counts:
         uploads: copies to the device from memory that is not pinned, by place.
         products: matrix products as (number format, place).
         attentions: calls of an attention kernel, by name and number format.
+        late: waits for an earlier event, by the number of operations that were queued behind it; the device works on.
     """
 
     launches: Counter[str] = field(default_factory=Counter)
@@ -54,6 +55,7 @@ class Counts:
     uploads: Counter[str] = field(default_factory=Counter)
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     attentions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    late: Counter[int] = field(default_factory=Counter)
 
     def without(self, others: Counts) -> Counts:
         """Return what is counted here and not there."""
@@ -192,7 +194,9 @@ def _count(operation: Any, name: str, args: Any, kwargs: Any, given: list[torch.
         # copy_ writes from its second argument to its first, _to_copy reads its only one.
         source, is_to_device = (args[1], are_there[0]) if name == "copy_" else (args[0], is_for_device)
         is_from_device = isinstance(source, DeviceTensor)
-        if is_from_device and not is_to_device:
+        # Into pinned memory, a copy can be made while the host goes on.
+        goes_on = name == "copy_" and args[2:] == (True,) and getattr(args[0], "is_in_pinned_memory", False)
+        if is_from_device and not is_to_device and not goes_on:
             found.waits[f"{name}: {place()}"] += 1
         elif is_to_device and not is_from_device:
             if isinstance(source, torch.Tensor) and not getattr(source, "is_in_pinned_memory", False):
@@ -225,6 +229,19 @@ class Kernel:
 
     def __exit__(self, *fault: object) -> None:
         _state.in_kernel = self.before
+
+
+class Event:
+    """A place in the queue of the device, for which the host can wait: see :class:`Counts`."""
+
+    num_before: int | None = None
+
+    def record(self) -> None:
+        self.num_before = counts().launches.total()
+
+    def synchronize(self) -> None:
+        if self.num_before is not None:
+            counts().late[counts().launches.total() - self.num_before] += 1
 
 
 def install(device: str, key: str) -> torch.library.Library:

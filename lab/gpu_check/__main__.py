@@ -26,9 +26,11 @@ STAGES = ("machine", "answers", "training", "attention", "varlen", "speed", "mem
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "lab.gpu_check", "[--rehearse] [--stages NAME ...] [--minutes N]")
+    parser = cli.new_parser(__doc__, "lab.gpu_check", "[--rehearse] [--expected] [--stages NAME ...]")
     parser.add_argument("--rehearse", action="store_true",
                         help="run everything on the CPU in small shapes; the times mean nothing")
+    parser.add_argument("--expected", action="store_true",
+                        help="print the times that arithmetic expects of an H200, and run nothing")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="NAME",
                         help=f"some of them: {', '.join(STAGES)} [all]")
     parser.add_argument("--minutes", type=cli.positive, default=9, metavar="N",
@@ -44,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     table_file = files.output_file(args.table_file, "--table_file")
 
     # Torch takes seconds to load; a mistyped flag has been reported by now.
+    if args.expected:
+        from lab.gpu_check import expected
+
+        print(f"milliseconds of an H200 at Mistral-7B's shape; estimates, not measured\n\n{expected.markdown()}")
+        return 0
+
     import torch
 
     from lab.gpu_check import correctness, demo_training, hardware, large_model

@@ -14,6 +14,8 @@ from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
 DOCUMENTS, TRAINED_DOCUMENTS = 10, 5
 """Documents of a question that is answered, and of one that is trained on."""
 ANSWER_TOKENS = 32
+CACHE_TOKENS = 512
+"""Of a static cache: more than a prompt with its answer has."""
 BATCH_SIZES, REHEARSED_BATCH_SIZES = (1, 32, 128), (1, 2)
 """Questions that are answered at one time; the last number with the folded model alone."""
 
@@ -33,6 +35,11 @@ def answering(check: Check) -> None:
     for batch_size in batch_sizes:
         if check.has_time():
             _answer(check, bench, "for answering", False, batch_size)
+
+    # Last, since compiling takes long.
+    for batch_size in batch_sizes[:-1]:
+        if check.has_time():
+            _answer_by_graph(check, bench, batch_size)
 
 
 def training_step(check: Check) -> None:
@@ -94,6 +101,22 @@ def _answer(check: Check, bench: Bench, name: str, with_cudnn: bool, batch_size:
               f"{text_reading:.1f}, decode {text_decoding:.1f} ms; first token {text_first / first:.2f}x, whole answer "
               f"{text_whole / whole:.2f}x, ms a question {whole / batch_size:.1f} against "
               f"{text_whole / batch_size:.1f}")
+
+
+@torch.no_grad()
+def _answer_by_graph(check: Check, bench: Bench, batch_size: int) -> None:
+    """Time answers with a static cache, whose step transformers compiles on a GPU, into one CUDA graph."""
+    texts = _texts(check, bench, batch_size, DOCUMENTS)
+    memory = bench.compress(texts)
+
+    def whole() -> None:
+        # generate reads the prompts itself, into its own cache.
+        prompts = bench.generator.prompts(bench.prompts(texts, True), memory)
+        bench.decode(prompts, ANSWER_TOKENS, cache_implementation="static", max_cache_len=CACHE_TOKENS)
+
+    compiling = check.milliseconds(whole, warm_up=0, rounds=1)
+    check.add("answering", f"for answering, static cache, batch {batch_size}",
+              f"prefill and decode {check.milliseconds(whole):.1f} ms, the first time {compiling / 1e3:.1f} s")
 
 
 def _step(check: Check, bench: Bench, optimizer: torch.optim.Optimizer, batch_size: int, name: str) -> None:

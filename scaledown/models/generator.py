@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.engine import decoder, fixed_shapes, last_layer, lora
+from scaledown.models.engine import decoder, fixed_shapes, greedy, last_layer, lora
 from scaledown.models.engine.few_rows import use_few_rows
 from scaledown.models.engine.packing import NEVER, PackedTexts
 from scaledown.models.losses import Head, head_cross_entropy
@@ -204,9 +204,13 @@ class Generator(nn.Module):
         # Counted without the padding on the left.
         positions = (prompts.mask.cumsum(1) - 1).clamp(min=0)                             # (B, T)
 
+        # A mask that hides nothing costs time.
+        has_padding = min(prompts.num_prompt_tokens) < prompts.mask.shape[1]
+        mask = prompts.mask[:, :-1] if has_padding else None
+
         # Of the last layer only the keys and values are wanted.
         with self.adapter(prompts.with_adapter), last_layer.only(self.base.base_model.layers, None):
-            self.base.base_model(inputs_embeds=prompts.embeddings[:, :-1], attention_mask=prompts.mask[:, :-1],
+            self.base.base_model(inputs_embeds=prompts.embeddings[:, :-1], attention_mask=mask,
                                  position_ids=positions[:, :-1], cache=prompts.cache, use_cache=True)
 
     def generate(self, prompts: Prompts, config: GenerationConfig, **options: Any) -> Tensor:
@@ -219,9 +223,12 @@ class Generator(nn.Module):
         if prompts.cache is not None:
             # An answer is appended to the cache, so it serves one answer.
             cache, prompts.cache = prompts.cache, None
-            # generate does not copy a cache for the beams of a prompt: with beams the prompt is read again.
-            if (config.num_beams or 1) == 1:
+            # generate copies a cache neither for the beams of a prompt nor into one of another kind: then the prompt is
+            # read again.
+            if (config.num_beams or 1) == 1 and config.cache_implementation is None:
                 options["cache"] = cache
+        if self.packs and greedy.suits(self.base, prompts.embeddings.device, config, options):
+            options["custom_generate"] = greedy.decode
 
         with self.adapter(prompts.with_adapter):
             return self.base.generate(inputs_embeds=prompts.embeddings, attention_mask=prompts.mask,

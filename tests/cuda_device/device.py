@@ -41,6 +41,7 @@ def _pretend() -> None:
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *given, answer=answer, **settings: answer)
     torch.cuda.device = lambda device: contextlib.nullcontext()
+    torch.cuda.Event = stand_in.Event
 
     # Random numbers are drawn on the CPU.
     for module in (torch.cuda, torch.cuda.random):

@@ -12,6 +12,7 @@ import cuda_device.device  # noqa: F401 - first, before torch
 
 # isort: split
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -23,13 +24,14 @@ import torch
 from stand_in import Counts, DeviceTensor
 from torch import Tensor
 from torch.utils._pytree import tree_iter
-from transformers import TrainerCallback
+from transformers import LlamaConfig, TrainerCallback
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
+from scaledown.evaluation.benchmark.bench import Bench, Preset, Texts, preset
 from scaledown.evaluation.benchmark.measures import answer_job, step_job
 from scaledown.evaluation.benchmark.ratios import SYSTEMS
+from scaledown.models.generator import Prompts
 from scaledown.models.memory import Memory
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.cache import MemoryCache
@@ -55,7 +57,7 @@ def written(counts: Counts) -> dict[str, Any]:
     """Return counts as JSON has them."""
     return {"launches": counts.launches.total(), "casts": counts.casts.total(), "waits": dict(counts.waits),
             "uploads": dict(counts.uploads), "products": sorted(counts.products),
-            "attentions": sorted(counts.attentions)}
+            "attentions": sorted(counts.attentions), "late": sorted(counts.late.elements())}
 
 
 class CountedStep(TrainerCallback):
@@ -178,6 +180,43 @@ def systems(dtype: torch.dtype) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def launches(num_layers: int) -> dict[str, int]:
+    """Return the operations of each phase of an answer in bfloat16, as trained and folded, from memory and from text.
+
+    Generator and compressor have ``num_layers`` each; nothing is padded.
+    """
+    config = LlamaConfig(vocab_size=500, hidden_size=64, intermediate_size=176, num_hidden_layers=num_layers,
+                         num_attention_heads=8, num_key_value_heads=2)
+    settings = ScaleDownConfig(num_memory_tokens=8, compression_rate=2, query_tokens=6, lora_dropout=0.0)
+    bench = Bench(Preset(config, num_layers), settings, torch.bfloat16, torch.device("cuda")).eval()
+    texts, found = Texts.drawn([(6, [16, 16], 3)] * 2, 500), {}
+
+    def counted(work: Callable[[], Any]) -> tuple[int, Any]:
+        counts = stand_in.counted_anew()
+        result = work()
+        return counts.launches.total(), result
+
+    def read(memory: Tensor | None) -> Prompts:
+        # Full text is read by the generator as it was, without its adapter; folded, it cannot be switched off.
+        with torch.autocast("cuda", torch.bfloat16, enabled=not bench.only_answers):
+            ids = bench.prompts(texts, memory is not None)
+            prompts = bench.generator.prompts(ids, memory, bench.only_answers or memory is not None)
+            bench.generator.prefill(prompts)
+        return prompts
+
+    for state in ("as trained", "for answering"):
+        if state == "for answering":
+            bench.for_answering()
+        found[f"{state}, compress"], memory = counted(functools.partial(bench.compress, texts))
+        for source, given in (("memory", memory), ("text", None)):
+            found[f"{state}, {source}, prefill"], prompts = counted(functools.partial(read, given))
+            two, _ = counted(functools.partial(bench.decode, prompts, 2))
+            prompts = read(given)
+            three, _ = counted(functools.partial(bench.decode, prompts, 3))
+            found[f"{state}, {source}, token"] = three - two
+    return found
+
+
 def compressor(kind: str, dtype: str, folder: Path) -> dict[str, Any]:
     """Return what all of the scenario saw for one type, beside the same on the CPU in float32."""
     config = ScaleDownConfig(
@@ -204,6 +243,8 @@ def main() -> None:
     tell("refused", refused())
     if dtype == "bfloat16":
         tell("systems", systems(torch.bfloat16))
+        with torch.no_grad():
+            tell("launches", {str(number): launches(number) for number in (2, 3)})
     for kind in sys.argv[3:] or TYPES:
         tell(kind, compressor(kind, dtype, folder))
 

@@ -45,6 +45,11 @@ def test_a_7b_model_needs_what_arithmetic_says():
     assert need.moment == "compressing" and need.peak - need.parts["at work"] == pytest.approx(weights, rel=0.01)
     assert weights == pytest.approx(25e9, rel=0.01)
 
+    # Folded, all weights are held in bfloat16, and no pass needs copies.
+    folded = answering_need(model, 1, QUESTION, only_answers=True)
+    assert folded.fixed == pytest.approx(2 * (WEIGHTS["base"] + trained), rel=0.01)
+    assert folded.peak - folded.parts["at work"] == folded.fixed
+
 
 def test_bits_and_lora_shrink_the_parts_that_they_are_for():
     whole, small = mistral(), mistral(load_in_4bit=True, compressor_lora_rank=16)
@@ -83,6 +88,26 @@ def test_the_command_prints_parts_and_what_fits(tmp_path, capsys):
         assert way["bytes"] <= 0.9 * size * card_table.GIGA
 
 
+def test_the_number_format_counts(tmp_path, capsys):
+    """A GPU that computes in float32 needs twice the bytes for the frozen base, and folding frees nothing."""
+    found = {}
+    for dtype in ("bfloat16", "float32"):
+        file = tmp_path / f"{dtype}.json"
+        assert cost.main(["--training", "--dtype", dtype, "--output_file", str(file)]) == 0
+        assert f"estimates in {dtype}" in capsys.readouterr().out
+        found[dtype] = json.loads(file.read_text())
+    frozen = [found[dtype]["training"]["parts"]["frozen weights"] for dtype in ("float32", "bfloat16")]
+    assert frozen[0] == pytest.approx(2 * frozen[1])
+    assert found["bfloat16"]["cards"]["24"]["answers"]["flags"] == ["for_answering()"]
+    assert found["float32"]["cards"]["24"]["answers"]["flags"] == ["--load_in_4bit"]
+
+
+def test_a_base_in_4_bits_is_not_folded():
+    config = ScaleDownConfig(generator_model=MISTRAL, load_in_4bit=True)
+    settings = [settings for settings, _ in card_table.answering_ways(config, QUESTION, torch.bfloat16)]
+    assert settings[0] == {} and not any(card_table.FOR_ANSWERING in each for each in settings)
+
+
 def test_the_table_in_the_guide_is_what_the_command_says(tmp_path):
     guide, file = GUIDE.read_text(encoding="utf-8"), tmp_path / "memory.json"
     command = next(line for line in guide.splitlines() if line.startswith("python -m scaledown.evaluation.cost"))
@@ -98,6 +123,19 @@ def test_the_table_in_the_guide_is_what_the_command_says(tmp_path):
         # The row of 24 GB has the flags of the row above it, but for the number of micro-batches.
         told = ways["trains"]["flags"] if size != 24 else ways["trains"]["flags"][-1:]
         assert all(flag in trains for flag in told) and all(flag in answers for flag in ways["answers"]["flags"])
+
+    # A T4 computes in float32, and answers few questions together.
+    assert cost.main([*command.split()[3:], "--dtype", "float32", "--output_file", str(file)]) == 0
+    of_card = json.loads(file.read_text())["cards"]["16"]
+    _, _, trains, training_size, answers, answering_size, _ = next(
+        line for line in guide.splitlines() if line.startswith("| T4 (16 GB) |")).split("|")
+    assert float(training_size) == pytest.approx(of_card["trains"]["bytes"] / card_table.GIGA, abs=0.06)
+    assert of_card["trains"]["flags"][-1].split()[-1] in trains and of_card["answers"] is None
+    tokens = TokenCounts(query_tokens=128, document_tokens=128, num_documents=10, memory_tokens=8, prompt_tokens=308,
+                         new_tokens=128)
+    empty = EmptyModel.of(ScaleDownConfig(generator_model=MISTRAL, load_in_4bit=True), torch.float32)
+    need = answering_need(empty, 4, tokens)
+    assert "`batch_size=4`" in answers and float(answering_size) == pytest.approx(need.peak / card_table.GIGA, abs=0.06)
 
 
 @pytest.mark.parametrize(("flags", "named"), [

@@ -14,7 +14,8 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.evaluation.cost.empty_model import EmptyModel
 from scaledown.evaluation.cost.flops import TokenCounts
-from scaledown.evaluation.cost.needed_memory import training_need
+from scaledown.evaluation.cost.needed_memory import answering_need, training_need
+from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 
 SIZES = {"layers": 6, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4,
@@ -89,6 +90,27 @@ def test_the_estimate_is_within_5_percent_of_what_lives_in_a_training(name, gene
                          "cpu")
 
     assert need.peak == pytest.approx(live.most, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("settings", [
+    {"compressor_type": "n_layers", "num_layers": 3},
+    {"compressor_type": "n_layers", "num_layers": 3, "compressor_lora_rank": 8}, {"compressor_type": "none"},
+    {"compressor_type": "llm", "mlp_width": 512, "compressor_lora_rank": 8}],
+    ids=["n_layers", "n_layers by LoRA", "text", "the generator itself"])
+def test_weights_of_a_model_that_answers_are_those_that_it_holds(settings, dtype, generator):
+    """As loaded, and folded: then all are in one number format, and shared ones that an adapter changes are twofold."""
+    other = generator if settings["compressor_type"] == "llm" else None
+    config = ScaleDownConfig(generator_model=generator, compressor_model=other, **settings)
+    model = ScaleDownModel(config, "cpu", dtype)
+    empty, tokens = EmptyModel.of(config, getattr(torch, dtype)), TokenCounts(8, 32, 2, 2, 40, 8)
+    for only_answers in (False, True):
+        if only_answers:
+            model.for_answering()
+        held = {weight.data_ptr(): weight.nbytes for weight in model.parameters()}
+        need = answering_need(empty, 2, tokens, only_answers)
+        assert need.fixed == pytest.approx(sum(held.values()), rel=1e-3)
+        assert need.parts.get("weights in bfloat16", 0) == 0 or (dtype == "bfloat16" and not only_answers)
 
 
 def test_live_bytes_are_those_of_tensors_worked_out_by_hand():

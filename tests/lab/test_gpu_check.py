@@ -15,7 +15,8 @@ def test_the_rehearsal_runs_every_stage_and_writes_a_table(tmp_path, capsys):
     found = table.read_text(encoding="utf-8")
     assert "FAILED" not in found and "the times mean nothing" in found
     for what in ("4 of 4 answers are the CPU's", "losses within 0.0e+00", "cuDNN's kernels off", "needs a GPU",
-                 "for answering, batch 2", "activations computed twice", "exact answers"):
+                 "for answering, batch 2", "static cache, batch 1", "activations computed twice",
+                 "exact answers"):
         assert what in found, what
     # A row of the table for each line that was printed.
     assert found.count("\n| ") == 1 + sum(line.startswith("[") for line in capsys.readouterr().out.splitlines())

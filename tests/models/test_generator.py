@@ -86,6 +86,20 @@ def test_answers_are_those_of_each_prompt_alone_without_a_cache(layout: str, is_
     assert prompts.num_prompt_tokens == [len(prompt) for prompt in PROMPTS]
 
 
+@pytest.mark.parametrize("is_read", [False, True], ids=["at once", "read before"])
+@torch.no_grad()
+def test_a_static_cache_gives_the_same_answers(layout: str, is_read: bool) -> None:
+    """Longer than the answers need, as one that is made once for many; on a GPU transformers compiles its steps."""
+    made = generator(layout)
+    expected = answers(made, made.prompts(PROMPTS, memory()), 12)
+    for prompts in (PROMPTS, PROMPTS[:1]):
+        given = made.prompts(prompts, memory()[:2 if len(prompts) == 1 else 3])
+        if is_read:
+            made.prefill(given)
+        config = GenerationConfig(max_new_tokens=12, pad_token_id=0, cache_implementation="static", max_cache_len=64)
+        assert made.generate(given, config).tolist() == expected[:len(prompts)]
+
+
 @torch.no_grad()
 def test_the_first_logits_do_not_see_padding(layout: str) -> None:
     made, rows = generator(layout), memory()

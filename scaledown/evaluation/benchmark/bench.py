@@ -167,10 +167,11 @@ class Bench(nn.Module):
         return prompts
 
     @_in_dtype
-    def decode(self, prompts: Prompts, answer_tokens: int) -> Tensor:
-        """Return answers of exactly this number of tokens: (B, S)."""
-        settings = GenerationConfig(do_sample=False, max_new_tokens=answer_tokens, eos_token_id=None, pad_token_id=0)
-        return self.generator.generate(prompts, settings)
+    def decode(self, prompts: Prompts, answer_tokens: int, **settings: Any) -> Tensor:
+        """Return answers of exactly this number of tokens: (B, S); ``settings`` are more of ``generate``'s."""
+        config = GenerationConfig(do_sample=False, max_new_tokens=answer_tokens, eos_token_id=None, pad_token_id=0,
+                                  **settings)
+        return self.generator.generate(prompts, config)
 
     def prompts(self, texts: Texts, from_memory: bool, document_tokens: int | None = None) -> list[list[int]]:
         """Return the ids of each prompt: the documents one after the other, then the query."""

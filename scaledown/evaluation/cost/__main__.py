@@ -23,7 +23,7 @@ from scaledown.settings import positive, require
 PAPER_GENERATOR = "mistralai/Mistral-7B-Instruct-v0.2"
 USAGE = "[--generator_model NAME] [--num_layers N] [--training] [--output_file FILE] [--FLAG VALUE ...]"
 OF_TRAINING = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer",
-               "compressor_lora_rank", "load_in_4bit")
+               "compressor_lora_rank", "load_in_4bit", "dtype")
 """Flags that are read beside ``--training`` alone."""
 
 
@@ -62,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--compressor_lora_rank", type=cli.positive, metavar="N", group="training",
                         help="train the compressor by LoRA of this rank [all its weights]")
     parser.add_argument("--load_in_4bit", action="store_true", group="training", help="the generator in 4 bits")
+
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"), group="training",
+                        help="number format; a T4 needs float32 [bfloat16]")
 
     # The way to count.
     parser.add_argument("--lora_rank", type=int, default=0, metavar="N", group="count",
@@ -108,8 +111,8 @@ def print_memory(args: argparse.Namespace, output_file: Path | None) -> int:
     print(f"{args.generator_model}, {args.compressor_type} compressor: {args.batch_size} questions a step in "
           f"{args.gradient_accumulation_steps} parts,\n{args.num_documents} documents of "
           f"{args.document_tokens} tokens each, query {args.query_tokens}, answer {args.answer_tokens}\n"
-          "estimates in bfloat16, GB of 10^9 bytes; what is trained is held in float32, and a card filled to "
-          f"{USABLE:.0%} at most\n\n{text}")
+          f"estimates in {args.dtype}, GB of 10^9 bytes; what is trained is held in float32, and a card filled to "
+          f"{USABLE:.0%} at most;\nfor_answering() on the CPU, before the model is moved to the GPU\n\n{text}")
     if output_file:
         files.write_json(output_file, {"settings": vars(args), **figures})
         print(f"\nwritten: {output_file}")

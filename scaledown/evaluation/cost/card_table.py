@@ -27,6 +27,9 @@ ANSWERED_TOGETHER = 8
 LORA_RANK = 16
 """Of a compressor that is a small change: the generator's own."""
 
+FOR_ANSWERING = "for_answering"
+"""Not a setting, but a call: the model's adapters are folded in on the CPU, before it is moved to the GPU."""
+
 Settings = dict[str, Any]
 Way = tuple[Settings, Need]
 """Settings that differ from those asked for, and what is needed with them."""
@@ -53,7 +56,7 @@ def settings_of_flags(args: argparse.Namespace) -> tuple[ScaleDownConfig, Traini
 
 
 def training_ways(config: ScaleDownConfig, training: TrainingConfig, tokens: TokenCounts,
-                  dtype: torch.dtype = torch.bfloat16) -> Iterator[Way]:
+                  dtype: torch.dtype) -> Iterator[Way]:
     """Yield the ways to train, from what is asked for on, each with every possible number of micro-batches."""
     for changes in CHANGES:
         asked = {**dataclasses.asdict(config), **dataclasses.asdict(training)}
@@ -80,9 +83,15 @@ def _is_possible(name: str, config: ScaleDownConfig) -> bool:
     return name != "compressor_lora_rank" or (config.compressor_lora_rank is None and not config.reads_text)
 
 
-def answering_ways(config: ScaleDownConfig, tokens: TokenCounts, dtype: torch.dtype = torch.bfloat16) -> Iterator[Way]:
+def answering_ways(config: ScaleDownConfig, tokens: TokenCounts, dtype: torch.dtype) -> Iterator[Way]:
     """Yield the ways to answer, from what is asked for on: a checkpoint answers with what it was trained with."""
-    for changes in ({}, {"load_in_4bit": True}, {"load_in_4bit": True, "compressor_lora_rank": LORA_RANK}):
+    model = EmptyModel.of(config, dtype)
+    yield {}, answering_need(model, ANSWERED_TOGETHER, tokens)
+    # An adapter can be folded into a base of 16 or 32 bits alone.
+    if not (config.load_in_4bit or config.load_in_8bit):
+        yield {FOR_ANSWERING: True}, answering_need(model, ANSWERED_TOGETHER, tokens, only_answers=True)
+
+    for changes in ({"load_in_4bit": True}, {"load_in_4bit": True, "compressor_lora_rank": LORA_RANK}):
         asked = dataclasses.asdict(config)
         new = {name: value for name, value in changes.items() if asked[name] != value and _is_possible(name, config)}
         model = EmptyModel.of(dataclasses.replace(config, **new), dtype)
@@ -95,14 +104,22 @@ def first_that_fits(ways: Iterable[Way], num_bytes: float) -> Way | None:
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Return settings as they are typed."""
-    return [f"--{name}" if value is True else f"--{name} {value}" for name, value in settings.items()]
+    """Return settings as they are typed, and a call as it is written."""
+    typed = []
+    for name, value in settings.items():
+        if name == FOR_ANSWERING:
+            typed.append(f"{name}()")
+        else:
+            typed.append(f"--{name}" if value is True else f"--{name} {value}")
+    return typed
 
 
 def report(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Return the tables of the memory that the command's flags ask for, as text and for a JSON file."""
     config, training, tokens = settings_of_flags(args)
-    to_train, to_answer = list(training_ways(config, training, tokens)), list(answering_ways(config, tokens))
+    dtype = getattr(torch, args.dtype)
+    to_train = list(training_ways(config, training, tokens, dtype))
+    to_answer = list(answering_ways(config, tokens, dtype))
 
     # For each card the first way that fits, to train and to answer.
     rows, cards = [], {}

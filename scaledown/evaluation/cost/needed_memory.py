@@ -18,6 +18,7 @@ from scaledown.config import TrainingConfig
 from scaledown.evaluation.cost.activations import FLOAT_BYTES, Layers, Read, layers_of
 from scaledown.evaluation.cost.empty_model import EmptyModel
 from scaledown.evaluation.cost.flops import TokenCounts
+from scaledown.models.engine.folding import shared_with_adapters
 from scaledown.models.loading.parameters import trained
 from scaledown.models.losses import CHUNK_LOGITS
 from scaledown.training.optimizer import IN_8_BITS, split
@@ -100,9 +101,22 @@ def _moments_of_training(model: EmptyModel, training: TrainingConfig, tokens: To
         "the optimizer's step": _parts(gradients, 0.0, 0.0, 0.0, step)}
 
 
-def answering_need(model: EmptyModel, questions: int, tokens: TokenCounts) -> Need:
-    """Return what answering ``questions`` questions together needs: compressing first, then writing the answers."""
-    weights = {"frozen weights": model.frozen_bytes, "trained weights": FLOAT_BYTES * _size(model.trained)}
+def answering_need(model: EmptyModel, questions: int, tokens: TokenCounts, only_answers: bool = False) -> Need:
+    """Return what answering ``questions`` questions together needs: compressing first, then writing the answers.
+
+    Args:
+        model: what answers.
+        questions: how many.
+        tokens: of one of them.
+        only_answers: the model's ``for_answering`` was called before it was moved to the device.
+    """
+    # Folded adapters stay where they are. The pass needs no copies of what has the format of the arithmetic.
+    trained_bytes = model.dtype.itemsize if only_answers else FLOAT_BYTES
+    weights = {"frozen weights": model.frozen_bytes, "trained weights": trained_bytes * _size(model.trained)}
+    if only_answers:
+        shared = shared_with_adapters(model.generator, model.compressor)
+        weights["frozen weights"] += model.dtype.itemsize * _size([base.weight for base in shared])
+    copies = 0.0 if only_answers else _rounded_copies(model)
 
     # The memory itself is small beside them.
     layers, read = _of_generator(model, questions, tokens, "cuda")
@@ -111,8 +125,7 @@ def answering_need(model: EmptyModel, questions: int, tokens: TokenCounts) -> Ne
     moments = {"writing the answers": writing}
     if compressor := _of_compressor(model, questions, tokens, "cuda"):
         layers, read = compressor
-        moments["compressing"] = {"weights in bfloat16": _rounded_copies(model),
-                                  "at work": layers.forward_work(read)}
+        moments["compressing"] = {"weights in bfloat16": copies, "at work": layers.forward_work(read)}
 
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     return Need(weights | moments[moment], sum(weights.values()), moment)

@@ -180,5 +180,16 @@ def _attend_by_formula(query: Tensor, key: Tensor, value: Tensor, mask: Tensor |
     return (F.dropout(weights, dropout) @ value[:, :, None]).flatten(1, 2)
 
 
+def batch_mask(attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True,
+               **settings: Any) -> Tensor | None:
+    """Return transformers' mask of a padded batch, (B, 1, T, S), or None if nothing is hidden.
+
+    transformers looks into the padding mask whether anything is hidden, for which the host would wait for a GPU. There
+    a batch that comes with a padding mask always gets a mask; one without padding comes without.
+    """
+    may_wait = attention_mask is None or attention_mask.device.type != "cuda"
+    return sdpa_mask(attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip and may_wait, **settings)
+
+
 AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, batch_mask)

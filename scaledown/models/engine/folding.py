@@ -23,11 +23,8 @@ def fold(generator: nn.Module, compressor: nn.Module, dtype: torch.dtype) -> Non
         dtype: of the arithmetic.
     """
     # Two adapters change one weight in different ways, so a compressor made of the generator needs its own by now.
-    of_generator = {id(weight) for weight in generator.parameters()}
-    for layer in _with_lora(compressor):
-        base = layer.get_base_layer()
-        if id(base.weight) in of_generator:
-            base.weight = nn.Parameter(base.weight.clone(), requires_grad=False)
+    for base in shared_with_adapters(generator, compressor):
+        base.weight = nn.Parameter(base.weight.clone(), requires_grad=False)
 
     for module in (generator, compressor):
         for layer in _with_lora(module):
@@ -36,6 +33,13 @@ def fold(generator: nn.Module, compressor: nn.Module, dtype: torch.dtype) -> Non
         for weight in module.parameters():
             weight.requires_grad_(False)
             weight.data = weight.data.to(dtype)
+
+
+def shared_with_adapters(generator: nn.Module, compressor: nn.Module) -> list[nn.Module]:
+    """Return the compressor's maps beside which it has an adapter, and whose weights are the generator's, too."""
+    of_generator = {id(weight) for weight in generator.parameters()}
+    bases = [layer.get_base_layer() for layer in _with_lora(compressor)]
+    return [base for base in bases if id(base.weight) in of_generator]
 
 
 def _with_lora(module: nn.Module) -> list[LoraLayer]:
