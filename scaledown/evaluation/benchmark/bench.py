@@ -23,6 +23,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.engine import attention
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.engine.folding import fold
 from scaledown.models.engine.packing import TextLists
@@ -100,6 +101,7 @@ class Bench(nn.Module):
 
     def __init__(self, shape: Preset, config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
+        attention.prepare(device)
         torch.manual_seed(0)
         with torch.device(device):
             base = AutoModelForCausalLM.from_config(shape.config, dtype=dtype)
