@@ -23,6 +23,7 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, devices, objective, sharding
 from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes, shapes_of
 from scaledown.training.optimizer import build_optimizer
+from scaledown.training.steps import unused_weights
 from scaledown.training.steps.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.steps.step_lines import StepLines, print_in_lines
 
@@ -54,8 +55,12 @@ class OneDeviceArguments(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
+def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str,
+                       may_leave_out: bool = True) -> TrainingArguments:
     """Return the Trainer's settings for ``config``, on the model's device.
+
+    Args:
+        may_leave_out: whether a step may have trained weights without a gradient.
 
     Raises:
         ValueError: if the global batch cannot be divided evenly among processes and accumulation steps, or the Trainer
@@ -85,7 +90,7 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
             lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
             logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
             seed=config.seed, report_to=["tensorboard"], disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=is_on_gpu, ddp_find_unused_parameters=True)
+            dataloader_pin_memory=is_on_gpu, ddp_find_unused_parameters=may_leave_out)
 
     # The Trainer moves a model that is elsewhere.
     devices.check_same(arguments.device, model=model.device)
@@ -128,7 +133,10 @@ class ScaleDownTrainer(Trainer):
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
         self.is_sharded = config.shard and processes.count() > 1
 
-        arguments = training_arguments(config, model, output_dir)
+        # DDP alone asks, and a model that is sharded or alone does without.
+        has_copies = processes.count() > 1 and not self.is_sharded
+        arguments = training_arguments(config, model, output_dir,
+                                       may_leave_out=has_copies and unused_weights.may_be(model, config, records))
         super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
                          data_collator=collate)
         # Else the Trainer would pass the batch as keyword arguments, and normalise the loss by itself.
@@ -159,7 +167,14 @@ class ScaleDownTrainer(Trainer):
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: DataLoader | None = None) -> nn.Module:
         # The Trainer wraps its model for DDP unless it gets another module back, and a sharded one must not be wrapped.
-        return nn.Sequential(self.model) if self.is_sharded else super()._wrap_model(model, training, dataloader)
+        if self.is_sharded:
+            return nn.Sequential(self.model)
+        wrapped = super()._wrap_model(model, training, dataloader)
+
+        # Gradients then lie where DDP exchanges them, instead of being copied there: one copy less in memory.
+        if self.accelerator.ddp_handler is not None:
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
+        return wrapped
 
     def get_train_dataloader(self) -> DataLoader:
         """Return a loader of each step's records; every process draws them all, and the collator takes its share."""
