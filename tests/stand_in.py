@@ -43,7 +43,8 @@ class Counts:
         launches: operations that it computes, by name.
         casts: of tensors from one number format to another, as (from, to).
         waits: of the host for the device, by operation and place.
-        uploads: copies to the device from memory that is not pinned, by place.
+        arrivals: copies to the device, by place.
+        uploads: those of them that the host waits for, or that come from memory that is not pinned.
         products: matrix products as (number format, place).
         attentions: calls of an attention kernel, by name and number format.
     """
@@ -51,6 +52,7 @@ class Counts:
     launches: Counter[str] = field(default_factory=Counter)
     casts: Counter[tuple[str, str]] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    arrivals: Counter[str] = field(default_factory=Counter)
     uploads: Counter[str] = field(default_factory=Counter)
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     attentions: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -195,8 +197,12 @@ def _count(operation: Any, name: str, args: Any, kwargs: Any, given: list[torch.
         if is_from_device and not is_to_device:
             found.waits[f"{name}: {place()}"] += 1
         elif is_to_device and not is_from_device:
-            if isinstance(source, torch.Tensor) and not getattr(source, "is_in_pinned_memory", False):
-                found.uploads[place()] += 1
+            if isinstance(source, torch.Tensor):
+                found.arrivals[place()] += 1
+                # Also the third argument of copy_.
+                is_queued = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
+                if not is_queued or not getattr(source, "is_in_pinned_memory", False):
+                    found.uploads[place()] += 1
         elif (dtype := args[0].dtype if name == "copy_" else kwargs.get("dtype")) not in (None, source.dtype):
             found.casts[str(source.dtype)[6:], str(dtype)[6:]] += 1
 

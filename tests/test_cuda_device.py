@@ -27,10 +27,8 @@ SEEN = "SEEN "
 
 # What the host waits for. A training step: nothing, so that the next step's operations are queued while one runs.
 WAITS_OF_A_STEP: dict[str, int] = {}
-# Small numbers, sent without pinned memory. The batch itself is pinned, and copied while the device works.
-UPLOADS_OF_A_STEP = {
-    "scaledown/training/trainer.py _step_in_parts": 2,  # how many tokens each micro-batch has; its share of padding
-}
+# Nor does it wait for what it sends: the two micro-batches, each in one copy from pinned memory.
+ARRIVALS_OF_A_STEP = {"scaledown/models/engine/moving.py unpacked": 2}
 WAITS_OF_A_TOKEN = {
     # generate asks if all answers have ended, which needs the token.
     "_local_scalar_dense: transformers/generation/utils.py __call__": 1,
@@ -48,7 +46,7 @@ WAITS_OF_AN_ANSWER = {
     "tolist: scaledown/models/serving/question_answering.py generate": 1,
 }
 # (operations that the device computes, casts between number formats), measured; more of them is a loss of speed.
-# AdamW and the norm of the gradient take one for each weight here, on a GPU one for many.
+# The norm of the gradient takes one for each weight here, on a GPU one for many.
 STEP = {("n_layers", "float32"): (2673, 7), ("n_layers", "bfloat16"): (3449, 655),
         ("modernbert", "float32"): (3191, 9), ("modernbert", "bfloat16"): (4249, 923),
         ("llm", "float32"): (3780, 7), ("llm", "bfloat16"): (4734, 885)}
@@ -106,6 +104,12 @@ def test_weights_gradients_and_optimizer_are_on_the_device(seen: dict[str, Any],
     assert seen[dtype][kind]["is_there"] and seen[dtype][kind]["num_gpus"] == 1
 
 
+def test_one_kernel_steps_the_weights_of_a_group_and_attention_makes_no_plans(seen: dict[str, Any], dtype: str,
+                                                                             kind: str) -> None:
+    """Groups are matrices and rows, of generator and compressor."""
+    assert seen[dtype][kind]["optimizer_kernels"] == 4 and not seen[dtype][kind]["has_cudnn"]
+
+
 def test_losses_are_the_cpu_s(seen: dict[str, Any], dtype: str, kind: str) -> None:
     """Answer and reranking loss; and a run resumed from its first step has the same second one."""
     found = seen[dtype][kind]
@@ -119,7 +123,8 @@ def test_losses_are_the_cpu_s(seen: dict[str, Any], dtype: str, kind: str) -> No
 
 def test_the_host_waits_as_listed(seen: dict[str, Any], dtype: str, kind: str) -> None:
     found = seen[dtype][kind]
-    assert found["step"]["waits"] == WAITS_OF_A_STEP and found["step"]["uploads"] == UPLOADS_OF_A_STEP
+    assert found["step"]["waits"] == WAITS_OF_A_STEP and found["step"]["uploads"] == {}
+    assert found["step"]["arrivals"] == ARRIVALS_OF_A_STEP
     assert found["cuda"]["token"]["waits"] == WAITS_OF_A_TOKEN and found["cuda"]["token"]["uploads"] == {}
     assert found["cuda"]["answer"]["waits"] == WAITS_OF_AN_ANSWER
 

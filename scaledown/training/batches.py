@@ -20,6 +20,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from scaledown.config import ENCODER, ScaleDownConfig, TrainingConfig
 from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.engine.moving import Parcel
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor
@@ -54,15 +55,15 @@ class StepCollator:
         """The largest number of records in a micro-batch."""
         return self.config.batch_size // (self.num_processes * self.config.gradient_accumulation_steps)
 
-    def __call__(self, records: Sequence[Any]) -> list[dict[str, Any]]:
-        """Return the micro-batches of this process; each also has the ``record_ids`` of its records."""
+    def __call__(self, records: Sequence[Any]) -> list[Parcel]:
+        """Return the micro-batches of this process, packed; each also has the ``record_ids`` of its records."""
         num_memory_tokens = self.processor.draw_memory_tokens(records)
         # One micro-batch of every process at a time; process r takes records r, r + n, r + 2n, ... of these.
         size = self.part_size * self.num_processes
         batches = []
         for start in range(0, len(records), size):
             own_records = records[start:start + size][self.rank::self.num_processes]
-            batches.append(self._batch(own_records, records[0], num_memory_tokens))
+            batches.append(Parcel.of(self._batch(own_records, records[0], num_memory_tokens)))
         return batches
 
     def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers.integrations import TensorBoardCallback
 
 from scaledown import processes
 from scaledown.config import COMPRESSORS, ScaleDownConfig, TrainingConfig
-from scaledown.models.engine.packing import moved
+from scaledown.models.engine.moving import Parcel
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, devices, objective, sharding
@@ -190,7 +190,7 @@ class ScaleDownTrainer(Trainer):
         sizes = prompt_sizes(self.train_dataset, self.scaledown.config)
         return LikeLengthSampler(sizes, self.config.batch_size, self.config.seed)
 
-    def training_step(self, model: nn.Module, inputs: list[dict[str, Any]],
+    def training_step(self, model: nn.Module, inputs: list[Parcel],
                       num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Run the forward and backward passes of a step, micro-batch by micro-batch.
 
@@ -203,18 +203,19 @@ class ScaleDownTrainer(Trainer):
             if not devices.is_out_of_memory(fault):
                 raise
         # After the handler, when the memory of the failed pass is free again.
-        inputs.clear()
         raise ValueError(self._advice_on_memory())
 
-    def _step_in_parts(self, model: nn.Module, parts: list[dict[str, Any]]) -> Tensor:
+    def _step_in_parts(self, model: nn.Module, parcels: list[Parcel]) -> Tensor:
         """Return the loss of a step made of micro-batches, in all processes: the mean over all their tokens.
 
         A loss is a mean over answer tokens (or scores, or readout tokens), and micro-batches differ in their number of
         these. So each is weighed by its share of the step's total. DDP averages gradients over the processes, so the
         shares are multiplied by the number of processes.
         """
-        own_counts = torch.stack([counts(part) for part in parts]).to(self.args.device, torch.float32)  # (parts, 3)
-        total = processes.summed(own_counts.sum(0))                                                     # (3,)
+        # All of them are on the device before the first pass, and are counted there: so the host never waits for it.
+        parts = [parcel.unpacked(self.args.device) for parcel in parcels]
+        own_counts = torch.stack([counts(part) for part in parts]).float()    # (parts, 3)
+        total = processes.summed(own_counts.sum(0))                           # (3,)
         shares = own_counts * processes.count() / total.clamp(min=1)
 
         devices.check_same(self.args.device, model=self.scaledown.device, accelerator=self.accelerator.device)
@@ -226,7 +227,8 @@ class ScaleDownTrainer(Trainer):
                 losses.append(super().training_step(model, part, share))
 
         padding_share = sum(part["padding_share"] for part in parts) / len(parts)
-        self.loss_parts.add(padding_share=torch.tensor(padding_share, device=self.args.device))
+        # Filled in on the device: a number that is sent there is waited for.
+        self.loss_parts.add(padding_share=torch.full((), padding_share, device=self.args.device))
         self.loss_parts.end_step()
         # Before the step of the optimizer, after which the schedule sets those of the next one.
         self._rates = self._learning_rates()
@@ -373,5 +375,5 @@ class _Trainable(nn.Module):
         self._losses = devices.compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Any]) -> Losses:
-        # Outside of what is compiled: a compiled step gets its inputs on the device.
-        return self._losses(moved(batch, self.scaledown.device))
+        # A step gets its batches on the device, also one that is compiled.
+        return self._losses(batch)

@@ -54,7 +54,7 @@ def name_of(tensor: Tensor) -> str:
 def written(counts: Counts) -> dict[str, Any]:
     """Return counts as JSON has them."""
     return {"launches": counts.launches.total(), "casts": counts.casts.total(), "waits": dict(counts.waits),
-            "uploads": dict(counts.uploads), "products": sorted(counts.products),
+            "arrivals": dict(counts.arrivals), "uploads": dict(counts.uploads), "products": sorted(counts.products),
             "attentions": sorted(counts.attentions)}
 
 
@@ -186,9 +186,13 @@ def compressor(kind: str, dtype: str, folder: Path) -> dict[str, Any]:
         compressor_model={"modernbert": str(folder / "encoder"), "llm": str(folder / "generator")}.get(kind))
     place = folder / f"{kind}_{dtype}"
     expected, _, _ = trained(config, "cpu", "float32", place / "cpu")
+    # Ruled out by the first model on the device.
+    torch.backends.cuda.enable_cudnn_sdp(True)
     losses, counts, trainer = trained(config, "cuda", dtype, place / "cuda")
+    has_cudnn = torch.backends.cuda.cudnn_sdp_enabled()
     found = {"losses": losses, "expected": expected, "step": written(counts), "num_gpus": trainer.args.n_gpu,
-             "is_there": tensors_are_there(trainer.scaledown, trainer)}
+             "is_there": tensors_are_there(trainer.scaledown, trainer), "has_cudnn": has_cudnn,
+             "optimizer_kernels": counts.launches["_fused_adamw_"]}
     found["resumed"], _, trainer = trained(config, "cuda", dtype, place / "resumed", place / "cuda" / "checkpoint-1")
     found["is_there"] &= tensors_are_there(trainer.scaledown, trainer)
     found["cuda"] = answering(place / "cuda" / run.FINAL, "cuda", dtype)
