@@ -36,8 +36,9 @@ def _pretend() -> None:
         "_lazy_init": None, "is_available": True, "device_count": NUM_DEVICES, "current_device": 0,
         "get_device_capability": CAPABILITY, "get_device_name": "a device that is not there",
         "is_bf16_supported": True, "synchronize": None, "empty_cache": None, "set_device": None,
-        "memory_allocated": 0, "max_memory_allocated": 0, "reset_peak_memory_stats": None, "manual_seed": None,
-        "manual_seed_all": None, "is_current_stream_capturing": False}
+        "mem_get_info": (8 * 10**9, 80 * 10**9), "memory_reserved": 0, "memory_allocated": 0,
+        "max_memory_allocated": 0, "reset_peak_memory_stats": None, "manual_seed": None, "manual_seed_all": None,
+        "is_current_stream_capturing": False}
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *given, answer=answer, **settings: answer)
     torch.cuda.device = lambda device: contextlib.nullcontext()
