@@ -38,7 +38,7 @@ assert train.main(sys.argv[1:]) == 0
 full = ["--train_data", sys.argv[2].replace("data.json", "full.json"), "--max_steps", "2"]
 assert train.main([*sys.argv[1:], *full, "--output_dir", sys.argv[-1] + "_full"]) == 0
 assert settings == [(True, True), (False, True)], settings
-shared = ["--shard", "--train_memory_tokens", "4", "--output_dir", sys.argv[-1] + "_shared"]
+shared = ["--shard", "--gradient_checkpointing", "--train_memory_tokens", "4", "--output_dir", sys.argv[-1] + "_shared"]
 assert train.main([*sys.argv[1:], *shared]) == 0
 try:
     code = train.main(sys.argv[1:])
