@@ -64,7 +64,10 @@ def _maps(model: ScaleDownModel) -> list[nn.Module]:
 
 
 def gather(root: nn.Module) -> None:
-    """Give every process all weights until the next step, so that modules can be called by themselves."""
+    """Give every process all weights until the next step, so that modules can be called by themselves.
+
+    They have the number format of the arithmetic where a step has them in it.
+    """
     for unit in _units(root):
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
@@ -72,7 +75,7 @@ def gather(root: nn.Module) -> None:
 
 @contextmanager
 def gathered(root: nn.Module) -> Iterator[None]:
-    """Give every process all weights within this context, to save or to evaluate; no effect on a model not sharded."""
+    """As :func:`gather` within this context, to evaluate; no effect on a model that is not sharded."""
     gather(root)
     try:
         yield
@@ -81,6 +84,27 @@ def gathered(root: nn.Module) -> Iterator[None]:
         for unit in _units(root):
             unit.set_reshard_after_forward(unit is not root, recurse=False)
             unit.reshard()
+
+
+@contextmanager
+def whole_weights(root: nn.Module) -> Iterator[None]:
+    """Give every process the trained weights whole within this context, to save them; nothing can be called there.
+
+    They are as they are held, in float32. A model that is not sharded has them in any case.
+    """
+    for unit in _units(root):
+        unit.reshard()
+    shares = []
+    for module in root.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight.requires_grad and isinstance(weight, DTensor):
+                shares.append((module, name, weight))
+                setattr(module, name, nn.Parameter(weight.full_tensor()))
+    try:
+        yield
+    finally:
+        for module, name, weight in shares:
+            setattr(module, name, weight)
 
 
 def whole(values: Any) -> Any:

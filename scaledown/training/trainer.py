@@ -337,7 +337,7 @@ class ScaleDownTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        with sharding.gathered(self.model):
+        with sharding.whole_weights(self.model):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
 

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -39,8 +40,8 @@ class Root(nn.Module):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_step_is_that_of_a_whole_model_and_products_are_gathered_in_its_number_format(tmp_path, one_process, dtype):
-    config = ScaleDownConfig(generator_model=tiny.generator_folder(tmp_path, layers=3), num_memory_tokens=2,
-                             lora_dropout=0.0, enable_reranking=True)
+    generator = tiny.generator_folder(tmp_path / "generator", layers=3)
+    config = ScaleDownConfig(generator_model=generator, num_memory_tokens=2, lora_dropout=0.0, enable_reranking=True)
     whole = run.build_model(config, "cpu", seed=1, dtype=dtype)
     tiny.move_adapter(whole)
     whole.gradient_checkpointing_enable()
@@ -57,7 +58,18 @@ def test_a_step_is_that_of_a_whole_model_and_products_are_gathered_in_its_number
             if name.endswith(kind):
                 part.register_forward_pre_hook(lambda part, _, dtypes=dtypes: dtypes.add(str(part.weight.dtype)[6:]))
 
+    # What is saved is what is held, before a step and after it.
     batch = model.processor.collate(list(synthetic_records(2, seed=5)))
+    for each, folder in ((whole, tmp_path / "whole"), (model, tmp_path / "before"), (model, tmp_path / "after")):
+        with sharding.whole_weights(root):
+            each.save_pretrained(folder)
+        for name in ("compressor", "generator"):
+            saved = load_file(folder / f"{name}.safetensors")
+            assert all(tensor.equal(saved[key]) for key, tensor in
+                       load_file(tmp_path / "whole" / f"{name}.safetensors").items())
+        with torch.no_grad(), sharding.gathered(root):
+            root(batch)
+
     losses, expected = root(batch), whole(batch)
     assert losses.answer_loss.equal(expected.answer_loss) and losses.reranking_loss.equal(expected.reranking_loss)
     assert seen == {"proj": {dtype}, "norm": {"float32"}}
