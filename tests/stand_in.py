@@ -185,6 +185,14 @@ def _check_one_device(operation: Any, name: str, args: Any, given: list[torch.Te
                            f"{_device[0]} and cpu! (when calling {operation}, in {place()})")
 
 
+def _count_arrival(found: Counts, name: str, args: Any, kwargs: Any, source: torch.Tensor) -> None:
+    found.arrivals[place()] += 1
+    # A copy only joins the queue if it is asked to (copy_ has that as its third argument), and its memory is pinned.
+    is_asked = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
+    if not is_asked or not getattr(source, "is_in_pinned_memory", False):
+        found.uploads[place()] += 1
+
+
 def _count(operation: Any, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], is_for_device: bool) -> None:
     if _state.in_kernel:
         return
@@ -198,11 +206,7 @@ def _count(operation: Any, name: str, args: Any, kwargs: Any, given: list[torch.
             found.waits[f"{name}: {place()}"] += 1
         elif is_to_device and not is_from_device:
             if isinstance(source, torch.Tensor):
-                found.arrivals[place()] += 1
-                # Also the third argument of copy_.
-                is_queued = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
-                if not is_queued or not getattr(source, "is_in_pinned_memory", False):
-                    found.uploads[place()] += 1
+                _count_arrival(found, name, args, kwargs, source)
         elif (dtype := args[0].dtype if name == "copy_" else kwargs.get("dtype")) not in (None, source.dtype):
             found.casts[str(source.dtype)[6:], str(dtype)[6:]] += 1
 

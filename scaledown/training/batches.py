@@ -158,6 +158,8 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
         raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
     if config.shard and config.optimizer in IN_8_BITS:
         raise ValueError(f"--shard does not go with --optimizer {config.optimizer}, which cannot step sharded weights")
+    if config.shard and model.dtype == torch.float16:
+        raise ValueError("--shard does not go with --dtype float16 (its scaled gradients): give --dtype float32")
     if config.shard and model.config.compressor_lora_rank is not None:
         raise ValueError("--shard does not go with --compressor_lora_rank: compressor and generator may share weights")
     if not (config.compile or config.shard or wants_one_shape(model.device)):

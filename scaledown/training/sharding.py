@@ -55,7 +55,10 @@ def _layers(model: ScaleDownModel) -> list[nn.Module]:
 
 def _maps(model: ScaleDownModel) -> list[nn.Module]:
     """Return the linear maps that are units of their own."""
-    in_layers = {id(part) for layer in _layers(model) for part in layer.modules()}
+    in_layers: set[int] = set()
+    for layer in _layers(model):
+        in_layers.update(map(id, layer.modules()))
+
     adapted = [part for part in model.generator.modules() if isinstance(part, LoraLayer) and id(part) not in in_layers]
     # The head that scores documents has a single output, which cannot be divided among processes.
     of_compressor = [part for part in model.compressor.modules()
@@ -94,6 +97,8 @@ def whole_weights(root: nn.Module) -> Iterator[None]:
     """
     for unit in _units(root):
         unit.reshard()
+
+    # Each module gets its weights in place of its shares of them, and then these again.
     shares = []
     for module in root.modules():
         for name, weight in list(module.named_parameters(recurse=False)):

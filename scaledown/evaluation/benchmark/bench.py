@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Pr
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
+from scaledown.hub import dtype_for
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine import attention
 from scaledown.models.engine.decoder import token_embeddings
@@ -30,7 +31,7 @@ from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.processor import MEMORY, SEPARATOR
 from scaledown.models.serving.compressing import DOCUMENTS_AT_ONCE
-from scaledown.training.devices import dtype_for, resolve_device
+from scaledown.training.devices import resolve_device
 
 IGNORED = -100
 

@@ -1,4 +1,4 @@
-"""Whether a step may leave a trained weight without a gradient: DDP must be told, and then looks for it in each step.
+"""Weights that get no gradient in some step: DDP must be told if there may be any, and then looks for them in each.
 
 If it looks without need, each step takes longer; if it does not look and a gradient is missing, the run ends.
 """
