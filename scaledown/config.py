@@ -29,8 +29,8 @@ INPUT_ORDERS = ("query_first", "document_first")
 OPTIMIZERS = ("adamw", "muon", "adamw_8bit", "paged_adamw_8bit")
 PRESET_NAMES = ("demo", "laptop", "colab_t4", "gpu_24gb", "gpu_48gb", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
-DTYPES = ("float32", "bfloat16")
-"""What ``--dtype`` names. Not float16: its gradients vanish unless losses are scaled."""
+DTYPES = ("float32", "bfloat16", "float16")
+"""What ``--dtype`` names. float16 trains on CUDA alone, with losses that are scaled: else its gradients vanish."""
 AUTO = "auto"
 """The value of ``keep_documents`` for all documents that score above ``keep_threshold``."""
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
@@ -285,8 +285,8 @@ class RunConfig:
     eval_steps: int = setting(500, "steps between two evaluation losses", group="training")
     device: str = setting("auto", "device to run on [the fastest there is]", DEVICES, group="machine")
     dtype: str = setting(
-        "auto", "number format of the arithmetic [bfloat16 if the device is fast in it, else float32]",
-        ("auto", *DTYPES), group="machine", is_advanced=True)
+        "auto", "number format of the arithmetic [the shortest that the device is fast in: bfloat16, or on older GPUs "
+        "float16; else float32]", ("auto", *DTYPES), group="machine", is_advanced=True)
 
     def __post_init__(self) -> None:
         faults = positive(self, "eval_steps", "learning_rate") + not_among_choices(self)

@@ -43,7 +43,8 @@ class Counts:
         launches: operations that it computes, by name.
         casts: of tensors from one number format to another, as (from, to).
         waits: of the host for the device, by operation and place.
-        uploads: copies to the device from memory that is not pinned, by place.
+        arrivals: copies to the device, by place.
+        uploads: those of them that the host waits for, or that come from memory that is not pinned.
         products: matrix products as (number format, place).
         attentions: calls of an attention kernel, by name and number format.
         late: waits for an earlier event, by the number of operations that were queued behind it; the device works on.
@@ -52,6 +53,7 @@ class Counts:
     launches: Counter[str] = field(default_factory=Counter)
     casts: Counter[tuple[str, str]] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    arrivals: Counter[str] = field(default_factory=Counter)
     uploads: Counter[str] = field(default_factory=Counter)
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     attentions: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -185,6 +187,14 @@ def _check_one_device(operation: Any, name: str, args: Any, given: list[torch.Te
                            f"{_device[0]} and cpu! (when calling {operation}, in {place()})")
 
 
+def _count_arrival(found: Counts, name: str, args: Any, kwargs: Any, source: torch.Tensor) -> None:
+    found.arrivals[place()] += 1
+    # A copy only joins the queue if it is asked to (copy_ has that as its third argument), and its memory is pinned.
+    is_asked = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
+    if not is_asked or not getattr(source, "is_in_pinned_memory", False):
+        found.uploads[place()] += 1
+
+
 def _count(operation: Any, name: str, args: Any, kwargs: Any, given: list[torch.Tensor], is_for_device: bool) -> None:
     if _state.in_kernel:
         return
@@ -199,8 +209,8 @@ def _count(operation: Any, name: str, args: Any, kwargs: Any, given: list[torch.
         if is_from_device and not is_to_device and not goes_on:
             found.waits[f"{name}: {place()}"] += 1
         elif is_to_device and not is_from_device:
-            if isinstance(source, torch.Tensor) and not getattr(source, "is_in_pinned_memory", False):
-                found.uploads[place()] += 1
+            if isinstance(source, torch.Tensor):
+                _count_arrival(found, name, args, kwargs, source)
         elif (dtype := args[0].dtype if name == "copy_" else kwargs.get("dtype")) not in (None, source.dtype):
             found.casts[str(source.dtype)[6:], str(dtype)[6:]] += 1
 

@@ -1,7 +1,7 @@
 """The project on a CUDA device that is not there (``stand_in.py``): devices, number formats and counts; never speed.
 
-Everything is run once in float32 and once in bfloat16, by ``cuda_device/scenario.py`` in a process each: a process that
-has the device keeps it. Nothing here has run on a GPU.
+Everything is run once in float32 and once in bfloat16, and a training in float16 as on an older GPU, by
+``cuda_device/scenario.py`` in a process each: a process that has the device keeps it. Nothing here has run on a GPU.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from lab.gpu_check.expected import LAUNCHES
 ROOT = Path(scaledown.__file__).parents[1]
 TYPES = ("n_layers", "modernbert", "llm")
 DTYPES = ("float32", "bfloat16")
+CAPABILITIES = {"float32": "9.0", "bfloat16": "9.0", "float16": "7.5"}
 pytestmark = pytest.mark.slow
 SEEN = "SEEN "
 
 # What the host waits for. A training step: nothing, so that the next step's operations are queued while one runs.
 WAITS_OF_A_STEP: dict[str, int] = {}
-# Small numbers, sent without pinned memory. The batch itself is pinned, and copied while the device works.
-UPLOADS_OF_A_STEP = {
-    "scaledown/training/trainer.py _step_in_parts": 2,  # how many tokens each micro-batch has; its share of padding
-}
+# Nor does it wait for what it sends: the two micro-batches, each in one copy from pinned memory.
+ARRIVALS_OF_A_STEP = {"scaledown/models/engine/moving.py unpacked": 2}
 # If all answers have ended is read while the next token is computed: then an answer waits for nothing between tokens.
 WAITS_OF_A_TOKEN: dict[str, int] = {}
 WAITS_OF_AN_ANSWER = {
@@ -42,10 +41,10 @@ WAITS_OF_AN_ANSWER = {
     "tolist: scaledown/models/serving/question_answering.py generate": 1,
 }
 # (operations that the device computes, casts between number formats), measured; more of them is a loss of speed.
-# AdamW and the norm of the gradient take one for each weight here, on a GPU one for many.
-STEP = {("n_layers", "float32"): (2673, 7), ("n_layers", "bfloat16"): (3449, 655),
-        ("modernbert", "float32"): (3191, 9), ("modernbert", "bfloat16"): (4249, 923),
-        ("llm", "float32"): (3780, 7), ("llm", "bfloat16"): (4734, 885)}
+# The norm of the gradient takes one for each weight here, on a GPU one for many.
+STEP = {("n_layers", "float32"): (2212, 8), ("n_layers", "bfloat16"): (2988, 656),
+        ("modernbert", "float32"): (2571, 10), ("modernbert", "bfloat16"): (3629, 924),
+        ("llm", "float32"): (3134, 8), ("llm", "bfloat16"): (4088, 886)}
 TOKEN = {"float32": (237, 2), "bfloat16": (296, 61)}
 # Of a model that only answers.
 FOLDED_TOKEN = {"float32": (153, 2), "bfloat16": (170, 19)}
@@ -64,10 +63,11 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                                 "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 
     running = {}
-    for dtype in DTYPES:
+    for dtype, capability in CAPABILITIES.items():
         running[dtype] = subprocess.Popen([sys.executable, "-m", "cuda_device.scenario", str(folder), dtype], cwd=ROOT,
-                                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    found: dict[str, Any] = {dtype: {} for dtype in DTYPES}
+                                          env=environment | {"CUDA_CAPABILITY": capability}, stdout=subprocess.PIPE,
+                                          stderr=subprocess.PIPE, text=True)
+    found: dict[str, Any] = {dtype: {} for dtype in running}
     try:
         for dtype, process in running.items():
             printed, faults = process.communicate()
@@ -102,6 +102,12 @@ def test_weights_gradients_and_optimizer_are_on_the_device(seen: dict[str, Any],
     assert seen[dtype][kind]["is_there"] and seen[dtype][kind]["num_gpus"] == 1
 
 
+def test_one_kernel_steps_the_weights_of_a_group_and_attention_makes_no_plans(seen: dict[str, Any], dtype: str,
+                                                                             kind: str) -> None:
+    """Groups are matrices and rows, of generator and compressor."""
+    assert seen[dtype][kind]["optimizer_kernels"] == 4 and not seen[dtype][kind]["has_cudnn"]
+
+
 def test_losses_are_the_cpu_s(seen: dict[str, Any], dtype: str, kind: str) -> None:
     """Answer and reranking loss; and a run resumed from its first step has the same second one."""
     found = seen[dtype][kind]
@@ -113,9 +119,31 @@ def test_losses_are_the_cpu_s(seen: dict[str, Any], dtype: str, kind: str) -> No
     assert len(found["losses"]) == 2 and found["resumed"] == found["losses"]
 
 
+def test_float16_trains_with_scaled_losses_and_skips_steps_whose_gradients_are_infinite(seen: dict[str, Any]) -> None:
+    """Every step has the same records, so the losses stay what they are until the scale is small enough."""
+    found = seen["float16"]["scaled"]
+    norms = [norm for *_, norm in found["losses"]]
+    num_skipped = norms.count(None)
+    assert 0 < num_skipped < 4 and norms[:num_skipped] == [None] * num_skipped
+    # Halved by each of them; the scaler begins at 65,536. A run goes on with its scale.
+    assert found["scales"] == [65536 / 2**num_skipped] * 2 and found["resumed"] == found["losses"]
+    first = found["losses"][num_skipped]
+    assert [losses for *losses, _ in found["losses"][:num_skipped]] == [first[:2]] * num_skipped
+    assert first == pytest.approx(found["expected"][0], rel=0.02)
+    answer_losses = [answer for answer, *_ in found["losses"][num_skipped:]]
+    assert answer_losses == sorted(answer_losses, reverse=True) and len(set(answer_losses)) == len(answer_losses)
+
+
+def test_float16_waits_for_nothing_and_computes_all_products_in_it(seen: dict[str, Any]) -> None:
+    step = seen["float16"]["scaled"]["step"]
+    assert seen["float16"]["scaled"]["is_there"] and step["waits"] == step["uploads"] == {}
+    assert {product for product, _ in step["products"]} == {"float16"} and step["attentions"] == [["sdpa", "float16"]]
+
+
 def test_the_host_waits_as_listed(seen: dict[str, Any], dtype: str, kind: str) -> None:
     found = seen[dtype][kind]
-    assert found["step"]["waits"] == WAITS_OF_A_STEP and found["step"]["uploads"] == UPLOADS_OF_A_STEP
+    assert found["step"]["waits"] == WAITS_OF_A_STEP and found["step"]["uploads"] == {}
+    assert found["step"]["arrivals"] == ARRIVALS_OF_A_STEP
     assert found["cuda"]["token"]["waits"] == WAITS_OF_A_TOKEN and found["cuda"]["token"]["uploads"] == {}
     assert found["cuda"]["answer"]["waits"] == WAITS_OF_AN_ANSWER
     # All operations of a token are queued when the host waits for the one before it.

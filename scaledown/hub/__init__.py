@@ -46,6 +46,8 @@ _MODEL_FILES = {"config.json", "modules.json"}
 """Either file marks a folder as a model's: the first one of transformers, the second of sentence-transformers."""
 BFLOAT16_CAPABILITY = (8, 0)
 """NVIDIA's GPUs have units for bfloat16 from Ampere on."""
+FLOAT16_CAPABILITY = (7, 0)
+"""They have units for float16 from Volta on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _token: ContextVar[str | None] = ContextVar("token", default=None)
 
@@ -321,6 +323,22 @@ def dtype_for(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         is_fast = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
     return torch.bfloat16 if is_fast else torch.float32
+
+
+def dtype_to_train(device: torch.device) -> torch.dtype:
+    """Return the number format in which a training computes on ``device``: that of :func:`dtype_for`, or float16 on a
+    GPU that is fast in it and not in bfloat16.
+
+    It is not the default for answering: a model with numbers above 65,504 would give bad answers without a word, where
+    a training ends with a message.
+    """
+    import torch
+
+    found = dtype_for(device)
+    if device.type == "cuda" and found == torch.float32:
+        is_fast = torch.cuda.get_device_capability(device) >= FLOAT16_CAPABILITY
+        return torch.float16 if is_fast else found
+    return found
 
 
 def dtype_to_load(device: torch.device | str) -> torch.dtype | str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.no_compressor import NoCompressor
+from scaledown.models.engine import attention
 from scaledown.models.engine.folding import fold
 from scaledown.models.generator import Generator
 from scaledown.models.loading.model_fingerprint import fingerprint
@@ -61,6 +62,7 @@ class ComputingModule(nn.Module):
         if others or settings:
             self._check_movable(others[0] if others else settings.get("device"))
             super().to(*others, **settings)
+            attention.prepare(self.device)
         return self
 
     def float(self) -> Self:

@@ -1,11 +1,13 @@
 """The losses (paper, equation 3): of the answer's tokens, of the documents' scores, of reading the memory by itself.
 
 With 150,000 tokens in a vocabulary the logits of one batch's answers take gigabytes, and their gradient as much again.
-So cross-entropy is computed for a few tokens at a time, together with their gradient of the hidden states.
+So cross-entropy is computed for a few tokens at a time, together with their gradient of the hidden states. How many
+depends on the free memory of a GPU: more of them are faster, and fewer fit.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_LOGITS = 2**25
-"""Logits that exist at one time: 128 MiB in float32."""
+"""Logits that exist at one time: 128 MiB in float32. On CUDA it depends on the free memory."""
+FEWEST_LOGITS, MOST_LOGITS = 2**22, 2**27
+BYTES_A_LOGIT = 12
+"""A logit exists in float32, as a temporary number of the same size, and in half precision with its gradient."""
+SHARE_OF_FREE_MEMORY = 1 / 16
+"""Small, since the optimizer has not taken its memory yet when the free memory is measured."""
 IGNORED = -1
 """A target that does not count: it fills batches of a fixed shape."""
 READOUT_SHARPNESS = 20.0
@@ -59,15 +66,36 @@ class Head(NamedTuple):
         return gradient.to(self.weight.dtype) @ self.weight
 
 
-def head_cross_entropy(states: Tensor, head: Head, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+@functools.cache
+def logits_at_a_time(device: torch.device) -> int:
+    """Return how many logits are computed at one time on ``device``: on CUDA by its free memory at the first call.
+
+    It is a power of two and stays the same for the process, so that a run is repeatable; the number changes its results
+    by rounding alone.
+    """
+    if device.type != "cuda":
+        return CHUNK_LOGITS
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch has reserved and does not use is free, too.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+    affordable = int(free * SHARE_OF_FREE_MEMORY / BYTES_A_LOGIT)
+    largest_power = 1 << max(0, affordable.bit_length() - 1)
+    return min(MOST_LOGITS, max(FEWEST_LOGITS, largest_power))
+
+
+def head_cross_entropy(states: Tensor, head: Head, targets: Tensor, chunk_logits: int | None = None) -> Tensor:
     """Return the mean cross-entropy of what ``states`` predict, in float32; gradients reach the states alone.
 
     Args:
         states: (A, D).
         head: frozen.
         targets: (A,) token ids; those that are ``IGNORED`` do not count.
-        chunk_logits: largest number of logits held at a time.
+        chunk_logits: largest number of logits held at a time [:func:`logits_at_a_time`].
     """
+    if chunk_logits is None:
+        # A compiled step cannot ask for the free memory.
+        chunk_logits = CHUNK_LOGITS if torch.compiler.is_compiling() else logits_at_a_time(states.device)
     assert not head.weight.requires_grad, "the output head is frozen"
     return _HeadCrossEntropy.apply(states, head, targets, max(1, chunk_logits // len(head.weight)))
 

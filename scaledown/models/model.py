@@ -23,7 +23,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.hub import using_token
 from scaledown.models import losses
 from scaledown.models.computing import ComputingModule
-from scaledown.models.engine import packing
+from scaledown.models.engine.moving import moved
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, placement, pretrained
 from scaledown.models.loading.build import build_compressor, resolve, start_memory_as_reply
@@ -322,7 +322,7 @@ class ScaleDownModel(ComputingModule):
 
         With readout targets, each memory is also read by itself. Without prompts the generator is not run.
         """
-        batch = packing.moved(batch, self.device)
+        batch = moved(batch, self.device)
 
         with self._autocast():
             memory, scores, states_of_memory = self.compressor(batch["documents"], self.generator.embed,

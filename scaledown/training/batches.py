@@ -20,6 +20,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from scaledown.config import ENCODER, ScaleDownConfig, TrainingConfig
 from scaledown.models.engine.fixed_shapes import Shapes
+from scaledown.models.engine.moving import Parcel
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor
@@ -54,15 +55,15 @@ class StepCollator:
         """The largest number of records in a micro-batch."""
         return self.config.batch_size // (self.num_processes * self.config.gradient_accumulation_steps)
 
-    def __call__(self, records: Sequence[Any]) -> list[dict[str, Any]]:
-        """Return the micro-batches of this process; each also has the ``record_ids`` of its records."""
+    def __call__(self, records: Sequence[Any]) -> list[Parcel]:
+        """Return the micro-batches of this process, packed; each also has the ``record_ids`` of its records."""
         num_memory_tokens = self.processor.draw_memory_tokens(records)
         # One micro-batch of every process at a time; process r takes records r, r + n, r + 2n, ... of these.
         size = self.part_size * self.num_processes
         batches = []
         for start in range(0, len(records), size):
             own_records = records[start:start + size][self.rank::self.num_processes]
-            batches.append(self._batch(own_records, records[0], num_memory_tokens))
+            batches.append(Parcel.of(self._batch(own_records, records[0], num_memory_tokens)))
         return batches
 
     def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int) -> dict[str, Any]:
@@ -157,6 +158,8 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
         raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
     if config.shard and config.optimizer in IN_8_BITS:
         raise ValueError(f"--shard does not go with --optimizer {config.optimizer}, which cannot step sharded weights")
+    if config.shard and model.dtype == torch.float16:
+        raise ValueError("--shard does not go with --dtype float16 (its scaled gradients): give --dtype float32")
     if config.shard and model.config.compressor_lora_rank is not None:
         raise ValueError("--shard does not go with --compressor_lora_rank: compressor and generator may share weights")
     if not (config.compile or config.shard or wants_one_shape(model.device)):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from scaledown.config import DEVICES, DTYPES
-from scaledown.hub import dtype_for
+from scaledown.hub import dtype_to_train
 
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -57,16 +57,28 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype for a value of ``--dtype``; ``auto`` is that of :func:`dtype_for`.
+    """Return the dtype for a value of ``--dtype``; ``auto`` is that of :func:`dtype_to_train`.
 
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: if the name is unknown, or ``device`` cannot train in it.
     """
     if name == "auto":
-        return dtype_for(device)
+        return dtype_to_train(device)
     if name not in DTYPES:
         raise ValueError(f"--dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    check_trains_in(getattr(torch, name), device)
     return getattr(torch, name)
+
+
+def check_trains_in(dtype: torch.dtype, device: torch.device) -> None:
+    """Check that a model can be trained in ``dtype`` on ``device``.
+
+    Raises:
+        ValueError: if it cannot, with what to do.
+    """
+    if dtype == torch.float16 and device.type != "cuda":
+        raise ValueError(f"--dtype float16 trains on CUDA alone, where losses are scaled, not on {device.type}: leave "
+                         "it out, or give --dtype float32")
 
 
 def wants_one_shape(device: torch.device) -> bool:

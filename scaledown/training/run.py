@@ -89,11 +89,12 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
         raise KeyboardInterrupt
 
     # All processes take part in gathering the weights; one of them saves.
-    sharding.gather(trainer.model)
     trainer.note_progress()
-    if trainer.is_world_process_zero():
-        model.save_pretrained(folder / FINAL)
-    processes.wait()
+    with sharding.whole_weights(trainer.model):
+        if trainer.is_world_process_zero():
+            model.save_pretrained(folder / FINAL)
+        processes.wait()
+    sharding.gather(trainer.model)
     return trainer.state.log_history
 
 

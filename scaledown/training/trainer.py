@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,19 +18,21 @@ from transformers.integrations import TensorBoardCallback
 
 from scaledown import processes
 from scaledown.config import COMPRESSORS, ScaleDownConfig, TrainingConfig
-from scaledown.models.engine.packing import moved
+from scaledown.models.engine.moving import Parcel
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, devices, objective, sharding
 from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes, shapes_of
 from scaledown.training.optimizer import build_optimizer
-from scaledown.training.steps.callbacks import CompressorFirst, EvaluateEvery, LossGuard, RunningMean
+from scaledown.training.steps import unused_weights
+from scaledown.training.steps.callbacks import GRADIENT, CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.steps.step_lines import StepLines, print_in_lines
 
 KEPT_CHECKPOINTS = 2
 LORA_RATE_FACTOR = 10
 GPU_WORKERS = 2
-"""Processes that tokenise ahead of a GPU; on a CPU they would only take its cores."""
+"""Processes that tokenise ahead of a GPU. On a CPU they would take its cores, and could save less than 1% of a step: 8
+questions of the demo take 9 ms to prepare, and a second of one core to train on."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -54,13 +57,18 @@ class OneDeviceArguments(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str) -> TrainingArguments:
+def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str,
+                       may_leave_out: bool = True) -> TrainingArguments:
     """Return the Trainer's settings for ``config``, on the model's device.
+
+    Args:
+        may_leave_out: whether a step may have trained weights without a gradient.
 
     Raises:
         ValueError: if the global batch cannot be divided evenly among processes and accumulation steps, or the Trainer
-            cannot train on that device.
+            cannot train on that device, or not in the model's number format.
     """
+    devices.check_trains_in(model.dtype, model.device)
     num_micro_batches = processes.count() * config.gradient_accumulation_steps
     if config.batch_size % num_micro_batches:
         raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
@@ -85,7 +93,8 @@ def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir
             lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
             logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
             seed=config.seed, report_to=["tensorboard"], disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=is_on_gpu, ddp_find_unused_parameters=True)
+            dataloader_pin_memory=is_on_gpu, fp16=model.dtype == torch.float16,
+            ddp_find_unused_parameters=may_leave_out)
 
     # The Trainer moves a model that is elsewhere.
     devices.check_same(arguments.device, model=model.device)
@@ -111,7 +120,8 @@ class ScaleDownTrainer(Trainer):
     def __init__(self, model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], output_dir: Path | str,
                  evaluate: Evaluate | None = None, eval_steps: int | None = None, in_order: bool = False) -> None:
         self.config, self.in_order = config, in_order
-        self.loss_parts, self.loss_guard, self._step_ids = RunningMean(), LossGuard(), []
+        self.loss_parts, self._step_ids = RunningMean(), []
+        self.loss_guard = LossGuard(is_scaled=model.dtype == torch.float16)
         # The learning rates of the latest step, by their names in the log.
         self._rates: dict[str, float] = {}
         # Since the last checkpoint.
@@ -128,7 +138,10 @@ class ScaleDownTrainer(Trainer):
         collate = StepCollator(model.processor, config, shapes, processes.rank(), processes.count())
         self.is_sharded = config.shard and processes.count() > 1
 
-        arguments = training_arguments(config, model, output_dir)
+        # DDP alone asks, and a model that is sharded or alone does without.
+        has_copies = processes.count() > 1 and not self.is_sharded
+        arguments = training_arguments(config, model, output_dir,
+                                       may_leave_out=has_copies and unused_weights.may_be(model, config, records))
         super().__init__(model=_Trainable(model, config.compile), args=arguments, train_dataset=records,
                          data_collator=collate)
         # Else the Trainer would pass the batch as keyword arguments, and normalise the loss by itself.
@@ -159,7 +172,14 @@ class ScaleDownTrainer(Trainer):
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: DataLoader | None = None) -> nn.Module:
         # The Trainer wraps its model for DDP unless it gets another module back, and a sharded one must not be wrapped.
-        return nn.Sequential(self.model) if self.is_sharded else super()._wrap_model(model, training, dataloader)
+        if self.is_sharded:
+            return nn.Sequential(self.model)
+        wrapped = super()._wrap_model(model, training, dataloader)
+
+        # Gradients then lie where DDP exchanges them, instead of being copied there: one copy less in memory.
+        if self.accelerator.ddp_handler is not None:
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
+        return wrapped
 
     def get_train_dataloader(self) -> DataLoader:
         """Return a loader of each step's records; every process draws them all, and the collator takes its share."""
@@ -175,7 +195,7 @@ class ScaleDownTrainer(Trainer):
         sizes = prompt_sizes(self.train_dataset, self.scaledown.config)
         return LikeLengthSampler(sizes, self.config.batch_size, self.config.seed)
 
-    def training_step(self, model: nn.Module, inputs: list[dict[str, Any]],
+    def training_step(self, model: nn.Module, inputs: list[Parcel],
                       num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Run the forward and backward passes of a step, micro-batch by micro-batch.
 
@@ -188,18 +208,19 @@ class ScaleDownTrainer(Trainer):
             if not devices.is_out_of_memory(fault):
                 raise
         # After the handler, when the memory of the failed pass is free again.
-        inputs.clear()
         raise ValueError(self._advice_on_memory())
 
-    def _step_in_parts(self, model: nn.Module, parts: list[dict[str, Any]]) -> Tensor:
+    def _step_in_parts(self, model: nn.Module, parcels: list[Parcel]) -> Tensor:
         """Return the loss of a step made of micro-batches, in all processes: the mean over all their tokens.
 
         A loss is a mean over answer tokens (or scores, or readout tokens), and micro-batches differ in their number of
         these. So each is weighed by its share of the step's total. DDP averages gradients over the processes, so the
         shares are multiplied by the number of processes.
         """
-        own_counts = torch.stack([counts(part) for part in parts]).to(self.args.device, torch.float32)  # (parts, 3)
-        total = processes.summed(own_counts.sum(0))                                                     # (3,)
+        # All of them are on the device before the first pass, and are counted there: so the host never waits for it.
+        parts = [parcel.unpacked(self.args.device) for parcel in parcels]
+        own_counts = torch.stack([counts(part) for part in parts]).float()    # (parts, 3)
+        total = processes.summed(own_counts.sum(0))                           # (3,)
         shares = own_counts * processes.count() / total.clamp(min=1)
 
         devices.check_same(self.args.device, model=self.scaledown.device, accelerator=self.accelerator.device)
@@ -211,7 +232,8 @@ class ScaleDownTrainer(Trainer):
                 losses.append(super().training_step(model, part, share))
 
         padding_share = sum(part["padding_share"] for part in parts) / len(parts)
-        self.loss_parts.add(padding_share=torch.tensor(padding_share, device=self.args.device))
+        # Filled in on the device: a number that is sent there is waited for.
+        self.loss_parts.add(padding_share=torch.full((), padding_share, device=self.args.device))
         self.loss_parts.end_step()
         # Before the step of the optimizer, after which the schedule sets those of the next one.
         self._rates = self._learning_rates()
@@ -275,6 +297,9 @@ class ScaleDownTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with each part of the loss and each learning rate."""
         self.loss_guard.check()
+        # That of a step which was skipped, as its scaled gradients were infinite. JSON knows no infinity.
+        if not math.isfinite(logs.get("grad_norm", 0.0)):
+            del logs["grad_norm"]
         is_of_step = "loss" in logs and "train_runtime" not in logs
         if is_of_step:
             logs |= self.loss_parts.take() | self._rates
@@ -293,7 +318,7 @@ class ScaleDownTrainer(Trainer):
         norm = sharding.whole(super()._get_grad_norm(model, grad_norm=grad_norm))
         record_ids, self._step_ids = self._step_ids, []
         self.loss_guard.add(self.state.global_step + 1, record_ids, torch.as_tensor(norm, device=self.args.device),
-                            what="norm of the gradient")
+                            what=GRADIENT)
         if self.args.device.type == "cpu":
             self.loss_guard.check()
         return norm
@@ -320,7 +345,7 @@ class ScaleDownTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(folder / checkpoints.DRAFT, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        with sharding.gathered(self.model):
+        with sharding.whole_weights(self.model):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
 
@@ -358,5 +383,5 @@ class _Trainable(nn.Module):
         self._losses = devices.compiled(scaledown.forward, scaledown.device) if is_compiled else scaledown.__call__
 
     def forward(self, batch: dict[str, Any]) -> Losses:
-        # Outside of what is compiled: a compiled step gets its inputs on the device.
-        return self._losses(moved(batch, self.scaledown.device))
+        # A step gets its batches on the device, also one that is compiled.
+        return self._losses(batch)

@@ -16,8 +16,8 @@ from stand_in import DeviceTensor, Kernel, counts, values_of  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.attention import varlen  # noqa: E402
 
-CAPABILITY = (9, 0)
-"""Of a Hopper: fast in bfloat16, and with flash attention."""
+CAPABILITY = tuple(map(int, os.environ.get("CUDA_CAPABILITY", "9.0").split(".")))
+"""Of a Hopper, unless another is asked for: fast in bfloat16, and with flash attention."""
 NUM_DEVICES = 2
 _sdpa = F.scaled_dot_product_attention
 
@@ -36,8 +36,9 @@ def _pretend() -> None:
         "_lazy_init": None, "is_available": True, "device_count": NUM_DEVICES, "current_device": 0,
         "get_device_capability": CAPABILITY, "get_device_name": "a device that is not there",
         "is_bf16_supported": True, "synchronize": None, "empty_cache": None, "set_device": None,
-        "memory_allocated": 0, "max_memory_allocated": 0, "reset_peak_memory_stats": None, "manual_seed": None,
-        "manual_seed_all": None, "is_current_stream_capturing": False}
+        "mem_get_info": (8 * 10**9, 80 * 10**9), "memory_reserved": 0, "memory_allocated": 0,
+        "max_memory_allocated": 0, "reset_peak_memory_stats": None, "manual_seed": None, "manual_seed_all": None,
+        "is_current_stream_capturing": False}
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *given, answer=answer, **settings: answer)
     torch.cuda.device = lambda device: contextlib.nullcontext()

@@ -3,7 +3,7 @@
     CUDA_GUARD=libguard.so python -m cuda_device.scenario FOLDER DTYPE [TYPE ...]
 
 FOLDER has a tiny generator and a tiny encoder. Lines that begin with ``SEEN`` are JSON: one for each compressor type,
-one for the benchmark, and one for the stand-in itself.
+one for the benchmark, and one for the stand-in itself; in float16 one for a training alone.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def name_of(tensor: Tensor) -> str:
 def written(counts: Counts) -> dict[str, Any]:
     """Return counts as JSON has them."""
     return {"launches": counts.launches.total(), "casts": counts.casts.total(), "waits": dict(counts.waits),
-            "uploads": dict(counts.uploads), "products": sorted(counts.products),
+            "arrivals": dict(counts.arrivals), "uploads": dict(counts.uploads), "products": sorted(counts.products),
             "attentions": sorted(counts.attentions), "late": sorted(counts.late.elements())}
 
 
@@ -70,14 +70,18 @@ class CountedStep(TrainerCallback):
         stand_in.counted_anew()
 
 
-def trained(config: ScaleDownConfig, device: str, dtype: str, folder: Path, resume_from: Path | None = None) -> Any:
-    """Return the losses of a training, what its last step asked of the device, and its trainer."""
+def trained(config: ScaleDownConfig, device: str, dtype: str, folder: Path, resume_from: Path | None = None,
+            training: TrainingConfig = TRAINING, num_records: int = 4) -> Any:
+    """Return the losses of a training, what its last step asked of the device, and its trainer.
+
+    A step that was skipped has no norm of its gradient.
+    """
     model = run.build_model(config, torch.device(device), 1, dtype=dtype)
-    trainer = ScaleDownTrainer(model, TRAINING, list(synthetic_records(4, seed=5)), folder)
+    trainer = ScaleDownTrainer(model, training, list(synthetic_records(num_records, seed=5)), folder)
     counted = CountedStep()
     trainer.add_callback(counted)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    losses = [[row[name] for name in ("answer_loss", "reranking_loss", "grad_norm")]
+    losses = [[row.get(name) for name in ("answer_loss", "reranking_loss", "grad_norm")]
               for row in trainer.state.log_history if "answer_loss" in row]
     trainer.note_progress()
     model.save_pretrained(folder / run.FINAL)
@@ -225,9 +229,13 @@ def compressor(kind: str, dtype: str, folder: Path) -> dict[str, Any]:
         compressor_model={"modernbert": str(folder / "encoder"), "llm": str(folder / "generator")}.get(kind))
     place = folder / f"{kind}_{dtype}"
     expected, _, _ = trained(config, "cpu", "float32", place / "cpu")
+    # Ruled out by the first model on the device.
+    torch.backends.cuda.enable_cudnn_sdp(True)
     losses, counts, trainer = trained(config, "cuda", dtype, place / "cuda")
+    has_cudnn = torch.backends.cuda.cudnn_sdp_enabled()
     found = {"losses": losses, "expected": expected, "step": written(counts), "num_gpus": trainer.args.n_gpu,
-             "is_there": tensors_are_there(trainer.scaledown, trainer)}
+             "is_there": tensors_are_there(trainer.scaledown, trainer), "has_cudnn": has_cudnn,
+             "optimizer_kernels": counts.launches["_fused_adamw_"]}
     found["resumed"], _, trainer = trained(config, "cuda", dtype, place / "resumed", place / "cuda" / "checkpoint-1")
     found["is_there"] &= tensors_are_there(trainer.scaledown, trainer)
     found["cuda"] = answering(place / "cuda" / run.FINAL, "cuda", dtype)
@@ -237,9 +245,27 @@ def compressor(kind: str, dtype: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+def scaled(folder: Path) -> dict[str, Any]:
+    """Train in float16 on the same two records in each step, and go on from the middle; beside it the CPU's."""
+    config = ScaleDownConfig(generator_model=str(folder / "generator"), num_memory_tokens=2, compression_rate=16,
+                             enable_reranking=True, lora_dropout=0.0)
+    training = dataclasses.replace(TRAINING, max_steps=8, save_steps=4)
+    place, given = folder / "scaled", {"training": training, "num_records": 2}
+    expected, _, _ = trained(config, "cpu", "float32", place / "cpu", **given)
+    losses, counts, trainer = trained(config, "cuda", "auto", place / "cuda", **given)
+    resumed, _, again = trained(config, "cuda", "auto", place / "again", place / "cuda" / "checkpoint-4", **given)
+    scales = [each.accelerator.scaler.get_scale() for each in (trainer, again)]
+    return {"losses": losses, "expected": expected, "step": written(counts), "resumed": resumed, "scales": scales,
+            "is_there": tensors_are_there(trainer.scaledown, trainer)}
+
+
 def main() -> None:
     """Run everything in one number format."""
     folder, dtype = Path(sys.argv[1]), sys.argv[2]
+    if dtype == "float16":
+        tell("scaled", scaled(folder))
+        return
+
     tell("refused", refused())
     if dtype == "bfloat16":
         tell("systems", systems(torch.bfloat16))

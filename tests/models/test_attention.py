@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.eager_paged import repeat_kv
 
 from scaledown.config import ScaleDownConfig
-from scaledown.models.engine.attention import HaveKeysValues, attention
+from scaledown.models.engine.attention import HaveKeysValues, attention, prepare
 from scaledown.models.engine.fixed_shapes import fill_texts
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.model import ScaleDownModel
@@ -237,3 +237,12 @@ def test_a_saved_base_knows_nothing_of_it(tmp_path: Any) -> None:
     assert not any("\"scaledown\"" in path.read_text() for folder in ("saved", "base")
                    for path in (tmp_path / folder).rglob("*.json") if path.name == "config.json")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "generator").config._attn_implementation == "sdpa"
+
+
+def test_cudnn_is_ruled_out_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", allowed.append)
+    prepare(torch.device("cpu"))
+    assert not allowed
+    prepare(torch.device("cuda", 1))
+    assert allowed == [False]

@@ -9,11 +9,16 @@ import torch
 import torch.nn.functional as F
 
 from scaledown.models.losses import (
+    BYTES_A_LOGIT,
+    CHUNK_LOGITS,
+    FEWEST_LOGITS,
     IGNORED,
+    MOST_LOGITS,
     READOUT_SHARPNESS,
     Head,
     counts,
     head_cross_entropy,
+    logits_at_a_time,
     readout_loss,
     score_error,
 )
@@ -55,6 +60,24 @@ def test_no_more_logits_than_a_chunk_exist_at_a_time(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Head, "logits", lambda head, states: sizes.append(len(states)) or logits_of(head, states))
     head_cross_entropy(draw(11, 8), Head(draw(30, 8)), torch.arange(11), chunk_logits=100)
     assert sizes == [3, 3, 3, 2]
+
+
+@pytest.mark.parametrize(("free_gigabytes", "chunk"), [(0.01, 2**22), (2, 2**23), (8, 2**25), (60, 2**27)])
+def test_a_gpu_s_free_memory_decides_how_many_exist_once(free_gigabytes: float, chunk: int,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the memory is free for all programs, and half is torch's own, reserved and not in use."""
+    half, measured = round(free_gigabytes * 10**9 / 2), []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: measured.append(device) or (half, 10**12))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: half + 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10**9)
+    logits_at_a_time.cache_clear()
+    gpu = torch.device("cuda", 0)
+    try:
+        assert logits_at_a_time(gpu) == logits_at_a_time(gpu) == chunk and measured == [gpu]
+        assert chunk in (FEWEST_LOGITS, MOST_LOGITS) or chunk * BYTES_A_LOGIT <= free_gigabytes * 10**9 / 16
+        assert logits_at_a_time(torch.device("cpu")) == CHUNK_LOGITS and measured == [gpu]
+    finally:
+        logits_at_a_time.cache_clear()
 
 
 def test_bfloat16_states_give_a_float32_loss() -> None:

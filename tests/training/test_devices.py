@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scaledown.hub import dtype_to_load, dtype_to_rank
+from scaledown.hub import dtype_for, dtype_to_load, dtype_to_rank, dtype_to_train
 from scaledown.training import devices
-from scaledown.training.devices import DEVICES, dtype_for, resolve_device, resolve_dtype
+from scaledown.training.devices import DEVICES, check_trains_in, resolve_device, resolve_dtype
 
 
 @pytest.fixture
@@ -91,12 +91,16 @@ def test_trainium_that_cannot_be_used_says_why(machine, monkeypatch, version, na
         assert resolve_device("auto").type == "cpu"
 
 
-@pytest.mark.parametrize(("capability", "dtype"), [
-    ((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16), ((12, 1), torch.bfloat16),
+@pytest.mark.parametrize(("capability", "dtype", "to_train"), [
+    ((6, 1), torch.float32, torch.float32), ((7, 0), torch.float32, torch.float16),
+    ((7, 5), torch.float32, torch.float16), ((8, 0), torch.bfloat16, torch.bfloat16),
+    ((9, 0), torch.bfloat16, torch.bfloat16), ((12, 1), torch.bfloat16, torch.bfloat16),
 ])
-def test_bfloat16_from_ampere_on(monkeypatch, capability, dtype):
+def test_bfloat16_from_ampere_on_and_float16_before_in_training(monkeypatch, capability, dtype, to_train):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert dtype_for(torch.device("cuda")) is dtype
+    gpu = torch.device("cuda")
+    assert dtype_for(gpu) is dtype and dtype_to_train(gpu) is resolve_dtype("auto", gpu) is to_train
+    assert resolve_dtype("float16", gpu) is torch.float16 and resolve_dtype("float32", gpu) is torch.float32
     assert dtype_to_load("cuda:1") == ("auto" if dtype is torch.bfloat16 else torch.float16)
     assert dtype_to_rank("cuda:1") is torch.float16
 
@@ -115,8 +119,15 @@ def test_a_dtype_by_name(name, dtype):
 
 
 def test_an_unknown_dtype_lists_the_known():
-    with pytest.raises(ValueError, match="auto, float32, bfloat16, got 'int3'"):
+    with pytest.raises(ValueError, match="auto, float32, bfloat16, float16, got 'int3'"):
         resolve_dtype("int3", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_float16_is_for_cuda(kind):
+    with pytest.raises(ValueError, match=f"--dtype float16 trains on CUDA alone.*not on {kind}.*--dtype float32"):
+        resolve_dtype("float16", torch.device(kind))
+    check_trains_in(torch.bfloat16, torch.device(kind))
 
 
 def test_a_native_neuron_device_is_found_and_computes_in_bfloat16():
@@ -124,7 +135,8 @@ def test_a_native_neuron_device_is_found_and_computes_in_bfloat16():
     code = ("import torch\n"
             "from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as register\n"
             "register('neuron')\n"
-            "from scaledown.training.devices import dtype_for, resolve_device\n"
+            "from scaledown.hub import dtype_for\n"
+            "from scaledown.training.devices import resolve_device\n"
             "for name in ('trainium', 'auto'):\n"
             "    print(resolve_device(name), dtype_for(resolve_device(name)))\n")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

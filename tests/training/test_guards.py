@@ -18,7 +18,7 @@ from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run
 from scaledown.training.devices import is_out_of_memory, largest_fitting, out_of_memory
-from scaledown.training.steps.callbacks import LossGuard
+from scaledown.training.steps.callbacks import GRADIENT, MOST_SKIPPED, LossGuard
 
 SETTINGS = {"batch_size": 4, "max_steps": 6, "logging_steps": 3, "save_steps": 2}
 
@@ -83,6 +83,41 @@ def test_losses_are_looked_at_together_and_once():
     with pytest.raises(ValueError, match="step 2 is inf, on the records 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"):
         guard.check()
     guard.check()
+
+
+def test_scaled_gradients_may_be_infinite_for_some_steps_and_losses_never():
+    """With the scale of torch's own scaler: it falls below 1 before the guard speaks."""
+    guard, scaler = LossGuard(is_scaled=True), torch.amp.GradScaler("cpu")
+    weight = torch.ones(2, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+
+    def skipped_steps(number):
+        for step in range(number):
+            optimizer.zero_grad()
+            scaler.scale(weight.sum() * float("inf")).backward()
+            scaler.unscale_(optimizer)
+            guard.add(step, ["a"], weight.grad.norm(), GRADIENT)
+            scaler.step(optimizer)
+            scaler.update()
+
+    skipped_steps(MOST_SKIPPED)
+    guard.check()
+    assert weight.tolist() == [1.0, 1.0] and scaler.get_scale() < 1.0
+    guard.add(20, ["a"], torch.tensor(1.0), GRADIENT)
+    skipped_steps(MOST_SKIPPED)
+    guard.check()
+    guard.add(21, ["b"], torch.tensor(float("nan")), GRADIENT)
+    with pytest.raises(ValueError, match="norm of the gradient of step 21 is nan, on the records b.*--dtype float32"):
+        guard.check()
+    guard = LossGuard(is_scaled=True)
+    guard.add(1, ["c"], torch.tensor(float("inf")))
+    with pytest.raises(ValueError, match="the loss of step 1 is inf.*65,504.*--dtype float32"):
+        guard.check()
+
+
+def test_a_model_in_float16_is_not_trained_without_a_scaler(generator, records, tmp_path):
+    with pytest.raises(ValueError, match="--dtype float16 trains on CUDA alone"):
+        run.train(new_model(generator).half(), TrainingConfig(**SETTINGS), records, tmp_path)
 
 
 def test_out_of_memory_tells_what_fits(generator, records, tmp_path, monkeypatch, capsys):

@@ -23,6 +23,7 @@ class Parts(nn.Module):
         self.compressor.map, self.compressor.rerank_head = nn.Linear(4, 6, bias=False), nn.Linear(4, 1)
         self.compressor.memory_rows = nn.Parameter(torch.randn(2, 4))
         self.adapter = nn.Linear(4, 4, bias=False)
+        self.device = torch.device("cpu")
 
     def groups(self) -> list[dict]:
         part = self.compressor
@@ -103,6 +104,28 @@ def test_a_loaded_state_goes_on_alike(model: Parts, name: str) -> None:
     assert [each.get_last_lr() for each in schedules] == [schedules[0].get_last_lr()] * 2
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_on_cuda_adamw_is_one_kernel_whatever_device_its_state_comes_from(model: Parts, name: str) -> None:
+    """The kernel exists on a CPU, too; there it is not chosen."""
+    other = copy.deepcopy(model)
+    other.device = torch.device("cuda")
+    plain, fused = build_optimizer(name, model.groups(), model), build_optimizer(name, other.groups(), other)
+
+    def adamw_groups(optimizer: torch.optim.Optimizer) -> list[bool | None]:
+        return [group["fused"] for group in optimizer.param_groups if "fused" in group]
+
+    for seed in range(3):
+        if seed == 1:
+            states = [copy.deepcopy(optimizer.state_dict()) for optimizer in (plain, fused)]
+            plain.load_state_dict(states[1])
+            fused.load_state_dict(states[0])
+        step(model, plain, seed)
+        step(other, fused, seed)
+        assert set(adamw_groups(plain)) == {None} and set(adamw_groups(fused)) == {True}
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
 class In8Bits(torch.optim.AdamW):
     """Stands in for an optimiser of bitsandbytes."""
 
@@ -118,7 +141,7 @@ def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", optimizers.IN_8_BITS)
 def test_8_bits_hold_the_state_of_weights_and_rows_stay_as_they_are(model: Parts, bitsandbytes, name: str) -> None:
-    model.device, other = torch.device("cpu"), copy.deepcopy(model)
+    other = copy.deepcopy(model)
     pair, plain = build_optimizer(name, model.groups(), model), build_optimizer("adamw", other.groups(), other)
     of_weights, of_rows = pair.pair
     assert isinstance(of_weights, In8Bits) and type(of_rows) is torch.optim.AdamW

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import tiny
+import torch
 
 import train
 from scaledown.config import ScaleDownConfig, TrainingConfig
@@ -27,6 +28,12 @@ def test_what_it_does_not_go_with_is_refused_at_once(tmp_path, capsys, flags, me
 
 
 def test_an_optimizer_in_8_bits_cannot_step_sharded_weights():
-    model = types.SimpleNamespace(config=ScaleDownConfig())
+    model = types.SimpleNamespace(config=ScaleDownConfig(), dtype=torch.float32)
     with pytest.raises(ValueError, match="--shard does not go with --optimizer adamw_8bit"):
         batches.pads_to_max(TrainingConfig(shard=True, optimizer="adamw_8bit"), model)
+
+
+def test_scaled_gradients_are_not_sharded():
+    model = types.SimpleNamespace(config=ScaleDownConfig(), dtype=torch.float16)
+    with pytest.raises(ValueError, match="--shard does not go with --dtype float16"):
+        batches.pads_to_max(TrainingConfig(shard=True), model)

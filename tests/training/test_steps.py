@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from torch.utils.data import DataLoader
 
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
-from scaledown.models.engine.packing import moved
+from scaledown.models.engine.moving import Parcel, changed, moved
 from scaledown.models.losses import counts
 from scaledown.training import run
 from scaledown.training.batches import StepCollator, shapes_of
@@ -33,8 +34,8 @@ def records():
 
 
 def parts_of_all(model, config, records, num_processes, shapes=None):
-    return [StepCollator(model.processor, config, shapes, rank, num_processes)(records)
-            for rank in range(num_processes)]
+    collators = [StepCollator(model.processor, config, shapes, rank, num_processes) for rank in range(num_processes)]
+    return [[parcel.unpacked("cpu") for parcel in collate(records)] for collate in collators]
 
 
 @pytest.mark.parametrize("num_records", [1, 5, 12, 13, 16])
@@ -67,20 +68,48 @@ def test_parts_weighed_by_their_tokens_and_scores_have_the_losses_of_the_whole(m
         torch.testing.assert_close(mean / numbers[:, place].sum(), getattr(wanted, name), atol=1e-5, rtol=1e-5)
 
 
-def devices(value):
-    """The kinds of devices on which the tensors of a batch are, in all its parts."""
-    if isinstance(value, torch.Tensor):
-        return {value.device.type}
-    parts = value.values() if isinstance(value, dict) else vars(value).values() if hasattr(value, "__dict__") else ()
-    return set().union(*map(devices, parts))
+def tensors(batch):
+    """All tensors of a batch, in all its parts."""
+    found = []
+
+    def noted(tensor):
+        found.append(tensor)
+        return tensor
+
+    changed(batch, noted)
+    return found
 
 
-def test_a_batch_is_moved_and_pinned_whole(model, records, monkeypatch):
-    """Pinning takes a GPU, so it puts tensors elsewhere here; a loader pins what has such a method by calling it."""
-    part, = StepCollator(model.processor, TrainingConfig(batch_size=16))(records)
-    assert devices(moved(part, "meta")) == {"meta"} and devices(part) == {"cpu"}
-    assert moved(part, "meta")["record_ids"] == [record.id for record in records]
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_a_batch_travels_in_one_tensor_and_arrives_as_it_was(model, records, is_padded):
+    """To another device, and by a process that prepares it; every number format is among its tensors."""
+    config = TrainingConfig(batch_size=16, readout_loss_weight=1.0)
+    shapes = shapes_of(records, model.processor, config.answer_tokens) if is_padded else None
+    collate = StepCollator(model.processor, config, shapes)
+    parcel, = collate(records)
+    assert {tensor.device.type for tensor in tensors(parcel.batch)} == {"meta"}
+    batch = model.processor.collate(records, config.answer_tokens, 2, True, shapes, 16)
+    loader = DataLoader(records, 16, collate_fn=collate, num_workers=1)
+    for found in (parcel.unpacked("cpu"), next(iter(loader))[0].unpacked("cpu")):
+        assert found["record_ids"] == [record.id for record in records]
+        assert len(tensors(found)) == len(tensors(batch)) > 20
+        for one, other in zip(tensors(found), tensors(batch), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+            assert one.storage_offset() * one.element_size() % 64 == 0
+        assert len({tensor.untyped_storage().data_ptr() for tensor in tensors(found) if tensor.numel()}) == 1
+        assert found["documents"].reads.are_last == batch["documents"].reads.are_last
+    assert {tensor.dtype for tensor in tensors(batch)} == {torch.int64, torch.float32, torch.bool}
+    for name in ("answer_loss", "reranking_loss", "readout_loss"):
+        with torch.no_grad():
+            assert getattr(model(found), name).equal(getattr(model(batch), name))
+
+
+def test_a_parcel_is_pinned_as_a_whole_and_goes_tensor_by_tensor_where_numbers_are_held_otherwise(model, records,
+                                                                                                 monkeypatch):
+    """Pinning takes a GPU, so it puts the tensor elsewhere here; a loader pins what has such a method by calling it."""
+    batch = model.processor.collate(records)
+    assert {tensor.device.type for tensor in tensors(moved(batch, "meta"))} == {"meta"}
+    arrived = Parcel.of(batch).unpacked("meta")
+    assert {tensor.device.type for tensor in tensors(arrived)} == {"meta"} and arrived["num_memory_tokens"] == 2
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.to("meta"))
-    pinned = part["documents"].pin_memory()
-    assert devices(pinned) == {"meta"} and type(pinned) is type(part["documents"])
-    assert pinned.reads.are_last == part["documents"].reads.are_last
+    assert Parcel.of(batch).pin_memory().values.device.type == "meta"

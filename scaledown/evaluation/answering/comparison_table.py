@@ -21,10 +21,10 @@ from scaledown.evaluation.systems import (
     TRUNCATED_TEXT,
     keeping,
 )
+from scaledown.hub import dtype_for
 from scaledown.models.memory import Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
-from scaledown.training.devices import dtype_for
 
 UNTRAINED = " (not trained)"
 LABELS = {NO_DOCUMENTS.name: "no documents, untuned", TRUNCATED_TEXT.name: "cut text, untuned",

@@ -22,14 +22,16 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Pr
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
+from scaledown.hub import dtype_for
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
+from scaledown.models.engine import attention
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.engine.folding import fold
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator, Prompts
 from scaledown.models.processor import MEMORY, SEPARATOR
 from scaledown.models.serving.compressing import DOCUMENTS_AT_ONCE
-from scaledown.training.devices import dtype_for, resolve_device
+from scaledown.training.devices import resolve_device
 
 IGNORED = -100
 
@@ -100,6 +102,7 @@ class Bench(nn.Module):
 
     def __init__(self, shape: Preset, config: ScaleDownConfig, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
+        attention.prepare(device)
         torch.manual_seed(0)
         with torch.device(device):
             base = AutoModelForCausalLM.from_config(shape.config, dtype=dtype)

@@ -246,7 +246,10 @@ def _rounded_frozen_copies(model: EmptyModel) -> float:
 
 
 def _logits(model: EmptyModel, num_tokens: float) -> float:
-    """Return the bytes of the logits that exist at one time, in float32 and in the format of the head."""
+    """Return the bytes of the logits that exist at one time, in float32 and in the format of the head.
+
+    On a GPU with little free memory they are fewer, and with much of it more.
+    """
     count = min(CHUNK_LOGITS, num_tokens * model.generator.base.config.vocab_size)
     copies = 2 * model.dtype.itemsize if model.dtype != torch.float32 else 0
     return count * (FLOAT_BYTES + copies)

@@ -23,9 +23,9 @@ from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
+from scaledown.hub import dtype_for
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
-from scaledown.training.devices import dtype_for
 
 QUERIES_AT_ONCE, TEXTS_AT_ONCE = 4, 256
 RECALL_AT = (1, 5, 10)

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.keep_freed_memory()
 
     cli.tell(f"loading {args.checkpoint} ...")
-    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=devices.dtype_for(device))
+    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=hub.dtype_for(device))
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.
     information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)

@@ -25,6 +25,16 @@ from scaledown.models.engine.packing import KeysValues, Packing, Reads
 NAME = "scaledown"
 
 
+def prepare(device: torch.device) -> None:
+    """Rule out cuDNN's attention for this process if ``device`` is CUDA's.
+
+    It builds a plan for each new shape, which takes tens of milliseconds on GPUs from Hopper on; each token of an
+    answer, and each padded batch, has a new shape. Torch's other kernels need no plan.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class HaveKeysValues(Exception):
     """Raised with a layer's keys and values as soon as they are computed, if nothing else of it is wanted."""
 

@@ -19,41 +19,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from scaledown.models.engine.moving import Movable
 
 NEVER = 2**31 - 1
 """The position of padding: behind every token, so that causality alone hides it."""
 
 Ids = Sequence[int]
 KeysValues = tuple[Tensor, Tensor]
-
-
-class Movable:
-    """A dataclass whose tensors, and those of its fields, move to a device together; other values stay."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the same on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Self:
-        """Return the same in pinned memory, from which a GPU copies asynchronously; a ``DataLoader`` calls this."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        changed = {}
-        # Not vars(self), which torch 2.11 cannot compile.
-        for field_ in dataclasses.fields(self):
-            value = getattr(self, field_.name)
-            if isinstance(value, Tensor):
-                changed[field_.name] = change(value)
-            elif isinstance(value, Movable):
-                changed[field_.name] = value._map(change)
-        return dataclasses.replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -307,11 +285,6 @@ class PackedTexts(Movable):
         num_prefix_tokens = self.packing.prefixes.num_tokens
         reads = dataclasses.replace(self.reads, at=self.reads.at - num_prefix_tokens)
         return PackedTexts(self.ids[num_prefix_tokens:], self.packing.behind(stored), reads)
-
-
-def moved(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """Return a batch on ``device``: its tensors and packed texts; numbers stay what they are."""
-    return {name: value.to(device) if isinstance(value, Tensor | Movable) else value for name, value in batch.items()}
 
 
 def _flat(texts: Sequence[Sequence[int]]) -> Tensor:

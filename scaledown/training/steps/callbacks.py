@@ -15,6 +15,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from scaledown import processes
 
 SHOWN_RECORDS = 8
+LOSS, GRADIENT = "loss", "norm of the gradient"
+"""What is guarded."""
+MOST_SKIPPED = 20
+"""Steps in a row that may be skipped since their scaled gradients are infinite: each halves the scale, which begins at
+65,536. If 1/16 is still too much, the scale is not the reason."""
+IN_FLOAT16 = "; and some models have numbers above 65,504, which float16 has not: --dtype float32 takes them"
 
 
 class CompressorFirst(TrainerCallback):
@@ -76,12 +82,17 @@ class RunningMean:
 
 class LossGuard:
     """Guards that the losses and gradients of a run are finite; checked on demand, so that no step waits for a device.
+
+    Args:
+        is_scaled: whether losses are scaled, as in float16. A step whose gradients become infinite by that is skipped,
+            and no fault, unless many follow one another.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_scaled: bool = False) -> None:
+        self._is_scaled, self._num_skipped = is_scaled, 0
         self._seen: list[tuple[str, Sequence[str], Tensor]] = []
 
-    def add(self, step: int, record_ids: Sequence[str], value: Tensor, what: str = "loss") -> None:
+    def add(self, step: int, record_ids: Sequence[str], value: Tensor, what: str = LOSS) -> None:
         """Remember the loss of a step, or the norm of its gradient, with the ids of its records."""
         self._seen.append((f"{what} of step {step}", record_ids, value.detach().float()))
 
@@ -98,13 +109,17 @@ class LossGuard:
         # One copy from the device for all of them.
         are_finite = torch.stack([value for _, _, value in seen]).isfinite().tolist()
         for (what, record_ids, value), is_finite in zip(seen, are_finite, strict=True):
+            if self._is_scaled and what.startswith(GRADIENT):
+                self._num_skipped = 0 if is_finite else self._num_skipped + 1
+                is_finite = self._num_skipped <= MOST_SKIPPED
             if not is_finite:
                 num_more = len(record_ids) - SHOWN_RECORDS
                 more = f" and {num_more} more" if num_more > 0 else ""
                 raise ValueError(
                     f"the {what} is {value.item()}, on the records {', '.join(record_ids[:SHOWN_RECORDS])}"
                     f"{more}. Nothing was saved since. A lower learning rate may help, from the last checkpoint on "
-                    "(--init_compressor CHECKPOINT in a new --output_dir), or a look at these records")
+                    "(--init_compressor CHECKPOINT in a new --output_dir), or a look at these records"
+                    + (IN_FLOAT16 if self._is_scaled else ""))
 
 
 class Interrupt(TrainerCallback):
