@@ -36,12 +36,12 @@ ANSWER_TOKENS = 32
 class LessonSteps:
     """Length of each stage, in steps of 16 questions, and its peak learning rate."""
 
-    passage_steps: int = setting(600, "steps of the compressor alone, one or two documents")
+    passage_steps: int = setting(1500, "steps of the compressor alone, one to three documents")
     copying_steps: int = setting(60, "steps of the generator alone, from ideal memory")
-    document_steps: int = setting(250, "steps of both, one to eight documents")
+    document_steps: int = setting(150, "steps of both, one to eight documents")
     passage_rate: float = setting(8e-4, "peak learning rate of the first stage")
     copying_rate: float = setting(1e-3, "of the second stage")
-    document_rate: float = setting(5e-4, "of the third stage; the generator's is 1e-3")
+    document_rate: float = setting(3e-4, "of the third stage; the generator's is 1e-3")
     seed: int = setting(42, "seed of new weights and of the lessons")
 
     def __post_init__(self) -> None:
