@@ -37,7 +37,8 @@ RESULTS_FILE = "read_ahead.json"
 
 def build_parser() -> cli.Parser:
     """Return the parser of the command's flags."""
-    parser = cli.new_parser(__doc__, "lab.benchmark_read_ahead", "--checkpoint NAME --eval_data FILE [--FLAG VALUE ...]")
+    parser = cli.new_parser(__doc__, "lab.benchmark_read_ahead",
+                            "--checkpoint NAME --eval_data FILE [--FLAG VALUE ...]")
     # No default: the demo's checkpoint reads the query first.
     cli.add_checkpoint(parser, required=True)
     parser.add_argument("--eval_data", required=True, metavar="FILE", group="data",
@@ -68,8 +69,8 @@ def checked_records(args: argparse.Namespace) -> list[Record]:
     num_needed = max(args.batch_sizes) * (args.rounds + 1)
     records = read_records(args.eval_data)
     if len(records) < num_needed:
-        raise ValueError(f"--eval_data {args.eval_data}: {len(records)} records, but {args.rounds} rounds and one to warm "
-                         f"up of --batch_sizes {max(args.batch_sizes)} need {num_needed}: give more, or fewer --rounds")
+        raise ValueError(f"--eval_data {args.eval_data}: {len(records)} records, but {args.rounds} rounds and one to "
+                         f"warm up of --batch_sizes {max(args.batch_sizes)} need {num_needed}: give more, or fewer --rounds")
     return records[:num_needed]
 
 

@@ -13,8 +13,8 @@ from scaledown import ScaleDownModel
 from scaledown.config import ScaleDownConfig
 from scaledown.data.records import Record, write_records
 
-RECORDS = [Record(str(number), f"Where is number {number}?", (f"Number {number} is in box {number + 3}.", "A box."), "there")
-           for number in range(6)]
+RECORDS = [Record(str(number), f"Where is number {number}?", (f"Number {number} is in box {number + 3}.", "A box."),
+                  "there") for number in range(6)]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_every_system_and_batch_size_has_its_times(checkpoint, capsys):
     rows = json.loads((checkpoint.parent / "out" / "read_ahead.json").read_text())["rows"]
     assert [(row["batch_size"], row["system"]) for row in rows] == [
         (size, system) for size in (1, 2) for system in (FULL_TEXT, COMPRESSED, READ_AHEAD)]
-    assert all(0 < row["first_token"]["median"] and 0 < row["whole_answer"]["median"] for row in rows)
+    assert all(row["first_token"]["median"] > 0 and row["whole_answer"]["median"] > 0 for row in rows)
     assert out.count("1.00x") >= 4, "full text is as fast as itself"
 
 
