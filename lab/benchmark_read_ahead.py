@@ -70,7 +70,8 @@ def checked_records(args: argparse.Namespace) -> list[Record]:
     records = read_records(args.eval_data)
     if len(records) < num_needed:
         raise ValueError(f"--eval_data {args.eval_data}: {len(records)} records, but {args.rounds} rounds and one to "
-                         f"warm up of --batch_sizes {max(args.batch_sizes)} need {num_needed}: give more, or fewer --rounds")
+                         f"warm up of --batch_sizes {max(args.batch_sizes)} need {num_needed}: give more, or fewer "
+                         "--rounds")
     return records[:num_needed]
 
 
