@@ -222,8 +222,8 @@ def test_documents_of_several_passes_are_those_of_one(folders: dict[str, str], k
     memory = model.compress(QUESTIONS, DOCUMENTS)
 
     assert len(passes) == 4
-    torch.testing.assert_close(memory.embeddings, expected.embeddings, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(memory.scores, expected.scores, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(memory.embeddings, expected.embeddings, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(memory.scores, expected.scores, rtol=1e-4, atol=1e-5)
     if order == "document_first":
         stored = model.compress(QUESTIONS, DOCUMENTS, store=model.read_documents(["Oslo"]))
-        torch.testing.assert_close(stored.embeddings, expected.embeddings, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stored.embeddings, expected.embeddings, rtol=1e-4, atol=1e-5)
