@@ -63,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help="train the compressor by LoRA of this rank [all its weights]")
     parser.add_argument("--load_in_4bit", action="store_true", group="training", help="the generator in 4 bits")
 
-    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, group="training", metavar="NAME",
-                        help=f"{', '.join(DTYPES)} [bfloat16]")
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, group="training",
+                        help="number format of the arithmetic [bfloat16]")
 
     # The way to count.
     parser.add_argument("--lora_rank", type=int, default=0, metavar="N", group="count",
