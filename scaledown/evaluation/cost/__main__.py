@@ -64,13 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--load_in_4bit", action="store_true", group="training", help="the generator in 4 bits")
 
     parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, group="training",
-                        help="number format of the arithmetic [bfloat16]")
+                        help="number format [bfloat16]")
 
     # The way to count.
     parser.add_argument("--lora_rank", type=int, default=0, metavar="N", group="count",
                         help="rank of a LoRA adapter that is not merged into the generator; 0 is merged [0]")
     parser.add_argument("--measure_flops", action="store_true", group="count",
-                        help="also run the real code on shapes without values, and let PyTorch count")
+                        help="also let PyTorch count, without values")
     cli.add_output_file(parser)
     return parser
 
