@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
     from scaledown.models.serving.store import DocumentStore
 
-FULL_TEXT, COMPRESSED, READ_AHEAD = SYSTEMS = ("full text", "ScaleDown", "ScaleDown, read ahead")
+FULL_TEXT, COMPRESSED, READ_AHEAD = "full text", "ScaleDown", "ScaleDown, read ahead"
+SYSTEMS = (FULL_TEXT, COMPRESSED, READ_AHEAD)
 PHASES = ("first_token", "whole_answer")
 RESULTS_FILE = "read_ahead.json"
 
@@ -89,9 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scaledown.progress import Bar
     from scaledown.training.devices import resolve_device
 
+    cli.tell(f"loading {args.checkpoint} ...")
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=resolve_device(args.device)).for_answering()
-    store = model.read_documents(list(itertools.chain.from_iterable(record.documents for record in records)),
-                                 show_progress_bar=True)
+    documents = list(itertools.chain.from_iterable(record.documents for record in records))
+    store = model.read_documents(documents, show_progress_bar=True)
     jobs = {}
     for batch_size in args.batch_sizes:
         batches = [records[start:start + batch_size] for start in range(0, len(records), batch_size)]
@@ -104,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     medians = {}
     for key, seconds in times.items():
         medians[key] = {phase: Spread.of(seconds[phase]) for phase in PHASES}
-    print(f"{args.checkpoint} on {model.device} in {model.dtype}, {len(records[0].documents)} documents, answers of "
-          f"{args.answer_tokens} tokens: milliseconds of a batch, medians of {args.rounds} rounds")
+    print(f"{args.checkpoint} on {model.device} in {model.dtype}, {len(documents) / len(records):.1f} documents a "
+          f"question, answers of {args.answer_tokens} tokens: milliseconds of a batch, medians of {args.rounds} rounds")
     print(table(medians))
     write_json(folder / RESULTS_FILE, {"run": run_information(0, model.device, sys.argv, vars(args)),
                                        "rows": [as_row(*key, spreads) for key, spreads in medians.items()]})

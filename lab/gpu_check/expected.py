@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from scaledown.evaluation.cost.flops import Flops, TokenCounts, full_flops
 from scaledown.evaluation.cost.shapes import DecoderShape
+from scaledown.evaluation.figures.text_tables import markdown_table
 from scaledown.models.serving.compressing import DOCUMENTS_AT_ONCE
 
 LAUNCH_SECONDS, BYTES_PER_SECOND, FLOPS_PER_SECOND = 4.5e-6, 4.8e12, 700e12
@@ -125,5 +126,4 @@ def table() -> list[list[str]]:
 
 def markdown() -> str:
     """Return the table as Markdown."""
-    lines = [HEAD, ["---"] * len(HEAD), *table()]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(HEAD, table())
