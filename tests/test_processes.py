@@ -60,8 +60,10 @@ is taken down, and a process was once seen to abort there ("terminate called wit
 def logged(folder: Path) -> list[dict[str, float]]:
     """The losses of every step, and of the evaluations between them."""
     state = json.loads((folder / f"checkpoint-{NUM_STEPS}" / "trainer_state.json").read_text())
-    return [{name: value for name, value in row.items() if name.endswith("loss") and name != "train_loss"}
-            for row in state["log_history"]]
+    losses = []
+    for row in state["log_history"]:
+        losses.append({name: value for name, value in row.items() if name.endswith("loss") and name != "train_loss"})
+    return losses
 
 
 @pytest.fixture(scope="module")

@@ -81,8 +81,10 @@ def trained(config: ScaleDownConfig, device: str, dtype: str, folder: Path, resu
     counted = CountedStep()
     trainer.add_callback(counted)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    losses = [[row.get(name) for name in ("answer_loss", "reranking_loss", "grad_norm")]
-              for row in trainer.state.log_history if "answer_loss" in row]
+    losses = []
+    for row in trainer.state.log_history:
+        if "answer_loss" in row:
+            losses.append([row.get(name) for name in ("answer_loss", "reranking_loss", "grad_norm")])
     trainer.note_progress()
     model.save_pretrained(folder / run.FINAL)
     return losses, counted.counts, trainer

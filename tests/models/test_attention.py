@@ -34,7 +34,9 @@ def lists(reads: list[range] | None = None) -> TextLists:
     prefix_lengths, suffixes = LENGTHS
     lengths = [*prefix_lengths, *(length for length, _ in suffixes)]
     reads = reads or [range(0)] * len(lengths)
-    wanted = [[place % length for place in places] for places, length in zip(reads, lengths, strict=True)]
+    wanted = []
+    for places, length in zip(reads, lengths, strict=True):
+        wanted.append([place % length for place in places])
     return TextLists([[1] * length for length in prefix_lengths], [[2] * length for length, _ in suffixes],
                      [prefix for _, prefix in suffixes], wanted)
 
@@ -45,7 +47,9 @@ def visible(texts: TextLists, window: int | None = None) -> Tensor:
     owners = [(number, None, 0, len(ids)) for number, ids in enumerate(texts.prefixes)]
     owners += [(len(texts.prefixes) + number, prefix, len(texts.prefixes[prefix]), len(ids))
                for number, (prefix, ids) in enumerate(zip(texts.prefix, texts.suffixes, strict=True))]
-    tokens = [(text, before, start + place) for text, before, start, length in owners for place in range(length)]
+    tokens = []
+    for text, before, start, length in owners:
+        tokens += [(text, before, start + place) for place in range(length)]
     for text, before, position in tokens:
         rows.append([other in (text, before) and 0 <= position - place < (window or 10**6)
                      for other, _, place in tokens])
@@ -131,8 +135,10 @@ def test_filler_and_dummies_change_nothing(name: str) -> None:
     starts = [sum(sizes[:number]) for number in range(len(sizes))]
     real = [*range(3), *range(5, 5 + 6)]
     lengths = [*LENGTHS[0], *(length for length, _ in LENGTHS[1])]
-    at = torch.tensor([starts[text] + place for text, length in zip(real, lengths, strict=True)
-                       for place in range(length)])
+    places: list[int] = []
+    for text, length in zip(real, lengths, strict=True):
+        places += range(starts[text], starts[text] + length)
+    at = torch.tensor(places)
     plain = inputs(len(at))
     wide = [torch.full((1, each.shape[1], sum(sizes), WIDTH), 9.0).index_copy(2, at, each) for each in plain]
     found, _ = attention(LAYER, *wide, None, packing=grown.packed().packing, **settings)
@@ -234,8 +240,8 @@ def test_a_saved_base_knows_nothing_of_it(tmp_path: Any) -> None:
                                            num_memory_tokens=2))
     model.save_pretrained(tmp_path / "saved")
     model.generator.base.base_model.config.save_pretrained(tmp_path / "base")
-    assert not any("\"scaledown\"" in path.read_text() for folder in ("saved", "base")
-                   for path in (tmp_path / folder).rglob("*.json") if path.name == "config.json")
+    for folder in ("saved", "base"):
+        assert not any("\"scaledown\"" in path.read_text() for path in (tmp_path / folder).rglob("config.json"))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "generator").config._attn_implementation == "sdpa"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,8 +46,10 @@ def build(folders: dict[str, str], kind: str = "n_layers", **settings: object) -
 
 def pairs() -> TextLists:
     """Each document of the compressor's tests first, then its query; the last two queries share their document."""
-    documents = [document for each in reading.DOCUMENTS for document in each]
-    queries = [query for query, each in zip(reading.QUERIES, reading.DOCUMENTS, strict=True) for _ in each]
+    documents, queries = [], []
+    for query, of_query in zip(reading.QUERIES, reading.DOCUMENTS, strict=True):
+        documents += of_query
+        queries += [query] * len(of_query)
     suffixes = [[*query, 0, 0, 0, 0] for query in [*queries, reading.QUERIES[0]]]
     reads = [range(0)] * len(documents) + [range(len(ids) - 4, len(ids)) for ids in suffixes]
     return TextLists(documents, suffixes, [*range(len(documents)), len(documents) - 1], reads)
@@ -86,7 +89,7 @@ def test_documents_read_ahead_give_what_reading_all_gives(layout: str, kind: str
 def test_a_store_serves_any_question(folders: dict[str, str], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(folders, kind)
     wanted = model.compress(QUESTIONS, DOCUMENTS)
-    store = model.read_documents([document for each in DOCUMENTS for document in each])
+    store = model.read_documents(list(itertools.chain.from_iterable(DOCUMENTS)))
     assert len(store) == 6 and store.num_bytes > 0
     monkeypatch.setattr(CausalCompressor, "read_prefixes", lambda *_: pytest.fail("read again"))
     counted: list[int] = []

@@ -162,7 +162,9 @@ def test_decoding_stops_as_soon_as_all_have_ended() -> None:
     prompts = made.prompts(PROMPTS, memory())
     free = answers(made, prompts, 10)
     stops = sorted({answer[2] for answer in free})
-    ends = [next(place for place, token in enumerate(answer) if token in stops) + 1 for answer in free]
+    ends = []
+    for answer in free:
+        ends.append(next(place for place, token in enumerate(answer) if token in stops) + 1)
     found, calls = answers(made, prompts, 10, stops), []
     assert found == [answer[:end] + [0] * (max(ends) - end) for answer, end in zip(free, ends, strict=True)]
     made.base.base_model.layers[0].mlp.down_proj.register_forward_hook(lambda *_: calls.append(1))

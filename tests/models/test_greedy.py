@@ -53,7 +53,7 @@ def test_tokens_are_those_of_generate(layout: str, ids: list[list[int]], is_read
         patch.setattr(greedy, "DEVICES", ())
         longest = tokens(made, prompts_of(made, ids, is_read))
         # All answers end with their first tokens, with their third ones, or not at all.
-        ends = [[row[place] for row in longest] for place in (0, 2)] + [None, [399]]
+        ends = [[row[0] for row in longest], [row[2] for row in longest], None, [399]]
         expected = [tokens(made, prompts_of(made, ids, is_read), eos_token_id=end) for end in ends]
         assert not late
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scaledown.hub import dtype_for, dtype_to_load, dtype_to_rank, dtype_to_train
+from scaledown.hub.number_formats import dtype_for, dtype_to_load, dtype_to_rank, dtype_to_train
 from scaledown.training import devices
 from scaledown.training.devices import DEVICES, check_trains_in, resolve_device, resolve_dtype
 
@@ -135,7 +135,7 @@ def test_a_native_neuron_device_is_found_and_computes_in_bfloat16():
     code = ("import torch\n"
             "from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as register\n"
             "register('neuron')\n"
-            "from scaledown.hub import dtype_for\n"
+            "from scaledown.hub.number_formats import dtype_for\n"
             "from scaledown.training.devices import resolve_device\n"
             "for name in ('trainium', 'auto'):\n"
             "    print(resolve_device(name), dtype_for(resolve_device(name)))\n")

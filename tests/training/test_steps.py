@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import tiny
@@ -35,7 +36,10 @@ def records():
 
 def parts_of_all(model, config, records, num_processes, shapes=None):
     collators = [StepCollator(model.processor, config, shapes, rank, num_processes) for rank in range(num_processes)]
-    return [[parcel.unpacked("cpu") for parcel in collate(records)] for collate in collators]
+    shares = []
+    for collate in collators:
+        shares.append([parcel.unpacked("cpu") for parcel in collate(records)])
+    return shares
 
 
 @pytest.mark.parametrize("num_records", [1, 5, 12, 13, 16])
@@ -45,10 +49,11 @@ def test_each_record_is_in_one_part_and_all_processes_have_as_many(model, record
     step = (records * 2)[:num_records]
     config = TrainingConfig(batch_size=16, gradient_accumulation_steps=num_parts)
     shares = parts_of_all(model, config, step, num_processes)
-    ids = [name for parts in shares for part in parts for name in part["record_ids"]]
+    all_parts = list(itertools.chain.from_iterable(shares))
+    ids = list(itertools.chain.from_iterable(part["record_ids"] for part in all_parts))
     assert sorted(ids) == sorted(record.id for record in step)
     assert {len(parts) for parts in shares} == {-(-num_records * num_parts // 16)}
-    assert all(len(part["record_ids"]) <= 16 // (num_processes * num_parts) for parts in shares for part in parts)
+    assert all(len(part["record_ids"]) <= 16 // (num_processes * num_parts) for part in all_parts)
 
 
 @pytest.mark.parametrize("is_padded", [False, True])
@@ -56,7 +61,7 @@ def test_parts_weighed_by_their_tokens_and_scores_have_the_losses_of_the_whole(m
     """Five processes share thirteen records two at a time, so that two of them have nothing in the second round."""
     config = TrainingConfig(batch_size=20, gradient_accumulation_steps=2, answer_tokens=16)
     shapes = shapes_of(records, model.processor, config.answer_tokens) if is_padded else None
-    parts = [part for share in parts_of_all(model, config, records, 5, shapes) for part in share]
+    parts = list(itertools.chain.from_iterable(parts_of_all(model, config, records, 5, shapes)))
     assert len(parts) == 10 and sum(not part["record_ids"] for part in parts) == 2
     whole = model.processor.collate(records, config.answer_tokens)
     numbers = torch.stack([counts(part) for part in parts])
