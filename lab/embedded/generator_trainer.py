@@ -33,7 +33,7 @@ from lab.embedded.recipe import PretrainConfig
 from lab.embedded.token_tree import IGNORED, collate
 from lab.embedded.world_batches import WorldBatches
 from scaledown import processes
-from scaledown.hub import dtype_for
+from scaledown.hub.number_formats import dtype_for
 from scaledown.training import checkpoints
 from scaledown.training.optimizer import Muon, OptimizerPair
 from scaledown.training.steps.step_lines import print_in_lines

@@ -1,7 +1,7 @@
 """Names of models and datasets: resolve one to a local folder or a Hub id, or say within seconds why it is neither.
 
 Without this check, an unknown name or a missing network shows only after half a minute of retries, as a different
-exception in each library. A model is loaded in the number format that its device computes fast.
+exception in each library.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, ScaleDownConfig
 from scaledown.hub import packaged
-
-if TYPE_CHECKING:
-    import torch
 
 _WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 EMBEDDED_FOLDER = _WEIGHTS / "generator"
@@ -44,10 +41,6 @@ converted copy of a model's ``main`` that has none."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _MODEL_FILES = {"config.json", "modules.json"}
 """Either file marks a folder as a model's: the first one of transformers, the second of sentence-transformers."""
-BFLOAT16_CAPABILITY = (8, 0)
-"""NVIDIA's GPUs have units for bfloat16 from Ampere on."""
-FLOAT16_CAPABILITY = (7, 0)
-"""They have units for float16 from Volta on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _token: ContextVar[str | None] = ContextVar("token", default=None)
 
@@ -313,54 +306,3 @@ def _has_weights(folder: Path) -> bool:
 
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     return all(os.path.isfile(folder / shard) for shard in shards)
-
-
-def dtype_for(device: torch.device) -> torch.dtype:
-    """Return bfloat16 if ``device`` computes in it (CUDA from Ampere on, Trainium), else float32."""
-    import torch
-
-    is_fast = device.type == "neuron"
-    if device.type == "cuda":
-        is_fast = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
-    return torch.bfloat16 if is_fast else torch.float32
-
-
-def dtype_to_train(device: torch.device) -> torch.dtype:
-    """Return the number format in which a training computes on ``device``: that of :func:`dtype_for`, or float16 on a
-    GPU that is fast in it and not in bfloat16.
-
-    It is not the default for answering: a model with numbers above 65,504 would give bad answers without a word, where
-    a training ends with a message.
-    """
-    import torch
-
-    found = dtype_for(device)
-    if device.type == "cuda" and found == torch.float32:
-        is_fast = torch.cuda.get_device_capability(device) >= FLOAT16_CAPABILITY
-        return torch.float16 if is_fast else found
-    return found
-
-
-def dtype_to_load(device: torch.device | str) -> torch.dtype | str:
-    """Return the ``dtype`` with which a causal LM is loaded onto ``device`` that is not trained here.
-
-    Many are stored in bfloat16. On hardware made for it they compute as they are stored ("auto"), on an older GPU in
-    float16, which is several times as fast there as float32, and elsewhere in float32.
-    """
-    import torch
-
-    device = torch.device(device)
-    if dtype_for(device) == torch.bfloat16:
-        return "auto"
-    return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def dtype_to_rank(device: torch.device | str) -> torch.dtype:
-    """Return the ``dtype`` of an encoder or a reranker on ``device``: float16 on any GPU of CUDA, else float32.
-
-    Not bfloat16, in which many scores are equal, so that documents change places: it has 8 bits of precision, float16
-    has 11.
-    """
-    import torch
-
-    return torch.float16 if torch.device(device).type == "cuda" else torch.float32

@@ -206,6 +206,7 @@ class ScaleDownModel(ComputingModule):
         Raises:
             ValueError: if questions and documents do not fit, L is not trained, or the store is another model's.
         """
+        # Every form of question and document becomes lists of texts.
         return compressing.compress(self, read_input(questions, documents), batch_size, num_memory_tokens, cache, store,
                                     show_progress_bar)
 

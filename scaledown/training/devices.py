@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from scaledown.config import DEVICES, DTYPES
-from scaledown.hub import dtype_to_train
+from scaledown.hub.number_formats import dtype_to_train
 
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

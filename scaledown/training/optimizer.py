@@ -78,8 +78,10 @@ def _in_8_bits(name: str, groups: Sequence[ParameterGroup], device: torch.device
 
 
 def _adamw(groups: Sequence[ParameterGroup], device: torch.device) -> torch.optim.AdamW:
-    """Return AdamW, on CUDA in one kernel for many weights: it reads and writes each number once, instead of a dozen
-    times."""
+    """Return AdamW, on CUDA in one kernel for many weights.
+
+    That one reads and writes each number once, instead of a dozen times.
+    """
     # None, not False, which would also rule out the second best: one kernel an operation for many weights.
     is_fused = True if device.type == "cuda" else None
     optimizer = torch.optim.AdamW(groups, fused=is_fused)

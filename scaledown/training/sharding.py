@@ -37,7 +37,7 @@ from scaledown.models.model import ScaleDownModel
 def shard(root: nn.Module, model: ScaleDownModel) -> None:
     """Shard ``model`` in place; ``root``, which holds it, is the module that a step calls."""
     mesh = init_device_mesh(model.device.type, (processes.count(),))
-    # Autocast rounds what a unit is given, where it has to.
+    # Autocast rounds what a unit is given, if it has to.
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     if model.dtype != torch.float32:
         policy = MixedPrecisionPolicy(model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -69,7 +69,7 @@ def _maps(model: ScaleDownModel) -> list[nn.Module]:
 def gather(root: nn.Module) -> None:
     """Give every process all weights until the next step, so that modules can be called by themselves.
 
-    They have the number format of the arithmetic where a step has them in it.
+    Those that a step has in the number format of the arithmetic have it here, too.
     """
     for unit in _units(root):
         unit.set_reshard_after_forward(False, recurse=False)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaledown.data.records import Record
-from scaledown.hub import SAFE_WEIGHTS, dtype_to_rank, locate
+from scaledown.hub import SAFE_WEIGHTS, locate
+from scaledown.hub.number_formats import dtype_to_rank
 from scaledown.progress import Bar
 from scaledown.settings import setting
 

@@ -21,7 +21,7 @@ from scaledown.evaluation.systems import (
     TRUNCATED_TEXT,
     keeping,
 )
-from scaledown.hub import dtype_for
+from scaledown.hub.number_formats import dtype_for
 from scaledown.models.memory import Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run

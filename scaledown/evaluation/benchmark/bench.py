@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Pr
 from scaledown.config import ScaleDownConfig
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS
 from scaledown.evaluation.cost.known_shapes import config_of
-from scaledown.hub import dtype_for
+from scaledown.hub.number_formats import dtype_for
 from scaledown.models.compressors.n_layers import NLayersCompressor, resolve_num_layers
 from scaledown.models.engine import attention
 from scaledown.models.engine.decoder import token_embeddings

@@ -23,7 +23,7 @@ from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
-from scaledown.hub import dtype_for
+from scaledown.hub.number_formats import dtype_for
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from scaledown import hub
+from scaledown.hub.number_formats import dtype_for
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,7 +66,7 @@ def dtype_of(dtype: Any, device: torch.device) -> torch.dtype:
     if dtype is None:
         return torch.float32
     if dtype == AUTO:
-        return hub.dtype_for(device)
+        return dtype_for(device)
 
     # float64 is a dtype of torch, too, but autocast cannot compute in it.
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype

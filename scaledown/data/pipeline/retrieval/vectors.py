@@ -16,7 +16,7 @@ from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig
 from scaledown.data.reranking.cross_encoder import ReadableLength
 from scaledown.files import WHAT_TO_DO, whole_file
-from scaledown.hub import dtype_to_rank
+from scaledown.hub.number_formats import dtype_to_rank
 from scaledown.processes import Processes
 from scaledown.progress import Bar
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 
 from scaledown import hub
 from scaledown.data.pipeline.teacher.teacher import TeacherConfig, TeacherQuestion
-from scaledown.hub import dtype_to_load
+from scaledown.hub.number_formats import dtype_to_load
 from scaledown.prompt import Prompt
 
 BATCHES_AT_ONCE = 64
