@@ -38,7 +38,7 @@ class LessonSteps:
 
     passage_steps: int = setting(1500, "steps of the compressor alone, one to three documents")
     copying_steps: int = setting(60, "steps of the generator alone, from ideal memory")
-    document_steps: int = setting(150, "steps of both, one to eight documents")
+    document_steps: int = setting(150, "steps of both, one to ten documents")
     passage_rate: float = setting(8e-4, "peak learning rate of the first stage")
     copying_rate: float = setting(1e-3, "of the second stage")
     document_rate: float = setting(3e-4, "of the third stage; the generator's is 1e-3")
@@ -71,7 +71,7 @@ def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[TrainingSt
             "batch_size": BATCH_SIZE, "learning_rate_generator": 1e-3, "save_steps": 20, "logging_steps": 5,
             "warmup_ratio": 0.06}
     passages = Lesson(num_documents=(1, 2, 3))
-    documents = Lesson(num_documents=(1, 2, 3, 5, 5, 8), unanswered_share=0.1, own_share=0.15)
+    documents = Lesson(num_documents=(1, 2, 3, 5, 5, 8, 10), unanswered_share=0.15, own_share=0.15)
 
     plan = ((PASSAGES, passages, steps.passage_steps, steps.passage_rate, {"readout_steps": steps.passage_steps}),
             (DOCUMENTS, documents, steps.document_steps, steps.document_rate, {}))

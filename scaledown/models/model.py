@@ -3,7 +3,8 @@
     question, documents -> processor -> compressor -> memory (B, K, L, D), scores (B, K)
     question, memory    -> processor -> generator  -> answer
 
-This file is the table of contents: each method says what it does, and calls the module that does it.
+This file is the table of contents: each method says what it does, and calls the module that does it. What it inherits is
+in :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
 """
 
 from __future__ import annotations
@@ -17,35 +18,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.hub import using_token
 from scaledown.models import losses
-from scaledown.models.computing import ComputingModule
 from scaledown.models.engine.moving import moved
-from scaledown.models.generator import Generator, Prompts
+from scaledown.models.generator import Generator
 from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, placement, pretrained
 from scaledown.models.loading.build import build_compressor, resolve, start_memory_as_reply
 from scaledown.models.loading.description import describe
-from scaledown.models.loading.merging import merged
-from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
 from scaledown.models.memory import Keep, Memory, Ranking, rankings
 from scaledown.models.processor import Processor
 from scaledown.models.serving import compressing, question_answering
+from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
-from scaledown.models.serving.user_input import Documents, Questions, check_number, question_list, read_input
+from scaledown.models.serving.user_input import Documents, Questions, read_input
 from scaledown.models.serving.user_input import read_documents as document_texts
 
 logger = logging.getLogger(__name__)
 
 
-class ScaleDownModel(ComputingModule):
+class ScaleDownModel(AnsweringSteps):
     """Compresses documents with their question, and answers from the compressed documents.
 
     A question is a string, or several are a list. A document is a string, a dict with ``text`` and perhaps ``title``
@@ -240,81 +239,6 @@ class ScaleDownModel(ComputingModule):
             ValueError: if the model reads the query first or with an encoder, or the store is another model's.
         """
         return compressing.read_documents(self, document_texts(documents), store, batch_size, show_progress_bar)
-
-    # Answering step by step: for measurements, and for other engines
-
-    def prompts(self, questions: Questions, memory: Memory) -> Prompts:
-        """Return the prompts of ``questions`` as embeddings, with their documents' memory.
-
-        Raises:
-            ValueError: if the memory belongs to other questions or another model.
-        """
-        questions = question_list(questions)
-        memory.check(questions, fingerprint(self))
-        with self.inference():
-            ids = self.processor.memory_prompts(questions, memory.num_documents.tolist(), memory.embeddings.shape[2])
-            return self.generator.prompts(ids, memory.to(self.device).pairs())
-
-    def prefill(self, questions: Questions, memory: Memory) -> Prompts:
-        """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` continues from the result."""
-        prompts = self.prompts(questions, memory)
-        with self.inference():
-            self.generator.prefill(prompts)
-        return prompts
-
-    def prefill_text(self, questions: Questions, documents: Documents, document_tokens: int | None = None,
-                     with_adapter: bool = False) -> Prompts:
-        """Read the same prompts in full text, unless asked otherwise with LoRA off: the generator as it was.
-
-        Args:
-            document_tokens: each document is cut to this length [``config.document_tokens``, as for the compressor].
-            with_adapter: with LoRA on, as a model that was trained on full text (``--compressor_type none``) answers.
-        """
-        given = read_input(questions, documents)
-        prompts = question_answering.text_prompts(self, given, document_tokens, with_adapter)
-        with self.inference():
-            self.generator.prefill(prompts)
-        return prompts
-
-    def decode(self, prompts: Prompts, max_new_tokens: int, **options: Any) -> list[str]:
-        """Return the answers to ``prompts``; sets ``prompts.num_new_tokens``.
-
-        Raises:
-            ValueError: if a prompt with an answer of ``max_new_tokens`` is longer than the generator reads exactly.
-        """
-        check_number("max_new_tokens", max_new_tokens)
-        generation = question_answering.generation_of(self, max_new_tokens, options)
-        return question_answering.generate(self, prompts, generation)
-
-    def prompt_embeds(self, questions: Questions, documents: Documents | None = None,
-                      memory: Memory | None = None) -> Tensor | list[Tensor]:
-        """Return the input of the generator for each question, (T, D): the prompt with its documents' memory.
-
-        vLLM's ``prompt_embeds`` and transformers' ``generate(inputs_embeds=...)`` take it, for the generator that
-        :meth:`merge` returns.
-
-        Raises:
-            ValueError: as :meth:`answer`.
-        """
-        request = question_answering.checked_request(self, questions, documents, memory)
-        embeddings = question_answering.prompt_embeds(self, request)
-        return embeddings[0] if request.given.is_one else embeddings
-
-    def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
-        """Return the generator with its adapter folded in, as a plain model of transformers on the CPU.
-
-        From :meth:`prompt_embeds` it gives this model's answers (up to rounding, if this one holds its base in 4 or 8
-        bits). The base is loaded again, so this model does not change and no device has to hold both.
-
-        Args:
-            folder: also write it there with its tokenizer, for transformers, vLLM and others.
-
-        Raises:
-            ValueError: if the base cannot be read any more or has changed, or the disk is full.
-        """
-        self._check_whole()
-        generator_files.check_unchanged(self.config, self.generator_files)
-        return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
 
     # Training
 

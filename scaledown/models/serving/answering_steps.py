@@ -1,0 +1,105 @@
+"""Answering step by step, for measurements, and for other engines such as vLLM.
+
+    memory --prompts--> Prompts --prefill--> Prompts --decode--> answers
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from scaledown.config import ScaleDownConfig
+from scaledown.models.computing import ComputingModule
+from scaledown.models.generator import Prompts
+from scaledown.models.loading import generator_files
+from scaledown.models.loading.merging import merged
+from scaledown.models.loading.model_fingerprint import fingerprint
+from scaledown.models.memory import Memory
+from scaledown.models.processor import Processor
+from scaledown.models.serving import question_answering
+from scaledown.models.serving.user_input import Documents, Questions, check_number, question_list, read_input
+
+
+class AnsweringSteps(ComputingModule):
+    """The steps of :meth:`ScaleDownModel.answer`, each by itself."""
+
+    config: ScaleDownConfig
+    processor: Processor
+    generator_files: generator_files.GeneratorFiles | None
+    stop_ids: list[int]
+
+    def prompts(self, questions: Questions, memory: Memory) -> Prompts:
+        """Return the prompts of ``questions`` as embeddings, with their documents' memory.
+
+        Raises:
+            ValueError: if the memory belongs to other questions or another model.
+        """
+        questions = question_list(questions)
+        memory.check(questions, fingerprint(self))
+        with self.inference():
+            ids = self.processor.memory_prompts(questions, memory.num_documents.tolist(), memory.embeddings.shape[2])
+            return self.generator.prompts(ids, memory.to(self.device).pairs())
+
+    def prefill(self, questions: Questions, memory: Memory) -> Prompts:
+        """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` continues from the result."""
+        prompts = self.prompts(questions, memory)
+        with self.inference():
+            self.generator.prefill(prompts)
+        return prompts
+
+    def prefill_text(self, questions: Questions, documents: Documents, document_tokens: int | None = None,
+                     with_adapter: bool = False) -> Prompts:
+        """Read the same prompts in full text, unless asked otherwise with LoRA off: the generator as it was.
+
+        Args:
+            document_tokens: each document is cut to this length [``config.document_tokens``, as for the compressor].
+            with_adapter: with LoRA on, as a model that was trained on full text (``--compressor_type none``) answers.
+        """
+        given = read_input(questions, documents)
+        prompts = question_answering.text_prompts(self, given, document_tokens, with_adapter)
+        with self.inference():
+            self.generator.prefill(prompts)
+        return prompts
+
+    def decode(self, prompts: Prompts, max_new_tokens: int, **options: Any) -> list[str]:
+        """Return the answers to ``prompts``; sets ``prompts.num_new_tokens``.
+
+        Raises:
+            ValueError: if a prompt with an answer of ``max_new_tokens`` is longer than the generator reads exactly.
+        """
+        check_number("max_new_tokens", max_new_tokens)
+        generation = question_answering.generation_of(self, max_new_tokens, options)
+        return question_answering.generate(self, prompts, generation)
+
+    def prompt_embeds(self, questions: Questions, documents: Documents | None = None,
+                      memory: Memory | None = None) -> Tensor | list[Tensor]:
+        """Return the input of the generator for each question, (T, D): the prompt with its documents' memory.
+
+        vLLM's ``prompt_embeds`` and transformers' ``generate(inputs_embeds=...)`` take it, for the generator that
+        :meth:`merge` returns.
+
+        Raises:
+            ValueError: as :meth:`answer`.
+        """
+        request = question_answering.checked_request(self, questions, documents, memory)
+        embeddings = question_answering.prompt_embeds(self, request)
+        return embeddings[0] if request.given.is_one else embeddings
+
+    def merge(self, folder: Path | str | None = None) -> PreTrainedModel:
+        """Return the generator with its adapter folded in, as a plain model of transformers on the CPU.
+
+        From :meth:`prompt_embeds` it gives this model's answers (up to rounding, if this one holds its base in 4 or 8
+        bits). The base is loaded again, so this model does not change and no device has to hold both.
+
+        Args:
+            folder: also write it there with its tokenizer, for transformers, vLLM and others.
+
+        Raises:
+            ValueError: if the base cannot be read any more or has changed, or the disk is full.
+        """
+        self._check_whole()
+        generator_files.check_unchanged(self.config, self.generator_files)
+        return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
