@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaledown import cli
-from scaledown.config import DTYPES, ScaleDownConfig, TrainingConfig
+from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, read_records
 from scaledown.settings import not_negative, require, setting
 
@@ -113,10 +113,8 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--output_dir", default="smollm2_run", metavar="FOLDER",
                         help="gets a folder for each stage, and the result in checkpoint/ [smollm2_run]")
     cli.add_device(parser)
+    cli.add_dtype(parser)
     cli.add_flags(parser, LessonSteps)
-    # A CPU with bfloat16 instructions takes two thirds of the time in it; "auto" means float32 there.
-    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto",
-                        help="number format of the arithmetic [bfloat16 if the device is fast in it, else float32]")
     return parser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from scaledown.cli.flags import metavar_of
 from scaledown.cli.parser import Parser
 from scaledown.cli.values import seed
-from scaledown.config import DEVICES, EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, TrainingConfig
+from scaledown.config import DEVICES, DTYPES, EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, TrainingConfig
 
 CHECKPOINT = ("a folder that training wrote, a Hub id, or one that ships: "
               f"{EMBEDDED}, {EMBEDDED_MODERNBERT} or {SMOLLM2}")
@@ -37,6 +37,13 @@ def add_device(parser: Parser) -> None:
     """Add ``--device``."""
     parser.add_argument("--device", default="auto", choices=DEVICES, group="machine",
                         help="device to run on [the fastest there is]")
+
+
+def add_dtype(parser: Parser) -> None:
+    """Add ``--dtype``, for commands that load a model to answer or to score."""
+    parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), group="machine",
+                        help="number format of the arithmetic [bfloat16 on a GPU or Trainium that is fast in it, else "
+                             "float32; newer CPUs with AMX are several times as fast in bfloat16]")
 
 
 def add_seed(parser: Parser, text: str) -> None:

@@ -3,8 +3,8 @@
     question, documents -> processor -> compressor -> memory (B, K, L, D), scores (B, K)
     question, memory    -> processor -> generator  -> answer
 
-This file is the table of contents: each method says what it does, and calls the module that does it. What it inherits is
-in :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
+This file is the table of contents: each method says what it does, and calls the module that does it. It inherits
+from :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
 """
 
 from __future__ import annotations

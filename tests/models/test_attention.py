@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
@@ -101,6 +102,46 @@ def test_packed_attention_is_the_dense_one(name: str, which: str, key_heads: int
     for one, other in zip(torch.autograd.grad((found * weight).sum(), (query, key, value)),
                           torch.autograd.grad((wanted * weight).sum(), (query, key, value)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", READS)
+@pytest.mark.parametrize("name", ["plain", "window"])
+def test_half_precision_trains_by_plain_products_on_a_cpu(name: str, which: str,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    # SDPA's backward pass is slow there; forward alone it is the fastest.
+    calls, sdpa = [], F.scaled_dot_product_attention
+
+    def counted(*parts: Any, **more: Any) -> Tensor:
+        calls.append(1)
+        return sdpa(*parts, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    settings, texts = SETTINGS[name], lists(READS[which])
+    packed = texts.packed()
+    exact = inputs(len(packed.ids))
+    rounded = [each.detach().bfloat16().requires_grad_() for each in exact]
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if READS[which] is None:
+            return attention(LAYER, query, key, value, None, packing=packed.packing, **settings)[0]
+        at = packed.reads.at
+        return attention(LAYER, query[:, :, at], key[:, :, at], value[:, :, at], None, packing=packed.packing,
+                         reads=packed.reads, keys_values=(key, value), **settings)[0]
+
+    wanted = attend(*exact)
+    num_exact = len(calls)
+    found = attend(*rounded)
+    assert found.dtype == torch.bfloat16 and len(calls) == num_exact > 0
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+
+    weight = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(4))
+    for one, other in zip(torch.autograd.grad((found * weight).sum(), rounded),
+                          torch.autograd.grad((wanted * weight).sum(), exact), strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=5e-2, atol=5e-2)
+
+    with torch.no_grad():
+        attend(*rounded)
+    assert len(calls) == 2 * num_exact
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     cli.add_device(parser)
+    cli.add_dtype(parser)
     cli.add_seed(parser, "seed of the demo world's questions, of new compressors and of the intervals' resamples")
     return parser
 

@@ -21,7 +21,6 @@ from scaledown.evaluation.systems import (
     TRUNCATED_TEXT,
     keeping,
 )
-from scaledown.hub.number_formats import dtype_for
 from scaledown.models.memory import Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
@@ -36,7 +35,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
             records: Sequence[Record]) -> Iterator[tuple[str, SystemResult]]:
     """Yield each system's name and result as it is measured."""
     for number, name in enumerate(args.checkpoint):
-        model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
+        model = ScaleDownModel.from_pretrained(name, device=device, dtype=args.dtype)
         _check_keeping(name, model, args.keep_documents)
 
         # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
@@ -51,7 +50,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
             continue
 
         if args.untrained:
-            new = run.build_model(model.config, device, args.seed)
+            new = run.build_model(model.config, device, args.seed, dtype=args.dtype)
             yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
 
         yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)

@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
                         f"encoder: {MINILM} (from PyPI), a Hub id or a local folder")
     cli.add_flags(parser, RerankerConfig, reranker_model=None)
     cli.add_device(parser)
+    cli.add_dtype(parser)
     cli.add_seed(parser, "seed of the intervals' resamples")
     return parser
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoder = load_bi_encoder(args.bi_encoder) if args.bi_encoder else None
     device = devices.resolve_device(args.device)
     cli.tell(f"loading {args.checkpoint} ...")
-    model = rankings.load_scoring_model(args.checkpoint, device)
+    model = rankings.load_scoring_model(args.checkpoint, device, args.dtype)
     print(describe(task, args))
 
     runs = {"order given": rankings.order_given(task), "BM25": rankings.bm25(task)}

@@ -23,7 +23,6 @@ from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
-from scaledown.hub.number_formats import dtype_for
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 
@@ -105,13 +104,13 @@ def scaledown(task: RankingTask, model: ScaleDownModel) -> Run:
     return run
 
 
-def load_scoring_model(checkpoint: str, device: torch.device) -> ScaleDownModel:
-    """Load the model of ``--checkpoint``.
+def load_scoring_model(checkpoint: str, device: torch.device, dtype: str = "auto") -> ScaleDownModel:
+    """Load the model of ``--checkpoint``, to compute in ``--dtype``.
 
     Raises:
         ValueError: if it cannot be loaded or has no reranking head.
     """
-    model = ScaleDownModel.from_pretrained(checkpoint, device=device, dtype=dtype_for(device))
+    model = ScaleDownModel.from_pretrained(checkpoint, device=device, dtype=dtype)
     if not model.config.enable_reranking:
         raise ValueError(f"--checkpoint {checkpoint} has no reranking head; train one with --enable_reranking")
     return model

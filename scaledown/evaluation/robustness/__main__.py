@@ -21,7 +21,6 @@ from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 from scaledown.files import parse_json
-from scaledown.hub.number_formats import dtype_for
 from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME, RUN_FILE, check_same_settings
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
@@ -39,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", group="data", help="replace the run in --output_dir")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",), eval_examples=200)
     cli.add_device(parser)
+    cli.add_dtype(parser)
     cli.add_seed(parser, "seed of all draws")
     return parser
 
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.keep_freed_memory()
 
     cli.tell(f"loading {args.checkpoint} ...")
-    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=dtype_for(device))
+    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=args.dtype)
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.
     information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)

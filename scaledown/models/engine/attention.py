@@ -169,7 +169,8 @@ def _fits_sdpa(query: Tensor, softcap: float | None, sinks: Tensor | None) -> bo
     On a CPU its backward pass in half precision takes two to three times as long as plain products (64 against 20 ms
     for 20 texts of 127 tokens with 9 heads of 64, two cores that multiply in bfloat16).
     """
-    is_slow = query.device.type == "cpu" and query.element_size() == 2 and query.requires_grad
+    is_trained = torch.is_grad_enabled() and query.requires_grad
+    is_slow = is_trained and query.device.type == "cpu" and query.element_size() == 2
     return softcap is None and sinks is None and not is_slow
 
 
