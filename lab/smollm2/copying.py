@@ -54,8 +54,9 @@ def learn_to_copy(model: ScaleDownModel, records: Sequence[Record], batch_size: 
         batch = model.processor.collate(records[step * batch_size:(step + 1) * batch_size], answer_tokens,
                                         with_readout=True)
         memory = ideal_memory(model, batch["readout_targets"])                # (P, L, D)
-        states = model.generator.states(batch["prompts"], memory)             # (A, D)
-        loss = model.generator.answer_loss(states, batch["answer_targets"])
+        with torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32):
+            states = model.generator.states(batch["prompts"], memory)         # (A, D)
+            loss = model.generator.answer_loss(states, batch["answer_targets"])
 
         optimizer.zero_grad()
         loss.backward()

@@ -130,7 +130,8 @@ class ScaleDownTrainer(Trainer):
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         # Refuses a generator that cannot be trained; later, compiled or sharded, it cannot be tested.
-        model.generator.head()
+        with model.inference():
+            model.generator.head()
 
         shapes = None
         if pads_to_max(config, model):

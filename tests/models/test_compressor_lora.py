@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from peft.tuners.lora import LoraLayer
 
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.config import TrainingConfig
@@ -54,6 +55,25 @@ def test_it_starts_as_the_compressor_without_it(kind, folders):
     expected, got = (model.compress(QUESTION, DOCUMENTS) for model in (without, with_lora))
     torch.testing.assert_close(got.embeddings, expected.embeddings)
     torch.testing.assert_close(got.scores, expected.scores)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16_no_adapter_casts_its_input(kind, folders):
+    model = ScaleDownModel(config_of(kind, folders), dtype="bfloat16").train()
+    adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    assert adapted
+    # The input and a bfloat16 copy of each weight are kept for the gradient, and no other copy of the input.
+    for layer in adapted:
+        states = torch.randn(7, layer.in_features, dtype=torch.bfloat16, requires_grad=True)
+        kept = []
+        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+            changed = layer(states)
+        assert changed.dtype == torch.bfloat16
+        inputs = [tensor for tensor in kept if tensor.shape == states.shape]
+        assert {tensor.data_ptr() for tensor in inputs} == {states.data_ptr()}
+        changed.sum().backward()
+        assert layer.lora_B["default"].weight.grad is not None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -44,8 +44,11 @@ def build(folders: dict[str, str], kind: str, dtype: str = "float32") -> ScaleDo
 
 def first_logits(model: ScaleDownModel) -> torch.Tensor:
     if model.config.reads_text:
-        return tiny.first_logits(model.generator, model.prefill_text(QUESTIONS, DOCUMENTS, with_adapter=True))
-    return tiny.first_logits(model.generator, model.prefill(QUESTIONS, model.compress(QUESTIONS, DOCUMENTS)))
+        prompts = model.prefill_text(QUESTIONS, DOCUMENTS, with_adapter=True)
+    else:
+        prompts = model.prefill(QUESTIONS, model.compress(QUESTIONS, DOCUMENTS))
+    with model.inference():
+        return tiny.first_logits(model.generator, prompts)
 
 
 @pytest.mark.parametrize("kind", KINDS)

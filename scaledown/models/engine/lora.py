@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -22,19 +23,33 @@ def causal_lm_with_adapter(model: PreTrainedModel, rank: int, alpha: int, dropou
         dropout: before the adapter, in training.
     """
     with _no_known_warnings():
-        return get_peft_model(model, _settings(model, rank, alpha, dropout, "CAUSAL_LM"))
+        adapted = get_peft_model(model, _settings(model, rank, alpha, dropout, "CAUSAL_LM"))
+    _leave_casts_to_autocast(adapted)
+    return adapted
 
 
 def add_adapter(model: PreTrainedModel, rank: int, alpha: int, dropout: float) -> None:
     """Freeze ``model`` (one without a head) and add a new adapter to its layers; arguments as above."""
     with _no_known_warnings():
         inject_adapter_in_model(_settings(model, rank, alpha, dropout, None), model)
+    _leave_casts_to_autocast(model)
 
     # Like all that is trained, it is held in float32.
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _leave_casts_to_autocast(model: nn.Module) -> None:
+    """Let the adapters take their input in its own number format.
+
+    peft would cast it to the adapter's float32, and autocast back to the number format of the arithmetic: two copies of
+    every layer's input, one of which is kept for the gradient.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def _settings(model: PreTrainedModel, rank: int, alpha: int, dropout: float, task: str | None) -> LoraConfig:
