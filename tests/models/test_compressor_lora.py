@@ -62,12 +62,17 @@ def test_in_bfloat16_no_adapter_casts_its_input(kind, folders):
     model = ScaleDownModel(config_of(kind, folders), dtype="bfloat16").train()
     adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
     assert adapted
-    # The input and a bfloat16 copy of each weight are kept for the gradient, and no other copy of the input.
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    # The input itself is kept for the gradient, and no copy of it.
     for layer in adapted:
         states = torch.randn(7, layer.in_features, dtype=torch.bfloat16, requires_grad=True)
-        kept = []
-        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(
-                lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        kept.clear()
+        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
             changed = layer(states)
         assert changed.dtype == torch.bfloat16
         inputs = [tensor for tensor in kept if tensor.shape == states.shape]

@@ -83,9 +83,24 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     if varlen.suits(query, value, packing, reads, **score):
         return varlen.attend(query, key, value, packing, reads, module.layer_idx, scaling, sliding_window)[None], None
 
+    dtype = query.dtype
+    if _trains_slowly_in(query):
+        query, key, value = query.float(), key.float(), value.float()
+
     of_prefixes = _prefix_keys_values(packing, key, value, module.layer_idx)                          # (R, G, T1, W)
     of_suffixes = (key[packing.num_prefix_tokens:], value[packing.num_prefix_tokens:])
-    return _attend_padded(query, of_prefixes, of_suffixes, packing, reads, sliding_window, score)[None], None
+    states = _attend_padded(query, of_prefixes, of_suffixes, packing, reads, sliding_window, score)   # (N, H, W)
+    return states[None].to(dtype), None
+
+
+def _trains_slowly_in(query: Tensor) -> bool:
+    """Return whether attention trains faster in float32 than in the number format of ``query``.
+
+    On a CPU SDPA's backward pass in half precision takes three times as long (64 against 22 ms for 20 texts of 127
+    tokens with 9 heads of 64, on two cores with instructions for bfloat16). Its forward pass alone is faster.
+    """
+    is_trained = torch.is_grad_enabled() and query.requires_grad
+    return is_trained and query.device.type == "cpu" and query.element_size() == 2
 
 
 def _attend_batch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
@@ -124,7 +139,7 @@ def _attend_padded(query: Tensor, of_prefixes: KeysValues, of_suffixes: KeysValu
     num_prefix_queries = prefixes.num_tokens if packing.stored is None else 0
 
     # SDPA takes a mask of numbers for stacked heads (see _attend); the formula takes True and False.
-    uses_sdpa = _fits_sdpa(query, score["softcap"], score["sinks"])
+    uses_sdpa = score["softcap"] is None and score["sinks"] is None
     dtype, repeats = (query.dtype, query.shape[1] // of_prefixes[0].shape[1]) if uses_sdpa else (None, 1)
     states = [query.new_zeros(0, query.shape[1], of_prefixes[1].shape[-1])]
 
@@ -149,7 +164,7 @@ def _attend_padded(query: Tensor, of_prefixes: KeysValues, of_suffixes: KeysValu
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, dropout: float,
             softcap: float | None, sinks: Tensor | None) -> Tensor:
     """Attend from queries (R, H, T, W) to keys and values (R, G, S, W): (R, H, T, W); causal if there is no mask."""
-    if not _fits_sdpa(query, softcap, sinks):
+    if softcap is not None or sinks is not None:
         return _attend_by_formula(query, key, value, mask, scaling, dropout, softcap, sinks)
 
     settings = {"scale": scaling, "dropout_p": dropout}
@@ -163,20 +178,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scal
     return states.unflatten(2, (-1, query.shape[2])).flatten(1, 2)        # (R, H, T, W)
 
 
-def _fits_sdpa(query: Tensor, softcap: float | None, sinks: Tensor | None) -> bool:
-    """Return whether torch's SDPA knows this attention, and is the faster way.
-
-    On a CPU its backward pass in half precision takes two to three times as long as plain products (64 against 20 ms
-    for 20 texts of 127 tokens with 9 heads of 64, two cores that multiply in bfloat16).
-    """
-    is_trained = torch.is_grad_enabled() and query.requires_grad
-    is_slow = is_trained and query.device.type == "cpu" and query.element_size() == 2
-    return softcap is None and sinks is None and not is_slow
-
-
 def _attend_by_formula(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None,
                        dropout: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
-    """Attend as :func:`_attend`, by plain products: with softcaps and sinks, too, which SDPA does not know."""
+    """Attend as :func:`_attend`, with softcaps and sinks, which SDPA does not know."""
     num_groups = query.shape[1] // key.shape[1]
     scores = query.unflatten(1, (-1, num_groups)) @ key[:, :, None].transpose(-1, -2)    # (R, G, H / G, T, S)
     scores = scores * (query.shape[-1] ** -0.5 if scaling is None else scaling)
