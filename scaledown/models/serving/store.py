@@ -1,8 +1,8 @@
 """Documents that a compressor has read before any question is known (``--input_order document_first``).
 
 A causal compressor that reads the document before the query leaves keys and values that no query changes. Stored, they
-cost memory instead of time: when a question comes, only the query and the memory tokens are computed. They are stored in
-memory (:class:`DocumentStore`) or on a disk (:class:`scaledown.models.serving.disk.disk_store.DiskStore`).
+cost memory instead of time: when a question comes, only the query and the memory tokens are computed. They are stored
+in memory (:class:`DocumentStore`) or on a disk (:class:`scaledown.models.serving.disk.disk_store.DiskStore`).
 """
 
 from __future__ import annotations

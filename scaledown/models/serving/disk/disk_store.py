@@ -16,11 +16,11 @@ import numpy as np
 from scaledown.models.engine.packing import KeysValues
 from scaledown.models.serving.disk import shards, stored_numbers
 from scaledown.models.serving.disk.shards import Tensors
-from scaledown.models.serving.disk.stored_numbers import FLOAT16, INT8, LayerShape
+from scaledown.models.serving.disk.store_index import FLOAT16, NUMBER_FORMATS
+from scaledown.models.serving.disk.stored_numbers import LayerShape
 from scaledown.models.serving.disk.tensor_folder import DESCRIPTION, TensorFolder
 from scaledown.models.serving.store import DocumentKey, DocumentReader, Store, padded_layers
 
-NUMBER_FORMATS = (FLOAT16, INT8)
 KIND = b"keys and values"
 HASH_BYTES = 16
 
@@ -90,9 +90,9 @@ class DiskStore(Store):
                 self._index.set("checkpoint", own)
                 self._index.set(DESCRIPTION, {"checkpoint": own, "number_format": self.number_format})
         if own != reader.fingerprint:
-            raise ValueError(f"{self.folder}: its documents were read by another checkpoint, or by this one before it was "
-                             f"trained further ({own}, not {reader.fingerprint}); give another folder, or delete this "
-                             "one and read the documents again")
+            raise ValueError(f"{self.folder}: its documents were read by another checkpoint, or by this one before it "
+                             f"was trained further ({own}, not {reader.fingerprint}); give another folder, or delete "
+                             "this one and read the documents again")
 
     def missing(self, documents: Iterable[DocumentKey]) -> list[DocumentKey]:
         """Return the documents that are not here yet, each once."""
@@ -120,7 +120,7 @@ class DiskStore(Store):
             self._keep_shapes(of_document)
             tensors = stored_numbers.encode(of_document, self.number_format)
             self._gathered[_hash(ids)] = tensors
-            self._gathered_bytes += shards.size_of(tensors)
+            self._gathered_bytes += shards.bytes_of(tensors)
             if self._gathered_bytes >= self._tensors.shard_bytes:
                 self.flush()
 

@@ -35,9 +35,14 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:08d}.safetensors"
 
 
-def size_of(tensors: Mapping[str, Tensor]) -> int:
-    """Return the bytes that an entry takes in a shard, with its part of the header."""
-    return sum(tensor.nbytes + NAME_BYTES for tensor in tensors.values())
+def bytes_of(tensors: Mapping[str, Tensor]) -> int:
+    """Return the bytes of an entry's numbers."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def largest_size(tensors: Mapping[str, Tensor]) -> int:
+    """Return the bytes that an entry takes in a shard at most, with its part of the header."""
+    return bytes_of(tensors) + NAME_BYTES * len(tensors)
 
 
 def checksum_of(tensors: Mapping[str, Tensor]) -> int:
@@ -99,7 +104,8 @@ class OpenShards:
             raise
         except (SafetensorError, OSError, KeyError, ValueError) as fault:
             self._open.pop(entry.shard, None)
-            raise ValueError(f"{path}: damaged ({fault}); delete this file: what was in it is then read again") from None
+            raise ValueError(f"{path}: damaged ({fault}); delete this file: what was in it is then read "
+                             "again") from None
 
 
 class _OpenShard:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FLOAT16, INT8 = NUMBER_FORMATS = ("float16", "int8")
+"""Of the numbers in a store of documents: :mod:`scaledown.models.serving.disk.stored_numbers`."""
 FILE = "index.sqlite"
 APPLICATION_ID = 0x5CA1ED
 """Says in the header of an SQLite file that it is an index of ours."""
@@ -42,7 +44,7 @@ class Entry(NamedTuple):
     Attributes:
         key: bytes.
         shard: the number of its shard.
-        num_bytes: what it takes there.
+        num_bytes: what it takes there, with its part of the header.
         checksum: CRC-32 of its tensors.
     """
 
@@ -60,17 +62,17 @@ class ShardUse(NamedTuple):
     entry_bytes: int
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that can be neither a store nor become one.
+def check_folder(folder: Path, flag: str = "") -> None:
+    """Refuse a folder that can be neither a store nor become one; ``flag`` begins the message.
 
     Raises:
         ValueError: if it is a file, or has other files in it and no index.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; a store of documents is a folder")
+        raise ValueError(f"{flag}{folder}: is a file; a store of documents is a folder")
     if folder.is_dir() and not (folder / FILE).exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: is no store of documents (no {FILE} in it), and not empty; give a store, or a new "
-                         "folder")
+        raise ValueError(f"{flag}{folder}: is no store of documents (no {FILE} in it), and not empty; give a store, or "
+                         "a new folder")
 
 
 class StoreIndex:
@@ -103,7 +105,7 @@ class StoreIndex:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Change the index in one transaction, while no other process writes; what is within counts whole or not at all.
+        """Change the index in one transaction, whole or not at all, while no other process writes.
 
         Raises:
             ValueError: if it cannot be written, or another process has been writing for a minute.
@@ -158,7 +160,7 @@ class StoreIndex:
         return [ShardUse(*row) for row in rows]
 
     def least_used(self, num_bytes: int) -> tuple[list[Entry], float]:
-        """Return the entries that were used longest ago, as many as take ``num_bytes``, and the latest of their times."""
+        """Return as many of the entries used longest ago as take ``num_bytes``, and the latest of their times."""
         entries, total, latest = [], 0, 0.0
         with self._lock, self._faults():
             for *row, used in self._database.execute("SELECT key, shard, num_bytes, checksum, used FROM entries "
@@ -191,10 +193,11 @@ class StoreIndex:
             self._rows("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", *entry, now)
             self._rows("DELETE FROM claims WHERE key = ?", entry.key)
 
-    def move(self, entries: Iterable[Entry], shard: int) -> None:
-        """Note that entries are in another shard now."""
+    def move(self, entries: Iterable[Entry]) -> None:
+        """Note that entries are in another shard now; when they were used stays."""
         for entry in entries:
-            self._rows("UPDATE entries SET shard = ? WHERE key = ?", shard, entry.key)
+            self._rows("UPDATE entries SET shard = ?, num_bytes = ? WHERE key = ?", entry.shard, entry.num_bytes,
+                       entry.key)
 
     def remove(self, entries: Iterable[Entry]) -> None:
         """Forget entries."""
@@ -277,8 +280,8 @@ class StoreIndex:
         if application_id != APPLICATION_ID:
             raise ValueError(f"{self.path}: the database of another program; give another folder for the store")
         if (version := self._rows("PRAGMA user_version")[0][0]) != FORMAT:
-            raise ValueError(f"{self.path}: a store of format {version}, which another version of ScaleDown wrote; this "
-                             f"one reads format {FORMAT}: give another folder")
+            raise ValueError(f"{self.path}: a store of format {version}, which another version of ScaleDown wrote; "
+                             f"this one reads format {FORMAT}: give another folder")
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

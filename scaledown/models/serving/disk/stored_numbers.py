@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from scaledown.models.engine.packing import KeysValues
+from scaledown.models.serving.disk.store_index import FLOAT16, INT8
 
-FLOAT16, INT8 = "float16", "int8"
 LARGEST_INT8 = 127
 SMALLEST_SCALE = 1e-12
 """Keeps channels of zeros from being divided by zero."""
@@ -69,7 +69,7 @@ def encode(layers: Sequence[KeysValues], number_format: str) -> dict[str, Tensor
 
         # Over the tokens for keys (G, 1, W), over the channels for values (G, T, 1).
         for part, over in ((keys.float(), 1), (values.float(), 2)):
-            scale = part.abs().amax(over, keepdim=True).clamp_min(SMALLEST_SCALE) / LARGEST_INT8
+            scale = _scale(part, over)
             numbers.append((part / scale).round().to(torch.int8).flatten())
             scales.append(scale.flatten())
 
@@ -120,3 +120,13 @@ def decode(tensors: Mapping[str, Tensor], shapes: Sequence[LayerShape], num_toke
             values = values * scale_parts[2 * layer + 1].view(shape.num_heads, num_tokens, 1)
         layers.append((keys, values))
     return layers
+
+
+def _scale(part: Tensor, over: int) -> Tensor:
+    """Return what one step of int8 is worth, with a single entry in the dimension that it is the same ``over``."""
+    if part.numel() == 0:
+        # A document without tokens has no largest number.
+        sizes = list(part.shape)
+        sizes[over] = 1
+        return part.new_ones(sizes)
+    return part.abs().amax(over, keepdim=True).clamp_min(SMALLEST_SCALE) / LARGEST_INT8

@@ -94,10 +94,9 @@ class TensorFolder:
             new = {key: tensors for key, tensors in entries.items() if key not in there}
             if new:
                 # Room is made before it is needed. Old files go when the index no longer names them.
-                old = self._make_room(sum(map(shards.size_of, new.values())))
+                old = self._make_room(sum(map(shards.largest_size, new.values())))
                 old += self._merge_small()
-                number = self._write(new)
-                self.index.add([_entry(key, number, tensors) for key, tensors in new.items()])
+                self.index.add(self._write(new))
         if new:
             self._unlink(old)
         return len(new)
@@ -122,16 +121,23 @@ class TensorFolder:
 
     # Within a transaction
 
-    def _write(self, entries: Mapping[bytes, Tensors]) -> int:
-        """Write a new shard and return its number."""
+    def _write(self, new: Mapping[bytes, Tensors]) -> list[Entry]:
+        """Write a new shard and return its entries."""
         number = self.index.new_shard()
-        path = shards.path_of(self.folder, number)
         # Whose tensors these are stands in the file, too.
-        self.index.set_size(number, shards.write(path, entries, self.index.setting(DESCRIPTION) or {}))
-        return number
+        num_bytes = shards.write(shards.path_of(self.folder, number), new, self.index.setting(DESCRIPTION) or {})
+        self.index.set_size(number, num_bytes)
+
+        # The header is shared out equally, so that the entries of a shard together take what its file takes.
+        header_bytes = num_bytes - sum(map(shards.bytes_of, new.values()))
+        entries = []
+        for key, tensors in new.items():
+            own_bytes = shards.bytes_of(tensors) + header_bytes // len(new)
+            entries.append(Entry(key, number, own_bytes, shards.checksum_of(tensors)))
+        return entries
 
     def _make_room(self, num_bytes: int) -> list[int]:
-        """Remove what was used longest ago until ``num_bytes`` more fit the limit; return the shards that are done with.
+        """Remove what was used longest ago until ``num_bytes`` more fit; return the shards that are not needed.
 
         Raises:
             ValueError: if they would not fit an empty folder.
@@ -152,15 +158,15 @@ class TensorFolder:
         # Bytes come back only with whole files: those with the smallest part in use are written again without the rest.
         chosen = []
         for shard in sorted(self.index.shards(), key=lambda shard: shard.entry_bytes / max(1, shard.num_bytes)):
-            if excess <= 0 or shard.entry_bytes >= shard.num_bytes:
+            if to_remove <= 0 or shard.entry_bytes >= shard.num_bytes:
                 break
             chosen.append(shard.number)
-            excess -= shard.num_bytes - shard.entry_bytes
+            to_remove -= shard.num_bytes - shard.entry_bytes
         self._rewrite(chosen)
         return chosen
 
     def _merge_small(self) -> list[int]:
-        """Write small shards together once there are many; return the shards that are done with.
+        """Write small shards together once there are many; return the shards that are not needed.
 
         A service adds a few documents at a time, each time as a shard.
         """
@@ -178,20 +184,18 @@ class TensorFolder:
             ValueError: if one of them is damaged.
         """
         gathered: dict[bytes, Tensors] = {}
-        entries: list[Entry] = []
         size, largest = 0, self.shard_bytes
         for number in numbers:
             for entry in self.index.entries_of(number):
                 # A file that a user has deleted holds nothing to move.
                 with contextlib.suppress(FileNotFoundError):
                     gathered[entry.key] = self._shards.read(entry)
-                    entries.append(entry)
                     size += entry.num_bytes
                 if size >= largest:
-                    self.index.move(entries, self._write(gathered))
-                    gathered, entries, size = {}, [], 0
-        if entries:
-            self.index.move(entries, self._write(gathered))
+                    self.index.move(self._write(gathered))
+                    gathered, size = {}, 0
+        if gathered:
+            self.index.move(self._write(gathered))
         for number in numbers:
             self.index.remove_shard(number)
 
@@ -212,7 +216,3 @@ class TensorFolder:
         """Remove the files of shards. Who has one open reads on."""
         for number in numbers:
             shards.path_of(self.folder, number).unlink(missing_ok=True)
-
-
-def _entry(key: bytes, shard: int, tensors: Tensors) -> Entry:
-    return Entry(key, shard, shards.size_of(tensors), shards.checksum_of(tensors))
