@@ -76,6 +76,7 @@ MISTAKES: list[tuple[list[str], list[str], str]] = [
     (["scaledown.hub"], ["no_such_model"], "smollm2, minilm"),
     (["lab.benchmark_retrieval"], ["--num_passages", "0"], "--num_passages"),
     (["lab.benchmark_read_ahead"], ["--checkpoint", "embedded", "--eval_data", "nowhere.json"], "nowhere.json"),
+    (["lab.benchmark_store"], ["--num_documents", "0"], "--num_documents"),
     (["lab.gpu_check"], ["--stages", "no_such_stage"], "--stages"),
     (["lab.recall"], ["--source", "./nowhere", "--corpus_path", "RECORDS", "--generator_model", "embedded",
                       "--retriever_model", "embedded"], "nowhere"),

@@ -50,6 +50,7 @@ class DiskStore(Store):
         self._index = self._tensors.index
         self._gathered: dict[bytes, Tensors] = {}
         self._gathered_bytes = 0
+        self._shapes: list[LayerShape] | None = None  # of each layer, once they are known
 
         with self._index.writing():
             if self._index.setting("number_format") is None:
@@ -116,8 +117,13 @@ class DiskStore(Store):
         Raises:
             ValueError: if the disk cannot take them, or a number is beyond float16.
         """
+        if self._shapes is None and layers:
+            # All documents of a checkpoint share them.
+            self._shapes = [LayerShape.of(layer) for layer in layers[0]]
+            with self._index.writing():
+                self._index.set("layers", self._shapes)
+
         for ids, of_document in zip(documents, layers, strict=True):
-            self._keep_shapes(of_document)
             tensors = stored_numbers.encode(of_document, self.number_format)
             self._gathered[_hash(ids)] = tensors
             self._gathered_bytes += shards.bytes_of(tensors)
@@ -150,15 +156,11 @@ class DiskStore(Store):
                 # As they would come from the disk, so that no answer depends on the limit.
                 found[_hash(ids)] = stored_numbers.encode(layers, self.number_format)
 
-        shapes = [LayerShape(*shape) for shape in self._index.setting("layers")]
-        return padded_layers([stored_numbers.decode(found[_hash(ids)], shapes, len(ids), reader.device)
+        if self._shapes is None:
+            # Another process has read the documents.
+            self._shapes = [LayerShape(*shape) for shape in self._index.setting("layers")]
+        return padded_layers([stored_numbers.decode(found[_hash(ids)], self._shapes, len(ids), reader.device)
                               for ids in documents])
-
-    def _keep_shapes(self, layers: Sequence[KeysValues]) -> None:
-        """Note the shape of each layer, which all documents of a checkpoint share."""
-        if self._index.setting("layers") is None:
-            with self._index.writing():
-                self._index.set("layers", [LayerShape.of(layer) for layer in layers])
 
 
 def _hash(ids: DocumentKey) -> bytes:
