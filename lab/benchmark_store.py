@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli, hub
+from scaledown.cli.run_information import run_information
 from scaledown.data.records import Record
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.files import make_folder, write_json
-from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def opening(model: ScaleDownModel, folder: Path, num_documents: int) -> dict[str
 
     texts = [f"House {number} is near the river." for number in range(num_documents)][-5:]
     question = "What is near the river?"
+    # The count comes last: it takes time that grows with the store.
     start = time.perf_counter()
     store = DiskStore(folder)
     opened = time.perf_counter()

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from scaledown import processes
+from scaledown.cli.run_information import run_information
 from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
@@ -26,7 +27,6 @@ from scaledown.files import make_folder, write_json
 from scaledown.hub import on_disk
 from scaledown.models.loading import checkpoint, generator_files, pretrained
 from scaledown.models.model import ScaleDownModel
-from scaledown.run_information import run_information
 from scaledown.settings import RETIRED
 from scaledown.training import checkpoints
 from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
+from scaledown.cli.run_information import run_information
 from scaledown.data.records import read_records
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS, SYSTEMS, growth, ratio_table, ratios, share_table
 from scaledown.files import make_folder, write_json
-from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:

@@ -93,6 +93,7 @@ class OpenShards:
         """
         path = path_of(self._folder, entry.shard)
         try:
+            # Those used last stand at the end.
             with self._lock:
                 if entry.shard not in self._open:
                     self._open[entry.shard] = _OpenShard(path)

@@ -238,6 +238,8 @@ class StoreIndex:
             self._unstamped = set(stale)
             if not stale:
                 return
+
+            # Whoever finds another process writing leaves it for the next time.
             self._database.execute("PRAGMA busy_timeout = 0")
             try:
                 self._database.execute("BEGIN IMMEDIATE")
