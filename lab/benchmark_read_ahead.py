@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
-from scaledown.cli.run_information import run_information
 from scaledown.data.records import Record, read_records
+from scaledown.data.storage.run_information import run_information
 from scaledown.files import make_folder, write_json
 from scaledown.settings import positive, require
 

@@ -1,6 +1,6 @@
-"""Measure a store of documents on disk: how fast it fills and opens, and whether its answers are those of reading anew.
+"""Measure a store of documents on disk.
 
-A number of short documents of the demo world is read and written. Then the store is opened again, and questions of the
+That is how fast it fills and opens, and whether its answers are those of reading anew. A number of short documents of the demo world is read and written. Then the store is opened again, and questions of the
 world are answered from their documents: read anew, from a store in memory, and from stores on disk in each number
 format. A checkpoint that reads the query first is taken with the order turned round. It was not trained for that, so
 its answers mean little, but those from a store must still be the same.
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli, hub
-from scaledown.cli.run_information import run_information
 from scaledown.data.records import Record
+from scaledown.data.storage.run_information import run_information
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.files import make_folder, write_json
 from scaledown.settings import positive, require

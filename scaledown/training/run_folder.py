@@ -19,10 +19,10 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from scaledown import processes
-from scaledown.cli.run_information import run_information
 from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
+from scaledown.data.storage.run_information import run_information
 from scaledown.files import make_folder, write_json
 from scaledown.hub import on_disk
 from scaledown.models.loading import checkpoint, generator_files, pretrained

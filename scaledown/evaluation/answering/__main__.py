@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from scaledown import cli, files, hub, processes
-from scaledown.cli.run_information import run_information
 from scaledown.config import AUTO, EMBEDDED, EvaluationConfig
 from scaledown.data.records import Record, read_records
+from scaledown.data.storage.run_information import run_information
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 

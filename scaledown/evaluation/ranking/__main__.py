@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scaledown import cli, files, hub
-from scaledown.cli.run_information import run_information
 from scaledown.config import MINILM, EvaluationConfig
 from scaledown.data.pipeline.retrieval.vectors import load_bi_encoder
 from scaledown.data.pipeline.trec import require_ids, write_run
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
+from scaledown.data.storage.run_information import run_information
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_task import RankingTask
 
