@@ -1,4 +1,4 @@
-"""Read documents ahead of all questions, into a store on disk.
+"""Read documents ahead of questions, into a store on disk.
 
 A checkpoint that was trained with --input_order document_first reads a document the same way whatever is asked later.
 A service that opens the store then reads only the question. Documents that are in the store are not read again, so a
