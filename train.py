@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
+    from scaledown.data.storage.run_information import next_commands
     from scaledown.data.overlap import overlap
     from scaledown.evaluation.cost.machine_check import check_machine
-    from scaledown.run_information import next_commands
     from scaledown.training import batches, devices, objective, pretraining, run, run_folder
     from scaledown.training.steps.schedule import num_steps, schedule_warnings
 

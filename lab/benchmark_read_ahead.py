@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
 from scaledown.data.records import Record, read_records
+from scaledown.data.storage.run_information import run_information
 from scaledown.files import make_folder, write_json
-from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import guides
 import pytest
 from guides import GUIDES, ROOT
 
-OUTPUT_FLAG = re.compile(r"--(output_\w+|\w+_out|work_dir)")
+OUTPUT_FLAG = re.compile(r"--(output_\w+|\w+_out|work_dir|store)")
 SAVED = re.compile(r"""\.save(?:_pretrained)?\(["']([^"']+)["']""")
 LOG = "LOG.md"
 """Its commands are those of their day."""
@@ -19,7 +19,7 @@ LOG = "LOG.md"
 
 def as_path(flag: str, name: str) -> str:
     """Return what git is asked about: the slash says that it is a folder, which need not exist."""
-    return f"{name.rstrip('/')}/" if flag.endswith("_dir") else name
+    return f"{name.rstrip('/')}/" if flag.endswith(("_dir", "store")) else name
 
 
 def outputs(words: Sequence[str]) -> Iterator[str]:

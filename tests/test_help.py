@@ -22,6 +22,7 @@ LOADED_FOR_NAMES = {"huggingface_hub"}
 """Asks the Hub whether there is such a model."""
 MOST_LINES = 60
 NAMES = sorted(guides.command_names())
+READ_AHEAD = "scaledown.serving.read_ahead"
 PIPELINE, RANKING, RERANKING = "scaledown.data.prepare_dataset", "scaledown.evaluation.ranking", (
     "scaledown.data.reranking")
 TRAIN = ["train", "train_with_evaluation"]
@@ -51,6 +52,10 @@ MISTAKES: list[tuple[list[str], list[str], str]] = [
     (["scaledown.evaluation.benchmark"], ["training", "--train_data", "BAD_RECORDS", "--output_dir", "OUTPUT"],
      "documents"),
     (["scaledown.models.merge"], ["--output_dir", "."], "not an empty folder"),
+    ([READ_AHEAD], ["--checkpoint", "./nowhere", "--corpus", "RECORDS", "--store", "OUTPUT"], "nowhere"),
+    ([READ_AHEAD], ["--checkpoint", "embedded", "--corpus", "RECORDS", "--store", "OUTPUT"], "reads the query before"),
+    ([READ_AHEAD], ["--checkpoint", "embedded", "--corpus", "RECORDS", "--store", "PLAIN_MODEL"], "is no store"),
+    ([READ_AHEAD], ["--checkpoint", "embedded", "--corpus", "RECORDS", "--store", "x", "--max_gib", "0"], "--max_gib"),
     (TRAIN, ["--train_data", "nowhere.json"], "nowhere.json"),
     (TRAIN, ["--train_data", "BAD_RECORDS"], "documents"),
     (TRAIN, ["--train_data", "RECORDS", "--init_compressor", "./nowhere"], "--init_compressor"),
@@ -71,6 +76,7 @@ MISTAKES: list[tuple[list[str], list[str], str]] = [
     (["scaledown.hub"], ["no_such_model"], "smollm2, minilm"),
     (["lab.benchmark_retrieval"], ["--num_passages", "0"], "--num_passages"),
     (["lab.benchmark_read_ahead"], ["--checkpoint", "embedded", "--eval_data", "nowhere.json"], "nowhere.json"),
+    (["lab.benchmark_store"], ["--num_documents", "0"], "--num_documents"),
     (["lab.gpu_check"], ["--stages", "no_such_stage"], "--stages"),
     (["lab.recall"], ["--source", "./nowhere", "--corpus_path", "RECORDS", "--generator_model", "embedded",
                       "--retriever_model", "embedded"], "nowhere"),

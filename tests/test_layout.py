@@ -16,12 +16,11 @@ MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "prompt", "run_information"}
+BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "prompt"}
 MAY_IMPORT = {
     "files": set(),
     "progress": set(),
     "prompt": set(),
-    "run_information": set(),
     "settings": set(),
     "config": {"files", "settings"},
     "hub": {"cli", "config"},
@@ -31,6 +30,7 @@ MAY_IMPORT = {
     "data": BASE,
     "models": BASE,
     "training": BASE | {"data", "models"},
+    "serving": BASE | {"data", "models", "training"},
     "evaluation": BASE | {"data", "models", "training"},
 }
 # Names that the package itself hands on, and the room they live in.

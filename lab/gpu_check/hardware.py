@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.gpu_check.report import Check, gibibytes
-from scaledown.run_information import library_versions
+from scaledown.data.storage.run_information import library_versions
 
 HEADS, KEY_HEADS, WIDTH = 32, 8, 128
 """Attention of Mistral-7B."""

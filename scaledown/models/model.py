@@ -36,7 +36,7 @@ from scaledown.models.serving import compressing, question_answering
 from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.question_answering import Answer
-from scaledown.models.serving.store import DocumentStore
+from scaledown.models.serving.store import Store
 from scaledown.models.serving.streaming import Piece
 from scaledown.models.serving.user_input import Documents, Questions, read_input
 from scaledown.models.serving.user_input import read_documents as document_texts
@@ -190,7 +190,7 @@ class ScaleDownModel(AnsweringSteps):
 
     def compress(self, questions: Questions, documents: Documents, batch_size: int = 8,
                  num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
-                 store: DocumentStore | None = None, show_progress_bar: bool = False) -> Memory:
+                 store: Store | None = None, show_progress_bar: bool = False) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
 
         Args:
@@ -227,13 +227,16 @@ class ScaleDownModel(AnsweringSteps):
         found = rankings(memory)
         return found[0] if given.is_one else found
 
-    def read_documents(self, documents: Documents, store: DocumentStore | None = None, batch_size: int = 32,
-                       show_progress_bar: bool = False) -> DocumentStore:
-        """Read documents ahead of all questions; :meth:`compress` continues from the store, with exactly equal results.
+    def read_documents(self, documents: Documents, store: Store | None = None, batch_size: int = 32,
+                       show_progress_bar: bool = False) -> Store:
+        """Read documents ahead of all questions; :meth:`compress` continues from the store.
+
+        From a store in memory the results are exactly equal, from one on a disk up to its rounding.
 
         Args:
             documents: one list of them; repeated ones are read once.
-            store: gets those that it does not have yet [a new store].
+            store: gets those that it does not have yet [a new store in memory]. One on a disk is
+                :class:`scaledown.models.serving.disk.disk_store.DiskStore`.
 
         Raises:
             ValueError: if the model reads the query first or with an encoder, or the store is another model's.

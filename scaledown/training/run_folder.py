@@ -22,11 +22,11 @@ from scaledown import processes
 from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
+from scaledown.data.storage.run_information import run_information
 from scaledown.files import make_folder, write_json
 from scaledown.hub import on_disk
 from scaledown.models.loading import checkpoint, generator_files, pretrained
 from scaledown.models.model import ScaleDownModel
-from scaledown.run_information import run_information
 from scaledown.settings import RETIRED
 from scaledown.training import checkpoints
 from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME

@@ -15,7 +15,7 @@ import pytest
 import torch
 from evaluation_fakes import EVALUATION, FakeModel, make_records
 
-from scaledown import run_information
+from scaledown.data.storage import run_information
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.figures.colours import TEXT_CONTRAST, contrast

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import example_usage
+from scaledown.data.storage.run_information import next_commands
 from scaledown.evaluation.report import phases
 from scaledown.evaluation.report.phases import Phases
 from scaledown.evaluation.report.run_summary import summary
-from scaledown.run_information import next_commands
 
 Capture = pytest.CaptureFixture[str]
 

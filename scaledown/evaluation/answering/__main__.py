@@ -20,9 +20,9 @@ from typing import Any
 from scaledown import cli, files, hub, processes
 from scaledown.config import AUTO, EMBEDDED, EvaluationConfig
 from scaledown.data.records import Record, read_records
+from scaledown.data.storage.run_information import run_information
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
-from scaledown.run_information import run_information
 
 STANDARD, LONG = "standard", "long"
 WORLD = {STANDARD: Difficulty(), "hard": Difficulty(hard_share=1.0, two_hop_share=0.0),

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from scaledown import cli
 from scaledown.data.records import read_records
+from scaledown.data.storage.run_information import run_information
 from scaledown.evaluation.benchmark.ratios import MEMORY_TOKENS, SYSTEMS, growth, ratio_table, ratios, share_table
 from scaledown.files import make_folder, write_json
-from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from scaledown import cli, files, hub
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
+from scaledown.data.storage.run_information import run_information
 from scaledown.data.world.candidates import NUM_CANDIDATES, ranking_records
 from scaledown.evaluation.ranking.ranking_input import EMBEDDED_SEED
-from scaledown.run_information import run_information
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from scaledown.config import MINILM, EvaluationConfig
 from scaledown.data.pipeline.retrieval.vectors import load_bi_encoder
 from scaledown.data.pipeline.trec import require_ids, write_run
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
+from scaledown.data.storage.run_information import run_information
 from scaledown.evaluation.ranking.ranking_input import RankingInput, describe
 from scaledown.evaluation.ranking.ranking_task import RankingTask
-from scaledown.run_information import run_information
 
 if TYPE_CHECKING:
     from scaledown.evaluation.ranking.rankings import RankingScores

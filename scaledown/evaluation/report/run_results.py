@@ -33,7 +33,7 @@ class RunResults:
         latencies: of ``scaledown`` (after training) and the baselines, by name.
         cost: from :func:`scaledown.evaluation.cost.question_cost.model_cost`.
         history: the trainer's ``log_history``.
-        run: from :func:`scaledown.run_information.run_information`.
+        run: from :func:`scaledown.data.storage.run_information.run_information`.
         notes: what a reader must know, shown under the heading, such as the weights that training started from.
         memory: one document's, before and after training, from
             :func:`scaledown.evaluation.figures.needle.memory_of_one`; by stage, empty if no document could be shown.

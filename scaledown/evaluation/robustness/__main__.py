@@ -89,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     hub.check_checkpoint(args.checkpoint)
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
+    from scaledown.data.storage.run_information import run_information
     from scaledown.evaluation.robustness import measuring, sweeps
     from scaledown.models.model import ScaleDownModel
-    from scaledown.run_information import run_information
     from scaledown.training import devices, run_folder
 
     asked = sweeps.cases(records, args.eval_examples, args.seed)

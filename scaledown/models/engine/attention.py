@@ -124,7 +124,7 @@ def _attend_batch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, 
 def _prefix_keys_values(packing: Packing, key: Tensor, value: Tensor, layer: int) -> KeysValues:
     """Return the keys and values (R, G, T1, W) of the prefixes: of this pass, or those that are stored."""
     if packing.stored is not None:
-        return packing.stored[layer]
+        return packing.stored_of(layer, key, value)
     num_tokens = packing.num_prefix_tokens
     return packing.prefixes.pad(key[:num_tokens]), packing.prefixes.pad(value[:num_tokens])
 

@@ -134,6 +134,14 @@ class Packing(Movable):
         position = self.position[self.prefixes.num_tokens:]
         return dataclasses.replace(self, position=position, stored=stored)
 
+    def stored_of(self, layer: int, key: Tensor, value: Tensor) -> KeysValues:
+        """Return the stored keys and values (R, G, T, W) of a layer, in the number formats of its own ones.
+
+        A store may hold fewer bits than the layer computes with.
+        """
+        stored_key, stored_value = self.stored[layer]
+        return stored_key.to(key.dtype), stored_value.to(value.dtype)
+
     def prefix_mask(self, queries: Padding, window: int | None, dtype: torch.dtype | None, repeats: int = 1) -> Tensor:
         """Return what tokens of prefixes see of their prefix: (R, 1, repeats * T, T1).
 

@@ -57,7 +57,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, reads: R
         # Only suffixes are read; the stored keys of the prefixes come before theirs.
         query_lengths, key_lengths = _lengths(suffixes), suffix_keys
         keys_at = keys_at[packing.prefixes.num_tokens:]
-        stored_key, stored_value = packing.stored[layer]                                   # (R, G, T1, W)
+        stored_key, stored_value = packing.stored_of(layer, key, value)                    # (R, G, T1, W)
         key = torch.cat([packing.prefixes.pack(stored_key), key])
         value = torch.cat([packing.prefixes.pack(stored_value), value])
 

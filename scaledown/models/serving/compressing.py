@@ -15,7 +15,7 @@ from scaledown.models.loading.memory_origin import MemoryOrigin
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.store import DocumentStore
+from scaledown.models.serving.store import DocumentReader, DocumentStore, Store
 from scaledown.models.serving.user_input import UserInput, check_number
 from scaledown.progress import Bar
 
@@ -38,7 +38,7 @@ def check_compresses(model: ScaleDownModel) -> None:
 
 
 def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memory_tokens: int | None = None,
-             cache: MemoryCache | None = None, store: DocumentStore | None = None,
+             cache: MemoryCache | None = None, store: Store | None = None,
              show_progress_bar: bool = False) -> Memory:
     """Return the memory of each question's documents; see :meth:`ScaleDownModel.compress`."""
     check_compresses(model)
@@ -70,21 +70,29 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     return Memory.of_pairs(compressed, counts, origin)
 
 
-def read_documents(model: ScaleDownModel, documents: Sequence[str], store: DocumentStore | None = None,
-                   batch_size: int = 32, show_progress_bar: bool = False) -> DocumentStore:
+def read_documents(model: ScaleDownModel, documents: Sequence[str], store: Store | None = None,
+                   batch_size: int = 32, show_progress_bar: bool = False) -> Store:
     """Return a store that holds the keys and values of ``documents``; see :meth:`ScaleDownModel.read_documents`."""
+    reader = document_reader(model)
+    check_number("batch_size", batch_size)
+
+    store = DocumentStore(reader.identity) if store is None else store
+    with model.inference():
+        store.read(model.processor.document_keys(documents), reader, batch_size, show_progress_bar)
+    return store
+
+
+def document_reader(model: ScaleDownModel) -> DocumentReader:
+    """Return what reads documents for a store.
+
+    Raises:
+        ValueError: for a model that cannot read documents ahead of questions.
+    """
     check_compresses(model)
     if model.config.input_order != "document_first" or not isinstance(model.compressor, CausalCompressor):
         raise ValueError("only an n_layers or llm compressor trained with --input_order document_first can read "
                          "documents ahead of questions")
-    check_number("batch_size", batch_size)
-
-    own = _reader(model)
-    store = DocumentStore(own) if store is None else store
-    with model.inference():
-        keys = model.processor.document_keys(documents)
-        store.read(keys, own, model.compressor, model.generator.embed, batch_size, show_progress_bar)
-    return store
+    return DocumentReader(fingerprint(model), model.device, model.dtype, model.compressor, model.generator.embed)
 
 
 def _reader(model: ScaleDownModel) -> str:
@@ -93,7 +101,7 @@ def _reader(model: ScaleDownModel) -> str:
 
 
 def _compress_batch(model: ScaleDownModel, questions: Sequence[str], documents: Sequence[Sequence[str]],
-                    num_memory: int, store: DocumentStore | None, bar: Bar) -> Compressed:
+                    num_memory: int, store: Store | None, bar: Bar) -> Compressed:
     """Compress all documents of some questions together: (P, L, D) and scores (P,)."""
     lists = model.processor.compressor_texts(questions, documents, num_memory)
     compressed = []
@@ -104,14 +112,14 @@ def _compress_batch(model: ScaleDownModel, questions: Sequence[str], documents: 
 
 
 def _compress_texts(model: ScaleDownModel, lists: TextLists, num_memory: int,
-                    store: DocumentStore | None) -> Compressed:
+                    store: Store | None) -> Compressed:
     """Compress documents in one pass."""
     num_documents = sum(1 for wanted in lists.reads if len(wanted))
     if num_documents and model.device.type in fixed_shapes.COMPILED_BY_SHAPE:
         lists = fixed_shapes.rounded_texts(lists)
     texts = lists.packed()
     if num_documents and store is not None:
-        texts = texts.behind(store.gather(lists.prefixes))
+        texts = texts.behind(store.gather(lists.prefixes, document_reader(model)))
 
     # A rounded shape has dummy documents at the end.
     embeddings, scores, _ = model.compressor(texts.to(model.device), model.generator.embed, num_memory)

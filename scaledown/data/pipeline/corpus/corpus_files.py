@@ -79,7 +79,8 @@ class Corpus:
         return sum(part.size for part in self.parts)
 
 
-def open_corpus(path: str, max_pages: int | None, config: str | None = None, split: str = "train") -> Corpus:
+def open_corpus(path: str, max_pages: int | None, config: str | None = None, split: str = "train",
+                flag: str = "--corpus_path") -> Corpus:
     """Open a corpus by its path or, if there is no such path, its name on the Hub.
 
     Args:
@@ -87,28 +88,33 @@ def open_corpus(path: str, max_pages: int | None, config: str | None = None, spl
         max_pages: only this many of its pages (lines, files, rows), the first ones.
         config: the Hub dataset's config.
         split: the Hub dataset's split.
+        flag: by which the path was given, for messages.
 
     Raises:
         ValueError: if there is nothing by that name, or nothing in it that is a corpus.
     """
     place = Path(path).expanduser()
     if not place.exists():
-        return _of_hub(path, max_pages, config, split)
+        return _of_hub(path, max_pages, config, split, flag)
 
     # The first file's suffix tells the kind of them all.
     files = [place] if place.is_file() else _files(place)
     if files and files[0].suffix == ".txt":
         return _of_texts(place, files[:max_pages])
     if files and files[0].suffix == ".parquet":
-        rows = _rows(str(place), path="parquet", data_files=[str(file) for file in files], split="train")
+        rows = _rows(f"{flag} {place}", path="parquet", data_files=[str(file) for file in files], split="train")
         return _of_rows(str(place), rows, max_pages, fingerprints.of_files(files))
     if not files or files[0].suffix not in LINE_SUFFIXES:
-        raise ValueError(f"--corpus_path {path}: holds no corpus; {EXPECTED_CORPUS}")
+        raise ValueError(f"{flag} {path}: holds no corpus; {EXPECTED_CORPUS}")
     return Corpus(path, "bytes", _line_parts(files, max_pages), fingerprints.of_files(files))
 
 
-def require_corpus(path: str) -> None:
+def require_corpus(path: str, flag: str = "--corpus_path") -> None:
     """Find out within seconds whether there is a corpus by that path or name.
+
+    Args:
+        path: a path, or OWNER/NAME on the Hub.
+        flag: by which it was given, for messages.
 
     Raises:
         ValueError: if there is none.
@@ -118,7 +124,7 @@ def require_corpus(path: str) -> None:
 
     # A dataset's name has exactly one slash; anything else is a misspelt path, and not asked for on the Hub.
     if path.count("/") != 1 or path.startswith((".", "/", "~")):
-        raise ValueError(f"--corpus_path {path}: no such file or folder; {EXPECTED_CORPUS}")
+        raise ValueError(f"{flag} {path}: no such file or folder; {EXPECTED_CORPUS}")
     hub.locate(path, kind="dataset", what_works=CORPUS_ADVICE)
 
 
@@ -237,9 +243,9 @@ def _of_texts(folder: Path, files: Sequence[Path]) -> Corpus:
     return Corpus(str(folder), "files", parts, fingerprint)
 
 
-def _of_hub(name: str, max_pages: int | None, config: str | None, split: str) -> Corpus:
-    require_corpus(name)
-    rows = _rows(name, path=name, name=config, split=split)
+def _of_hub(name: str, max_pages: int | None, config: str | None, split: str, flag: str) -> Corpus:
+    require_corpus(name, flag)
+    rows = _rows(f"{flag} {name}", path=name, name=config, split=split)
     # The downloaded files identify the corpus.
     files = [Path(file["filename"]) for file in rows.cache_files]
     return _of_rows(f"{name} ({split}) on the Hub", rows, max_pages, fingerprints.of_files(files))
@@ -257,7 +263,7 @@ def _rows(place: str, **options: Any) -> Any:
     try:
         return datasets.load_dataset(**options)
     except (OSError, ValueError, errors.HTTPError, datasets.exceptions.DatasetGenerationError) as fault:
-        raise ValueError(f"--corpus_path {place}: cannot be read ({fault})") from fault
+        raise ValueError(f"{place}: cannot be read ({fault})") from fault
 
 
 def _of_rows(description: str, rows: Any, max_pages: int | None, fingerprint: str) -> Corpus:

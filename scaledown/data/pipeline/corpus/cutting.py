@@ -27,11 +27,15 @@ PAGES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Page:
-    """A whole text of the corpus, before it is cut. Its ``id`` should be unique."""
+    """A whole text of the corpus, before it is cut. Its ``id`` should be unique.
+
+    ``is_article`` says that it came in paragraphs, as KILT's pages do, and so is no passage as it is.
+    """
 
     id: str
     title: str
     text: str
+    is_article: bool = False
 
 
 PassageRow = dict[str, Any]
@@ -50,10 +54,12 @@ def page_of(values: Any) -> Page:
         raise ValueError(f"expected {EXPECTED_PAGE}")
 
     text = first_value(values, PAGE_TEXT_NAMES)
-    if isinstance(text, list) and all(isinstance(line, str) for line in text):
+    is_article = isinstance(text, list) and all(isinstance(line, str) for line in text)
+    if is_article:
         text = kilt_text(text)
     title = first_value(values, PAGE_TITLE_NAMES)
-    page = Page(_as_text(first_value(values, PAGE_ID_NAMES)), "" if title is None else _as_text(title), text)
+    page = Page(_as_text(first_value(values, PAGE_ID_NAMES)), "" if title is None else _as_text(title), text,
+                is_article)
 
     # The values may still be of any type. Text and title may be blank, an id may not.
     faults = []

@@ -1,0 +1,1 @@
+"""Commands for a service: what can be done before any question comes."""

@@ -1,0 +1,131 @@
+"""The documents of a file, as a model reads them ahead: those of records, or the texts of a corpus.
+
+A text that fits the compressor stays as it is, with its title in front, so that a service that passes the same title
+and text finds it. A longer one, and an article of KILT, is cut into passages, as the data pipeline cuts it, so that
+nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scaledown.data.passages import TokenCounter
+from scaledown.data.pipeline.corpus.corpus_files import EXPECTED_CORPUS, Corpus, PartNotes, open_corpus
+from scaledown.data.pipeline.corpus.cutting import Page, token_cutter
+from scaledown.data.records import Record, read_records
+from scaledown.data.storage.lines import SHOWN_FAULTS
+from scaledown.files import parse_json
+from scaledown.prompt import titled
+
+PAGES_AT_ONCE = 256
+CHECKED_BYTES = 2**16
+"""As much of a file tells whether it holds records."""
+
+Batch = tuple[list[str], int]
+"""Some documents, and how much of their source they are, in its unit."""
+
+
+@dataclass
+class CorpusDocuments:
+    """The documents of a file or folder, which can be read several times.
+
+    Attributes:
+        path: of the source.
+        size: of the source, in ``unit``.
+        unit: "records", "bytes", "files" or "rows".
+        batches: yields the documents, some hundreds at a time, for a counter of tokens and the longest document.
+        faults: the lines that the last reading could not read, the first of them in words.
+        num_faults: the number of all of them.
+    """
+
+    path: str
+    size: int
+    unit: str
+    batches: Callable[[TokenCounter, int], Iterator[Batch]]
+    faults: list[str] = field(default_factory=list)
+    num_faults: int = 0
+
+
+def open_documents(path: str, flag: str) -> CorpusDocuments:
+    """Open the documents of a file of records, or of a corpus; records are read and checked at once.
+
+    Args:
+        path: a file or folder.
+        flag: by which it was given, for messages.
+
+    Raises:
+        ValueError: if there is no such file, nothing in it that holds documents, or a record has a fault.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ValueError(f"{flag} {path}: no such file or folder; expected records, or a corpus: {EXPECTED_CORPUS}")
+    if place.is_file() and _holds_records(place):
+        return _of_records(path, read_records(place))
+    return _of_corpus(path, open_corpus(path, None, flag=flag))
+
+
+def _holds_records(path: Path) -> bool:
+    """Return whether a file begins as one of records: with a list, or with an object that has documents."""
+    with path.open("rb") as file:
+        start = file.read(CHECKED_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"["):
+        return True
+
+    line = start.split(b"\n", 1)[0]
+    try:
+        first = parse_json(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        # A long line is not whole here, but its first fields are.
+        return line.startswith(b"{") and b'"documents"' in line and b'"query"' in line
+    return isinstance(first, dict) and "documents" in first
+
+
+def _of_records(path: str, records: Sequence[Record]) -> CorpusDocuments:
+    def batches(count_tokens: TokenCounter, document_tokens: int) -> Iterator[Batch]:
+        # The model reads the documents of records as they are.
+        for start in range(0, len(records), PAGES_AT_ONCE):
+            some = records[start:start + PAGES_AT_ONCE]
+            yield list(itertools.chain.from_iterable(record.documents for record in some)), len(some)
+
+    return CorpusDocuments(path, len(records), "records", batches)
+
+
+def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
+    def batches(count_tokens: TokenCounter, document_tokens: int) -> Iterator[Batch]:
+        cut = token_cutter(count_tokens, document_tokens)
+        documents.faults, documents.num_faults = [], 0
+        num_lines: dict[str, int] = {}  # of each file, up to the part at hand
+        for part in corpus.parts:
+            notes, size = PartNotes(), 0
+            pages = part.pages(notes)
+            while some := list(itertools.islice(pages, PAGES_AT_ONCE)):
+                texts = _texts(some, count_tokens, document_tokens)
+                # What is no document as it is.
+                longer = [page for page, text in zip(some, texts, strict=True) if text is None]
+                passages = [row["document"] for row in cut(longer)]
+                yield [text for text in texts if text is not None] + passages, notes.size - size
+                size = notes.size
+
+            # Notes count lines from the start of their part, messages from the start of the file.
+            before = num_lines.get(part.place, 0)
+            num_lines[part.place] = before + notes.num_lines
+            documents.num_faults += notes.num_faults
+            documents.faults += [f"{part.place}: line {before + line}: {reason}" for line, reason in notes.faults]
+            del documents.faults[SHOWN_FAULTS:]
+
+    documents = CorpusDocuments(path, corpus.size, corpus.unit, batches)
+    return documents
+
+
+def _texts(pages: Sequence[Page], count_tokens: TokenCounter, document_tokens: int) -> list[str | None]:
+    """Return each page as a document; None for one that has to be cut (one without text then has no passages)."""
+    texts = [titled(page.title, page.text) for page in pages]
+    found: list[str | None] = []
+    for page, text, num_tokens in zip(pages, texts, count_tokens(texts), strict=True):
+        is_document = page.text.strip() and not page.is_article and num_tokens <= document_tokens
+        found.append(text if is_document else None)
+    return found

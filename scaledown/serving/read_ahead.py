@@ -1,0 +1,156 @@
+"""Read documents ahead of questions, into a store on disk.
+
+A checkpoint that was trained with --input_order document_first reads a document the same way whatever is asked later.
+A service that opens the store then reads only the question. Documents that are in the store are not read again, so a
+command that was stopped is typed again; started several times at once, the processes share the work.
+
+    python -m scaledown.serving.read_ahead --checkpoint run/checkpoints/final --corpus passages.jsonl --store town
+    python -m scaledown.serving.read_ahead --checkpoint smollm2 --corpus records.json --store town --max_gib 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scaledown import cli, hub
+from scaledown.models.serving.disk.store_index import NUMBER_FORMATS, check_folder
+from scaledown.progress import Bar
+from scaledown.serving.corpus_documents import CorpusDocuments, open_documents
+from scaledown.settings import positive, require
+
+if TYPE_CHECKING:
+    from scaledown.models.model import ScaleDownModel
+    from scaledown.models.serving.disk.disk_store import DiskStore
+
+GIBIBYTE, MEBIBYTE = 2**30, 2**20
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's flags."""
+    parser = cli.new_parser(__doc__, "scaledown.serving.read_ahead",
+                            "--checkpoint NAME --corpus FILE --store FOLDER [--FLAG VALUE ...]")
+    # No default: the demo's checkpoint reads the query first.
+    cli.add_checkpoint(parser, required=True)
+    parser.add_argument("--corpus", required=True, metavar="FILE", group="data",
+                        help="its documents are read: records, JSONL of {id, title, text}, kilt_knowledgesource.json, "
+                             "or a folder with such a corpus, or of .txt files")
+    parser.add_argument("--store", required=True, metavar="FOLDER", group="data",
+                        help="folder of the store, made if there is none")
+    parser.add_argument("--max_gib", type=float, metavar="X", group="data",
+                        help="largest size of the store in GiB: beyond it the documents that were used longest ago "
+                             "leave [as it was, at first no limit]")
+    parser.add_argument("--number_format", choices=NUMBER_FORMATS, group="data",
+                        help="float16, or int8 with half the size [as it was, at first float16]")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", group="machine",
+                        help="documents at a time [32]")
+    cli.add_device(parser)
+    return parser
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fill the store, and print its place and size."""
+    args = build_parser().parse_args(argv)
+    require(positive(args, "batch_size", "max_gib"))
+    check_folder(Path(args.store), "--store ")
+    hub.check_checkpoint(args.checkpoint)
+    check_order(args.checkpoint)
+    documents = open_documents(args.corpus, "--corpus")
+
+    # Only now, so that --help and mistakes need not wait for torch.
+    from scaledown import ScaleDownModel
+    from scaledown.models.serving.disk.disk_store import DiskStore
+    from scaledown.training.devices import resolve_device
+
+    # A store that cannot be used is told before the model is loaded, which takes long.
+    max_bytes = None if args.max_gib is None else int(args.max_gib * GIBIBYTE)
+    store = DiskStore(args.store, max_bytes, args.number_format)
+    try:
+        cli.tell(f"loading {args.checkpoint} ...")
+        model = ScaleDownModel.from_pretrained(args.checkpoint, device=resolve_device(args.device))
+        num_read, num_there = fill(model, store, documents, args.batch_size)
+        tell_faults(documents)
+        if not num_read + num_there:
+            raise ValueError(f"--corpus {args.corpus}: not one document in it")
+        print(f"read {num_read:,} documents; {num_there:,} were in the store before, or come twice")
+        print(f"store: {args.store} ({len(store):,} documents, {store.num_bytes / MEBIBYTE:,.1f} MiB, "
+              f"{store.number_format})")
+    finally:
+        store.close()
+    return 0
+
+
+def check_order(name: str) -> None:
+    """Refuse a checkpoint on this disk that reads the query first.
+
+    Raises:
+        ValueError: if it does.
+    """
+    config = hub.checkpoint_config(name)
+    if config is not None and config.input_order != "document_first":
+        raise ValueError(f"--checkpoint {name}: reads the query before the document, so no document can be read ahead; "
+                         "train one with --input_order document_first (of those that ship, smollm2 was)")
+
+
+def fill(model: ScaleDownModel, store: DiskStore, documents: CorpusDocuments, batch_size: int) -> tuple[int, int]:
+    """Read all documents that are not in ``store``; return the number of those read, and of the others.
+
+    Raises:
+        ValueError: if the store is another checkpoint's, or too small for the documents.
+    """
+    from scaledown.data.passages import token_counter
+    from scaledown.models.serving.compressing import document_reader
+
+    reader, started = document_reader(model), time.time()
+    store.check(reader)
+    count_tokens = token_counter(model.processor.compressor_tokenizer)
+    num_read = num_all = 0
+
+    # First what no other process is reading; then, if others were, what these have left, as when they were killed.
+    for takes_all in (False, True):
+        num_all = num_left = 0
+        with Bar(total=documents.size, unit=f" {documents.unit}", unit_scale=True, desc="reading documents") as bar:
+            for texts, size in documents.batches(count_tokens, model.config.document_tokens):
+                keys = model.processor.document_keys(texts)
+                wanted = keys if takes_all else store.claim(keys)
+                with model.inference():
+                    num_read += store.read(wanted, reader, batch_size)
+                check_room(store, started, num_read)
+
+                num_all += len(keys)
+                num_left += len(store.missing(keys))
+                bar.set_postfix_str(f"{num_read:,} read", refresh=False)
+                bar.update(size)
+        if not num_left:
+            break
+    return num_read, num_all - num_read
+
+
+def check_room(store: DiskStore, started: float, num_read: int) -> None:
+    """Stop when documents leave that were read or found since ``started``: it would go on for ever.
+
+    Raises:
+        ValueError: if they do.
+    """
+    if store.latest_removed >= started:
+        raise ValueError(f"--store {store.folder}: full; it holds {len(store):,} documents in "
+                         f"{store.num_bytes / GIBIBYTE:.3g} GiB, and after {num_read:,} more documents of this corpus "
+                         "the first of them would leave again: raise --max_gib, give --number_format int8 with a new "
+                         "folder, or fewer documents")
+
+
+def tell_faults(documents: CorpusDocuments) -> None:
+    """Print which lines of the corpus were not read, if there are any."""
+    if documents.num_faults:
+        print(f"{documents.path}: {documents.num_faults:,} lines were not read:", file=sys.stderr)
+        for fault in documents.faults:
+            print(f"  {fault}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
