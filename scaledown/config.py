@@ -146,7 +146,7 @@ class ScaleDownConfig:
     lora_dropout: float = setting(0.1, "dropout in the LoRA adapter", is_advanced=True)
     system_prompt: str | None = setting(
         None, "the system's turn of the generator's prompt, in training and later; '' for none "
-        "[that of scaledown/prompt.py]", is_advanced=True)
+        "[that of scaledown/prompt/]", is_advanced=True)
     instruction: str | None = setting(
         None, "a text of yours before the documents in the generator's prompt, in training and later [none]",
         is_advanced=True)

@@ -20,7 +20,7 @@ BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "p
 MAY_IMPORT = {
     "files": set(),
     "progress": set(),
-    "prompt": set(),
+    "prompt": {"progress"},
     "run_information": set(),
     "settings": set(),
     "config": {"files", "settings"},

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from scaledown.data.passages import Paragraph, PassageSplitter
-from scaledown.data.sentences import cut
+from scaledown.prompt.passages import Paragraph, PassageSplitter
+from scaledown.prompt.sentences import cut
 
 
 def count_words(texts):
@@ -104,5 +104,5 @@ def test_overlap_is_in_characters_of_the_paragraph():
 
 
 def test_a_passage_without_room_is_refused():
-    with pytest.raises(ValueError, match="--passage_tokens must be at least 16, got 15"):
-        PassageSplitter(count_words, 15)
+    with pytest.raises(ValueError, match="passage_tokens must be above 0, got 0"):
+        PassageSplitter(count_words, 0)

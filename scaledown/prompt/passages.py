@@ -1,4 +1,4 @@
-"""Paragraphs cut into passages that a compressor can read whole, with nothing lost.
+"""Texts cut into passages that a compressor can read whole, with nothing lost: of corpora, and of long documents.
 
 A passage is a stretch of its paragraph. Its document has the title in front (:func:`scaledown.prompt.titled`).
 """
@@ -9,12 +9,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from scaledown.data.sentences import WORD, Span, cut
 from scaledown.progress import Bar
 from scaledown.prompt import titled
+from scaledown.prompt.sentences import WORD, Span, cut
 
 TokenCounter = Callable[[list[str]], list[int]]
 SMALLEST_PASSAGE_TOKENS = 16
+"""The fewest that make sense for a corpus: room for a short title and a clause."""
 TEXTS_AT_ONCE = 10_000
 REMEMBERED_WORDS = 500_000
 """Words whose number of tokens is cached; beyond that the cache is cleared, so that no corpus fills the memory."""
@@ -60,12 +61,12 @@ class PassageSplitter:
     Then the documents themselves are counted, and a paragraph with one that is too long is cut again, shorter.
 
     Raises:
-        ValueError: if ``passage_tokens`` leaves no room for text beside a title.
+        ValueError: if ``passage_tokens`` is below 1.
     """
 
     def __init__(self, count_tokens: TokenCounter, passage_tokens: int) -> None:
-        if passage_tokens < SMALLEST_PASSAGE_TOKENS:
-            raise ValueError(f"--passage_tokens must be at least {SMALLEST_PASSAGE_TOKENS}, got {passage_tokens}")
+        if passage_tokens < 1:
+            raise ValueError(f"passage_tokens must be above 0, got {passage_tokens}")
         self._count_tokens = count_tokens
         self._passage_tokens = passage_tokens
         self._word_tokens: dict[str, int] = {}
