@@ -31,6 +31,8 @@ PRESET_NAMES = ("demo", "laptop", "colab_t4", "gpu_24gb", "gpu_48gb", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16", "float16")
 """What ``--dtype`` names. float16 trains on CUDA alone, with losses that are scaled: else its gradients vanish."""
+LONG_DOCUMENTS = SPLIT, CUT = "split", "cut"
+"""What becomes of a document beyond ``document_tokens``: passages of it are read, or its start alone."""
 AUTO = "auto"
 """The value of ``keep_documents`` for all documents that score above ``keep_threshold``."""
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
@@ -227,7 +229,7 @@ class ScaleDownConfig:
 
     @property
     def document_tokens(self) -> int:
-        """The longest document that is read, in tokens; longer ones are cut, with a warning."""
+        """The longest document that is read at once, in tokens; longer ones are split or cut, which is told once."""
         return self.num_memory_tokens * self.compression_rate
 
     @property
@@ -268,8 +270,7 @@ class ScaleDownConfig:
 class RunConfig:
     """The files of a training run, its start, and the machine that it runs on."""
 
-    train_data: str | None = setting(
-        None, "training records, JSON or JSONL", group="data")
+    train_data: str | None = setting(None, "training records, JSON or JSONL", group="data")
     eval_data: str | None = setting(None, "evaluation records [X_eval.json beside X.json]", group="data")
     output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
     resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
