@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     information = run_folder.information(args, model, records, eval_data, eval_records)
     information[run_folder.INPUTS] |= first_stage.inputs if first_stage else {}
 
+    records = run.with_long_documents(model, records, args.long_documents)
+    eval_records = run.with_long_documents(model, eval_records, args.long_documents)
+
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
         processes.say(f"generator {config.generator_model}, compressor {config.compressor_type}, on {device}: "
                       f"{len(records):,} training and {len(eval_records):,} held-out records; results go to {folder}")

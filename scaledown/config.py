@@ -1,7 +1,6 @@
 """Every setting and its default, in frozen dataclasses that check themselves. No torch here.
 
-A field's ``metadata["help"]`` is the help of its command-line flag (see :mod:`scaledown.cli`), so a default
-is written once: here.
+A field's ``metadata["help"]`` is the help of its flag (:mod:`scaledown.cli`), so a default is written once: here.
 """
 
 from __future__ import annotations
@@ -101,8 +100,7 @@ class ScaleDownConfig:
     generator_model: str = setting(
         DEFAULT_GENERATOR, f"a Hub id, a folder, or '{EMBEDDED}', which brings --preset demo "
         f"[{DEFAULT_GENERATOR}; for the demo's data {EMBEDDED}]")
-    generator_revision: str | None = setting(
-        None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
+    generator_revision: str | None = setting(None, "the generator's commit, branch or tag on the Hub", is_advanced=True)
     compressor_type: str = setting(
         "n_layers", "layers of the generator, an encoder, a causal LM, or none: tuned on text", tuple(COMPRESSORS))
     num_layers: int | None = setting(
@@ -273,6 +271,9 @@ class RunConfig:
     train_data: str | None = setting(None, "training records, JSON or JSONL", group="data")
     eval_data: str | None = setting(None, "evaluation records [X_eval.json beside X.json]", group="data")
     output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
+    long_documents: str | None = setting(
+        None, "documents beyond num_memory_tokens x compression_rate tokens are split into passages or cut there "
+        "[split; in training cut]", LONG_DOCUMENTS, group="data")
     resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
     overwrite: bool = setting(False, "replace the run in --output_dir", group="data")
     init_compressor: str | None = setting(
@@ -281,8 +282,7 @@ class RunConfig:
         None, "settings for any machine (demo), a laptop, a T4, a GPU of 24, 48, 80 GB (paper); flags win",
         PRESET_NAMES, group="training")
     learning_rate: float | None = setting(
-        None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]",
-        group="training")
+        None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]", group="training")
     eval_steps: int = setting(500, "steps between two evaluation losses", group="training")
     device: str = setting("auto", "device to run on [the fastest there is]", DEVICES, group="machine")
     dtype: str = setting(
@@ -316,8 +316,7 @@ class TrainingConfig:
     compressor_warmup_steps: int = setting(
         0, "initial steps in which only the compressor is trained and the generator stays frozen", is_advanced=True)
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", is_advanced=True)
-    reranking_loss_weight: float = setting(
-        0.05, "weight of the reranking loss, lambda (paper, equation 3)", is_advanced=True)
+    reranking_loss_weight: float = setting(0.05, "weight of the reranking loss, lambda (equation 3)", is_advanced=True)
     readout_loss_weight: float = setting(
         0.0, "initial weight of the readout loss (the answer is read directly from the memory of each document that "
         "states it), which falls to 0, or stays with --soft_tokens. It helps compressors that learn slowly from "

@@ -9,13 +9,16 @@ import tiny
 import torch
 
 from scaledown import ScaleDownConfig, ScaleDownModel
+from scaledown.data.records import Record
 from scaledown.models.loading.memory_origin import MemoryOrigin, MemoryPassage
 from scaledown.models.memory import Memory, documents_to_keep, rankings
 from scaledown.models.serving import long_documents
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.documents import read_document
 from scaledown.models.serving.long_documents import split_input
 from scaledown.models.serving.user_input import read_input
 from scaledown.prompt import plain_ids
+from scaledown.training import run
 
 QUESTION = "Who was born in London?"
 SENTENCES = [f"Place {number} is a town in Norway, and Ada was born in {1800 + number}." for number in range(12)]
@@ -131,8 +134,9 @@ def test_it_is_told_once(tmp_path, caplog):
     assert not caplog.messages
     for _ in range(2):
         model.compress(QUESTION, [LONG])
-    assert caplog.messages == [f"documents longer than 48 tokens are read as passages (the first such as "
-                               f"{len(parts(model, [LONG])[0])}); long_documents cut reads their start alone; said once"]
+    assert caplog.messages == ["documents longer than 48 tokens are read as passages (the first such as "
+                               f"{len(parts(model, [LONG])[0])}); long_documents cut reads their start alone; said "
+                               "once"]
     caplog.clear()
     model.compress(QUESTION, [LONG], long_documents="cut")
     assert "long_documents split reads all of them" in caplog.text and len(caplog.messages) == 1
@@ -270,3 +274,31 @@ def test_a_memory_is_split_already(model):
     memory = model.compress(QUESTION, [SHORT])
     with pytest.raises(ValueError, match="long_documents is chosen when documents are compressed: give it to compress"):
         model.answer(QUESTION, memory=memory, long_documents="split")
+
+
+def test_records_to_train_on_are_split_if_asked_for(model):
+    record = Record("r", QUESTION, (SHORT, f"The capital. {LONG}", "Oslo"), "1803", reranking_scores=(1.0, 5.0, 2.0),
+                    document_ids=("a", "b", "c"), titles=("", "The capital", ""))
+    short = Record("s", QUESTION, (SHORT,), "Oslo")
+    assert run.with_long_documents(model, [record, short], None) == [record, short]
+    assert run.with_long_documents(model, [record, short], "cut") == [record, short]
+
+    found, same = run.with_long_documents(model, [record, short], "split")
+    texts, _ = parts(model, [SHORT, {"title": "The capital", "text": LONG}, "Oslo"])
+    assert same == short and list(found.documents) == texts and all(len(of) == len(texts) for of in (
+        found.document_ids, found.titles, found.reranking_scores))
+    assert found.document_ids == ("a", *["b"] * (len(texts) - 2), "c")
+    # The score of a whole document is of none of its passages.
+    batch = model.processor.collate([found])
+    assert batch["has_score"].tolist() == [True, *[False] * (len(texts) - 2), True]
+    assert batch["teacher_scores"][[0, -1]].tolist() == [1.0, 2.0]
+    assert sum(map(bool, found.stated_answers)) == 1
+
+
+def test_a_document_that_begins_with_its_title_has_it_apart():
+    record = Record("r", "q", ("A town. Oslo.", "Paris", "Rome. It is.", "Bonn.", "  B. c"), "x",
+                    titles=("A  town", "France", "Rome", "Bonn", "B"))
+    assert record.documents_with_titles == [{"title": "A  town", "text": "Oslo."}, "Paris",
+                                            {"title": "Rome", "text": "It is."}, "Bonn.", "  B. c"]
+    assert Record("r", "q", ("A", "B"), "x").documents_with_titles == ["A", "B"]
+    assert [read_document(document).text for document in record.documents_with_titles] == list(record.documents)

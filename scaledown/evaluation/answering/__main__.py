@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_eval_data(parser, "records to answer [the demo world's questions]")
     parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD), group="data",
                         help=f"kind of the demo world's questions [{STANDARD}]")
+    cli.add_long_documents(parser)
     cli.add_output_file(parser)
 
     # The systems beside each checkpoint.

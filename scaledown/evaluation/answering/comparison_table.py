@@ -37,6 +37,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
     """Yield each system's name and result as it is measured."""
     for number, name in enumerate(args.checkpoint):
         model = ScaleDownModel.from_pretrained(name, device=device, dtype=dtype_for(device))
+        model.long_documents = args.long_documents
         _check_keeping(name, model, args.keep_documents)
 
         # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
@@ -52,6 +53,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
 
         if args.untrained:
             new = run.build_model(model.config, device, args.seed)
+            new.long_documents = args.long_documents
             yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
 
         yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)

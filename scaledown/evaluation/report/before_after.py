@@ -70,7 +70,7 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
     latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
 
     cost = model_cost(model, [after, *before.baselines.values()],
-                      mean_text_tokens(records, token_counter(model), model.config))
+                      mean_text_tokens(records, token_counter(model), model.config, model.long_documents))
     results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
     report = write_numbers(folder, results) if processes.rank() == 0 else {}
 

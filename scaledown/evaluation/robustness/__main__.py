@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__, "scaledown.evaluation.robustness", USAGE)
     cli.add_checkpoint(parser)
     cli.add_eval_data(parser, "records, one of whose documents holds the answer [the demo world's]")
+    cli.add_long_documents(parser)
     parser.add_argument("--output_dir", default="./robustness", metavar="FOLDER", group="data",
                         help="folder of the figures and numbers [./robustness]")
     parser.add_argument("--resume", action="store_true", group="data", help="go on with the run in --output_dir")
@@ -101,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cli.tell(f"loading {args.checkpoint} ...")
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=dtype_for(device))
+    model.long_documents = args.long_documents
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.
     information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)
