@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                                             information, before_after.notes(args.init_compressor, warnings),
                                             phases.begin)
         given = sys.argv[1:] if argv is None else argv
-        processes.say(summary(report, folder, len(records), phases.seconds))
-        processes.say(next_commands(Path(__file__).name, given, folder / "checkpoints" / run.FINAL, folder))
+        processes.say(f"{summary(report, folder, len(records), phases.seconds)}\n"
+                      f"{next_commands(Path(__file__).name, given, folder / 'checkpoints' / run.FINAL, folder)}")
     return 0
 
 
