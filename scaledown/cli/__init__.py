@@ -13,8 +13,8 @@ from scaledown.cli.common import (
 from scaledown.cli.flags import GROUPS, add_flags, config_from, given, settings_parser
 from scaledown.cli.loading_note import tell
 from scaledown.cli.parser import Parser, new_parser
-from scaledown.cli.values import positive
+from scaledown.cli.values import number_or_auto, positive
 
 __all__ = ["GROUPS", "INTERRUPTED", "USER_ERROR", "Parser", "add_checkpoint", "add_device", "add_eval_data",
            "add_flags", "add_long_documents", "add_output_file", "add_seed", "command", "config_from", "given",
-           "new_parser", "positive", "settings_parser", "tell"]
+           "new_parser", "number_or_auto", "positive", "settings_parser", "tell"]
