@@ -49,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--untrained", action="store_true", group="systems",
                         help="also measure a new compressor of each checkpoint's kind, before any training")
     parser.add_argument("--keep_documents", nargs="+", default=[], type=cli.number_or_auto, metavar="N",
-                        group="systems", help="also measure checkpoints reading only the documents that they score highest: this "
-                        f"number of them, or {AUTO!r} for those above the threshold")
+                        group="systems", help="also measure checkpoints reading only the documents that they score "
+                        f"highest: this number of them, or {AUTO!r} for those above the threshold")
 
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     cli.add_device(parser)
