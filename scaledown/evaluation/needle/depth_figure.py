@@ -54,15 +54,18 @@ def plot_depths(path: Path, rows: Sequence[Row], document_tokens: int) -> None:
 
 
 def title(rows: Sequence[Row], document_tokens: int) -> str:
-    """Return the result at the greatest length of each system: the mean over all depths."""
+    """Return the results at the greatest length, or at the greatest at which a system was measured: over all depths."""
+    longest = max(row["length_tokens"] for row in rows)
     found = []
     for name, label in PANELS.items():
-        own = [row for row in rows if row["system"] == name]
-        if own:
-            longest = max(row["length_tokens"] for row in own)
-            mean = statistics.fmean(row["exact_match_avg"] for row in own if row["length_tokens"] == longest)
-            found.append(f"{label.format(document_tokens)} {score(mean)} in {longest:,} tokens")
-    return f"A fact is found: {'; '.join(found)}"
+        lengths = [row["length_tokens"] for row in rows if row["system"] == name]
+        if not lengths:
+            continue
+        means = [row["exact_match_avg"] for row in rows
+                 if row["system"] == name and row["length_tokens"] == max(lengths)]
+        where = "" if max(lengths) == longest else f" in {max(lengths):,}"
+        found.append(f"{label.format(document_tokens)} {score(statistics.fmean(means))}{where}")
+    return f"A fact in {longest:,} tokens is found: {'; '.join(found)}"
 
 
 def _map(axes: Axes, rows: Sequence[Row], lengths: Sequence[int], depths: Sequence[float]) -> AxesImage:

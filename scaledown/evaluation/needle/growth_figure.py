@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from scaledown.evaluation.figures import colours, style
 from scaledown.evaluation.figures.text_tables import short
@@ -67,6 +68,11 @@ def _lines(axes: Axes, points: Sequence[tuple[str, int, float]], heading: str, u
     axes.set_yscale("log")
     lengths = sorted({length for _, length, _ in points})
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths], fontsize=style.SMALL_POINTS)
+    axes.xaxis.set_minor_locator(NullLocator())
+    # Plain numbers, not powers of ten.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_title(heading, loc="left", fontsize=12, color=colours.INK)
     axes.set_xlabel("tokens of the document", fontsize=style.SMALL_POINTS, color=colours.QUIET)
     axes.set_ylabel(unit, fontsize=style.SMALL_POINTS, color=colours.QUIET)
