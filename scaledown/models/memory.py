@@ -79,7 +79,7 @@ class Memory:
         spread = f" ({min(counts)} to {max(counts)} each)" if num_questions > 1 else ""
         read = "documents"
         if self.origin is not None and self.origin.has_split_documents:
-            read = "documents and passages of documents"
+            read = "documents and passages"
         documents = f"{sum(counts)} {read}{spread}{', scored' if self.scores is not None else ''}"
         cut = "" if self.origin is None else f", for up to {self.origin.document_tokens} document tokens"
         return (f"Memory({num_questions} question{'' if num_questions == 1 else 's'}, {documents}\n"

@@ -60,15 +60,21 @@ class PassageSplitter:
     The tokens of each distinct word are counted once, in one call of the tokenizer, and paragraphs are cut by the sums.
     Then the documents themselves are counted, and a paragraph with one that is too long is cut again, shorter.
 
+    Args:
+        count_tokens: counts the tokens of texts.
+        passage_tokens: the longest document of a passage.
+        ends_with_paragraphs: a passage also ends at a blank line, unless it would be short.
+
     Raises:
         ValueError: if ``passage_tokens`` is below 1.
     """
 
-    def __init__(self, count_tokens: TokenCounter, passage_tokens: int) -> None:
+    def __init__(self, count_tokens: TokenCounter, passage_tokens: int, ends_with_paragraphs: bool = False) -> None:
         if passage_tokens < 1:
             raise ValueError(f"passage_tokens must be above 0, got {passage_tokens}")
         self._count_tokens = count_tokens
         self._passage_tokens = passage_tokens
+        self._ends_with_paragraphs = ends_with_paragraphs
         self._word_tokens: dict[str, int] = {}
 
     def split(self, paragraphs: Sequence[Paragraph], whole_spans: Sequence[Iterable[Span]]) -> list[list[Passage]]:
@@ -105,7 +111,8 @@ class PassageSplitter:
         pending = list(range(len(paragraphs)))
         while pending:
             for i in pending:
-                spans = cut(paragraphs[i].text, whole_spans[i], self._word_tokens.__getitem__, budgets[i])
+                spans = cut(paragraphs[i].text, whole_spans[i], self._word_tokens.__getitem__, budgets[i],
+                            self._ends_with_paragraphs)
                 passages[i] = [_passage(paragraphs[i], titles[i], *span) for span in spans]
             self._count(passages, pending)
 

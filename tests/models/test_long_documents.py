@@ -208,7 +208,7 @@ def test_memory_keeps_its_passages_on_disk_and_old_files_load(model, tmp_path, m
     memory = model.compress([QUESTION, "where"], [[TITLED, SHORT], [LONG]])
     memory.save(tmp_path)
     loaded = Memory.load(tmp_path)
-    assert loaded.origin == memory.origin and "documents and passages of documents (" in repr(loaded)
+    assert loaded.origin == memory.origin and "documents and passages (" in repr(loaded)
     kept = loaded.select([1]).keep([[2, 0]])
     assert kept.origin.passages == ((memory.origin.passages[1][2], memory.origin.passages[1][0]),)
     asked = {"max_new_tokens": 2, "keep_documents": 2}

@@ -1,6 +1,6 @@
 """Look for a needle in a haystack: a fact in a long document.
 
-One sentence answers each question. It is hidden at several depths of documents of several lengths, among other text.
+One paragraph answers each question. It is hidden at several depths of documents of several lengths, among others.
 ScaleDown splits the documents into passages and reads those that score best; beside it the generator reads the full
 text, and the text cut at the longest document that the compressor reads at once. Time to the first token and memory are
 measured by length. Every point is saved as it is measured, so that --resume continues a run that was killed.
@@ -33,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = cli.new_parser(__doc__, "scaledown.evaluation.needle", USAGE)
     cli.add_checkpoint(parser)
-    cli.add_eval_data(parser, "records, one of whose documents holds the answer, the needle; the other text is that of "
-                      "other records [single facts among documents of the demo world]")
+    cli.add_eval_data(parser, "records, one of whose documents holds the answer: the needle, hidden among documents of "
+                      "other records [the demo world's]")
     parser.add_argument("--output_dir", default="./needle", metavar="FOLDER", group="data",
                         help="folder of the figures and numbers [./needle]")
     parser.add_argument("--resume", action="store_true", group="data", help="go on with the run in --output_dir")

@@ -1,7 +1,7 @@
-"""A needle in a haystack: a text that answers a question, hidden at any depth of a document of any length.
+"""A needle in a haystack: a paragraph that answers a question, hidden at any depth of a document of any length.
 
-The rest of the document is other text of the same kind, which neither holds the answer nor names what the needle is
-about. A question has the same needle and the same other text at every length and depth.
+The other paragraphs are texts of the same kind, which neither hold the answer nor name what the needle is about. A
+question has the same needle and the same other texts at every length and depth.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from scaledown.evaluation.robustness.sweeps import holds_answer
 from scaledown.prompt.passages import TokenCounter
 from scaledown.prompt.sentences import cut
 
-FACT = Difficulty((1, 1), (1, 1), hard_share=0.0, two_hop_share=0.0, fillers=False)
-"""A question with one document, which is one sentence: a single fact of the demo world."""
+ONE_DOCUMENT = Difficulty((1, 1), two_hop_share=0.0)
+"""A question of the demo world with one document, which states several facts."""
+PARAGRAPHS = "\n\n"
+"""Between the needle and the other texts, each of which is a paragraph."""
 DOCUMENTS_OF_A_RECORD, SHORTEST_TOKENS = 5, 40
 """Of the demo world's other documents: their number in a record, and the fewest tokens of one."""
 SPARE = 1.5
@@ -32,7 +34,7 @@ class Haystack:
     Attributes:
         record: the question.
         needle: the text that answers it.
-        needle_tokens: its length, with the space that joins it to others.
+        needle_tokens: its length, with the blank line that parts it from others.
         others: texts about something else, each with its length.
     """
 
@@ -42,18 +44,21 @@ class Haystack:
     others: tuple[tuple[str, int], ...]
 
     def of(self, length_tokens: int, depth: float, count_tokens: TokenCounter) -> Record:
-        """Return the question with one document of at most ``length_tokens``, the needle at ``depth`` (0: first)."""
+        """Return the question with one document of at most ``length_tokens``, the needle at ``depth`` (0: first).
+
+        If the needle has more tokens itself, it is the document.
+        """
         texts, room = [], length_tokens - self.needle_tokens
         for text, num_tokens in self.others:
             if num_tokens > room:
                 # Of the last one as many sentences as fit: each begins by naming what it is about.
-                texts += first_sentences(text, room, count_tokens)
+                texts += first_sentences(text, room - count_tokens([PARAGRAPHS])[0], count_tokens)
                 break
             texts.append(text)
             room -= num_tokens
 
         place = round(depth * len(texts))
-        document = " ".join([*texts[:place], self.needle, *texts[place:]])
+        document = PARAGRAPHS.join([*texts[:place], self.needle, *texts[place:]])
         # Scores, ids and titles belong to the record's own documents.
         return dataclasses.replace(self.record, documents=(document,), reranking_scores=None, document_ids=None,
                                    titles=None)
@@ -70,9 +75,8 @@ def first_sentences(text: str, room: int, count_tokens: TokenCounter) -> list[st
 
 
 def demo_records(num_needles: int, longest_tokens: int, seed: int) -> tuple[list[Record], list[str]]:
-    """Return questions about single facts of the demo world, and enough of its other documents for ``longest_tokens``.
-    """
-    needles = list(synthetic_records(num_needles, seed, split="eval", difficulty=FACT))
+    """Return questions of the demo world with one document each, and other documents that fill ``longest_tokens``."""
+    needles = list(synthetic_records(num_needles, seed, split="eval", difficulty=ONE_DOCUMENT))
     num_others = round(SPARE * longest_tokens / SHORTEST_TOKENS / DOCUMENTS_OF_A_RECORD) + 1
     others: list[str] = []
     for record in synthetic_records(num_others, seed + 1, split="eval"):
@@ -96,8 +100,7 @@ def haystacks(records: Sequence[Record], others: Sequence[str], num_needles: int
         ValueError: if no question has such a document, or the other texts do not fill the longest document.
     """
     others = list(dict.fromkeys(others))
-    # With the space that joins a text to the one before it.
-    num_tokens = dict(zip(others, count_tokens([f" {text}" for text in others]), strict=True))
+    num_tokens = dict(zip(others, count_tokens([f"{PARAGRAPHS}{text}" for text in others]), strict=True))
 
     found: list[Haystack] = []
     for record in records:
@@ -120,7 +123,7 @@ def haystacks(records: Sequence[Record], others: Sequence[str], num_needles: int
             raise ValueError(f"--lengths {longest_tokens}: the documents of the other questions have only "
                              f"{longest_tokens - room:,} tokens to hide the answer of {record.id} in; give shorter "
                              "--lengths, or more records")
-        found.append(Haystack(record, needle, count_tokens([f" {needle}"])[0], tuple(chosen)))
+        found.append(Haystack(record, needle, count_tokens([f"{PARAGRAPHS}{needle}"])[0], tuple(chosen)))
 
     if not found:
         raise ValueError(f"none of the {len(records)} questions has exactly one document that holds its answer, to be "

@@ -1,8 +1,9 @@
 """Documents that are longer than the compressor reads at once: split into passages, so that nothing is lost, or cut.
 
 A document of at most ``document_tokens`` tokens, its title included, is read as it is. A longer one becomes passages of
-at most that many tokens of the compressor's tokenizer, so that none of them is cut when it is read: they end with
-sentences, each has the title in front, and line breaks in them become spaces (:mod:`scaledown.prompt.passages`).
+at most that many tokens of the compressor's tokenizer, so that none of them is cut when it is read. They end with
+sentences, and with paragraphs (at blank lines) unless a passage would be short: what is about one thing compresses and
+ranks better. Each has the title in front, and line breaks in it become spaces (:mod:`scaledown.prompt.passages`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 STRETCH_CHARACTERS = 100_000
 """A longer document is tokenised and split in stretches of this length, so that its words never fill the memory."""
-BORDERS = ("\n", ". ", " ")
-"""Where a stretch ends: behind the last line break in it, else the last sentence, else the last word."""
+BORDERS = ("\n\n", "\n", ". ", " ")
+"""Where a stretch ends: behind the last paragraph in it, else the last line, the last sentence, the last word."""
 
 _splitters: WeakKeyDictionary[Processor, PassageSplitter] = WeakKeyDictionary()
 """For each processor its splitter, which remembers the tokens of words."""
@@ -135,7 +136,7 @@ def _splitter(processor: Processor) -> PassageSplitter:
         # It must not hold the processor, by which it is known for as long as that lives.
         tokenizer: Any = processor.compressor_tokenizer
         _splitters[processor] = PassageSplitter(lambda texts: list(map(len, plain_ids(tokenizer, texts))),
-                                                processor.config.document_tokens)
+                                                processor.config.document_tokens, ends_with_paragraphs=True)
     return _splitters[processor]
 
 
