@@ -273,7 +273,7 @@ class RunConfig:
     output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
     long_documents: str | None = setting(
         None, "documents beyond num_memory_tokens x compression_rate tokens are split into passages or cut there "
-        "[split; in training cut]", LONG_DOCUMENTS, group="data")
+        "[split; in training cut]", LONG_DOCUMENTS, group="data", is_advanced=True)
     resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
     overwrite: bool = setting(False, "replace the run in --output_dir", group="data")
     init_compressor: str | None = setting(

@@ -88,6 +88,7 @@ def with_long_documents(model: ScaleDownModel, records: Sequence[Record],
             found.append(record)
             continue
 
+        # What a record says of a document it says of each of its passages, but for the score.
         owners = [passage.document for passage in of_record]
         scores = None
         if record.reranking_scores:

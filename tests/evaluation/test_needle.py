@@ -91,6 +91,10 @@ def test_questions_that_cannot_be_hidden_are_told():
     # Its own other documents are look-alikes of the needle, not other text.
     found, = haystack.haystacks([record], ["no", "c " * 60], 1, 50, count, 1)
     assert [text for text, _ in found.others] == ["c " * 60] and found.needle == "yes a b"
+    # Neither is what names the subject.
+    titled = Record("r", "q", ("yes a b", "no"), "yes", titles=("Ada", ""))
+    with pytest.raises(ValueError, match="have only 2 tokens"):
+        haystack.haystacks([titled], ["Ada " + "e " * 50, "no e"], 1, 50, count, 1)
 
 
 def test_what_is_kept_fits_the_model(checkpoint):
@@ -120,7 +124,7 @@ ROWS = [row(128, 0.0, "scaledown", [1.0, 1.0]), row(128, 1.0, "scaledown", [1.0,
 GROWTH = [{"length_tokens": length, "system": system, "first_token_ms": {"median_ms": time}, "peak_bytes": size,
            "num_queries": 3, "prompt_tokens": 60.0}
           for length, system, time, size in ((128, "scaledown", 50.0, 2**20), (128, "full_text", 100.0, None),
-                                             (512, "scaledown", 80.0, 0))]
+                                             (512, "scaledown", 80.0, 0), (512, "full_text", 400.0, 2**22))]
 
 
 def test_means_over_depths_count_each_question_once():
@@ -145,8 +149,10 @@ def test_the_maps_show_every_point_and_say_the_result(tmp_path, monkeypatch):
     growth_figure.plot_growth(tmp_path / "growth.png", GROWTH)
     left, right = figures[1].axes
     assert left.lines[0].get_ydata().tolist() == [50.0, 80.0] and right.lines[0].get_ydata().tolist() == [1.0]
-    assert growth_figure.title(GROWTH) == ("The first token after 128 tokens: 50 ms, 100 ms from full text, 2.0 times "
+    assert growth_figure.title(GROWTH) == ("The first token after 512 tokens: 80 ms, 400 ms from full text, 5.0 times "
                                            "as long")
+    assert growth_figure.title(GROWTH[:3]) == ("The first token after 128 tokens: 50 ms, 100 ms from full text, 2.0 "
+                                               "times as long")
     assert growth_figure.title(GROWTH[::2]) == "The first token after 512 tokens: 80 ms"
 
 

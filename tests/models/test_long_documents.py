@@ -66,9 +66,11 @@ def test_passages_fit_begin_with_the_title_and_lose_nothing(model, document, tit
 def test_what_fits_stays_as_it_is(model):
     assert parts(model, [SHORT, {"title": "A", "text": SHORT}]) == (
         [SHORT, f"A. {SHORT}"], (MemoryPassage(0, 0, 0, 16), MemoryPassage(1, 0, 0, 16)))
-    exactly = "a" + " a" * 47
+    exactly = "a.\na" + " a" * 44
     assert num_tokens(model, [exactly]) == [48] and parts(model, [exactly])[0] == [exactly]
-    assert len(parts(model, [exactly + " a"])[0]) == 2
+    # Two more, of which the line break that becomes a space saves one.
+    longer, _ = parts(model, [exactly + " a a"])
+    assert len(longer) == 2 and " ".join(longer) == "a. a" + " a" * 46
 
 
 @pytest.mark.parametrize("text", ["x" * 900, "\N{GRINNING FACE}" * 90, "</s>" * 60, "東京は首都。" * 40])

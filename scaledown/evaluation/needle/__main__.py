@@ -19,7 +19,6 @@ from pathlib import Path
 from scaledown import cli, hub
 from scaledown.config import AUTO, EvaluationConfig
 from scaledown.data.records import read_records
-from scaledown.evaluation.needle.haystack import demo_records, haystacks
 from scaledown.hub.number_formats import dtype_for
 from scaledown.settings import require
 from scaledown.training.presets.run_settings import parse_or_resume
@@ -78,17 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, draw, and print the table and the names of the files."""
     args = checked(parse_or_resume(build_parser(), argv))
     config, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
-    longest = max(args.lengths)
-    if args.eval_data is None:
-        records, others = demo_records(config.eval_examples, longest, args.seed)
-    else:
-        records, others = read_records(args.eval_data), []
-        for record in records:
-            others += record.documents
+    records = None if args.eval_data is None else read_records(args.eval_data)
     hub.check_checkpoint(args.checkpoint)
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
-    from scaledown.evaluation.needle import needle_points
+    from scaledown.evaluation.needle import haystack, needle_points
     from scaledown.models.model import ScaleDownModel
     from scaledown.prompt.passages import token_counter
     from scaledown.run_information import run_information
@@ -103,8 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--checkpoint {args.checkpoint} has no compressor (--compressor_type none), which this "
                          "command measures beside text")
     keep = needle_points.kept(model, args.keep_documents)
+
+    longest = max(args.lengths)
+    if records is None:
+        records, others = haystack.demo_records(config.eval_examples, longest, args.seed)
+    else:
+        others = haystack.documents_of(records)
     count_tokens = token_counter(model.processor.compressor_tokenizer)
-    asked = haystacks(records, others, config.eval_examples, longest, count_tokens, args.seed)
+    asked = haystack.haystacks(records, others, config.eval_examples, longest, count_tokens, args.seed)
 
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.

@@ -39,6 +39,7 @@ def plot_depths(path: Path, rows: Sequence[Row], document_tokens: int) -> None:
     lengths = sorted({row["length_tokens"] for row in rows})
     depths = sorted({row["depth"] for row in rows})
 
+    # All maps have one scale of colours.
     figure, places = style.panels(len(systems), PANEL_HEIGHT, narrow=False, columns=COLUMNS)
     for axes, name in zip(places, systems, strict=True):
         image = _map(axes, [row for row in rows if row["system"] == name], lengths, depths)

@@ -1,4 +1,4 @@
-"""How time and memory grow with the length of a document: a line for each system."""
+"""The growth of time and memory with the length of a document: a line for each system."""
 
 from __future__ import annotations
 

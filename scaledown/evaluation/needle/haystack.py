@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from scaledown.data.records import Record
@@ -78,10 +78,15 @@ def demo_records(num_needles: int, longest_tokens: int, seed: int) -> tuple[list
     """Return questions of the demo world with one document each, and other documents that fill ``longest_tokens``."""
     needles = list(synthetic_records(num_needles, seed, split="eval", difficulty=ONE_DOCUMENT))
     num_others = round(SPARE * longest_tokens / SHORTEST_TOKENS / DOCUMENTS_OF_A_RECORD) + 1
-    others: list[str] = []
-    for record in synthetic_records(num_others, seed + 1, split="eval"):
-        others += record.documents
-    return needles, others
+    return needles, documents_of(synthetic_records(num_others, seed + 1, split="eval"))
+
+
+def documents_of(records: Iterable[Record]) -> list[str]:
+    """Return the documents of all records."""
+    documents: list[str] = []
+    for record in records:
+        documents += record.documents
+    return documents
 
 
 def haystacks(records: Sequence[Record], others: Sequence[str], num_needles: int, longest_tokens: int,
@@ -107,9 +112,12 @@ def haystacks(records: Sequence[Record], others: Sequence[str], num_needles: int
         gold = [number for number, document in enumerate(record.documents) if holds_answer(document, record)]
         if len(gold) != 1 or len(found) == num_needles:
             continue
+
+        # Synthetic records and those of most datasets say what a document is about.
         needle = record.documents[gold[0]]
         subject = record.titles[gold[0]] if record.titles else None
 
+        # In a random order of the question's own, until the longest document is full.
         rng = random.Random(f"{seed}-{record.id}")
         chosen, room = [], longest_tokens
         for text in rng.sample(others, len(others)):

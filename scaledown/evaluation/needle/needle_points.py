@@ -176,6 +176,7 @@ def table(means: Rows, growth: Rows) -> str:
 
     lines = []
     for row in means:
+        # A system that finds nothing at the shortest length has no share of that.
         base = at_shortest.get(row["system"])
         share = f"{row['exact_match'] / base:.2f}" if base else ""
         cost = costs[row["length_tokens"], row["system"]]

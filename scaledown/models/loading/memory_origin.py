@@ -11,7 +11,7 @@ SHOWN_QUESTION_CHARACTERS = 60
 
 
 class MemoryPassage(NamedTuple):
-    """Where a text that was compressed stands: a whole document, or a passage of a long one.
+    """The place of a text that was compressed: a whole document, or a passage of a long one.
 
     Attributes:
         document: the number of its document in the list that was given for the question.
@@ -48,7 +48,7 @@ class MemoryOrigin:
 
     @property
     def has_split_documents(self) -> bool:
-        """Whether any text is a later passage of a document, which thus was split."""
+        """True if any text is a later passage of a document, which thus was split."""
         return any(map(_has_later_passage, self.passages or ()))
 
     def select(self, numbers: Sequence[int]) -> MemoryOrigin:

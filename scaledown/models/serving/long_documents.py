@@ -31,7 +31,7 @@ _splitters: WeakKeyDictionary[Processor, PassageSplitter] = WeakKeyDictionary()
 """For each processor its splitter, which remembers the tokens of words."""
 
 
-class Part(NamedTuple):
+class DocumentPart(NamedTuple):
     """A part of a document that is read by itself.
 
     Attributes:
@@ -83,7 +83,7 @@ def split_input(processor: Processor, given: UserInput,
 
 
 def parts_by_document(processor: Processor, documents: Sequence[UserDocument],
-              long_documents: str) -> dict[UserDocument, list[Part]]:
+              long_documents: str) -> dict[UserDocument, list[DocumentPart]]:
     """Return for each document its parts that the compressor reads, each by itself: one, unless it is split."""
     tokenizer, limit = processor.compressor_tokenizer, processor.config.document_tokens
     if long_documents == CUT:
@@ -91,7 +91,7 @@ def parts_by_document(processor: Processor, documents: Sequence[UserDocument],
         for document, read in zip(documents, cut_texts(tokenizer, texts_of(documents), limit), strict=True):
             # The whole text goes to the compressor, which cuts its tokens and says so.
             num_left_out = len(document.text) - len(read)
-            found[document] = [Part(document.text, 0, max(0, len(document.body) - num_left_out))]
+            found[document] = [DocumentPart(document.text, 0, max(0, len(document.body) - num_left_out))]
         return found
 
     # Beyond a stretch they are too long without a count.
@@ -99,7 +99,7 @@ def parts_by_document(processor: Processor, documents: Sequence[UserDocument],
     num_tokens = dict(zip(countable, map(len, plain_ids(tokenizer, texts_of(countable))), strict=True))
     too_long = [document for document in documents if num_tokens.get(document, limit + 1) > limit]
 
-    found = {document: [Part(document.text, 0, len(document.body))] for document in documents}
+    found = {document: [DocumentPart(document.text, 0, len(document.body))] for document in documents}
     if too_long:
         found |= _split(processor, too_long)
         processor.warn_once("documents longer than %d tokens are read as passages (the first such as %d); "
@@ -107,7 +107,7 @@ def parts_by_document(processor: Processor, documents: Sequence[UserDocument],
     return found
 
 
-def _split(processor: Processor, documents: Sequence[UserDocument]) -> dict[UserDocument, list[Part]]:
+def _split(processor: Processor, documents: Sequence[UserDocument]) -> dict[UserDocument, list[DocumentPart]]:
     """Return the passages of documents that are too long to be read at once."""
     paragraphs, owners, starts = [], [], []
     for document in documents:
@@ -118,16 +118,16 @@ def _split(processor: Processor, documents: Sequence[UserDocument]) -> dict[User
 
     # Nothing in a document, such as an answer, is known that must not be cut.
     cut = _splitter(processor).split_batch(paragraphs, [()] * len(paragraphs))
-    found: dict[UserDocument, list[Part]] = {document: [] for document in documents}
+    found: dict[UserDocument, list[DocumentPart]] = {document: [] for document in documents}
     for document, start, passages in zip(owners, starts, cut, strict=True):
         # Characters are counted from the paragraph's start.
-        found[document] += [Part(passage.document, start + passage.start, start + passage.end)
+        found[document] += [DocumentPart(passage.document, start + passage.start, start + passage.end)
                             for passage in passages]
 
     for document, parts in found.items():
         if not parts:
             # White space alone, or a long title, which is read as far as it goes.
-            parts.append(Part(titled(document.title, ""), 0, len(document.body)))
+            parts.append(DocumentPart(titled(document.title, ""), 0, len(document.body)))
     return found
 
 
