@@ -60,7 +60,7 @@ def kept(model: ScaleDownModel, asked: Keep) -> Keep:
 
 
 class Points:
-    """What is measured, and the rows that are on disk already.
+    """The points of a run, of which those that are on disk already are not measured again.
 
     Args:
         model: the model.
