@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaledown.config import EMBEDDED
-from scaledown.data.passages import token_counter
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.qa.preparation_summary import describe_left_out, describe_records, describe_source
 from scaledown.data.records import eval_path, write_records_together
+from scaledown.prompt.passages import token_counter
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
-    from scaledown.data.storage.run_information import next_commands
     from scaledown.data.overlap import overlap
+    from scaledown.data.storage.run_information import next_commands
     from scaledown.evaluation.cost.machine_check import check_machine
     from scaledown.training import batches, devices, objective, pretraining, run, run_folder
     from scaledown.training.steps.schedule import num_steps, schedule_warnings
@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     batches.pads_to_max(training, model)  # Refuses what cannot be trained, before anything is written.
     information = run_folder.information(args, model, records, eval_data, eval_records)
     information[run_folder.INPUTS] |= first_stage.inputs if first_stage else {}
+
+    records = run.with_long_documents(model, records, args.long_documents)
+    eval_records = run.with_long_documents(model, eval_records, args.long_documents)
 
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
         processes.say(f"generator {config.generator_model}, compressor {config.compressor_type}, on {device}: "

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaledown.config import EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
+from scaledown.config import SPLIT, EvaluationConfig, RunConfig, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record, eval_path, read_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.training import presets
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
     from scaledown import processes
-    from scaledown.data.storage.run_information import next_commands
     from scaledown.data.overlap import overlap
+    from scaledown.data.storage.run_information import next_commands
     from scaledown.evaluation.cost.machine_check import check_machine
     from scaledown.evaluation.report import before_after
     from scaledown.evaluation.report.phases import Phases
@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.build_model(config, device, training.seed, args.init_compressor, args.dtype)
     batches.pads_to_max(training, model)  # Refuses what cannot be trained, before anything is written.
     information = run_folder.information(args, model, records, eval_data, eval_records)
+    # Measured as people will ask; training has another default.
+    model.long_documents, way = args.long_documents or SPLIT, args.long_documents
 
     with run_folder.claimed(folder, information, args.overwrite, args.resume) as resume_from:
         processes.say(f"generator {config.generator_model}, compressor {config.compressor_type}, on {device}: "
@@ -83,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         phases = Phases(5)
         before = before_after.measure_before(model, eval_records, evaluation, training.seed, folder, phases.begin)
         phases.begin(f"training for {num_steps(len(records), training):,} steps of {training.batch_size} questions")
-        evaluate = run.mean_loss(model, eval_records[:LOSS_RECORDS], training)
+        evaluate = run.mean_loss(model, run.with_long_documents(model, eval_records[:LOSS_RECORDS], way), training)
         # The demo's records go from easy to hard; those of a file are shuffled.
-        history = run.train(model, training, records, folder / "checkpoints", resume_from, evaluate, args.eval_steps,
-                            in_order=args.train_data is None)
+        history = run.train(model, training, run.with_long_documents(model, records, way), folder / "checkpoints",
+                            resume_from, evaluate, args.eval_steps, in_order=args.train_data is None)
         if args.train_data is None:
             history = [*demo.lesson_starts(training.batch_size), *history]
         warnings.append(objective.note_after(model))
@@ -95,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                                             information, before_after.notes(args.init_compressor, warnings),
                                             phases.begin)
         given = sys.argv[1:] if argv is None else argv
-        processes.say(summary(report, folder, len(records), phases.seconds))
-        processes.say(next_commands(Path(__file__).name, given, folder / "checkpoints" / run.FINAL, folder))
+        processes.say(f"{summary(report, folder, len(records), phases.seconds)}\n"
+                      f"{next_commands(Path(__file__).name, given, folder / 'checkpoints' / run.FINAL, folder)}")
     return 0
 
 

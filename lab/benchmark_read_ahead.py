@@ -26,7 +26,7 @@ from scaledown.files import make_folder, write_json
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
-    from scaledown.evaluation.timing import Spread
+    from scaledown.evaluation.evaluator.timing import Spread
     from scaledown.models.model import ScaleDownModel
     from scaledown.models.serving.store import DocumentStore
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Only now, so that --help and mistakes need not wait for torch.
     from scaledown import ScaleDownModel
-    from scaledown.evaluation.timing import Spread, in_turns
+    from scaledown.evaluation.evaluator.timing import Spread, in_turns
     from scaledown.progress import Bar
     from scaledown.training.devices import resolve_device
 
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def job(model: ScaleDownModel, system: str, batches: Sequence[Sequence[Record]], store: DocumentStore,
         answer_tokens: int) -> Callable[[], dict[str, float]]:
     """Return a call that answers the next batch and returns its seconds up to the first token, and to the last."""
-    from scaledown.evaluation.timing import seconds
+    from scaledown.evaluation.evaluator.timing import seconds
 
     turns = itertools.cycle(batches)
 

@@ -108,7 +108,7 @@ class Language:
         """Return the number of tokens of the demo's tokenizer that ``num_words`` words take on average."""
         # Only now, so that --help and mistakes need not wait for them.
         from scaledown import hub
-        from scaledown.data.passages import token_counter
+        from scaledown.prompt.passages import token_counter
 
         sample = " ".join(self._draw(SAMPLE_WORDS))
         sample_tokens = token_counter(hub.load_tokenizer(EMBEDDED))([sample])[0]

@@ -1,7 +1,6 @@
 """Every setting and its default, in frozen dataclasses that check themselves. No torch here.
 
-A field's ``metadata["help"]`` is the help of its command-line flag (see :mod:`scaledown.cli`), so a default
-is written once: here.
+A field's ``metadata["help"]`` is the help of its flag (:mod:`scaledown.cli`), so a default is written once: here.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ PRESET_NAMES = ("demo", "laptop", "colab_t4", "gpu_24gb", "gpu_48gb", "paper")
 DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
 DTYPES = ("float32", "bfloat16", "float16")
 """What ``--dtype`` names. float16 trains on CUDA alone, with losses that are scaled: else its gradients vanish."""
+LONG_DOCUMENTS = SPLIT, CUT = "split", "cut"
+"""What becomes of a document beyond ``document_tokens``: passages of it are read, or its start alone."""
 AUTO = "auto"
 """The value of ``keep_documents`` for all documents that score above ``keep_threshold``."""
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
@@ -99,8 +100,7 @@ class ScaleDownConfig:
     generator_model: str = setting(
         DEFAULT_GENERATOR, f"a Hub id, a folder, or '{EMBEDDED}', which brings --preset demo "
         f"[{DEFAULT_GENERATOR}; for the demo's data {EMBEDDED}]")
-    generator_revision: str | None = setting(
-        None, "commit, branch or tag of the generator on the Hub", is_advanced=True)
+    generator_revision: str | None = setting(None, "the generator's commit, branch or tag on the Hub", is_advanced=True)
     compressor_type: str = setting(
         "n_layers", "layers of the generator, an encoder, a causal LM, or none: tuned on text", tuple(COMPRESSORS))
     num_layers: int | None = setting(
@@ -146,7 +146,7 @@ class ScaleDownConfig:
     lora_dropout: float = setting(0.1, "dropout in the LoRA adapter", is_advanced=True)
     system_prompt: str | None = setting(
         None, "the system's turn of the generator's prompt, in training and later; '' for none "
-        "[that of scaledown/prompt.py]", is_advanced=True)
+        "[that of scaledown/prompt/]", is_advanced=True)
     instruction: str | None = setting(
         None, "a text of yours before the documents in the generator's prompt, in training and later [none]",
         is_advanced=True)
@@ -227,7 +227,7 @@ class ScaleDownConfig:
 
     @property
     def document_tokens(self) -> int:
-        """The longest document that is read, in tokens; longer ones are cut, with a warning."""
+        """The longest document that is read at once, in tokens; longer ones are split or cut, which is told once."""
         return self.num_memory_tokens * self.compression_rate
 
     @property
@@ -268,10 +268,12 @@ class ScaleDownConfig:
 class RunConfig:
     """The files of a training run, its start, and the machine that it runs on."""
 
-    train_data: str | None = setting(
-        None, "training records, JSON or JSONL", group="data")
+    train_data: str | None = setting(None, "training records, JSON or JSONL", group="data")
     eval_data: str | None = setting(None, "evaluation records [X_eval.json beside X.json]", group="data")
     output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
+    long_documents: str | None = setting(
+        None, "documents beyond num_memory_tokens x compression_rate tokens are split into passages or cut there "
+        "[split; in training cut]", LONG_DOCUMENTS, group="data", is_advanced=True)
     resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
     overwrite: bool = setting(False, "replace the run in --output_dir", group="data")
     init_compressor: str | None = setting(
@@ -280,8 +282,7 @@ class RunConfig:
         None, "settings for any machine (demo), a laptop, a T4, a GPU of 24, 48, 80 GB (paper); flags win",
         PRESET_NAMES, group="training")
     learning_rate: float | None = setting(
-        None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]",
-        group="training")
+        None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]", group="training")
     eval_steps: int = setting(500, "steps between two evaluation losses", group="training")
     device: str = setting("auto", "device to run on [the fastest there is]", DEVICES, group="machine")
     dtype: str = setting(
@@ -315,8 +316,7 @@ class TrainingConfig:
     compressor_warmup_steps: int = setting(
         0, "initial steps in which only the compressor is trained and the generator stays frozen", is_advanced=True)
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", is_advanced=True)
-    reranking_loss_weight: float = setting(
-        0.05, "weight of the reranking loss, lambda (paper, equation 3)", is_advanced=True)
+    reranking_loss_weight: float = setting(0.05, "weight of the reranking loss, lambda (equation 3)", is_advanced=True)
     readout_loss_weight: float = setting(
         0.0, "initial weight of the readout loss (the answer is read directly from the memory of each document that "
         "states it), which falls to 0, or stays with --soft_tokens. It helps compressors that learn slowly from "

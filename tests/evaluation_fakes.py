@@ -70,7 +70,7 @@ class FakeModel(nn.Module):
         super().__init__()
         self.config = ScaleDownConfig(num_layers=2, num_memory_tokens=8, lora_rank=4)
         self.compressor, self.generator = FakeCompressor(nn.Linear(4, 4), nn.Dropout()), FakeGenerator()
-        self.is_trained, self.slow_phase = is_trained, slow_phase
+        self.is_trained, self.slow_phase, self.long_documents = is_trained, slow_phase, "split"
         self.calls: list[tuple] = []
 
     @property

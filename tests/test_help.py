@@ -27,7 +27,7 @@ PIPELINE, RANKING, RERANKING = "scaledown.data.prepare_dataset", "scaledown.eval
     "scaledown.data.reranking")
 TRAIN = ["train", "train_with_evaluation"]
 CHECKPOINT = ["example_usage", "scaledown.models.merge", *(f"scaledown.evaluation.{name}" for name in (
-    "answering", "calibration", "pipelines", "ranking", "robustness"))]
+    "answering", "calibration", "needle", "pipelines", "ranking", "robustness"))]
 MISTAKES: list[tuple[list[str], list[str], str]] = [
     # commands, flags, words of the message
     (CHECKPOINT, ["--checkpoint", "./nowhere"], "nowhere"),
@@ -46,6 +46,9 @@ MISTAKES: list[tuple[list[str], list[str], str]] = [
     ([RANKING, "scaledown.evaluation.answering", "scaledown.evaluation.pipelines", "scaledown.evaluation.cost"],
      ["--output_file", "."], "--output_file"),
     (["scaledown.evaluation.pipelines"], ["--keep_documents", "0"], "--keep_documents"),
+    (["scaledown.evaluation.needle"], ["--lengths", "512", "0"], "--lengths"),
+    (["scaledown.evaluation.needle"], ["--depths", "2"], "--depths"),
+    (["scaledown.evaluation.needle"], ["--keep_documents", "most"], "--keep_documents"),
     (["scaledown.evaluation.cost"], ["--num_documents", "-1"], "--num_documents"),
     (["scaledown.evaluation.benchmark"], ["inference", "--rounds", "0"], "--rounds"),
     (["scaledown.evaluation.benchmark"], ["inference", "--train_data", "x"], "--train_data belongs to training"),

@@ -20,7 +20,7 @@ BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "p
 MAY_IMPORT = {
     "files": set(),
     "progress": set(),
-    "prompt": set(),
+    "prompt": {"progress"},
     "settings": set(),
     "config": {"files", "settings"},
     "hub": {"cli", "config"},

@@ -10,7 +10,7 @@ from scaledown.data.records import Record
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import GOLD_SCORE, Difficulty, synthetic_records
-from scaledown.models.memory import by_score
+from scaledown.models.memory import rankings
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 
@@ -75,9 +75,7 @@ def best_documents(model: ScaleDownModel, num_records: int, seed: int, candidate
         batch = records[start:start + SCORED_TOGETHER]
         memory = model.compress([record.query for record in batch], [record.documents for record in batch],
                                 SCORED_TOGETHER)
-        for record, scores in zip(batch, memory.scores.tolist(), strict=True):
-            # Scores are padded to the largest number of documents in the batch.
-            ranking = by_score(scores[:len(record.documents)])
+        for record, (ranking, _) in zip(batch, rankings(memory), strict=True):
             shortened.append(_with_documents(record, ranking[:rng.randint(*BEST_DOCUMENTS)]))
     return shortened
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from scaledown.evaluation.timing import seconds
+from scaledown.evaluation.evaluator.timing import seconds
 from scaledown.files import write_text
 
 

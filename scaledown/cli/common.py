@@ -7,7 +7,16 @@ from typing import Any
 from scaledown.cli.flags import metavar_of
 from scaledown.cli.parser import Parser
 from scaledown.cli.values import seed
-from scaledown.config import DEVICES, DTYPES, EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, TrainingConfig
+from scaledown.config import (
+    DEVICES,
+    DTYPES,
+    EMBEDDED,
+    EMBEDDED_MODERNBERT,
+    LONG_DOCUMENTS,
+    SMOLLM2,
+    SPLIT,
+    TrainingConfig,
+)
 
 CHECKPOINT = ("a folder that training wrote, a Hub id, or one that ships: "
               f"{EMBEDDED}, {EMBEDDED_MODERNBERT} or {SMOLLM2}")
@@ -26,6 +35,13 @@ def add_checkpoint(parser: Parser, **options: Any) -> None:
 def add_eval_data(parser: Parser, text: str) -> None:
     """Add ``--eval_data``, described by ``text``."""
     parser.add_argument("--eval_data", metavar=metavar_of("eval_data"), group="data", help=text)
+
+
+def add_long_documents(parser: Parser) -> None:
+    """Add ``--long_documents``."""
+    parser.add_argument("--long_documents", default=SPLIT, choices=LONG_DOCUMENTS, group="data",
+                        help="documents beyond the longest that the model reads at once are split into passages, or "
+                        f"cut there [{SPLIT}]")
 
 
 def add_output_file(parser: Parser) -> None:

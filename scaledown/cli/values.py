@@ -6,7 +6,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Sequence
 
-from scaledown.config import LARGEST_SEED
+from scaledown.config import AUTO, LARGEST_SEED
 
 LONGEST_LIST = 70
 """Characters of a list of choices in a message, which stays one line with them."""
@@ -33,6 +33,15 @@ def positive(text: str) -> int:
     if (value := whole_number(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
     return value
+
+
+def number_or_auto(text: str) -> int | str:
+    """Convert a flag's value to a whole number above 0, or leave "auto" as it is."""
+    if text == AUTO:
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number above 0 or {AUTO!r}, got {text!r}")
+    return positive(text)
 
 
 def seed(text: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from scaledown.data.answers import is_found_in_text, padded
 from scaledown.data.storage.lines import Faults, is_text, json_values, kind_of, shown
 from scaledown.files import finish_replacements, parse_json, whole_file, whole_files
+from scaledown.prompt import titled
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,20 @@ class Record:
             text = padded(document)
             stated.append(next((answer for answer, words in padded_answers.items() if words in text), ""))
         return tuple(stated)
+
+    @property
+    def documents_with_titles(self) -> list[str | dict[str, str]]:
+        """The documents as models take them: one that begins with its title as title and text, others as texts.
+
+        So each passage of a long document can have the title in front.
+        """
+        documents: list[str | dict[str, str]] = []
+        for document, title in zip(self.documents, self.titles or [""] * len(self.documents), strict=True):
+            text = document.removeprefix(f"{titled(title, '')} ")
+            # Put together again, it must be the same text.
+            begins_with_title = title and titled(title, text) == document
+            documents.append({"title": title, "text": text} if begins_with_title else document)
+        return documents
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a JSON object, without optional fields that are empty."""

@@ -9,7 +9,8 @@ from typing import Any
 from scaledown.models.memory import Keep, documents_to_keep
 
 Questions = list[str]
-Documents = list[list[str]]
+Documents = list[list[str | dict[str, str]]]
+"""For each question its documents, as :attr:`Record.documents_with_titles` has them."""
 
 
 def _no_compression(model: Any, questions: Questions, documents: Documents) -> None:
@@ -44,7 +45,8 @@ def _prefill_full_text(model: Any, questions: Questions, documents: Documents, m
 
 
 def _prefill_truncated_text(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
-    # A memory embedding takes one position of the prompt, so both systems have the same budget.
+    # A memory embedding takes one position of the prompt, so both systems have the same budget, of a long document for
+    # each of its passages.
     return model.prefill_text(questions, documents, document_tokens=model.config.num_memory_tokens)
 
 
@@ -62,7 +64,7 @@ def scaledown_with(num_memory_tokens: int) -> System:
 
 
 def truncated_text_with(document_tokens: int) -> System:
-    """Return the system that reads only each document's first ``document_tokens`` tokens."""
+    """Return the system that reads only each document's first ``document_tokens`` tokens, for each of its passages."""
 
     def prefill(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
         return model.prefill_text(questions, documents, document_tokens=document_tokens)

@@ -2,6 +2,8 @@
 
 Compressing scores every document in the same pass, so a pipeline that would rerank anyway compresses for nothing
 (arXiv:2504.07109). If few documents matter, the generator reads few, and an easy question costs less.
+
+A long document that was split is in a memory as its passages, which are counted, scored and chosen like documents.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from torch import Tensor
 from scaledown.config import AUTO
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.loading import tensor_file
-from scaledown.models.loading.memory_origin import MemoryOrigin
+from scaledown.models.loading.memory_origin import MemoryOrigin, MemoryPassage
 
 Keep = int | str | None
-"""Documents to keep: a number of the best, "auto" (all above the calibrated threshold, at least one) or None (all)."""
+"""Documents to keep, or passages of long ones: a number of the best, "auto" (all above the calibrated threshold, at
+least one) or None (all)."""
 Ranking = tuple[list[int], list[float]]
 """The numbers of a question's documents by relevance, best first, and their scores in the order given."""
 FILE = "memory.safetensors"
@@ -31,9 +34,10 @@ class Memory:
     """The documents of B questions, compressed once, to be answered from any number of times.
 
     Attributes:
-        embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K.
+        embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K. Each passage of a
+            document that was split is one of the K.
         scores: (B, K) relevance, -inf for missing documents; None without reranking.
-        num_documents: (B,), on the CPU wherever the rest is.
+        num_documents: (B,), passages counted one by one; on the CPU wherever the rest is.
         origin: the model, questions and documents that it was made from; None, for memory that was not made by
             :meth:`ScaleDownModel.compress`, is not checked.
     """
@@ -50,6 +54,10 @@ class Memory:
         pairs, pair_scores, _ = Compressed.joined(compressed)                     # (P, L, D), (P,)
         counts = torch.tensor(num_documents, dtype=torch.long)
         shape = len(counts), max(num_documents, default=0)                        # B, K
+        if len(pairs) == shape[0] * shape[1]:
+            # Nothing is missing: no copy, which of thousands of passages would be large.
+            scores = None if pair_scores is None else pair_scores.unflatten(0, shape)
+            return cls(pairs.unflatten(0, shape), scores, counts, origin)
         at = _places_of_pairs(counts, shape[1]).to(pairs.device)                  # (P,)
 
         # Padding stays zero, and scores lowest.
@@ -69,7 +77,10 @@ class Memory:
         counts = self.num_documents.tolist()
         # One question has as many documents as there are.
         spread = f" ({min(counts)} to {max(counts)} each)" if num_questions > 1 else ""
-        documents = f"{sum(counts)} documents{spread}{', scored' if self.scores is not None else ''}"
+        read = "documents"
+        if self.origin is not None and self.origin.has_split_documents:
+            read = "documents and passages"
+        documents = f"{sum(counts)} {read}{spread}{', scored' if self.scores is not None else ''}"
         cut = "" if self.origin is None else f", for up to {self.origin.document_tokens} document tokens"
         return (f"Memory({num_questions} question{'' if num_questions == 1 else 's'}, {documents}\n"
                 f"  a document: {num_memory} memory tokens of width {width}{cut}\n"
@@ -90,7 +101,10 @@ class Memory:
         return Memory(self.embeddings[at], scores, self.num_documents[numbers], origin)
 
     def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
-        """Return the memory of some of each question's documents, by number, in the order in which they are named."""
+        """Return the memory of some of each question's documents, by number, in the order in which they are named.
+
+        Passages of a document that was split are numbered one by one, among all texts of their question.
+        """
         questions: list[int] = []
         numbers: list[int] = []
         for question, of_question in enumerate(documents):
@@ -165,7 +179,9 @@ class Memory:
         if fits and self.scores is not None:
             fits = self.scores.shape == shape[:2]
         if fits and self.origin is not None:
-            fits = len(self.origin.questions) == shape[0] and [len(ids) for ids in self.origin.document_ids] == counts
+            fits = len(self.origin.questions) == shape[0] and list(map(len, self.origin.document_ids)) == counts
+        if fits and self.origin is not None and self.origin.passages is not None:
+            fits = list(map(len, self.origin.passages)) == counts
         if not fits:
             raise ValueError("its parts do not fit together")
 
@@ -206,30 +222,82 @@ def check_keep_documents(keep_documents: int | str, enable_reranking: bool, thre
                          "python -m scaledown.evaluation.calibration")
 
 
-def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | None) -> list[list[int]]:
-    """Return the numbers of the documents that each question keeps, best first; if it keeps all, in the order given."""
+def check_keep_tokens(keep_tokens: int, enable_reranking: bool, num_memory_tokens: int) -> None:
+    """Refuse a budget of prompt tokens that a model cannot keep to.
+
+    Args:
+        keep_tokens: the budget.
+        enable_reranking: the model scores documents.
+        num_memory_tokens: L, those of one document.
+
+    Raises:
+        ValueError: if no document fits into it, or the model cannot score.
+    """
+    is_number = isinstance(keep_tokens, int) and not isinstance(keep_tokens, bool)
+    if not is_number or keep_tokens < num_memory_tokens:
+        raise ValueError(f"keep_tokens must be a whole number of at least {num_memory_tokens}, the memory tokens of "
+                         f"one document, got {keep_tokens!r}")
+    if not enable_reranking:
+        raise ValueError("this model has no reranking head to choose documents by; train one with --enable_reranking")
+
+
+def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | None,
+                      keep_tokens: int | None = None) -> list[list[int]]:
+    """Return the numbers of the documents (or passages) that each question keeps.
+
+    Those with the best scores of all are kept. Their order is best first if the question's documents are whole, and
+    that in which they were given if one of them was split: there a passage continues the one before it.
+
+    Args:
+        memory: with scores, unless all are kept.
+        keep_documents: the number to keep, or "auto".
+        threshold: the score that "auto" asks for.
+        keep_tokens: positions of the prompt that the kept memory takes at most, its separators included.
+    """
     counts = memory.num_documents.tolist()
-    if keep_documents is None:
+    if keep_documents is None and keep_tokens is None:
         return [list(range(count)) for count in counts]
 
     documents = []
-    for padded_scores, count in zip(memory.scores.tolist(), counts, strict=True):
-        scores = padded_scores[:count]
-        limit = keep_documents
+    for question, scores in enumerate(_scores(memory)):
+        limit = len(scores)
         if keep_documents == AUTO:
             # The best one stays however low it scores: a question that has documents is answered from one.
             limit = max(1, sum(score >= threshold for score in scores))
-        documents.append(by_score(scores)[:limit])
+        elif keep_documents is not None:
+            limit = keep_documents
+        if keep_tokens is not None:
+            # L tokens each, and a separator between two: n (L + 1) - 1 tokens of n documents.
+            num_memory = memory.embeddings.shape[2]
+            limit = min(limit, (keep_tokens + 1) // (num_memory + 1))
+
+        best = by_score(scores)[:limit]
+        documents.append(best if memory.origin is None else memory.origin.in_order(question, best))
     return documents
 
 
 def rankings(memory: Memory) -> list[Ranking]:
-    """Return the ranking of each question's documents."""
+    """Return the ranking of each question's documents; one that was split scores as its best passage does."""
     found = []
-    for padded_scores, count in zip(memory.scores.tolist(), memory.num_documents.tolist(), strict=True):
-        scores = padded_scores[:count]
+    for question, scores in enumerate(_scores(memory)):
+        if memory.origin is not None and memory.origin.passages is not None:
+            scores = _best_of_documents(scores, memory.origin.passages[question])
         found.append((by_score(scores), scores))
     return found
+
+
+def _scores(memory: Memory) -> list[list[float]]:
+    """Return the scores of each question's texts, without padding."""
+    counts = memory.num_documents.tolist()
+    return [padded[:count] for padded, count in zip(memory.scores.tolist(), counts, strict=True)]
+
+
+def _best_of_documents(scores: Sequence[float], passages: Sequence[MemoryPassage]) -> list[float]:
+    """Return for each document the best score of its passages."""
+    best: dict[int, float] = {}
+    for score, passage in zip(scores, passages, strict=True):
+        best[passage.document] = max(score, best.get(passage.document, score))
+    return [best[document] for document in sorted(best)]
 
 
 def by_score(scores: Sequence[float]) -> list[int]:

@@ -3,8 +3,8 @@
     question, documents -> processor -> compressor -> memory (B, K, L, D), scores (B, K)
     question, memory    -> processor -> generator  -> answer
 
-This file is the table of contents: each method says what it does, and calls the module that does it. It inherits
-from :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
+This file is the table of contents: each method says what it does, and calls the module that does it. What it inherits
+is in :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from scaledown.models.processor import Processor
 from scaledown.models.serving import compressing, question_answering
 from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.long_documents import texts_of_passages
 from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import Store
 from scaledown.models.serving.streaming import Piece
 from scaledown.models.serving.user_input import Documents, Questions, read_input
-from scaledown.models.serving.user_input import read_documents as document_texts
+from scaledown.models.serving.user_input import read_documents as document_list
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class ScaleDownModel(AnsweringSteps):
     """Compresses documents with their question, and answers from the compressed documents.
 
     A question is a string, or several are a list. A document is a string, a dict with ``text`` and perhaps ``title``
-    and ``id``, or a ``Document`` as LangChain has them (:mod:`scaledown.models.serving.documents`).
+    and ``id``, or a ``Document`` as LangChain has them (:mod:`scaledown.models.serving.documents`). It may be of any
+    length (:mod:`scaledown.models.serving.long_documents`).
 
     Args:
         config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are
@@ -144,7 +146,8 @@ class ScaleDownModel(AnsweringSteps):
     def answer(self, questions: Questions, documents: Documents | None = None, memory: Memory | None = None,
                max_new_tokens: int = 64, batch_size: int = 8, num_memory_tokens: int | None = None,
                keep_documents: Keep = None, cache: MemoryCache | None = None, stream: bool = False,
-               show_progress_bar: bool = False, **options: Any) -> str | list[str] | Iterator[Piece]:
+               show_progress_bar: bool = False, long_documents: str | None = None, keep_tokens: int | None = None,
+               **options: Any) -> str | list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave for the same questions.
 
         A model that was trained with ``--compressor_type none`` answers from the documents' full text.
@@ -155,9 +158,16 @@ class ScaleDownModel(AnsweringSteps):
             questions: one as a string, whose ``documents`` are one list and whose answer is a string; or a list of
                 questions with a list of documents for each.
             keep_documents: the generator reads this number of a question's best documents, or with "auto" those that
-                score above the calibrated threshold [all, in the order given].
+                score above the calibrated threshold [all, in the order given]. A passage of a long document counts as
+                one. The order is best first, but that of the documents and passages if any document was split.
             cache: only documents that it does not hold for their question are compressed.
             stream: yield the answers piece by piece as they grow, each piece with the number of its question.
+            long_documents: what becomes of documents beyond ``config.document_tokens``: "split" them into passages,
+                which are compressed one by one, so that nothing is lost, or "cut" them there [``long_documents`` of
+                the model: "split"].
+            keep_tokens: a budget: the generator reads only so many of the best documents and passages that their
+                memory, with its separators, takes at most this number of tokens of the prompt. It may stand beside
+                ``keep_documents``.
             options: of transformers' ``generate``, such as ``do_sample``, ``temperature``, ``num_beams``,
                 ``stopping_criteria`` or ``generation_config``.
 
@@ -170,7 +180,7 @@ class ScaleDownModel(AnsweringSteps):
         # Refused, if at all, before anything is computed; a stream would fail only when it is read.
         request = question_answering.checked_request(
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
-            show_progress_bar, options)
+            show_progress_bar, options, long_documents, keep_tokens)
         if stream:
             return question_answering.stream(self, request)
         texts = [answer.text for answer in question_answering.answers(self, request)]
@@ -180,17 +190,19 @@ class ScaleDownModel(AnsweringSteps):
                             memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
                             cache: MemoryCache | None = None, show_progress_bar: bool = False,
+                            long_documents: str | None = None, keep_tokens: int | None = None,
                             **options: Any) -> Answer | list[Answer]:
-        """As :meth:`answer`; an answer also has its documents, in the order in which they were read, ids and scores."""
+        """As :meth:`answer`; an answer also has the documents and passages that were read, their ids and scores."""
         request = question_answering.checked_request(
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
-            show_progress_bar, options)
+            show_progress_bar, options, long_documents, keep_tokens)
         answers = question_answering.answers(self, request)
         return answers[0] if request.given.is_one else answers
 
     def compress(self, questions: Questions, documents: Documents, batch_size: int = 8,
                  num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
-                 store: Store | None = None, show_progress_bar: bool = False) -> Memory:
+                 store: Store | None = None, show_progress_bar: bool = False,
+                 long_documents: str | None = None) -> Memory:
         """Compress each question's documents; ``batch_size`` questions at a time.
 
         Args:
@@ -198,22 +210,25 @@ class ScaleDownModel(AnsweringSteps):
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
             cache: only documents that it does not hold for their question are compressed.
             store: documents that :meth:`read_documents` has read; missing ones are read now and added to it.
+            long_documents: "split" or "cut", as in :meth:`answer`.
 
         Returns:
-            embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,).
+            embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,); each passage of a
+            long document is one of the K.
 
         Raises:
             ValueError: if questions and documents do not fit, L is not trained, or the store is another model's.
         """
         # Every form of question and document becomes lists of texts.
         return compressing.compress(self, read_input(questions, documents), batch_size, num_memory_tokens, cache, store,
-                                    show_progress_bar)
+                                    show_progress_bar, long_documents)
 
-    def rerank(self, question: Questions, documents: Documents, batch_size: int = 8,
-               show_progress_bar: bool = False) -> Ranking | list[Ranking]:
+    def rerank(self, question: Questions, documents: Documents, batch_size: int = 8, show_progress_bar: bool = False,
+               long_documents: str | None = None) -> Ranking | list[Ranking]:
         """Return the numbers of the documents by relevance, best first, and their scores in the order given.
 
-        For a list of questions, with a list of documents for each, it is a list of these.
+        For a list of questions, with a list of documents for each, it is a list of these. A long document scores as its
+        best passage does, or with ``long_documents="cut"`` as its start.
 
         Raises:
             ValueError: for a model without a reranking head.
@@ -222,13 +237,14 @@ class ScaleDownModel(AnsweringSteps):
         if not self.config.enable_reranking:
             raise ValueError("this model has no reranking head; train one with --enable_reranking")
         given = read_input(question, documents)
-        memory = compressing.compress(self, given, batch_size, show_progress_bar=show_progress_bar)
+        memory = compressing.compress(self, given, batch_size, show_progress_bar=show_progress_bar,
+                                      long_documents=long_documents)
         # The scores came with the memory, of which nothing else is wanted here.
         found = rankings(memory)
         return found[0] if given.is_one else found
 
     def read_documents(self, documents: Documents, store: Store | None = None, batch_size: int = 32,
-                       show_progress_bar: bool = False) -> Store:
+                       show_progress_bar: bool = False, long_documents: str | None = None) -> Store:
         """Read documents ahead of all questions; :meth:`compress` continues from the store.
 
         From a store in memory the results are exactly equal, from one on a disk up to its rounding.
@@ -237,11 +253,13 @@ class ScaleDownModel(AnsweringSteps):
             documents: one list of them; repeated ones are read once.
             store: gets those that it does not have yet [a new store in memory]. One on a disk is
                 :class:`scaledown.models.serving.disk.disk_store.DiskStore`.
+            long_documents: as in :meth:`answer`; of long documents the store holds the passages.
 
         Raises:
             ValueError: if the model reads the query first or with an encoder, or the store is another model's.
         """
-        return compressing.read_documents(self, document_texts(documents), store, batch_size, show_progress_bar)
+        texts = texts_of_passages(self.processor, document_list(documents), self.long_documents_or(long_documents))
+        return compressing.read_documents(self, texts, store, batch_size, show_progress_bar)
 
     # Training
 

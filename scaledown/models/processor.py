@@ -137,8 +137,8 @@ class Processor:
         limit = self.config.document_tokens if document_tokens is None else document_tokens
         longest = max(map(len, documents), default=0)
         if document_tokens is None and longest > limit:
-            self._warn_once("documents longer than %d tokens are cut there (the first such has %d); said once", limit,
-                            longest)
+            self.warn_once("documents longer than %d tokens are cut there (the first such has %d); long_documents "
+                           "split reads all of them; said once", limit, longest)
         return [ids[:limit] for ids in documents]
 
     # The generator's prompts
@@ -324,11 +324,12 @@ class Processor:
 
             # Ordinary rotary positions have no hard end: beyond them the generator still answers, only badly.
             if self.num_positions is not None and len(prompt) >= self.num_positions:
-                self._warn_once("the prompt of %r has %d positions, the generator was made for %d, answer included: "
-                                "expect bad answers; %s; said once", shown, len(prompt), self.num_positions,
-                                SHORTER_PROMPT)
+                self.warn_once("the prompt of %r has %d positions, the generator was made for %d, answer included: "
+                               "expect bad answers; %s; said once", shown, len(prompt), self.num_positions,
+                               SHORTER_PROMPT)
 
-    def _warn_once(self, message: str, *values: object) -> None:
+    def warn_once(self, message: str, *values: object) -> None:
+        """Log a warning, if the same one has not been logged before."""
         if message not in self._warnings:
             self._warnings.add(message)
             logger.warning(message, *values)

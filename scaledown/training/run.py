@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,9 +14,12 @@ import torch
 from transformers import set_seed
 
 from scaledown import processes
-from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.config import SPLIT, ScaleDownConfig, TrainingConfig
+from scaledown.data.records import Record
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.long_documents import split_input
+from scaledown.models.serving.user_input import read_input
 from scaledown.training import sharding
 from scaledown.training.batches import pads_to_max, shapes_of
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
@@ -63,6 +67,38 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
     if config.train_memory_tokens is not None:
         model.train_for(config.train_memory_tokens)
     return model
+
+
+def with_long_documents(model: ScaleDownModel, records: Sequence[Record],
+                        long_documents: str | None) -> Sequence[Record]:
+    """Return the records to train on: with "split" a long document becomes passages, as the model answers from it.
+
+    Otherwise they stay as they are, and long documents are cut when they are read. That is the default: records made
+    for training have documents of one passage, and with more a step would need more memory than was planned. A
+    teacher's score is of a whole document, so passages of a split one have none, which counts as no score.
+    """
+    if long_documents != SPLIT:
+        return records
+
+    given = read_input([record.query for record in records], [record.documents_with_titles for record in records])
+    texts, passages = split_input(model.processor, given, SPLIT)
+    found = []
+    for record, documents, of_record in zip(records, texts.documents, passages, strict=True):
+        if len(documents) == len(record.documents):
+            found.append(record)
+            continue
+
+        # What a record says of a document it says of each of its passages, but for the score.
+        owners = [passage.document for passage in of_record]
+        scores = None
+        if record.reranking_scores:
+            scores = tuple(record.reranking_scores[owner] if owners.count(owner) == 1 else math.nan
+                           for owner in owners)
+        ids = record.document_ids and tuple(record.document_ids[owner] for owner in owners)
+        titles = record.titles and tuple(record.titles[owner] for owner in owners)
+        found.append(dataclasses.replace(record, documents=tuple(documents), reranking_scores=scores,
+                                         document_ids=ids, titles=titles))
+    return found
 
 
 def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], folder: Path,

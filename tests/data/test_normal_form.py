@@ -8,13 +8,13 @@ import unicodedata
 import pytest
 
 from scaledown.data.answers import answer_spans, holds_answer, normal_form, padded, searchable, worded, words
-from scaledown.data.passages import Paragraph, Passage
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.stages import preparing
 from scaledown.data.prepare_dataset.__main__ import main
 from scaledown.data.qa.gold_and_negatives import Candidate, HardNegatives
 from scaledown.data.qa.question import QAQuestion
 from scaledown.evaluation.metrics import AnswerScores, score_answer
+from scaledown.prompt.passages import Paragraph, Passage
 
 ALIKE = {
     "decomposed": ("Beyoncé Tōkyō", unicodedata.normalize("NFD", "Beyoncé Tōkyō")),

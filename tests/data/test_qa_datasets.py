@@ -12,7 +12,6 @@ import pytest
 import prepare_small_real_dataset as script
 from scaledown import hub
 from scaledown.data.answers import holds_answer, padded, question_key
-from scaledown.data.passages import Paragraph, Passage
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
 from scaledown.data.qa.gold_and_negatives import Candidate
 from scaledown.data.qa.halves import split_in_halves
@@ -20,6 +19,7 @@ from scaledown.data.qa.layouts.squad import SQUAD
 from scaledown.data.qa.question import Gold, QAQuestion
 from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.records import read_records
+from scaledown.prompt.passages import Paragraph, Passage
 
 FILLERS = "some said then often while nearby along under quite never always rather".split()
 WORDS = "river harbour castle engine garden mountain violin bridge market forest winter summer".split()

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from scaledown.config import ScaleDownConfig
-from scaledown.evaluation import timing
 from scaledown.evaluation.benchmark import __main__ as benchmark
 from scaledown.evaluation.benchmark import measures
 from scaledown.evaluation.benchmark.bench import Bench, Texts, preset
 from scaledown.evaluation.benchmark.measures import answer_job, question_flops
 from scaledown.evaluation.cost.shapes import decoder_shape
+from scaledown.evaluation.evaluator import timing
+from scaledown.evaluation.evaluator.timing import in_turns
 from scaledown.evaluation.figures import speed
-from scaledown.evaluation.timing import in_turns
 
 FAST = ["--preset", "tiny", "--rounds", "2", "--query_tokens", "8", "--document_tokens", "16", "--answer_tokens", "4",
         "--batch_size", "2", "--device", "cpu"]

@@ -12,8 +12,8 @@ import torch
 from evaluation_fakes import EVALUATION, FakeModel, make_records
 
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system, inference
+from scaledown.evaluation.evaluator.timing import PHASES, WARM_UP_QUERIES, Latency, PhaseTime, time_systems
 from scaledown.evaluation.systems import BASELINES, FULL_TEXT, NO_DOCUMENTS, SCALEDOWN, TRUNCATED_TEXT, System
-from scaledown.evaluation.timing import PHASES, WARM_UP_QUERIES, Latency, PhaseTime, time_systems
 
 
 def run(system: System, num_records: int = 11, model: FakeModel | None = None, **changes) -> SystemResult:

@@ -12,9 +12,9 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from scaledown.evaluation.evaluator.timing import PHASES, Latency, PhaseTime
 from scaledown.evaluation.figures import colours, heat_maps, plots, speed, style, training_curves
 from scaledown.evaluation.metrics import METRICS
-from scaledown.evaluation.timing import PHASES, Latency, PhaseTime
 
 SYSTEMS = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
 TIMED = ("scaledown", "full_text", "truncated_text", "no_documents")

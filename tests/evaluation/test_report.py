@@ -18,6 +18,7 @@ from evaluation_fakes import EVALUATION, FakeModel, make_records
 from scaledown.data.storage import run_information
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
+from scaledown.evaluation.evaluator.timing import time_systems
 from scaledown.evaluation.figures.colours import TEXT_CONTRAST, contrast
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import Figures
@@ -27,7 +28,6 @@ from scaledown.evaluation.report.markdown_text import anchor, escape, sample
 from scaledown.evaluation.report.paired import compare, mcnemar_p
 from scaledown.evaluation.report.run_results import RunResults, metrics_report, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
-from scaledown.evaluation.timing import time_systems
 from scaledown.files import write_json
 
 FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",

@@ -8,12 +8,12 @@ from scaledown.evaluation.answering import comparison_table, pairs_table
 from scaledown.evaluation.benchmark import ratios
 from scaledown.evaluation.cost import __main__ as cost
 from scaledown.evaluation.evaluator import AnsweredQuestion, SystemResult
+from scaledown.evaluation.evaluator.timing import PHASES
 from scaledown.evaluation.figures.text_tables import CONSOLE_COLUMNS, console_table, flops_unit, markdown_table, short
 from scaledown.evaluation.metrics import METRICS, AnswerScores
 from scaledown.evaluation.pipelines import comparison
 from scaledown.evaluation.ranking import rankings
 from scaledown.evaluation.robustness import measuring
-from scaledown.evaluation.timing import PHASES
 
 LONGEST_SWEEP, LONGEST_SYSTEM = "num_memory_tokens", "truncated_text"
 

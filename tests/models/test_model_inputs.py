@@ -9,10 +9,10 @@ import tiny
 import torch
 
 from scaledown.config import ScaleDownConfig
-from scaledown.data.passages import Paragraph, PassageSplitter
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.documents import read_document
 from scaledown.models.serving.user_input import read_input
+from scaledown.prompt.passages import Paragraph, PassageSplitter
 
 HALF = "a\ud83d"
 QUESTIONS, DOCUMENTS = ["who?", "where?"], [["Ada."], []]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaledown.config import DEFAULT_GENERATOR, EMBEDDED
-from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS
 from scaledown.data.pipeline.queries import QueriesConfig
 from scaledown.data.pipeline.retrieval import RetrievalConfig
 from scaledown.data.pipeline.teacher import TeacherConfig
 from scaledown.data.reranking.cross_encoder import RerankerConfig
+from scaledown.prompt.passages import SMALLEST_PASSAGE_TOKENS
 from scaledown.settings import positive, require, setting
 
 PIPELINE_STAGES = ("queries", "passages", "index", "retrieval", "reranking", "teacher", "records")

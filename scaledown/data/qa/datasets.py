@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scaledown import hub
-from scaledown.data.passages import SMALLEST_PASSAGE_TOKENS, Paragraph, Passage, PassageSplitter, TokenCounter
 from scaledown.data.qa.gold_and_negatives import Candidate, HardNegatives, cut_paragraphs, find_gold
 from scaledown.data.qa.halves import Half, split_in_halves
 from scaledown.data.qa.layouts import DATASETS
 from scaledown.data.qa.reading import Source, read_questions
 from scaledown.data.qa.sources import open_hub, open_local
 from scaledown.data.records import Record
+from scaledown.prompt.passages import SMALLEST_PASSAGE_TOKENS, Paragraph, Passage, PassageSplitter, TokenCounter
 from scaledown.settings import positive, require, setting
 
 ALL = "all"

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scaledown.data.answers import holds_answer, is_found_in_text, padded, searchable, worded
-from scaledown.data.passages import Paragraph, Passage, PassageSplitter
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.qa.question import QAQuestion
-from scaledown.data.sentences import Span
 from scaledown.progress import Bar
+from scaledown.prompt.passages import Paragraph, Passage, PassageSplitter
+from scaledown.prompt.sentences import Span
 
 FIRST_DEPTH = 64
 """Passages that are ranked for a question before any are ruled out."""

@@ -17,8 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scaledown.data.answers import question_key
-from scaledown.data.passages import Paragraph
 from scaledown.data.qa.gold_and_negatives import Candidate
+from scaledown.prompt.passages import Paragraph
 
 TRAIN, EVAL = 0, 1
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
 
-from scaledown.data.passages import TokenCounter
 from scaledown.data.qa.datasets import Prepared
 from scaledown.data.records import Record
+from scaledown.prompt.passages import TokenCounter
 
 
 def describe_source(dataset: Prepared) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import FieldCheck
-from scaledown.data.sentences import Span
+from scaledown.prompt.passages import Paragraph
+from scaledown.prompt.sentences import Span
 
 
 class Unusable(Exception):

@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_eval_data(parser, "records to answer [the demo world's questions]")
     parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD), group="data",
                         help=f"kind of the demo world's questions [{STANDARD}]")
+    cli.add_long_documents(parser)
     cli.add_output_file(parser)
 
     # The systems beside each checkpoint.
@@ -47,23 +48,15 @@ def build_parser() -> argparse.ArgumentParser:
                         help="also measure the untuned baselines, with the first checkpoint's budget [yes]")
     parser.add_argument("--untrained", action="store_true", group="systems",
                         help="also measure a new compressor of each checkpoint's kind, before any training")
-    parser.add_argument("--keep_documents", nargs="+", default=[], type=_count, metavar="N", group="systems",
-                        help="also measure checkpoints reading only the documents that they score highest: this "
-                        f"number of them, or {AUTO!r} for those above the threshold")
+    parser.add_argument("--keep_documents", nargs="+", default=[], type=cli.number_or_auto, metavar="N",
+                        group="systems", help="also measure checkpoints reading only the documents that they score "
+                        f"highest: this number of them, or {AUTO!r} for those above the threshold")
 
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     cli.add_device(parser)
     cli.add_dtype(parser)
     cli.add_seed(parser, "seed of the demo world's questions, of new compressors and of the intervals' resamples")
     return parser
-
-
-def _count(text: str) -> int | str:
-    if text == AUTO:
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number above 0 or {AUTO!r}, got {text!r}")
-    return cli.positive(text)
 
 
 def load_records(eval_data: str | None, questions: str, count: int, seed: int) -> list[Record]:

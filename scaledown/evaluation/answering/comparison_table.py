@@ -36,6 +36,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
     """Yield each system's name and result as it is measured."""
     for number, name in enumerate(args.checkpoint):
         model = ScaleDownModel.from_pretrained(name, device=device, dtype=args.dtype)
+        model.long_documents = args.long_documents
         _check_keeping(name, model, args.keep_documents)
 
         # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
@@ -51,6 +52,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
 
         if args.untrained:
             new = run.build_model(model.config, device, args.seed, dtype=args.dtype)
+            new.long_documents = args.long_documents
             yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
 
         yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)

@@ -6,10 +6,12 @@ memory's size, and the one document that a search engine would choose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.evaluation.systems import Documents, Questions, System
+from scaledown.models.serving.documents import read_document
 
 
 def _prefill_full_text(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
@@ -26,9 +28,9 @@ def _prefill_best_passage(model: Any, questions: Questions, documents: Documents
     return model.prefill_text(questions, chosen, with_adapter=True)
 
 
-def best_passage(question: str, documents: list[str]) -> list[str]:
+def best_passage(question: str, documents: Sequence[str | dict[str, str]]) -> list[str | dict[str, str]]:
     """Return the document that BM25 scores highest, counting words over these documents; of equal ones the first."""
-    hits = BM25(documents).search([question], 1)[0]
+    hits = BM25([read_document(document).text for document in documents]).search([question], 1)[0]
     return [documents[hit.index] for hit in hits]
 
 

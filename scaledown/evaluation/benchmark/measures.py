@@ -24,7 +24,7 @@ from scaledown.evaluation.cost.flops import (
     training_flops,
 )
 from scaledown.evaluation.cost.shapes import decoder_shape
-from scaledown.evaluation.timing import Spread, in_turns, matmul_peak, peak_bytes, seconds
+from scaledown.evaluation.evaluator.timing import Spread, in_turns, matmul_peak, peak_bytes, seconds
 from scaledown.hub import load_tokenizer
 from scaledown.progress import Bar
 from scaledown.training.batches import LikeLengthSampler, prompt_sizes

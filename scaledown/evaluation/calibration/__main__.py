@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__, "scaledown.evaluation.calibration", USAGE)
     cli.add_checkpoint(parser, required=True)
     cli.add_flags(parser, RankingInput)
+    cli.add_long_documents(parser)
     parser.add_argument("--recall", type=float, default=DEFAULT_RECALL, metavar="X", group="threshold",
                         help=f"share of the relevant documents to keep [{DEFAULT_RECALL}]")
     cli.add_device(parser)
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scaledown.training.devices import resolve_device
 
     cli.tell(f"loading {args.checkpoint} ...")
-    model = load_scoring_model(args.checkpoint, resolve_device(args.device))
+    model = load_scoring_model(args.checkpoint, resolve_device(args.device), args.long_documents)
     print(describe(task, args))
 
     run = scaledown(task, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from scaledown.config import ScaleDownConfig
+from scaledown.config import CUT, SPLIT, ScaleDownConfig
 from scaledown.evaluation.cost.flops import (
     Flops,
     TokenCounts,
@@ -166,20 +167,29 @@ def num_parameters(module: torch.nn.Module, trainable: bool = False) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
 
 
-def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int],
-                     config: ScaleDownConfig) -> dict[str, float]:
-    """Return mean tokens of queries and documents as the compressor reads them (cut at its limits), and mean documents.
+def mean_text_tokens(records: Sequence[Any], count_tokens: Callable[[str], int], config: ScaleDownConfig,
+                     long_documents: str = SPLIT) -> dict[str, float]:
+    """Return mean tokens of queries and documents as the compressor reads them, and how many documents on average.
+
+    Passages of long documents count one by one, as many as are needed at least.
 
     Args:
         records: the evaluated records.
         count_tokens: returns the number of tokens of a text, by the generator's tokenizer.
         config: the model's, for its limits.
+        long_documents: "split" or "cut".
     """
     # Each text as far as it is read, which may be less than all of it.
     queries = [min(count_tokens(record.query), config.query_tokens) for record in records]
     documents = []
     for record in records:
-        documents += [min(count_tokens(document), config.document_tokens) for document in record.documents]
+        for document in record.documents:
+            num_tokens = count_tokens(document)
+            if long_documents == CUT:
+                documents.append(min(num_tokens, config.document_tokens))
+                continue
+            num_passages = max(1, math.ceil(num_tokens / config.document_tokens))
+            documents += [num_tokens / num_passages] * num_passages
 
     return {"query_tokens": statistics.fmean(queries), "num_documents": len(documents) / len(records),
             "document_tokens": statistics.fmean(documents) if documents else 0.0}

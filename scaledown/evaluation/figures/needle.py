@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from scaledown.config import CUT
 from scaledown.data.records import Record
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.model import ScaleDownModel
@@ -84,7 +85,8 @@ def look_into_memory(model: ScaleDownModel, questions: Sequence[tuple[Record, st
 
     around, example = {}, {}
     for way, way_queries in queries_by_way.items():
-        memory = model.compress(way_queries, documents).embeddings[:, 0].float()  # (B, L, D), of one document each
+        # Only the start of a long document, in which the needle was looked for.
+        memory = model.compress(way_queries, documents, long_documents=CUT).embeddings[:, 0].float()  # (B, L, D)
         similarities = []
         for embeddings, needle in zip(memory, needles, strict=True):
             similarities.append(cosines(embeddings, table[needle.ids]))  # (L, T)
@@ -105,7 +107,7 @@ def memory_of_one(model: ScaleDownModel, records: Sequence[Record]) -> dict[str,
         for document in record.documents:
             needle = find_needle(tokenizer, document, record.references, model.config.document_tokens)
             if needle is not None:
-                memory = model.compress([record.query], [[document]]).embeddings[0, 0].float()  # (L, D)
+                memory = model.compress(record.query, [document], long_documents=CUT).embeddings[0, 0].float()  # (L, D)
                 return _example(record, needle, tokenizer, memory, cosines(memory, table[needle.ids]), table)
     return None
 

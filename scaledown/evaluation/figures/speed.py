@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from scaledown.evaluation.evaluator.timing import PHASES, Latency
 from scaledown.evaluation.figures import colours, style
 from scaledown.evaluation.figures.text_tables import flops_unit, short
 from scaledown.evaluation.systems import LABELS
-from scaledown.evaluation.timing import PHASES, Latency
 
 PHASE_MEANINGS = {"compress": "compress: documents into memory embeddings", "prefill": "prefill: reading the prompt",
                   "decode": "decode: writing the answer"}

@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_eval_data(parser, "records whose documents are the candidates [the demo world's]")
     parser.add_argument("--num_candidates", type=int, default=NUM_CANDIDATES, metavar="N", group="data",
                         help=f"candidates for each question of the demo world [{NUM_CANDIDATES}]")
+    cli.add_long_documents(parser)
     cli.add_output_file(parser)
 
     # How documents are chosen, and answers measured.
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = devices.resolve_device(args.device)
     cli.tell(f"loading {args.checkpoint} ...")
-    model = load_scoring_model(args.checkpoint, device)
+    model = load_scoring_model(args.checkpoint, device, args.long_documents)
     without = "" if reranker else "; no --reranker_model, so no pipeline with a cross-encoder"
     print(f"{len(records)} questions; the generator reads {args.keep_documents} documents{without}")
 

@@ -125,7 +125,7 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
     """
 
     def counts(records: Sequence[Record]) -> TokenCounts:
-        return TokenCounts(**mean_text_tokens(records, token_counter(model), model.config),
+        return TokenCounts(**mean_text_tokens(records, token_counter(model), model.config, model.long_documents),
                            memory_tokens=model.config.num_memory_tokens,
                            rerank_tokens=float(model.config.enable_reranking),
                            prompt_tokens=result.mean_prompt_tokens, new_tokens=result.mean_new_tokens)

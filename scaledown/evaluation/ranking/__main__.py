@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__, "scaledown.evaluation.ranking", USAGE)
     cli.add_checkpoint(parser)
     cli.add_flags(parser, RankingInput)  # which queries and documents
+    cli.add_long_documents(parser)
     cli.add_output_file(parser)
     parser.add_argument("--output_run", metavar="FILE", group="data", help="write ScaleDown's ranking there, as a TREC "
                         "run")
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoder = load_bi_encoder(args.bi_encoder) if args.bi_encoder else None
     device = devices.resolve_device(args.device)
     cli.tell(f"loading {args.checkpoint} ...")
-    model = rankings.load_scoring_model(args.checkpoint, device, args.dtype)
+    model = rankings.load_scoring_model(args.checkpoint, device, args.dtype, args.long_documents)
     print(describe(task, args))
 
     runs = {"order given": rankings.order_given(task), "BM25": rankings.bm25(task)}

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from ir_measures import RR, R, nDCG
 
+from scaledown.config import SPLIT
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.pipeline.retrieval.vectors import Encoder
 from scaledown.data.pipeline.trec import Qrels, Run
@@ -23,6 +24,7 @@ from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
+from scaledown.models.memory import rankings
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 
@@ -97,15 +99,16 @@ def scaledown(task: RankingTask, model: ScaleDownModel) -> Run:
             batch = names[start:start + QUERIES_AT_ONCE]
             memory = model.compress([task.queries[name] for name in batch],
                                     [list(task.candidates[name].values()) for name in batch])
-            for name, scores in zip(batch, memory.scores.tolist(), strict=True):  # scores (B, K)
-                # A query with fewer candidates than others in its batch is padded with -inf.
-                run[name] = dict(zip(task.candidates[name], scores, strict=False))
+            # A candidate that was split scores as its best passage.
+            for name, (_, scores) in zip(batch, rankings(memory), strict=True):
+                run[name] = dict(zip(task.candidates[name], scores, strict=True))
             bar.update(len(batch))
     return run
 
 
-def load_scoring_model(checkpoint: str, device: torch.device, dtype: str = "auto") -> ScaleDownModel:
-    """Load the model of ``--checkpoint``, to compute in ``--dtype``.
+def load_scoring_model(checkpoint: str, device: torch.device, dtype: str = "auto",
+                       long_documents: str = SPLIT) -> ScaleDownModel:
+    """Load the model of ``--checkpoint``, to compute in ``--dtype``; it splits or cuts long documents.
 
     Raises:
         ValueError: if it cannot be loaded or has no reranking head.
@@ -113,6 +116,7 @@ def load_scoring_model(checkpoint: str, device: torch.device, dtype: str = "auto
     model = ScaleDownModel.from_pretrained(checkpoint, device=device, dtype=dtype)
     if not model.config.enable_reranking:
         raise ValueError(f"--checkpoint {checkpoint} has no reranking head; train one with --enable_reranking")
+    model.long_documents = long_documents
     return model
 
 

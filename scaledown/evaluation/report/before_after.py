@@ -12,12 +12,12 @@ from scaledown import processes
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system, token_counter
+from scaledown.evaluation.evaluator.timing import time_systems
 from scaledown.evaluation.figures.needle import memory_of_one
 from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.report.phases import Begin, say_nothing
 from scaledown.evaluation.report.run_results import RunResults, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
-from scaledown.evaluation.timing import time_systems
 from scaledown.files import write_json
 
 PHASE_BEFORE = 2
@@ -70,7 +70,7 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
     latencies = time_systems(model, (SCALEDOWN, *BASELINES), records, config)
 
     cost = model_cost(model, [after, *before.baselines.values()],
-                      mean_text_tokens(records, token_counter(model), model.config))
+                      mean_text_tokens(records, token_counter(model), model.config, model.long_documents))
     results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
     report = write_numbers(folder, results) if processes.rank() == 0 else {}
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.evaluator.timing import PHASES
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import printable
 from scaledown.evaluation.figures.text_tables import flops_unit, markdown_table, score, short
@@ -15,7 +16,6 @@ from scaledown.evaluation.metrics import METRICS, interval_text
 from scaledown.evaluation.report.headline import difference_text, facts, headline, p_text
 from scaledown.evaluation.report.markdown_text import anchor, escape, sample, unbroken
 from scaledown.evaluation.systems import LABELS_OF_TRAINING
-from scaledown.evaluation.timing import PHASES
 
 if TYPE_CHECKING:
     from scaledown.evaluation.report.run_results import RunResults

@@ -11,6 +11,7 @@ from typing import Any
 
 from scaledown.config import EvaluationConfig, TrainingConfig
 from scaledown.evaluation.evaluator import SystemResult
+from scaledown.evaluation.evaluator.timing import Latency
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.metrics import METRICS
@@ -18,7 +19,6 @@ from scaledown.evaluation.report.html_page import html_page
 from scaledown.evaluation.report.paired import PairedDifference, compare
 from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
-from scaledown.evaluation.timing import Latency
 from scaledown.files import write_json, write_text
 
 

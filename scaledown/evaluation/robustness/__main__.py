@@ -20,8 +20,7 @@ from scaledown import cli, hub
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record, read_records
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
-from scaledown.files import parse_json
-from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME, RUN_FILE, check_same_settings
+from scaledown.training.presets.run_settings import parse_or_resume
 
 EMBEDDED_WORLD = Difficulty((5, 5), (3, 6), hard_share=1.0, two_hop_share=0.0)
 USAGE = "[--checkpoint NAME] [--eval_data FILE] [--output_dir FOLDER] [--resume] [--FLAG VALUE ...]"
@@ -32,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__, "scaledown.evaluation.robustness", USAGE)
     cli.add_checkpoint(parser)
     cli.add_eval_data(parser, "records, one of whose documents holds the answer [the demo world's]")
+    cli.add_long_documents(parser)
     parser.add_argument("--output_dir", default="./robustness", metavar="FOLDER", group="data",
                         help="folder of the figures and numbers [./robustness]")
     parser.add_argument("--resume", action="store_true", group="data", help="go on with the run in --output_dir")
@@ -41,32 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_dtype(parser)
     cli.add_seed(parser, "seed of all draws")
     return parser
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the settings of a run; with ``--resume`` those that the run in ``--output_dir`` had.
-
-    Raises:
-        ValueError: if there is no run to resume, or a flag contradicts its settings; all of them together.
-    """
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if not args.resume or args.overwrite:
-        return args
-
-    path = Path(args.output_dir) / RUN_FILE
-    try:
-        own = parse_json(path.read_text(encoding="utf-8"))["settings"]
-    except FileNotFoundError:
-        raise ValueError(f"--resume: no run in {args.output_dir} (it has no {RUN_FILE}); give its folder as "
-                         "--output_dir") from None
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise ValueError(f"--resume: {path} cannot be read ({fault})") from None
-
-    # What may change is as given now, all else as it was.
-    check_same_settings(own, cli.given(parser, argv), Path(args.output_dir))
-    kept = {name: value for name, value in own.items() if hasattr(args, name) and name not in MAY_CHANGE_ON_RESUME}
-    return argparse.Namespace(**vars(args) | kept)
 
 
 def load_records(args: argparse.Namespace) -> Sequence[Record]:
@@ -82,7 +56,7 @@ def load_records(args: argparse.Namespace) -> Sequence[Record]:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, draw, and print the names of the files."""
-    args = parse(argv)
+    args = parse_or_resume(build_parser(), argv)
     config, folder = cli.config_from(args, EvaluationConfig), Path(args.output_dir)
     records = load_records(args)
 
@@ -101,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cli.tell(f"loading {args.checkpoint} ...")
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=args.dtype)
+    model.long_documents = args.long_documents
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.
     information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)

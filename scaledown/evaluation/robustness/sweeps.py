@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scaledown.data.records import Record
-from scaledown.data.sentences import WORD
 from scaledown.evaluation.metrics import accuracy
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, scaledown_with, truncated_text_with
+from scaledown.prompt.sentences import WORD
 
 NUM_DOCUMENTS = 5
 """Documents of a question in all sweeps that do not vary their number, as in training (paper, section 4)."""

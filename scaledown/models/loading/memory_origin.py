@@ -1,42 +1,78 @@
-"""The model, questions and documents that a memory was made from, so that it serves no others."""
+"""The model, questions, documents and passages that a memory was made from: it serves no others, and can cite."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 SHOWN_QUESTION_CHARACTERS = 60
+
+
+class MemoryPassage(NamedTuple):
+    """The place of a text that was compressed: a whole document, or a passage of a long one.
+
+    Attributes:
+        document: the number of its document in the list that was given for the question.
+        number: its own number among the passages of that document.
+        start, end: its characters in the document's text, without the title.
+    """
+
+    document: int
+    number: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
 class MemoryOrigin:
     """The model and the questions that a memory serves, and the documents in it.
 
+    A long document that was split is in it as its passages, each with embeddings of its own.
+
     Attributes:
         model: the fingerprint of the model's trained weights and settings.
         questions: B texts.
-        document_ids: for each question the ids of its documents: as they were given, else hashes of their texts.
-        document_tokens: documents were cut there.
+        document_ids: for each question the ids of its documents: as they were given, else hashes of their texts; that
+            of a document in several passages stands there for each of them.
+        document_tokens: the longest text that was compressed at once, in tokens; documents were split or cut there.
+        passages: for each question where its texts stand; None in files from before documents were split.
     """
 
     model: str
     questions: tuple[str, ...]
     document_ids: tuple[tuple[str, ...], ...]
     document_tokens: int
+    passages: tuple[tuple[MemoryPassage, ...], ...] | None = None
+
+    @property
+    def has_split_documents(self) -> bool:
+        """True if any text is a later passage of a document, which thus was split."""
+        return any(map(_has_later_passage, self.passages or ()))
 
     def select(self, numbers: Sequence[int]) -> MemoryOrigin:
         """Return the origin of some of the questions, by number."""
+        passages = self.passages and tuple(self.passages[number] for number in numbers)
         return dataclasses.replace(self, questions=tuple(self.questions[number] for number in numbers),
-                                   document_ids=tuple(self.document_ids[number] for number in numbers))
+                                   document_ids=tuple(self.document_ids[number] for number in numbers),
+                                   passages=passages)
 
-    def keep(self, documents: Sequence[Sequence[int]]) -> MemoryOrigin:
-        """Return the origin of some of each question's documents, by number."""
-        kept = []
-        for ids, numbers in zip(self.document_ids, documents, strict=True):
-            kept.append(tuple(ids[number] for number in numbers))
-        return dataclasses.replace(self, document_ids=tuple(kept))
+    def keep(self, texts: Sequence[Sequence[int]]) -> MemoryOrigin:
+        """Return the origin of some of each question's documents and passages, by their number in the memory."""
+        passages = None if self.passages is None else _kept(self.passages, texts)
+        return dataclasses.replace(self, document_ids=_kept(self.document_ids, texts), passages=passages)
+
+    def in_order(self, question: int, texts: Sequence[int]) -> list[int]:
+        """Return texts of a question, given best first, in the order in which the generator is to read them.
+
+        If any document of the question was split, that is the order of the documents and of their passages, since a
+        passage continues the one before it. Otherwise the best stays first.
+        """
+        if self.passages is None or not _has_later_passage(self.passages[question]):
+            return list(texts)
+        # Passages sort by their document, then by their own number.
+        return sorted(texts, key=self.passages[question].__getitem__)
 
     def check(self, questions: Sequence[str], model: str) -> None:
         """Refuse another model, or other questions.
@@ -68,8 +104,27 @@ class MemoryOrigin:
         if values is None:
             return None
         document_ids = tuple(tuple(map(str, ids)) for ids in values["document_ids"])
+        passages = values.get("passages")
+        if passages is not None:
+            passages = tuple(map(_passages_from_json, passages))
         return cls(str(values["model"]), tuple(map(str, values["questions"])), document_ids,
-                   int(values["document_tokens"]))
+                   int(values["document_tokens"]), passages)
+
+
+def _has_later_passage(passages: Sequence[MemoryPassage]) -> bool:
+    return any(passage.number > 0 for passage in passages)
+
+
+def _kept(of_questions: Sequence[Sequence[Any]], texts: Sequence[Sequence[int]]) -> tuple[tuple[Any, ...], ...]:
+    """Return for each question its values with these numbers."""
+    kept = []
+    for values, numbers in zip(of_questions, texts, strict=True):
+        kept.append(tuple(values[number] for number in numbers))
+    return tuple(kept)
+
+
+def _passages_from_json(of_question: Sequence[Sequence[Any]]) -> tuple[MemoryPassage, ...]:
+    return tuple(MemoryPassage(*map(int, values)) for values in of_question)
 
 
 def _shown(question: str) -> str:

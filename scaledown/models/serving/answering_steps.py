@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from scaledown.config import ScaleDownConfig
+from scaledown.config import SPLIT, ScaleDownConfig
 from scaledown.models.computing import ComputingModule
 from scaledown.models.generator import Prompts
 from scaledown.models.loading import generator_files
@@ -20,6 +20,7 @@ from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.processor import Processor
 from scaledown.models.serving import question_answering
+from scaledown.models.serving.long_documents import checked_long_documents
 from scaledown.models.serving.user_input import Documents, Questions, check_number, question_list, read_input
 
 
@@ -30,6 +31,16 @@ class AnsweringSteps(ComputingModule):
     processor: Processor
     generator_files: generator_files.GeneratorFiles | None
     stop_ids: list[int]
+    long_documents: str = SPLIT
+    """What becomes of long documents if a call does not say: "split" or "cut" (see :meth:`ScaleDownModel.answer`)."""
+
+    def long_documents_or(self, long_documents: str | None) -> str:
+        """Return what becomes of long documents: as a call says, or for None as the model does.
+
+        Raises:
+            ValueError: if it is neither "split" nor "cut".
+        """
+        return checked_long_documents(self.long_documents if long_documents is None else long_documents)
 
     def prompts(self, questions: Questions, memory: Memory) -> Prompts:
         """Return the prompts of ``questions`` as embeddings, with their documents' memory.
@@ -51,15 +62,17 @@ class AnsweringSteps(ComputingModule):
         return prompts
 
     def prefill_text(self, questions: Questions, documents: Documents, document_tokens: int | None = None,
-                     with_adapter: bool = False) -> Prompts:
+                     with_adapter: bool = False, long_documents: str | None = None) -> Prompts:
         """Read the same prompts in full text, unless asked otherwise with LoRA off: the generator as it was.
 
         Args:
-            document_tokens: each document is cut to this length [``config.document_tokens``, as for the compressor].
+            document_tokens: each document is cut to this length; one that is split for the compressor, to this length
+                for each of its passages, from its start [not at all, or with "cut" at ``config.document_tokens``].
             with_adapter: with LoRA on, as a model that was trained on full text (``--compressor_type none``) answers.
+            long_documents: "split" or "cut", as in :meth:`answer`: the text is that which the compressor reads.
         """
         given = read_input(questions, documents)
-        prompts = question_answering.text_prompts(self, given, document_tokens, with_adapter)
+        prompts = question_answering.text_prompts(self, given, document_tokens, with_adapter, long_documents)
         with self.inference():
             self.generator.prefill(prompts)
         return prompts

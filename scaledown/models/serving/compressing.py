@@ -15,6 +15,7 @@ from scaledown.models.loading.memory_origin import MemoryOrigin
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.long_documents import split_input
 from scaledown.models.serving.store import DocumentReader, DocumentStore, Store
 from scaledown.models.serving.user_input import UserInput, check_number
 from scaledown.progress import Bar
@@ -39,12 +40,16 @@ def check_compresses(model: ScaleDownModel) -> None:
 
 def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memory_tokens: int | None = None,
              cache: MemoryCache | None = None, store: Store | None = None,
-             show_progress_bar: bool = False) -> Memory:
+             show_progress_bar: bool = False, long_documents: str | None = None) -> Memory:
     """Return the memory of each question's documents; see :meth:`ScaleDownModel.compress`."""
     check_compresses(model)
     check_number("batch_size", batch_size)
     num_memory = model.processor.checked_memory_tokens(num_memory_tokens)
-    counts = [len(of_question) for of_question in given.documents]
+
+    # From here on a passage of a long document is a document like any other.
+    given, passages = split_input(model.processor, given, model.long_documents_or(long_documents))
+    documents = given.documents
+    counts = [len(of_question) for of_question in documents]
     bar = Bar(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 
     # A cache calls the same function, for the documents that it does not hold.
@@ -55,18 +60,18 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
 
     with model.inference(), bar:
         if store is not None:
-            read_documents(model, list(itertools.chain.from_iterable(given.documents)), store)
+            read_documents(model, list(itertools.chain.from_iterable(documents)), store)
 
         # One batch even if there is no question: it gives the memory its shape.
         compressed = []
         for start in range(0, max(1, len(counts)), batch_size):
             batch = slice(start, start + batch_size)
-            compressed.append(compress_batch(given.questions[batch], given.documents[batch]))
+            compressed.append(compress_batch(given.questions[batch], documents[batch]))
             # Documents from the cache count as well.
             bar.update(sum(counts[:batch.stop]) - bar.n)
 
-    document_ids = tuple(tuple(ids) for ids in given.document_ids)
-    origin = MemoryOrigin(fingerprint(model), tuple(given.questions), document_ids, model.config.document_tokens)
+    origin = MemoryOrigin(fingerprint(model), tuple(given.questions), tuple(given.document_ids),
+                          model.config.document_tokens, passages)
     return Memory.of_pairs(compressed, counts, origin)
 
 

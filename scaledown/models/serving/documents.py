@@ -19,12 +19,19 @@ class UserDocument(NamedTuple):
     """A document as the model reads it.
 
     Attributes:
-        text: with the title in front, if there is one.
-        id: as the user gave it, else a hash of the text, ``sha256:...``.
+        title: "" if it has none.
+        body: its text without the title.
+        id: as the user gave it, else a hash of the text with the title, ``sha256:...``.
     """
 
-    text: str
+    title: str
+    body: str
     id: str
+
+    @property
+    def text(self) -> str:
+        """The text with the title in front, if there is one."""
+        return titled(self.title, self.body)
 
 
 def read_document(value: Any) -> UserDocument:
@@ -51,9 +58,10 @@ def read_document(value: Any) -> UserDocument:
     if title is not None:
         check_text(title, "its title ")
 
-    text = titled(title or "", fields[name])
     given_id = _first(fields.get("id"), *(metadata.get(name) for name in ID_NAMES))
-    return UserDocument(text, _hash(text) if given_id is None else str(given_id))
+    if given_id is None:
+        given_id = _hash(titled(title or "", fields[name]))
+    return UserDocument(title or "", fields[name], str(given_id))
 
 
 def is_document(value: Any) -> bool:

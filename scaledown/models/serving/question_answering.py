@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,12 +14,14 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from scaledown.models.generator import Prompts
+from scaledown.models.loading.memory_origin import MemoryPassage
 from scaledown.models.loading.model_fingerprint import fingerprint
-from scaledown.models.memory import Keep, Memory, check_keep_documents, documents_to_keep
+from scaledown.models.memory import Keep, Memory, check_keep_documents, check_keep_tokens, documents_to_keep
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.compressing import check_compresses, compress
+from scaledown.models.serving.full_text import texts_to_read, whole_documents
 from scaledown.models.serving.user_input import Documents, Questions, UserInput, check_number, read_input
 from scaledown.progress import Bar
 
@@ -33,16 +35,48 @@ class Answer:
 
     Attributes:
         text: what the generator said.
-        documents: numbers of its documents in the list that was given, in the order in which they were read.
+        documents: numbers of its documents in the list that was given, in the order in which they were read; a long
+            document stands here once for each of its passages that was read.
         scores: the relevance of each of these, or None without reranking.
         document_ids: the id of each of these: as it was given, else a hash of the text; None for memory that does not
             know them.
+        passages: for each of these the number of its passage, 0 for a document that was read whole; None for memory
+            that does not know them.
+        spans: for each of these the characters that were read, (start, end) in the text of the document without its
+            title; None as ``passages``.
     """
 
     text: str
     documents: tuple[int, ...]
     scores: tuple[float, ...] | None
     document_ids: tuple[str, ...] | None = None
+    passages: tuple[int, ...] | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+
+    @classmethod
+    def of(cls, text: str, read: Sources) -> Answer:
+        """Return an answer that was given to the documents and passages of ``read``."""
+        if read.passages is None:
+            return cls(text, tuple(read.numbers), read.scores, read.document_ids)
+        return cls(text, tuple(passage.document for passage in read.passages), read.scores, read.document_ids,
+                   tuple(passage.number for passage in read.passages),
+                   tuple((passage.start, passage.end) for passage in read.passages))
+
+
+class Sources(NamedTuple):
+    """The documents and passages in the prompt of one question, in their order.
+
+    Attributes:
+        numbers: of each in the question's memory, or of documents in full text.
+        scores: the relevance of each; None without reranking.
+        document_ids: of each; None if they are not known.
+        passages: where each stands; None if that is not known.
+    """
+
+    numbers: Sequence[int]
+    scores: tuple[float, ...] | None
+    document_ids: tuple[str, ...] | None
+    passages: Sequence[MemoryPassage] | None
 
 
 class Generation(NamedTuple):
@@ -64,13 +98,16 @@ class Request:
     cache: MemoryCache | None
     show_progress_bar: bool
     generation: Generation
+    long_documents: str
+    keep_tokens: int | None = None
 
 
 def checked_request(model: ScaleDownModel, questions: Questions, documents: Documents | None = None,
                     memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                     num_memory_tokens: int | None = None, keep_documents: Keep = None,
                     cache: MemoryCache | None = None, show_progress_bar: bool = False,
-                    options: dict[str, Any] | None = None) -> Request:
+                    options: dict[str, Any] | None = None, long_documents: str | None = None,
+                    keep_tokens: int | None = None) -> Request:
     """Return a request that can be answered, before anything is computed.
 
     Args:
@@ -83,7 +120,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
         raise ValueError("give documents or memory, not both")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
-    if any(value is not None for value in (memory, num_memory_tokens, keep_documents, cache)):
+    if any(value is not None for value in (memory, num_memory_tokens, keep_documents, keep_tokens, cache)):
         check_compresses(model)
     if keep_documents is not None:
         check_keep_documents(keep_documents, model.config.enable_reranking, model.config.keep_threshold)
@@ -91,23 +128,28 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     # Memory was compressed with a number of its own.
     if memory is not None and num_memory_tokens is not None:
         raise ValueError("num_memory_tokens is chosen when documents are compressed: give it to compress")
-    model.processor.checked_memory_tokens(num_memory_tokens)
+    if memory is not None and long_documents is not None:
+        raise ValueError("long_documents is chosen when documents are compressed: give it to compress")
+    num_memory = model.processor.checked_memory_tokens(num_memory_tokens)
+    if keep_tokens is not None:
+        num_memory = num_memory if memory is None else memory.embeddings.shape[2]
+        check_keep_tokens(keep_tokens, model.config.enable_reranking, num_memory)
+    long_documents = model.long_documents_or(long_documents)
 
     given = read_input(questions, documents)
     if memory is not None:
         memory.check(given.questions, fingerprint(model))
     generation = generation_of(model, max_new_tokens, options or {})
-    return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation)
+    return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation,
+                   long_documents, keep_tokens)
 
 
 class _Batch(NamedTuple):
-    """Some of the questions, by number, with their prompts, and the documents in each prompt."""
+    """Some of the questions, by number, with their prompts, and what is in each prompt."""
 
     questions: list[int]
     prompts: Prompts
-    documents: list[list[int]]
-    scores: list[tuple[float, ...] | None]
-    document_ids: list[tuple[str, ...] | None]
+    sources: list[Sources]
 
 
 def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
@@ -115,9 +157,8 @@ def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
     by_question: dict[int, Answer] = {}
     for batch in _batches(model, request):
         texts = generate(model, batch.prompts, request.generation)
-        parts = (batch.questions, texts, batch.documents, batch.scores, batch.document_ids)
-        for number, text, documents, scores, ids in zip(*parts, strict=True):
-            by_question[number] = Answer(text, tuple(documents), scores, ids)
+        for number, text, read in zip(batch.questions, texts, batch.sources, strict=True):
+            by_question[number] = Answer.of(text, read)
     return [by_question[number] for number in range(len(request.given.questions))]
 
 
@@ -150,10 +191,12 @@ def prompt_embeds(model: ScaleDownModel, request: Request) -> list[Tensor]:
 
 
 def text_prompts(model: ScaleDownModel, given: UserInput, document_tokens: int | None = None,
-                 with_adapter: bool = False) -> Prompts:
+                 with_adapter: bool = False, long_documents: str | None = None) -> Prompts:
     """Return the prompts of questions with their documents in full text; see :meth:`ScaleDownModel.prefill_text`."""
+    documents, document_tokens = texts_to_read(model.processor, given, document_tokens,
+                                               model.long_documents_or(long_documents))
     with model.inference():
-        ids = model.processor.text_prompts(given.questions, given.documents, document_tokens)
+        ids = model.processor.text_prompts(given.questions, documents, document_tokens)
         return model.generator.prompts(ids, None, with_adapter)
 
 
@@ -238,23 +281,33 @@ def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batc
     given = request.given.select(numbers)
     if model.config.reads_text:
         # All documents, as they are; only a compressor could choose among them.
-        all_documents = [list(range(len(of_question))) for of_question in given.documents]
-        return _Batch(numbers, text_prompts(model, given, with_adapter=True), all_documents, [None] * len(numbers),
-                      list(map(tuple, given.document_ids)))
+        prompts = text_prompts(model, given, with_adapter=True, long_documents=request.long_documents)
+        sources = []
+        for ids, passages in zip(given.document_ids, whole_documents(model.processor, given, request.long_documents),
+                                 strict=True):
+            sources.append(Sources(range(len(ids)), None, ids, passages))
+        return _Batch(numbers, prompts, sources)
 
     if request.memory is None:
-        memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache)
+        memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache,
+                          long_documents=request.long_documents)
     else:
         memory = request.memory.select(numbers)
 
-    chosen_documents = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold)
-    if request.keep_documents is not None:
-        memory = memory.keep(chosen_documents)
+    chosen = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold, request.keep_tokens)
+    if request.keep_documents is not None or request.keep_tokens is not None:
+        memory = memory.keep(chosen)
+    return _Batch(numbers, model.prompts(given.questions, memory), _sources(memory, chosen))
 
-    scores: list[tuple[float, ...] | None] = [None] * len(numbers)
-    if memory.scores is not None:
+
+def _sources(memory: Memory, chosen: list[list[int]]) -> list[Sources]:
+    """Return what each prompt has of a memory whose texts had these numbers."""
+    origin = memory.origin
+    sources = []
+    for question, numbers in enumerate(chosen):
         # Without the padding behind a question's documents.
-        scores = [tuple(padded[:len(of_question)])
-                  for padded, of_question in zip(memory.scores.tolist(), chosen_documents, strict=True)]
-    ids = [None] * len(numbers) if memory.origin is None else list(memory.origin.document_ids)
-    return _Batch(numbers, model.prompts(given.questions, memory), chosen_documents, scores, ids)
+        scores = None if memory.scores is None else tuple(memory.scores[question].tolist()[:len(numbers)])
+        ids = None if origin is None else origin.document_ids[question]
+        passages = None if origin is None or origin.passages is None else origin.passages[question]
+        sources.append(Sources(numbers, scores, ids, passages))
+    return sources

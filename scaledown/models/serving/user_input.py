@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scaledown.models.serving.documents import check_text, is_document, read_document, shown
+from scaledown.models.serving.documents import UserDocument, check_text, is_document, read_document, shown
 
 Questions = str | Sequence[str]
 """One question, or a list of them."""
@@ -19,22 +19,28 @@ class UserInput(NamedTuple):
 
     Attributes:
         questions: B texts.
-        documents: for each of them a list of texts.
-        document_ids: the id of each document.
+        sources: for each of them a list of documents.
         is_one: whether the user gave one question as a string, and so gets one answer instead of a list.
     """
 
     questions: list[str]
-    documents: list[list[str]]
-    document_ids: list[list[str]]
+    sources: list[list[UserDocument]]
     is_one: bool
+
+    @property
+    def documents(self) -> list[list[str]]:
+        """For each question the texts of its documents, with their titles in front."""
+        return [texts_of(of_question) for of_question in self.sources]
+
+    @property
+    def document_ids(self) -> list[tuple[str, ...]]:
+        """For each question the ids of its documents."""
+        return [ids_of(of_question) for of_question in self.sources]
 
     def select(self, numbers: Sequence[int]) -> UserInput:
         """Return some of the questions, by number."""
-        parts = []
-        for values in (self.questions, self.documents, self.document_ids):
-            parts.append([values[number] for number in numbers])
-        return UserInput(*parts, self.is_one)
+        return UserInput([self.questions[number] for number in numbers], [self.sources[number] for number in numbers],
+                         self.is_one)
 
 
 def read_input(questions: Questions, documents: Documents | None = None) -> UserInput:
@@ -65,25 +71,33 @@ def read_input(questions: Questions, documents: Documents | None = None) -> User
         except ValueError as fault:
             faults.append(f"question {number}: {fault}")
 
-    texts, ids = [], []
+    sources = []
     for number, of_question in enumerate(lists):
-        of_texts, of_ids = _read_list(of_question, "" if is_one else f" of question {number}", faults)
-        texts.append(of_texts)
-        ids.append(of_ids)
+        sources.append(_read_list(of_question, "" if is_one else f" of question {number}", faults))
     _raise_any(faults)
-    return UserInput(list(questions), texts, ids, is_one)
+    return UserInput(list(questions), sources, is_one)
 
 
-def read_documents(documents: Documents) -> list[str]:
-    """Return the texts of a list of documents.
+def texts_of(documents: Sequence[UserDocument]) -> list[str]:
+    """Return the texts of documents, with their titles in front."""
+    return [document.text for document in documents]
+
+
+def ids_of(documents: Sequence[UserDocument]) -> tuple[str, ...]:
+    """Return the ids of documents."""
+    return tuple(document.id for document in documents)
+
+
+def read_documents(documents: Documents) -> list[UserDocument]:
+    """Return a list of documents, whatever form they were given in.
 
     Raises:
         ValueError: as :func:`read_input`.
     """
     faults: list[str] = []
-    texts, _ = _read_list(documents, "", faults)
+    found = _read_list(documents, "", faults)
     _raise_any(faults)
-    return texts
+    return found
 
 
 def question_list(questions: Questions) -> list[str]:
@@ -120,26 +134,23 @@ def _check_lists(questions: Sequence[str], documents: Any) -> None:
         raise ValueError(f"{len(questions)} questions, but documents for {len(documents)}")
 
 
-def _read_list(documents: Any, of_question: str, faults: list[str]) -> tuple[list[str], list[str]]:
-    """Return texts and ids of a list of documents; what cannot be read is added to ``faults``, with its place."""
+def _read_list(documents: Any, of_question: str, faults: list[str]) -> list[UserDocument]:
+    """Return a list of documents; what cannot be read is added to ``faults``, with its place."""
     if isinstance(documents, str) or not isinstance(documents, Sequence):
         faults.append(f"the documents{of_question} must be a list, got {shown(documents)}")
-        return [], []
+        return []
 
-    texts, ids = [], []
+    found = []
     for number, value in enumerate(documents):
         # One that cannot be read does not hide the faults of those after it.
         try:
-            document = read_document(value)
+            found.append(read_document(value))
         except ValueError as fault:
             advice = ""
             if not of_question and isinstance(value, list | tuple):
                 advice = "; the documents of one question are one list, without lists in it"
             faults.append(f"document {number}{of_question}: {fault}{advice}")
-        else:
-            texts.append(document.text)
-            ids.append(document.id)
-    return texts, ids
+    return found
 
 
 def _raise_any(faults: Sequence[str]) -> None:

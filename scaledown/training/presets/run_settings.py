@@ -21,6 +21,7 @@ from scaledown.config import (
     SMOLLM2,
     belongs_to_a_compressor,
 )
+from scaledown.files import parse_json
 from scaledown.settings import require
 from scaledown.training.presets.machines import DEMO, LAPTOP, settings
 from scaledown.training.presets.settings_file import read_settings
@@ -152,6 +153,31 @@ def _with_both_rates(values: dict[str, Any]) -> dict[str, Any]:
     if rate is None:
         return values
     return {"learning_rate_generator": rate, "learning_rate_compressor": rate} | values
+
+
+def parse_or_resume(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the settings of a measurement; with ``--resume`` those that the run in ``--output_dir`` had.
+
+    Raises:
+        ValueError: if there is no run to resume, or a flag contradicts its settings; all of them together.
+    """
+    args = parser.parse_args(argv)
+    if not args.resume or args.overwrite:
+        return args
+
+    path = Path(args.output_dir) / RUN_FILE
+    try:
+        own = parse_json(path.read_text(encoding="utf-8"))["settings"]
+    except FileNotFoundError:
+        raise ValueError(f"--resume: no run in {args.output_dir} (it has no {RUN_FILE}); give its folder as "
+                         "--output_dir") from None
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ValueError(f"--resume: {path} cannot be read ({fault})") from None
+
+    # What may change is as given now, all else as it was.
+    check_same_settings(own, cli.given(parser, argv), Path(args.output_dir))
+    kept = {name: value for name, value in own.items() if hasattr(args, name) and name not in MAY_CHANGE_ON_RESUME}
+    return argparse.Namespace(**vars(args) | kept)
 
 
 def check_same_settings(own: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:

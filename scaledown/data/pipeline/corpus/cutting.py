@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.data.passages import Paragraph, PassageSplitter, TokenCounter
 from scaledown.data.storage.lines import first_value, is_text, shown
+from scaledown.prompt.passages import Paragraph, PassageSplitter, TokenCounter
 
 PAGE_ID_NAMES = ("id", "_id", "docid", "doc_id", "wikipedia_id")
 PAGE_TEXT_NAMES = ("text", "contents")

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from scaledown.data.passages import token_counter
 from scaledown.data.pipeline import query_rows
 from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
 from scaledown.data.pipeline.corpus.cutting import Page
@@ -22,6 +21,7 @@ from scaledown.data.storage import fingerprints
 from scaledown.data.storage.work_folder import StageFolder
 from scaledown.data.world.synthetic import Difficulty, World
 from scaledown.files import WHAT_TO_DO, whole_file
+from scaledown.prompt.passages import token_counter
 
 STORED_QUERIES_FILE = "queries.jsonl"
 SHOWN_EXAMPLES = 5

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import mean
 
 from scaledown.data.answers import question_key
-from scaledown.data.passages import TokenCounter, token_counter
 from scaledown.data.pipeline.pipeline_config import MOST_EVAL_QUERIES
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.pipeline.stages.context import Context
@@ -17,6 +16,7 @@ from scaledown.data.pipeline.stages.search_results import SearchResults
 from scaledown.data.records import Record, eval_path, write_records_together
 from scaledown.data.storage.append_log import AppendLog
 from scaledown.data.storage.lines import HALF_A_PAIR, is_text
+from scaledown.prompt.passages import TokenCounter, token_counter
 
 NO_PASSAGE = "no passage was found for them"
 NO_TEACHER_ANSWER = "the teacher had nothing to say"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from html import unescape
 from typing import Any
 
-from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import each, fields, label, pairs, plain_text, whole_number
 from scaledown.data.qa.layouts.row_fields import as_pairs, clean_query, distinct_answers
 from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
-from scaledown.data.sentences import Span
+from scaledown.prompt.passages import Paragraph
+from scaledown.prompt.sentences import Span
 
 _FIELDS = fields({"_id|id": label, "question": plain_text, "answer?": plain_text,
                   "supporting_facts?": pairs("title", plain_text, "sent_id", whole_number),

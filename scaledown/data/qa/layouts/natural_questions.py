@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import Fault, fields, flag, label, objects, pairs, plain_text, whole_number
 from scaledown.data.qa.layouts.row_fields import as_objects, clean_query, detokenise, distinct_answers
 from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
+from scaledown.prompt.passages import Paragraph
 
 YES_NO_LABELS = {0: "no", 1: "yes", "NO": "no", "YES": "yes"}
 LONGEST_ANSWER_TOKENS = 5

@@ -14,7 +14,7 @@ from typing import Any
 
 from scaledown.data.answers import padded
 from scaledown.data.qa.question import Unusable
-from scaledown.data.sentences import Span
+from scaledown.prompt.sentences import Span
 
 _NO_SPACE_BEFORE = re.compile(r"(?:[,.;:!?%)\]}]+|''|'s|'S|'re|'ve|'ll|'d|'m|n't|-)$")
 _NO_SPACE_AFTER = re.compile(r"(?:[(\[{$£€]|``|-)$")

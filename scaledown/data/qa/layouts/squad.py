@@ -9,10 +9,10 @@ from collections import Counter
 from typing import Any
 from urllib.parse import unquote
 
-from scaledown.data.passages import Paragraph
 from scaledown.data.qa.checks import each, fields, label, objects, plain_text, whole_number
 from scaledown.data.qa.layouts.row_fields import as_objects, clean_query, distinct_answers
 from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
+from scaledown.prompt.passages import Paragraph
 
 _ANSWER = {"text": plain_text, "answer_start": whole_number}
 _QUESTION = fields({"id": label, "question": plain_text, "answers": each(fields(_ANSWER))})

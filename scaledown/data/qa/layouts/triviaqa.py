@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.data.answers import answer_spans, holds_answer, padded
-from scaledown.data.passages import Paragraph
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.data.qa.checks import each, fields, label, objects, plain_text
 from scaledown.data.qa.layouts.row_fields import as_objects, clean_query, distinct_answers
 from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
+from scaledown.prompt.passages import Paragraph
 
 _PAGES = each(fields({"Title": plain_text, "Filename?": plain_text}))
 _ANSWER = fields({"Value?": plain_text, "Aliases?": each(plain_text)})

@@ -30,6 +30,9 @@ TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Variables that some templates read: no thinking before the answer, and a fixed date instead of today's, which would
 make prompts, and so answers, depend on the day."""
 
+TEXTS_AT_ONCE = 1_000
+"""Texts that a tokenizer reads in one call."""
+
 logger = logging.getLogger(__name__)
 
 _text_readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -38,10 +41,13 @@ _text_readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of texts as plain text: ``"</s>"`` or ``"</think>"`` in one stays those characters."""
-    if not texts:
-        return []
     reader = text_reader(tokenizer)
-    return reader(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    ids: list[list[int]] = []
+    # Some at a time: a tokenizer's output takes far more memory than the ids in it.
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        batch = list(texts[start:start + TEXTS_AT_ONCE])
+        ids += reader(batch, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    return ids
 
 
 def text_reader(tokenizer: Any) -> Any:

@@ -159,7 +159,7 @@ def answer_batch(model: Any, system: System, records: Sequence[Any], max_new_tok
         The answers, and the decoding state with the token counts of each question.
     """
     questions = [record.query for record in records]
-    documents = [list(record.documents) for record in records]
+    documents = [record.documents_with_titles for record in records]
 
     memory = system.compress(model, questions, documents)  # None for a system that reads text
     state = system.prefill(model, questions, documents, memory)

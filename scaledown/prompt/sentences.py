@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,9 @@ Span = tuple[int, int]
 # Chinese and Japanese have no spaces: for cutting, all up to a full stop counts as one word.
 _FULL_STOPS = "。！？｡"
 WORD = re.compile(rf"[^\s{_FULL_STOPS}]+[{_FULL_STOPS}]*|[{_FULL_STOPS}]+")
+_BLANK_LINE = re.compile(r"[^\S\n]*\n[^\S\n]*\n")
+SMALLEST_PARAGRAPH = 0.25
+"""Share of a stretch from which on a paragraph may be one by itself."""
 _SENTENCE_END = re.compile(rf"[.!?…؟।{_FULL_STOPS}][\"'”’»)\]]*$")
 _ABBREVIATION = re.compile(
     r"[\"'“‘(\[]*(?:(?:[A-Za-z]\.)+|(?:Mrs?|Ms|Drs?|Prof|St|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Jr|Sr|vs|cf|"
@@ -30,7 +34,8 @@ class _Unit(NamedTuple):
     members: tuple[_Unit, ...] = ()
 
 
-def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int], budget: int) -> list[Span]:
+def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int], budget: int,
+        ends_with_paragraphs: bool = False) -> list[Span]:
     """Cut ``text`` from left to right into stretches that hold as much as fits into ``budget`` tokens.
 
     Every character that is not white space is in exactly one stretch.
@@ -40,6 +45,7 @@ def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int]
         whole_spans: spans that are not cut, unless they are longer than ``budget`` themselves.
         count_word: gives the tokens of one word.
         budget: most tokens of a stretch.
+        ends_with_paragraphs: a stretch also ends at a blank line, if it has at least a quarter of the budget by then.
 
     Returns:
         The stretches as (start, end) in characters.
@@ -53,7 +59,8 @@ def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int]
     sentences = _join(groups, [_ends_sentence(text, words, i) for i in last_words])
 
     # What fits stays in one unit, and as many units as fit go into a stretch.
-    return _pack(_fit(sentences, budget), budget)
+    fewest = math.ceil(budget * SMALLEST_PARAGRAPH) if ends_with_paragraphs else budget
+    return _pack(text, _fit(sentences, budget), budget, fewest)
 
 
 def _may_cut_after(words: Sequence[_Unit], whole_spans: Iterable[Span]) -> list[bool]:
@@ -117,8 +124,8 @@ def _split_word(word: _Unit, budget: int) -> Iterator[_Unit]:
         yield _Unit(start, min(start + width, word.end), budget)
 
 
-def _pack(units: Iterable[_Unit], budget: int) -> list[Span]:
-    """Put consecutive units together while they fit into ``budget``."""
+def _pack(text: str, units: Iterable[_Unit], budget: int, fewest: int) -> list[Span]:
+    """Put consecutive units together while they fit into ``budget``, or up to a blank line, if they have ``fewest``."""
     stretches: list[Span] = []
     num_free = 0  # tokens that the last stretch has room for
     for unit in units:
@@ -128,4 +135,6 @@ def _pack(units: Iterable[_Unit], budget: int) -> list[Span]:
             stretches.append((unit.start, unit.end))
             num_free = budget
         num_free -= unit.num_tokens
+        if budget - num_free >= fewest and _BLANK_LINE.match(text, unit.end):
+            num_free = 0
     return stretches

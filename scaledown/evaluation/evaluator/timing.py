@@ -84,7 +84,7 @@ class _TimedQuery:
 
 
 def _time_query(model: Any, system: System, record: Any, max_new_tokens: int) -> _TimedQuery:
-    questions, documents = [record.query], [list(record.documents)]  # a batch of one
+    questions, documents = [record.query], [record.documents_with_titles]  # a batch of one
     times_ms: list[float] = []
 
     def timed(phase: Callable[..., Any], *arguments: Any) -> Any:

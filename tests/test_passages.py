@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from scaledown.data.passages import Paragraph, PassageSplitter
-from scaledown.data.sentences import cut
+from scaledown.prompt.passages import Paragraph, PassageSplitter
+from scaledown.prompt.sentences import cut
 
 
 def count_words(texts):
@@ -104,5 +104,21 @@ def test_overlap_is_in_characters_of_the_paragraph():
 
 
 def test_a_passage_without_room_is_refused():
-    with pytest.raises(ValueError, match="--passage_tokens must be at least 16, got 15"):
-        PassageSplitter(count_words, 15)
+    with pytest.raises(ValueError, match="passage_tokens must be above 0, got 0"):
+        PassageSplitter(count_words, 0)
+
+
+def test_passages_end_with_paragraphs_unless_they_would_be_short():
+    def cut_by_paragraphs(text, budget):
+        return [text[start:end] for start, end in cut(text, (), lambda word: 1, budget, ends_with_paragraphs=True)]
+
+    text = "One two three. Four.\n\nFive six.\n \nSeven.\nEight."
+    assert cut_by_paragraphs(text, 8) == ["One two three. Four.", "Five six.", "Seven.\nEight."]
+    # A quarter of 9 tokens is more than two.
+    assert cut_by_paragraphs(text, 9) == ["One two three. Four.", "Five six.\n \nSeven.\nEight."]
+    assert stretches(text, 8) == [text]
+    # What is left of a long paragraph goes on with the next one if it is short.
+    assert cut_by_paragraphs("a b c d e f g h i.\n\nj k.", 8) == ["a b c d e f g h", "i.\n\nj k."]
+    splitter = PassageSplitter(count_words, 8, ends_with_paragraphs=True)
+    passages, = splitter.split([Paragraph("article", "", text)], [()])
+    assert [passage.document for passage in passages] == ["One two three. Four.", "Five six.", "Seven. Eight."]

@@ -1,4 +1,4 @@
-"""Paragraphs cut into passages that a compressor can read whole, with nothing lost.
+"""Texts cut into passages that a compressor can read whole, with nothing lost: of corpora, and of long documents.
 
 A passage is a stretch of its paragraph. Its document has the title in front (:func:`scaledown.prompt.titled`).
 """
@@ -9,12 +9,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from scaledown.data.sentences import WORD, Span, cut
 from scaledown.progress import Bar
 from scaledown.prompt import titled
+from scaledown.prompt.sentences import WORD, Span, cut
 
 TokenCounter = Callable[[list[str]], list[int]]
 SMALLEST_PASSAGE_TOKENS = 16
+"""The fewest that make sense for a corpus: room for a short title and a clause."""
 TEXTS_AT_ONCE = 10_000
 REMEMBERED_WORDS = 500_000
 """Words whose number of tokens is cached; beyond that the cache is cleared, so that no corpus fills the memory."""
@@ -59,15 +60,21 @@ class PassageSplitter:
     The tokens of each distinct word are counted once, in one call of the tokenizer, and paragraphs are cut by the sums.
     Then the documents themselves are counted, and a paragraph with one that is too long is cut again, shorter.
 
+    Args:
+        count_tokens: counts the tokens of texts.
+        passage_tokens: the longest document of a passage.
+        ends_with_paragraphs: a passage also ends at a blank line, unless it would be short.
+
     Raises:
-        ValueError: if ``passage_tokens`` leaves no room for text beside a title.
+        ValueError: if ``passage_tokens`` is below 1.
     """
 
-    def __init__(self, count_tokens: TokenCounter, passage_tokens: int) -> None:
-        if passage_tokens < SMALLEST_PASSAGE_TOKENS:
-            raise ValueError(f"--passage_tokens must be at least {SMALLEST_PASSAGE_TOKENS}, got {passage_tokens}")
+    def __init__(self, count_tokens: TokenCounter, passage_tokens: int, ends_with_paragraphs: bool = False) -> None:
+        if passage_tokens < 1:
+            raise ValueError(f"passage_tokens must be above 0, got {passage_tokens}")
         self._count_tokens = count_tokens
         self._passage_tokens = passage_tokens
+        self._ends_with_paragraphs = ends_with_paragraphs
         self._word_tokens: dict[str, int] = {}
 
     def split(self, paragraphs: Sequence[Paragraph], whole_spans: Sequence[Iterable[Span]]) -> list[list[Passage]]:
@@ -104,7 +111,8 @@ class PassageSplitter:
         pending = list(range(len(paragraphs)))
         while pending:
             for i in pending:
-                spans = cut(paragraphs[i].text, whole_spans[i], self._word_tokens.__getitem__, budgets[i])
+                spans = cut(paragraphs[i].text, whole_spans[i], self._word_tokens.__getitem__, budgets[i],
+                            self._ends_with_paragraphs)
                 passages[i] = [_passage(paragraphs[i], titles[i], *span) for span in spans]
             self._count(passages, pending)
 
