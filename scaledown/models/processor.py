@@ -31,7 +31,8 @@ from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.engine.positions import PositionLimit, position_limit
 from scaledown.models.losses import IGNORED
-from scaledown.prompt import QUESTION, Prompt, cut_texts, plain_ids
+from scaledown.prompt import QUESTION, Prompt
+from scaledown.prompt.plain_text import cut_texts, plain_ids
 
 MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
