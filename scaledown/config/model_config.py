@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scaledown.files import parse_json
-from scaledown.settings import from_dict, not_among_choices, not_default, not_ranges, positive, require, setting
+from scaledown.settings import (
+    from_dict,
+    not_among_choices,
+    not_default,
+    not_negative,
+    not_ranges,
+    positive,
+    require,
+    setting,
+)
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
@@ -59,7 +68,7 @@ COMPRESSOR_TYPES = tuple(name for name, kind in COMPRESSORS.items() if kind.read
 """Those that compress."""
 OF_A_COMPRESSOR = ("num_layers", "layers", "compressor_model", "compressor_revision", "train_memory_tokens",
                    "input_order", "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank",
-                   "soft_tokens")
+                   "soft_tokens", "keep_numbers")
 """Settings of the model that mean nothing without a compressor."""
 
 
@@ -107,6 +116,12 @@ class ScaleDownConfig:
     keep_threshold: float | None = setting(
         None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration sets it',
         has_flag=False)
+    expand_threshold: float | None = setting(
+        None, "probability of an answer's first token below which answer_expanding reads text; "
+        "scaledown.evaluation.calibration sets it", has_flag=False)
+    keep_numbers: int | None = setting(
+        None, "text tokens of numbers, dates and names behind the memory of a document that has them beyond the query "
+        "[none]", is_advanced=True)
     memory_norm: bool = setting(
         False, "scale memory embeddings to the norm of the generator's own by an RMS norm (not in the paper)",
         is_advanced=True)
@@ -141,7 +156,7 @@ class ScaleDownConfig:
         # All faults are told together.
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                           "compressor_lora_rank", "lora_rank", "lora_alpha")
-        faults += not_among_choices(self) + not_ranges(self, "layers")
+        faults += not_negative(self, "keep_numbers") + not_among_choices(self) + not_ranges(self, "layers")
 
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")

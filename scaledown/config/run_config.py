@@ -76,6 +76,9 @@ class TrainingConfig:
     readout_steps: int = setting(
         0, "initial steps with the readout loss alone, at its full weight; the generator is not run, so they are cheap",
         is_advanced=True)
+    train_text_documents: tuple[int, ...] | None = setting(
+        None, "numbers such as 0 1 2: each step draws one, and that number of each question's documents, which the "
+        "generator reads as text beside the memory of the others [0]", is_advanced=True)
     gradient_accumulation_steps: int = setting(
         1, "micro-batches of a step: more need less memory and give the same result", group="machine",
         is_advanced=True)
@@ -107,6 +110,10 @@ class TrainingConfig:
             faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
         if not 0 <= self.warmup_ratio < 1:
             faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
+
+        numbers = self.train_text_documents
+        if numbers is not None and min(numbers, default=-1) < 0:
+            faults.append(f"--train_text_documents {' '.join(map(str, numbers))}: expected numbers of at least 0")
 
         # Settings that need, or divide, another.
         if self.readout_steps > 0 and not self.readout_loss_weight:

@@ -3,8 +3,8 @@
     question, documents -> processor -> compressor -> memory (B, K, L, D), scores (B, K)
     question, memory    -> processor -> generator  -> answer
 
-This file is the table of contents: each method says what it does, and calls the module that does it. What it inherits is
-in :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
+This file is the table of contents: each method says what it does, and calls the module that does it. What it inherits
+is in :mod:`scaledown.models.computing` (devices, number formats) and :mod:`scaledown.models.serving.answering_steps`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
+from scaledown.models.serving.text_documents import TextDocuments
 from scaledown.models.serving.user_input import Documents, Questions, read_input
 from scaledown.models.serving.user_input import read_documents as document_texts
 
@@ -144,7 +145,8 @@ class ScaleDownModel(AnsweringSteps):
     def answer(self, questions: Questions, documents: Documents | None = None, memory: Memory | None = None,
                max_new_tokens: int = 64, batch_size: int = 8, num_memory_tokens: int | None = None,
                keep_documents: Keep = None, cache: MemoryCache | None = None, stream: bool = False,
-               show_progress_bar: bool = False, **options: Any) -> str | list[str] | Iterator[Piece]:
+               show_progress_bar: bool = False, text_documents: TextDocuments = None,
+               **options: Any) -> str | list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave for the same questions.
 
         A model that was trained with ``--compressor_type none`` answers from the documents' full text.
@@ -157,12 +159,16 @@ class ScaleDownModel(AnsweringSteps):
             keep_documents: the generator reads this number of a question's best documents, or with "auto" those that
                 score above the calibrated threshold [all, in the order given].
             cache: only documents that it does not hold for their question are compressed.
+            text_documents: the generator reads this number of a question's best documents as text, in their places
+                among the memory of the others; or the documents with these numbers, of one question ``[0, 2]``, of
+                several a list of such lists: these are not compressed [none]. Memory needs the documents beside it.
             stream: yield the answers piece by piece as they grow, each piece with the number of its question.
             options: of transformers' ``generate``, such as ``do_sample``, ``temperature``, ``num_beams``,
                 ``stopping_criteria`` or ``generation_config``.
 
         Raises:
-            ValueError: if documents and memory are both given, do not fit the questions, or the model cannot choose.
+            ValueError: if documents and memory contradict each other, do not fit the questions, or the model cannot
+                choose.
         """
         if stream and "streamer" in options:
             raise ValueError("give stream or a streamer of your own, not both")
@@ -170,7 +176,7 @@ class ScaleDownModel(AnsweringSteps):
         # Refused, if at all, before anything is computed; a stream would fail only when it is read.
         request = question_answering.checked_request(
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
-            show_progress_bar, options)
+            show_progress_bar, options, text_documents)
         if stream:
             return question_answering.stream(self, request)
         texts = [answer.text for answer in question_answering.answers(self, request)]
@@ -180,11 +186,11 @@ class ScaleDownModel(AnsweringSteps):
                             memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
                             cache: MemoryCache | None = None, show_progress_bar: bool = False,
-                            **options: Any) -> Answer | list[Answer]:
+                            text_documents: TextDocuments = None, **options: Any) -> Answer | list[Answer]:
         """As :meth:`answer`; an answer also has its documents, in the order in which they were read, ids and scores."""
         request = question_answering.checked_request(
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
-            show_progress_bar, options)
+            show_progress_bar, options, text_documents)
         answers = question_answering.answers(self, request)
         return answers[0] if request.given.is_one else answers
 
@@ -255,7 +261,9 @@ class ScaleDownModel(AnsweringSteps):
             answer_loss, readout_loss = None, None                            # memory (P, L, D), scores (P,)
 
             if "prompts" in batch:
-                states = self.generator.states(batch["prompts"], memory)      # (A, D)
+                # All documents are compressed; those that a prompt has as text are not read from memory.
+                read = memory.index_select(0, batch["in_prompts"]) if "in_prompts" in batch else memory
+                states = self.generator.states(batch["prompts"], read)        # (A, D)
                 answer_loss = self.generator.answer_loss(states, batch["answer_targets"])
 
             if "readout_targets" in batch:

@@ -109,13 +109,25 @@ class Prompt:
         if self.end_id is None:
             raise ValueError(f"{tokenizer.name_or_path}: its tokenizer has no token that ends an answer")
 
-    def of_memory(self, question: str, num_documents: int, memory: Sequence[int], separator: int) -> list[int]:
-        """Return prompt ids with the placeholders ``memory`` for each document and ``separator`` between two."""
-        return self._trunk([memory] * num_documents, [separator]) + self.branch(question)
+    def of_documents(self, question: str, documents: Sequence[Sequence[int]], are_texts: Sequence[bool],
+                     separator: int) -> list[int]:
+        """Return prompt ids with each document as memory or as text, in their order.
+
+        Args:
+            documents: of each, the placeholders of its memory or the ids of its text.
+            are_texts: which of the two.
+            separator: the placeholder of what stands between two documents, unless both are texts: then a line break.
+        """
+        ids = list(self.start)
+        for number, (document, is_text) in enumerate(zip(documents, are_texts, strict=True)):
+            if number > 0:
+                ids += self._between_texts if is_text and are_texts[number - 1] else [separator]
+            ids += document
+        return ids + self.branch(question)
 
     def of_texts(self, question: str, documents: Sequence[Sequence[int]]) -> list[int]:
-        """Return the same prompt with the documents' token ids instead of memory, and a line break between two."""
-        return self._trunk(documents, self._between_texts) + self.branch(question)
+        """Return the prompt with the token ids of all documents, and a line break between two."""
+        return self.trunk(documents) + self.branch(question)
 
     def as_chat(self, question: str, documents: Sequence[str]) -> list[int]:
         """Return the prompt in full text, tokenised as a whole: the ids that a server makes of :func:`chat_messages`.
@@ -139,20 +151,17 @@ class Prompt:
 
     def trunk(self, documents: Sequence[Sequence[int]]) -> list[int]:
         """Return the ids up to the question, which all questions about the same documents share."""
-        return self._trunk(documents, self._between_texts)
+        ids = list(self.start)
+        for number, document in enumerate(documents):
+            if number > 0:
+                ids += self._between_texts
+            ids += document
+        return ids
 
     def branch(self, question: str) -> list[int]:
         """Return the ids of the question and all that follows it, up to the answer."""
         # Stripped as by the templates that trim their turns, so that all prompts agree.
         return self._plain(QUESTION + question.strip()) + self.reply
-
-    def _trunk(self, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
-        ids = list(self.start)
-        for number, document in enumerate(documents):
-            if number > 0:
-                ids += separator
-            ids += document
-        return ids
 
     def _plain(self, text: str) -> list[int]:
         """Return the ids of a text, without control tokens whatever it says."""

@@ -19,24 +19,27 @@ class MemoryOrigin:
         questions: B texts.
         document_ids: for each question the ids of its documents: as they were given, else hashes of their texts.
         document_tokens: documents were cut there.
+        kept_numbers: for each document the text that stands behind its memory in the prompt; None for a model without
+            ``--keep_numbers``.
     """
 
     model: str
     questions: tuple[str, ...]
     document_ids: tuple[tuple[str, ...], ...]
     document_tokens: int
+    kept_numbers: tuple[tuple[str, ...], ...] | None = None
 
     def select(self, numbers: Sequence[int]) -> MemoryOrigin:
         """Return the origin of some of the questions, by number."""
+        kept_numbers = None if self.kept_numbers is None else tuple(self.kept_numbers[number] for number in numbers)
         return dataclasses.replace(self, questions=tuple(self.questions[number] for number in numbers),
-                                   document_ids=tuple(self.document_ids[number] for number in numbers))
+                                   document_ids=tuple(self.document_ids[number] for number in numbers),
+                                   kept_numbers=kept_numbers)
 
     def keep(self, documents: Sequence[Sequence[int]]) -> MemoryOrigin:
         """Return the origin of some of each question's documents, by number."""
-        kept = []
-        for ids, numbers in zip(self.document_ids, documents, strict=True):
-            kept.append(tuple(ids[number] for number in numbers))
-        return dataclasses.replace(self, document_ids=tuple(kept))
+        kept_numbers = None if self.kept_numbers is None else _some(self.kept_numbers, documents)
+        return dataclasses.replace(self, document_ids=_some(self.document_ids, documents), kept_numbers=kept_numbers)
 
     def check(self, questions: Sequence[str], model: str) -> None:
         """Refuse another model, or other questions.
@@ -67,9 +70,22 @@ class MemoryOrigin:
         """Return an origin from the JSON form of its fields; None from null."""
         if values is None:
             return None
-        document_ids = tuple(tuple(map(str, ids)) for ids in values["document_ids"])
-        return cls(str(values["model"]), tuple(map(str, values["questions"])), document_ids,
-                   int(values["document_tokens"]))
+        kept_numbers = values.get("kept_numbers")
+        return cls(str(values["model"]), tuple(map(str, values["questions"])), _texts(values["document_ids"]),
+                   int(values["document_tokens"]), None if kept_numbers is None else _texts(kept_numbers))
+
+
+def _texts(values: Any) -> tuple[tuple[str, ...], ...]:
+    """Return lists of texts from JSON as tuples."""
+    return tuple(tuple(map(str, of_question)) for of_question in values)
+
+
+def _some(texts: Sequence[Sequence[str]], documents: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
+    """Return the texts of some of each question's documents, by number."""
+    kept = []
+    for of_question, numbers in zip(texts, documents, strict=True):
+        kept.append(tuple(of_question[number] for number in numbers))
+    return tuple(kept)
 
 
 def _shown(question: str) -> str:

@@ -66,7 +66,9 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
             bar.update(sum(counts[:batch.stop]) - bar.n)
 
     document_ids = tuple(tuple(ids) for ids in given.document_ids)
-    origin = MemoryOrigin(fingerprint(model), tuple(given.questions), document_ids, model.config.document_tokens)
+    kept_numbers = model.processor.kept_numbers(given.questions, given.documents)
+    origin = MemoryOrigin(fingerprint(model), tuple(given.questions), document_ids, model.config.document_tokens,
+                          None if kept_numbers is None else tuple(map(tuple, kept_numbers)))
     return Memory.of_pairs(compressed, counts, origin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,18 @@ from transformers.generation.streamers import BaseStreamer
 
 from scaledown.models.generator import Prompts
 from scaledown.models.loading.model_fingerprint import fingerprint
-from scaledown.models.memory import Keep, Memory, check_keep_documents, documents_to_keep
+from scaledown.models.memory import Keep, Memory, by_score, check_keep_documents, documents_to_keep
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.compressing import check_compresses, compress
+from scaledown.models.serving.text_documents import (
+    TextDocuments,
+    check_memory_of,
+    in_places,
+    read_text_documents,
+    some_of,
+)
 from scaledown.models.serving.user_input import Documents, Questions, UserInput, check_number, read_input
 from scaledown.progress import Bar
 
@@ -34,15 +42,18 @@ class Answer:
     Attributes:
         text: what the generator said.
         documents: numbers of its documents in the list that was given, in the order in which they were read.
-        scores: the relevance of each of these, or None without reranking.
+        scores: the relevance of each of these; None without reranking, and if the texts were named, since these are not
+            compressed.
         document_ids: the id of each of these: as it was given, else a hash of the text; None for memory that does not
             know them.
+        text_documents: those of ``documents`` that were read as text, not from memory.
     """
 
     text: str
     documents: tuple[int, ...]
     scores: tuple[float, ...] | None
     document_ids: tuple[str, ...] | None = None
+    text_documents: tuple[int, ...] = ()
 
 
 class Generation(NamedTuple):
@@ -64,13 +75,14 @@ class Request:
     cache: MemoryCache | None
     show_progress_bar: bool
     generation: Generation
+    text_documents: int | list[list[int]] = 0
 
 
 def checked_request(model: ScaleDownModel, questions: Questions, documents: Documents | None = None,
                     memory: Memory | None = None, max_new_tokens: int = 64, batch_size: int = 8,
                     num_memory_tokens: int | None = None, keep_documents: Keep = None,
                     cache: MemoryCache | None = None, show_progress_bar: bool = False,
-                    options: dict[str, Any] | None = None) -> Request:
+                    options: dict[str, Any] | None = None, text_documents: TextDocuments = None) -> Request:
     """Return a request that can be answered, before anything is computed.
 
     Args:
@@ -79,11 +91,12 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     Raises:
         ValueError: if the arguments contradict one another, or the model cannot do what they ask for.
     """
-    if documents is not None and memory is not None:
-        raise ValueError("give documents or memory, not both")
+    if documents is not None and memory is not None and text_documents is None:
+        raise ValueError("give documents or memory, not both, unless text_documents says which documents are read as "
+                         "text")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
-    if any(value is not None for value in (memory, num_memory_tokens, keep_documents, cache)):
+    if any(value is not None for value in (memory, num_memory_tokens, keep_documents, cache, text_documents)):
         check_compresses(model)
     if keep_documents is not None:
         check_keep_documents(keep_documents, model.config.enable_reranking, model.config.keep_threshold)
@@ -96,18 +109,22 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     given = read_input(questions, documents)
     if memory is not None:
         memory.check(given.questions, fingerprint(model))
+    if documents is not None and memory is not None:
+        check_memory_of(given, memory)
+    if text_documents and documents is None:
+        raise ValueError("text_documents needs the documents, also beside their memory, which has no texts")
+    as_text = read_text_documents(text_documents, given, keep_documents, model.config.enable_reranking)
     generation = generation_of(model, max_new_tokens, options or {})
-    return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation)
+    return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation,
+                   as_text)
 
 
 class _Batch(NamedTuple):
-    """Some of the questions, by number, with their prompts, and the documents in each prompt."""
+    """Some of the questions, by number, with their prompts, and for each its answer's sources."""
 
     questions: list[int]
     prompts: Prompts
-    documents: list[list[int]]
-    scores: list[tuple[float, ...] | None]
-    document_ids: list[tuple[str, ...] | None]
+    sources: list[Answer]
 
 
 def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
@@ -115,9 +132,8 @@ def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
     by_question: dict[int, Answer] = {}
     for batch in _batches(model, request):
         texts = generate(model, batch.prompts, request.generation)
-        parts = (batch.questions, texts, batch.documents, batch.scores, batch.document_ids)
-        for number, text, documents, scores, ids in zip(*parts, strict=True):
-            by_question[number] = Answer(text, tuple(documents), scores, ids)
+        for number, text, source in zip(batch.questions, texts, batch.sources, strict=True):
+            by_question[number] = dataclasses.replace(source, text=text)
     return [by_question[number] for number in range(len(request.given.questions))]
 
 
@@ -138,12 +154,7 @@ def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]
 
 def prompt_embeds(model: ScaleDownModel, request: Request) -> list[Tensor]:
     """Return the prompt of each question as embeddings (T, D)."""
-    if model.config.reads_text:
-        prompts = text_prompts(model, request.given, with_adapter=True)
-    else:
-        memory = compress(model, request.given, request.batch_size) if request.memory is None else request.memory
-        prompts = model.prompts(request.given.questions, memory)
-
+    prompts = _batch(model, request, list(range(len(request.given.questions)))).prompts
     # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
     padded = zip(prompts.embeddings.to(model.dtype), prompts.num_prompt_tokens, strict=False)
     return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
@@ -238,23 +249,64 @@ def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batc
     given = request.given.select(numbers)
     if model.config.reads_text:
         # All documents, as they are; only a compressor could choose among them.
-        all_documents = [list(range(len(of_question))) for of_question in given.documents]
-        return _Batch(numbers, text_prompts(model, given, with_adapter=True), all_documents, [None] * len(numbers),
-                      list(map(tuple, given.document_ids)))
+        sources = []
+        for ids in given.document_ids:
+            documents = tuple(range(len(ids)))
+            sources.append(Answer("", documents, None, tuple(ids), documents))
+        return _Batch(numbers, text_prompts(model, given, with_adapter=True), sources)
 
-    if request.memory is None:
-        memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache)
+    memory = None if request.memory is None else request.memory.select(numbers)
+    if isinstance(request.text_documents, int):
+        memory, sources = _chosen_by_score(model, request, given, memory)
     else:
-        memory = request.memory.select(numbers)
+        named = [request.text_documents[number] for number in numbers]
+        memory, sources = _named_as_text(model, request, given, memory, named)
 
-    chosen_documents = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold)
-    if request.keep_documents is not None:
-        memory = memory.keep(chosen_documents)
+    documents, as_text = [source.documents for source in sources], [source.text_documents for source in sources]
+    texts = in_places(given, documents, as_text) if any(as_text) else None
+    return _Batch(numbers, model.prompts(given.questions, memory, texts), sources)
 
-    scores: list[tuple[float, ...] | None] = [None] * len(numbers)
-    if memory.scores is not None:
-        # Without the padding behind a question's documents.
-        scores = [tuple(padded[:len(of_question)])
-                  for padded, of_question in zip(memory.scores.tolist(), chosen_documents, strict=True)]
-    ids = [None] * len(numbers) if memory.origin is None else list(memory.origin.document_ids)
-    return _Batch(numbers, model.prompts(given.questions, memory), chosen_documents, scores, ids)
+
+def _chosen_by_score(model: ScaleDownModel, request: Request, given: UserInput,
+                     memory: Memory | None) -> tuple[Memory, list[Answer]]:
+    """Return the memory that the prompts read, and the answers' sources; the best documents kept may become text."""
+    if memory is None:
+        memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache)
+    kept = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold)
+
+    sources, from_memory = [], []
+    for question, documents in enumerate(kept):
+        scores, as_text = None, []
+        if memory.scores is not None:
+            all_scores = memory.scores[question].tolist()
+            scores = tuple(all_scores[number] for number in documents)
+            # The places of the best among those kept, in the order of the prompt.
+            best = sorted(by_score(scores)[:request.text_documents])
+            as_text = [documents[place] for place in best]
+        ids = None
+        if memory.origin is not None:
+            ids = tuple(memory.origin.document_ids[question][number] for number in documents)
+        from_memory.append([number for number in documents if number not in as_text])
+        sources.append(Answer("", tuple(documents), scores, ids, tuple(as_text)))
+
+    # All documents stay in memory, unless asked otherwise.
+    if request.keep_documents is not None or request.text_documents:
+        memory = memory.keep(from_memory)
+    return memory, sources
+
+
+def _named_as_text(model: ScaleDownModel, request: Request, given: UserInput, memory: Memory | None,
+                   named: list[list[int]]) -> tuple[Memory, list[Answer]]:
+    """Return the memory that the prompts read, and the answers' sources; documents that are named need no memory."""
+    sources, from_memory = [], []
+    for ids, as_text in zip(given.document_ids, named, strict=True):
+        documents = range(len(ids))
+        from_memory.append([number for number in documents if number not in as_text])
+        sources.append(Answer("", tuple(documents), None, tuple(ids), tuple(as_text)))
+
+    if memory is None:
+        memory = compress(model, some_of(given, from_memory), request.batch_size, request.num_memory_tokens,
+                          request.cache)
+    else:
+        memory = memory.keep(from_memory)
+    return memory, sources
