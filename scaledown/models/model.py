@@ -32,14 +32,15 @@ from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
 from scaledown.models.memory import Keep, Memory, Ranking, rankings
 from scaledown.models.processor import Processor
-from scaledown.models.serving import compressing, question_answering
+from scaledown.models.serving import compressing, expanding, question_answering
 from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.expanding import ExpandedAnswer
 from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import DocumentStore
 from scaledown.models.serving.streaming import Piece
 from scaledown.models.serving.text_documents import TextDocuments
-from scaledown.models.serving.user_input import Documents, Questions, read_input
+from scaledown.models.serving.user_input import Documents, Questions, check_number, read_input
 from scaledown.models.serving.user_input import read_documents as document_texts
 
 logger = logging.getLogger(__name__)
@@ -192,6 +193,35 @@ class ScaleDownModel(AnsweringSteps):
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
             show_progress_bar, options, text_documents)
         answers = question_answering.answers(self, request)
+        return answers[0] if request.given.is_one else answers
+
+    def answer_expanding(self, questions: Questions, documents: Documents, memory: Memory | None = None,
+                         threshold: float | None = None, text_documents: int = 1, max_new_tokens: int = 64,
+                         batch_size: int = 8, num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
+                         show_progress_bar: bool = False, **options: Any) -> ExpandedAnswer | list[ExpandedAnswer]:
+        """Answer from memory, and again with the text of the best documents where the generator is unsure.
+
+        It is unsure if the first token of its answer has a probability below ``threshold``.
+
+        Args:
+            documents: also beside ``memory``, since their texts may be read.
+            threshold: from 0, which never reads text, to 1 [``config.expand_threshold``, which
+                ``python -m scaledown.evaluation.calibration`` finds].
+            text_documents: the number of documents that are then read as text, those that score best.
+            options: of transformers' ``generate``, but no beams.
+
+        Returns:
+            For each question an :class:`ExpandedAnswer`: the answer, what was read for it, and what that cost.
+
+        Raises:
+            ValueError: as :meth:`answer`, or if there is no threshold, or the model has no reranking head.
+        """
+        threshold = expanding.checked_threshold(self, threshold)
+        check_number("text_documents", text_documents)
+        request = question_answering.checked_request(
+            self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, None, cache,
+            show_progress_bar, options, text_documents=0)
+        answers = expanding.answers(self, request, threshold, text_documents)
         return answers[0] if request.given.is_one else answers
 
     def compress(self, questions: Questions, documents: Documents, batch_size: int = 8,

@@ -119,7 +119,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
                    as_text)
 
 
-class _Batch(NamedTuple):
+class PromptBatch(NamedTuple):
     """Some of the questions, by number, with their prompts, and for each its answer's sources."""
 
     questions: list[int]
@@ -130,7 +130,7 @@ class _Batch(NamedTuple):
 def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
     """Return the answers in the order of the questions."""
     by_question: dict[int, Answer] = {}
-    for batch in _batches(model, request):
+    for batch in batches(model, request):
         texts = generate(model, batch.prompts, request.generation)
         for number, text, source in zip(batch.questions, texts, batch.sources, strict=True):
             by_question[number] = dataclasses.replace(source, text=text)
@@ -147,14 +147,19 @@ def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]
         # The texts that it returns are not needed: their tokens came through the streamer.
         generate(model, prompts, Generation(config, options))
 
-    for batch in _batches(model, request):
+    for batch in batches(model, request):
         tokens = streaming.steps(partial(run, batch.prompts))
         yield from streaming.pieces(tokens, batch.questions, model.stop_ids, partial(to_text, model))
 
 
+def prompts_of(model: ScaleDownModel, request: Request) -> Prompts:
+    """Return the prompts of all questions of a request, in one batch."""
+    return _batch(model, request, list(range(len(request.given.questions)))).prompts
+
+
 def prompt_embeds(model: ScaleDownModel, request: Request) -> list[Tensor]:
     """Return the prompt of each question as embeddings (T, D)."""
-    prompts = _batch(model, request, list(range(len(request.given.questions)))).prompts
+    prompts = prompts_of(model, request)
     # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
     padded = zip(prompts.embeddings.to(model.dtype), prompts.num_prompt_tokens, strict=False)
     return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
@@ -227,7 +232,7 @@ def to_text(model: ScaleDownModel, ids: list[int]) -> str:
     return text.strip()
 
 
-def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
+def batches(model: ScaleDownModel, request: Request) -> Iterator[PromptBatch]:
     """Compress and choose documents and put the prompts together, for questions of similar length at a time."""
     given = request.given
     lengths = []
@@ -244,7 +249,7 @@ def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
             bar.update(len(numbers))
 
 
-def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batch:
+def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> PromptBatch:
     """Return the questions with these numbers, ready to be answered together."""
     given = request.given.select(numbers)
     if model.config.reads_text:
@@ -253,7 +258,7 @@ def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batc
         for ids in given.document_ids:
             documents = tuple(range(len(ids)))
             sources.append(Answer("", documents, None, tuple(ids), documents))
-        return _Batch(numbers, text_prompts(model, given, with_adapter=True), sources)
+        return PromptBatch(numbers, text_prompts(model, given, with_adapter=True), sources)
 
     memory = None if request.memory is None else request.memory.select(numbers)
     if isinstance(request.text_documents, int):
@@ -264,7 +269,7 @@ def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batc
 
     documents, as_text = [source.documents for source in sources], [source.text_documents for source in sources]
     texts = in_places(given, documents, as_text) if any(as_text) else None
-    return _Batch(numbers, model.prompts(given.questions, memory, texts), sources)
+    return PromptBatch(numbers, model.prompts(given.questions, memory, texts), sources)
 
 
 def _chosen_by_score(model: ScaleDownModel, request: Request, given: UserInput,
