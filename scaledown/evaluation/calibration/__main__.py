@@ -129,8 +129,8 @@ def _answered_records(given: RankingInput) -> list[Record]:
     if given.eval_data and Path(given.eval_data).is_dir():
         flags.append(f"--eval_data {given.eval_data}")
     if flags:
-        raise ValueError(f"--find {EXPAND} compares answers, and {', '.join(flags)} gives queries without answers: give "
-                         "--eval_data with a file of records")
+        raise ValueError(f"--find {EXPAND} compares answers, and {', '.join(flags)} gives queries without answers: "
+                         "give --eval_data with a file of records")
 
     if given.eval_data is None:
         return list(synthetic_records(given.eval_examples, EMBEDDED_SEED, split="eval"))
