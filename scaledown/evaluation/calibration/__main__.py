@@ -1,4 +1,4 @@
-"""Find the score from which on documents are kept, or how unsure an answer must be to read text.
+"""Find the score to keep documents by, or when to read text.
 
 ``keep_documents="auto"`` gives the generator the documents above a threshold. This command finds the highest threshold
 that keeps the wanted share of the relevant documents. With --find expand_threshold it finds the lowest probability of
