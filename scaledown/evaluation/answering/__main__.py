@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.keep_freed_memory()
 
     source = args.eval_data or f"the embedded world, {args.questions}"
-    source += ", with numbers in their answers" * args.numeric
+    if args.numeric:
+        source += ", with numbers in their answers"
     num_documents = sum(len(record.documents) for record in records) / len(records)
     processes.say(f"{len(records)} questions of {source}, with {num_documents:.1f} documents each, on {device}")
 
