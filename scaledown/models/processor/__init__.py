@@ -17,21 +17,19 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import EMBEDDED, ENCODER, ScaleDownConfig, belongs_to_a_compressor
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.engine.positions import PositionLimit, position_limit
-from scaledown.models.losses import IGNORED
+from scaledown.models.processor.training_targets import readout_targets, teacher_scores
 from scaledown.prompt import QUESTION, Prompt
 from scaledown.prompt.kept_numbers import kept_numbers
 from scaledown.prompt.plain_text import cut_texts, plain_ids
@@ -40,8 +38,6 @@ MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
 SEPARATOR = -2
 """Placeholder in prompt ids: the trained separator between two documents goes here."""
-UNSTATED = "unknown"
-"""The readout target of a document that does not state the answer."""
 SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer memory tokens (num_memory_tokens)"
 """Advice if a prompt is too long."""
 Texts = Sequence[Sequence[str | None]]
@@ -221,30 +217,6 @@ class Processor:
         """Return the tokens that the generator is trained to say: answer and end token, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def readout_targets(self, records: Iterable[Any], num_memory_tokens: int) -> Tensor:
-        """Return the tokens that each document's memory is trained to say by itself: (P, num_memory_tokens).
-
-        They are the start of the answer for a document that states it, and of ``UNSTATED`` for the others of a record.
-        """
-        readouts: list[list[int]] = []
-        for record in records:
-            stated = record.stated_answers
-            if any(stated):
-                readouts += [self._readout_ids(answer or UNSTATED)[:num_memory_tokens] for answer in stated]
-            else:
-                # As with answers in a teacher's own words: there is nothing to read out.
-                readouts += [[] for _ in stated]
-
-        targets = torch.full((len(readouts), num_memory_tokens), IGNORED)
-        for target, ids in zip(targets, readouts, strict=True):
-            target[:len(ids)] = torch.tensor(ids, dtype=torch.long)
-        return targets
-
-    def _readout_ids(self, answer: str) -> list[int]:
-        """Return the ids of an answer as a document has it, after a space, unless that takes more tokens."""
-        bare, spaced = self.answer_ids(answer), self.answer_ids(f" {answer}")
-        return spaced if len(spaced) <= len(bare) else bare
-
     def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
         """Return ``num_memory_tokens``, or for None the largest number that the model is trained for.
 
@@ -316,9 +288,9 @@ class Processor:
         prompt_texts = TextLists(whole, [], [], reads)
 
         if self.config.enable_reranking:
-            batch |= _teacher_scores(records)
+            batch |= teacher_scores(records)
         if with_readout:
-            batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
+            batch["readout_targets"] = readout_targets(self, records, num_memory_tokens)
 
         num_needed = texts.num_tokens + prompt_texts.num_tokens
         if shapes is not None:
@@ -416,12 +388,3 @@ def _start_and_separator(tokenizer: Any) -> tuple[list[int], list[int]]:
 def _last(ids: Sequence[int], number: int) -> range:
     """Return the places of the last ``number`` tokens of a text."""
     return range(len(ids) - number, len(ids))
-
-
-def _teacher_scores(records: Sequence[Any]) -> dict[str, Tensor]:
-    scores: list[float] = []
-    for record in records:
-        scores += record.reranking_scores or [math.nan] * len(record.documents)
-
-    teacher_scores = torch.tensor(scores, dtype=torch.float32)                # (P,)
-    return {"teacher_scores": teacher_scores.nan_to_num(), "has_score": ~teacher_scores.isnan()}
