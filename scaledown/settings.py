@@ -13,11 +13,12 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 LISTS = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
 """Types, and tuples of them, in a message."""
 RETIRED: Mapping[str, Any] = {
-    "distill_logits": 0.0, "keep_threshold": None, "pad_to_max": None, "pretrain_batch_size": None,
-    "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2, "pretrain_longest_words": None,
-    "pretrain_auto_encoding_share": 0.5}
-"""Settings that runs of earlier versions had, with their defaults, which now hold for every run."""
+    "distill_logits": 0.0, "keep_threshold": None, "expand_threshold": None, "pad_to_max": None,
+    "pretrain_batch_size": None, "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2,
+    "pretrain_longest_words": None, "pretrain_auto_encoding_share": 0.5}
+"""Settings that runs of earlier versions had, or that no run chooses, with the defaults that hold for every run."""
 _BECAME = {"keep_threshold": "is set in a checkpoint by python -m scaledown.evaluation.calibration",
+           "expand_threshold": "is set in a checkpoint by python -m scaledown.evaluation.calibration",
            "pad_to_max": "is gone: batches have one shape if the device needs it",
            "pretrain_batch_size": "is gone: --batch_size holds for pretraining, too"}
 

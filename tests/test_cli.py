@@ -75,7 +75,7 @@ def test_help_names_every_field(cls, capsys):
     assert end.value.code == 0
     text = capsys.readouterr().out
     named = {field.name for field in dataclasses.fields(cls) if f"--{field.name}" in text}
-    assert named == {field.name for field in dataclasses.fields(cls)} - {"keep_threshold"}
+    assert named == {field.name for field in dataclasses.fields(cls)} - {"keep_threshold", "expand_threshold"}
 
 
 def test_help_shows_defaults_that_are_not_none(capsys):

@@ -189,8 +189,9 @@ def lines_of_code(text: str, tree: ast.AST) -> set[int]:
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    names = ["__main__.py", "config.py", "settings.py", "files.py", "evaluation/metrics.py"]
-    names += [f"cli/{path.name}" for path in (ROOT / "scaledown" / "cli").glob("*.py")]
+    names = ["__main__.py", "settings.py", "files.py", "evaluation/metrics.py"]
+    for folder in ("cli", "config", "prompt"):
+        names += [f"{folder}/{path.name}" for path in (ROOT / "scaledown" / folder).glob("*.py")]
     wrong = [name for name in names for module in imported_modules(ROOT / "scaledown" / name)
              if module.split(".")[0] == "torch"]
     assert not wrong, wrong

@@ -23,7 +23,8 @@ from scaledown.config import EMBEDDED
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE, synthetic_records
 from scaledown.hub import EMBEDDED_FOLDER, load_tokenizer
-from scaledown.prompt import Prompt, plain_ids
+from scaledown.prompt import Prompt
+from scaledown.prompt.plain_text import plain_ids
 from scaledown.settings import positive, require, setting
 from scaledown.training.presets import demo
 

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from lab.embedded.recipe import Mixture
 from lab.embedded.token_tree import TokenTree, add_query_first, of_questions, of_repeated_list
 from scaledown.data.world.synthetic import KINDS, Difficulty, Document, Question, World
-from scaledown.prompt import Prompt, plain_ids
+from scaledown.prompt import Prompt
+from scaledown.prompt.plain_text import plain_ids
 
 UNKNOWN = "unknown"
 """The answer to a question that no document answers."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from scaledown.data.answers import padded
 from scaledown.data.records import Record
-from scaledown.models.processor import UNSTATED
+from scaledown.models.processor.training_targets import UNSTATED
 
 MOST_OF_A_PASSAGE = 8
 """Questions about one passage in a step, at most."""

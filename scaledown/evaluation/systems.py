@@ -17,6 +17,10 @@ def _no_compression(model: Any, questions: Questions, documents: Documents) -> N
     """Stand in for compression in systems that read text."""
 
 
+def _decode(model: Any, state: Any, max_new_tokens: int) -> list[str]:
+    return model.decode(state, max_new_tokens=max_new_tokens)
+
+
 @dataclass(frozen=True)
 class System:
     """One way to answer: how documents are compressed (or not), and how the prompt is read.
@@ -25,11 +29,13 @@ class System:
         name: its key in the report.
         prefill: (model, questions, documents, memory) -> decoding state.
         compress: (model, questions, documents) -> memory, or None for a system that reads text.
+        decode: (model, decoding state, max_new_tokens) -> answers; the state then has each question's token counts.
     """
 
     name: str
     prefill: Callable[[Any, Questions, Documents, Any], Any]
     compress: Callable[[Any, Questions, Documents], Any] = _no_compression
+    decode: Callable[[Any, Any, int], list[str]] = _decode
 
 
 def _compress(model: Any, questions: Questions, documents: Documents) -> Any:

@@ -32,15 +32,17 @@ from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
 from scaledown.models.memory import Keep, Memory, Ranking, rankings
 from scaledown.models.processor import Processor
-from scaledown.models.serving import compressing, question_answering
+from scaledown.models.serving import compressing, expanding, question_answering
 from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.long_documents import texts_of_passages
+from scaledown.models.serving.expanding import ExpandedAnswer
+from scaledown.models.serving.inputs.long_documents import texts_of_passages
+from scaledown.models.serving.inputs.user_input import Documents, Questions, check_number, read_input
+from scaledown.models.serving.inputs.user_input import read_documents as document_list
 from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import Store
 from scaledown.models.serving.streaming import Piece
-from scaledown.models.serving.user_input import Documents, Questions, read_input
-from scaledown.models.serving.user_input import read_documents as document_list
+from scaledown.models.serving.text_documents import TextDocuments
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +51,8 @@ class ScaleDownModel(AnsweringSteps):
     """Compresses documents with their question, and answers from the compressed documents.
 
     A question is a string, or several are a list. A document is a string, a dict with ``text`` and perhaps ``title``
-    and ``id``, or a ``Document`` as LangChain has them (:mod:`scaledown.models.serving.documents`). It may be of any
-    length (:mod:`scaledown.models.serving.long_documents`).
+    and ``id``, or a ``Document`` as LangChain has them (:mod:`scaledown.models.serving.inputs.documents`). It may be
+    of any length (:mod:`scaledown.models.serving.inputs.long_documents`).
 
     Args:
         config: what to build. Without a checkpoint the compressor, LoRA and memory tokens are new; new weights are
@@ -147,6 +149,7 @@ class ScaleDownModel(AnsweringSteps):
                max_new_tokens: int = 64, batch_size: int = 8, num_memory_tokens: int | None = None,
                keep_documents: Keep = None, cache: MemoryCache | None = None, stream: bool = False,
                show_progress_bar: bool = False, long_documents: str | None = None, keep_tokens: int | None = None,
+               text_documents: TextDocuments = None,
                **options: Any) -> str | list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave for the same questions.
 
@@ -161,6 +164,9 @@ class ScaleDownModel(AnsweringSteps):
                 score above the calibrated threshold [all, in the order given]. A passage of a long document counts as
                 one. The order is best first, but that of the documents and passages if any document was split.
             cache: only documents that it does not hold for their question are compressed.
+            text_documents: the generator reads this number of a question's best documents as text, in their places
+                among the memory of the others; or the documents with these numbers, of one question ``[0, 2]``, of
+                several a list of such lists: these are not compressed [none]. Memory needs the documents beside it.
             stream: yield the answers piece by piece as they grow, each piece with the number of its question.
             long_documents: what becomes of documents beyond ``config.document_tokens``: "split" them into passages,
                 which are compressed one by one, so that nothing is lost, or "cut" them there [``long_documents`` of
@@ -172,7 +178,8 @@ class ScaleDownModel(AnsweringSteps):
                 ``stopping_criteria`` or ``generation_config``.
 
         Raises:
-            ValueError: if documents and memory are both given, do not fit the questions, or the model cannot choose.
+            ValueError: if documents and memory contradict each other, do not fit the questions, or the model cannot
+                choose.
         """
         if stream and "streamer" in options:
             raise ValueError("give stream or a streamer of your own, not both")
@@ -180,7 +187,7 @@ class ScaleDownModel(AnsweringSteps):
         # Refused, if at all, before anything is computed; a stream would fail only when it is read.
         request = question_answering.checked_request(
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
-            show_progress_bar, options, long_documents, keep_tokens)
+            show_progress_bar, options, long_documents, keep_tokens, text_documents)
         if stream:
             return question_answering.stream(self, request)
         texts = [answer.text for answer in question_answering.answers(self, request)]
@@ -191,12 +198,42 @@ class ScaleDownModel(AnsweringSteps):
                             num_memory_tokens: int | None = None, keep_documents: Keep = None,
                             cache: MemoryCache | None = None, show_progress_bar: bool = False,
                             long_documents: str | None = None, keep_tokens: int | None = None,
-                            **options: Any) -> Answer | list[Answer]:
+                            text_documents: TextDocuments = None, **options: Any) -> Answer | list[Answer]:
         """As :meth:`answer`; an answer also has the documents and passages that were read, their ids and scores."""
         request = question_answering.checked_request(
             self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, keep_documents, cache,
-            show_progress_bar, options, long_documents, keep_tokens)
+            show_progress_bar, options, long_documents, keep_tokens, text_documents)
         answers = question_answering.answers(self, request)
+        return answers[0] if request.given.is_one else answers
+
+    def answer_expanding(self, questions: Questions, documents: Documents, memory: Memory | None = None,
+                         threshold: float | None = None, text_documents: int = 1, max_new_tokens: int = 64,
+                         batch_size: int = 8, num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
+                         show_progress_bar: bool = False, long_documents: str | None = None,
+                         **options: Any) -> ExpandedAnswer | list[ExpandedAnswer]:
+        """Answer from memory, and again with the text of the best documents where the generator is unsure.
+
+        It is unsure if the first token of its answer has a probability below ``threshold``.
+
+        Args:
+            documents: also beside ``memory``, since their texts may be read.
+            threshold: from 0, which never reads text, to 1 [``config.expand_threshold``, which
+                ``python -m scaledown.evaluation.calibration`` finds].
+            text_documents: the number of documents that are then read as text, those that score best.
+            options: of transformers' ``generate``, but no beams.
+
+        Returns:
+            For each question an :class:`ExpandedAnswer`: the answer, what was read for it, and what that cost.
+
+        Raises:
+            ValueError: as :meth:`answer`, or if there is no threshold, or the model has no reranking head.
+        """
+        threshold = expanding.checked_threshold(self, threshold)
+        check_number("text_documents", text_documents)
+        request = question_answering.checked_request(
+            self, questions, documents, memory, max_new_tokens, batch_size, num_memory_tokens, None, cache,
+            show_progress_bar, options, long_documents, text_documents=0)
+        answers = expanding.answers(self, request, threshold, text_documents)
         return answers[0] if request.given.is_one else answers
 
     def compress(self, questions: Questions, documents: Documents, batch_size: int = 8,
@@ -276,7 +313,9 @@ class ScaleDownModel(AnsweringSteps):
             answer_loss, readout_loss = None, None                            # memory (P, L, D), scores (P,)
 
             if "prompts" in batch:
-                states = self.generator.states(batch["prompts"], memory)      # (A, D)
+                # All documents are compressed; those that a prompt has as text are not read from memory.
+                read = memory.index_select(0, batch["in_prompts"]) if "in_prompts" in batch else memory
+                states = self.generator.states(batch["prompts"], read)        # (A, D)
                 answer_loss = self.generator.answer_loss(states, batch["answer_targets"])
 
             if "readout_targets" in batch:

@@ -11,13 +11,13 @@ A model's settings can replace SYSTEM and give an instruction.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
+
+from scaledown.prompt.plain_text import plain_ids
 
 SYSTEM = ("You are a helpful assistant. Your task is to extract relevant information from provided documents and to "
           "answer to questions as briefly as possible.")
@@ -30,77 +30,7 @@ TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Variables that some templates read: no thinking before the answer, and a fixed date instead of today's, which would
 make prompts, and so answers, depend on the day."""
 
-TEXTS_AT_ONCE = 1_000
-"""Texts that a tokenizer reads in one call."""
-
 logger = logging.getLogger(__name__)
-
-_text_readers: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""For each tokenizer the copy that :func:`text_reader` made of it; None if it needs none."""
-
-
-def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of texts as plain text: ``"</s>"`` or ``"</think>"`` in one stays those characters."""
-    reader = text_reader(tokenizer)
-    ids: list[list[int]] = []
-    # Some at a time: a tokenizer's output takes far more memory than the ids in it.
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        batch = list(texts[start:start + TEXTS_AT_ONCE])
-        ids += reader(batch, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-    return ids
-
-
-def text_reader(tokenizer: Any) -> Any:
-    """Return the tokenizer for users' texts: ``tokenizer``, or a copy for which all control tokens are special.
-
-    ``split_special_tokens`` splits special tokens and no others. But vocabularies have control tokens that are not
-    special, such as the ``<think>`` of Qwen3, and a document that contains one must not put it into the prompt.
-    """
-    if tokenizer not in _text_readers:
-        added_tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        controls = [token.content for token in added_tokens if not token.special and _is_framed(token.content)]
-
-        reader = None
-        if controls:
-            reader = copy.deepcopy(tokenizer)
-            reader.add_special_tokens({"extra_special_tokens": controls}, replace_extra_special_tokens=False)
-        # None, not the tokenizer itself: a value that refers to its own weak key would keep it alive.
-        _text_readers[tokenizer] = reader
-
-    reader = _text_readers[tokenizer]
-    return tokenizer if reader is None else reader
-
-
-def cut_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[str]:
-    """Return each text's first ``max_tokens`` tokens as text, without a character of which only some bytes fit."""
-    if not texts:
-        return []
-
-    # Slow tokenizers do not say which characters a token covers.
-    reader = text_reader(tokenizer)
-    if not reader.is_fast:
-        return [reader.decode(ids[:max_tokens]) if len(ids) > max_tokens else text
-                for text, ids in zip(texts, plain_ids(tokenizer, texts), strict=True)]
-
-    encoding = reader(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False,
-                      return_offsets_mapping=True)
-    cut = []
-    for text, spans in zip(texts, encoding.offset_mapping, strict=True):
-        # A span is a token's (start, end) in characters. Tokens that share a character's bytes all cover it: if the
-        # first token beyond the limit does, the character is left out.
-        if len(spans) > max_tokens:
-            end = min(spans[max_tokens - 1][1], spans[max_tokens][0]) if max_tokens else 0
-            text = text[:end]
-        cut.append(text)
-    return cut
-
-
-def _is_framed(token: str) -> bool:
-    """Return whether a token is written as control tokens are, such as ``<think>``, ``[INST]`` or ``|||EMAIL|||``.
-
-    Added words and runs of spaces are not: the model reads ordinary text with them.
-    """
-    return not token.isspace() and not token[0].isalnum() and not token[-1].isalnum()
 
 
 def titled(title: str, text: str) -> str:
@@ -179,13 +109,25 @@ class Prompt:
         if self.end_id is None:
             raise ValueError(f"{tokenizer.name_or_path}: its tokenizer has no token that ends an answer")
 
-    def of_memory(self, question: str, num_documents: int, memory: Sequence[int], separator: int) -> list[int]:
-        """Return prompt ids with the placeholders ``memory`` for each document and ``separator`` between two."""
-        return self._trunk([memory] * num_documents, [separator]) + self.branch(question)
+    def of_documents(self, question: str, documents: Sequence[Sequence[int]], are_texts: Sequence[bool],
+                     separator: int) -> list[int]:
+        """Return prompt ids with each document as memory or as text, in their order.
+
+        Args:
+            documents: of each, the placeholders of its memory or the ids of its text.
+            are_texts: which of the two.
+            separator: the placeholder of what stands between two documents, unless both are texts: then a line break.
+        """
+        ids = list(self.start)
+        for number, (document, is_text) in enumerate(zip(documents, are_texts, strict=True)):
+            if number > 0:
+                ids += self._between_texts if is_text and are_texts[number - 1] else [separator]
+            ids += document
+        return ids + self.branch(question)
 
     def of_texts(self, question: str, documents: Sequence[Sequence[int]]) -> list[int]:
-        """Return the same prompt with the documents' token ids instead of memory, and a line break between two."""
-        return self._trunk(documents, self._between_texts) + self.branch(question)
+        """Return the prompt with the token ids of all documents, and a line break between two."""
+        return self.trunk(documents) + self.branch(question)
 
     def as_chat(self, question: str, documents: Sequence[str]) -> list[int]:
         """Return the prompt in full text, tokenised as a whole: the ids that a server makes of :func:`chat_messages`.
@@ -209,20 +151,17 @@ class Prompt:
 
     def trunk(self, documents: Sequence[Sequence[int]]) -> list[int]:
         """Return the ids up to the question, which all questions about the same documents share."""
-        return self._trunk(documents, self._between_texts)
+        ids = list(self.start)
+        for number, document in enumerate(documents):
+            if number > 0:
+                ids += self._between_texts
+            ids += document
+        return ids
 
     def branch(self, question: str) -> list[int]:
         """Return the ids of the question and all that follows it, up to the answer."""
         # Stripped as by the templates that trim their turns, so that all prompts agree.
         return self._plain(QUESTION + question.strip()) + self.reply
-
-    def _trunk(self, documents: Sequence[Sequence[int]], separator: Sequence[int]) -> list[int]:
-        ids = list(self.start)
-        for number, document in enumerate(documents):
-            if number > 0:
-                ids += separator
-            ids += document
-        return ids
 
     def _plain(self, text: str) -> list[int]:
         """Return the ids of a text, without control tokens whatever it says."""

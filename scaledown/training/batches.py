@@ -10,6 +10,7 @@ the number of processes, nor on the number of micro-batches into which each divi
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,19 +59,24 @@ class StepCollator:
     def __call__(self, records: Sequence[Any]) -> list[Parcel]:
         """Return the micro-batches of this process, packed; each also has the ``record_ids`` of its records."""
         num_memory_tokens = self.processor.draw_memory_tokens(records)
+        text_documents = draw_text_documents(records, self.config.train_text_documents)
         # One micro-batch of every process at a time; process r takes records r, r + n, r + 2n, ... of these.
         size = self.part_size * self.num_processes
         batches = []
         for start in range(0, len(records), size):
-            own_records = records[start:start + size][self.rank::self.num_processes]
-            batches.append(Parcel.of(self._batch(own_records, records[0], num_memory_tokens)))
+            own = slice(start + self.rank, start + size, self.num_processes)
+            texts = None if text_documents is None else text_documents[own]
+            batches.append(Parcel.of(self._batch(records[own], records[0], num_memory_tokens, texts)))
         return batches
 
-    def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int) -> dict[str, Any]:
+    def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int,
+               text_documents: Sequence[Sequence[int]] | None) -> dict[str, Any]:
         """Collate ``records``; if there are none left for this process, ``stand_in`` with no target that counts."""
+        if text_documents is not None:
+            text_documents = text_documents or [()]
         batch = self.processor.collate(records or [stand_in], self.config.answer_tokens, num_memory_tokens,
                                        with_readout=self.config.readout_loss_weight > 0, shapes=self.shapes,
-                                       batch_size=self.part_size)
+                                       batch_size=self.part_size, text_documents=text_documents)
 
         # All processes run the same number of passes, or those that run more would wait for the others forever.
         if not records:
@@ -79,6 +85,25 @@ class StepCollator:
             if "has_score" in batch:
                 batch["has_score"] = torch.zeros_like(batch["has_score"])
         return batch | {"record_ids": [record.id for record in records]}
+
+
+def draw_text_documents(records: Sequence[Any], numbers: Sequence[int] | None) -> list[list[int]] | None:
+    """Draw the documents that a step's prompts have as text: first one of ``numbers``, then as many of each record.
+
+    Any document may be drawn, also one that does not answer: so the generator learns to look for the answer in both
+    texts and memory. The records' texts seed it: a resumed run draws as one that never stopped, and all processes draw
+    alike.
+    """
+    if numbers is None:
+        return None
+    # Seeded otherwise than the number of memory tokens, with which it would go together.
+    rng = random.Random("\n".join(["texts", *(f"{record.query} {record.answer}" for record in records)]))
+    number = rng.choice(numbers)
+    drawn = []
+    for record in records:
+        count = len(record.documents)
+        drawn.append(sorted(rng.sample(range(count), min(number, count))))
+    return drawn
 
 
 def shapes_of(records: Sequence[Any], processor: Processor, answer_tokens: int | None = None) -> Shapes:
@@ -114,7 +139,7 @@ def prompt_sizes(records: Sequence[Any], config: ScaleDownConfig) -> list[int]:
     sizes = []
     for record in records:
         # A document takes its memory tokens and a separator, or the text that is left of it.
-        of_documents = len(record.documents) * (config.num_memory_tokens + 1)
+        of_documents = len(record.documents) * (config.num_memory_tokens + (config.keep_numbers or 0) + 1)
         if config.reads_text:
             of_documents = sum(min(len(document) // CHARACTERS_A_TOKEN, config.document_tokens)
                                for document in record.documents)
@@ -168,9 +193,13 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     if config.compile:
         check_compiler(model.device)
 
-    # Each number of memory tokens gives prompts of another length.
+    # Each number of memory tokens, and each choice of texts, gives prompts of another length.
+    reason = "--compile" if config.compile else "--shard" if config.shard else "Trainium"
+    if any(config.train_text_documents or ()):
+        numbers = " ".join(map(str, config.train_text_documents))
+        raise ValueError(f"{reason} needs batches of one shape: --train_text_documents {numbers} would give batches of "
+                         "many shapes; leave it out")
     if len(choices := model.config.memory_token_choices) > 1:
-        reason = "--compile" if config.compile else "--shard" if config.shard else "Trainium"
         raise ValueError(f"{reason} needs batches of one shape: --train_memory_tokens {' '.join(map(str, choices))} "
                          f"would give batches of {len(choices)} shapes; train one number of memory tokens")
     return True

@@ -18,8 +18,8 @@ from scaledown.config import SPLIT, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.serving.long_documents import split_input
-from scaledown.models.serving.user_input import read_input
+from scaledown.models.serving.inputs.long_documents import split_input
+from scaledown.models.serving.inputs.user_input import read_input
 from scaledown.training import sharding
 from scaledown.training.batches import pads_to_max, shapes_of
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
@@ -27,21 +27,23 @@ from scaledown.training.steps.callbacks import Interrupt
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
+THRESHOLDS = {"keep_threshold": "the scores", "expand_threshold": "how sure answers are"}
+"""Settings that python -m scaledown.evaluation.calibration finds, and what they judge."""
 
 
 def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
                 dtype: str = "auto") -> ScaleDownModel:
     """Return a new model on ``--device``, the same for the same seed; or one that starts from a checkpoint.
 
-    It has no ``keep_threshold``, which is calibrated on scores, and training changes them.
+    It has no ``keep_threshold`` and no ``expand_threshold``: they are calibrated, and training changes what they judge.
 
     Args:
         config: the model's settings.
         device: a device, or a value of ``--device``.
         seed: of all new weights.
         init_compressor: a checkpoint of an earlier training (a folder, a Hub id, or "embedded"). If it has no reranking
-            head and ``config`` asks for one, it gets a new one; a head that it has stays. ``train_memory_tokens`` of
-            ``config`` replaces its own.
+            head and ``config`` asks for one, it gets a new one; a head that it has stays. ``train_memory_tokens``
+            and ``keep_numbers`` of ``config`` replace its own.
         dtype: a value of ``--dtype``.
 
     Raises:
@@ -56,16 +58,18 @@ def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, 
     # Before any weight is drawn: also the new head of a checkpoint has random weights.
     set_seed(seed)
     if init_compressor is None:
-        config = dataclasses.replace(config, keep_threshold=None)
+        config = dataclasses.replace(config, **dict.fromkeys(THRESHOLDS))
         return ScaleDownModel(config, device=device, dtype=torch_dtype)
 
     model = ScaleDownModel.from_pretrained(init_compressor, device=device, dtype=torch_dtype)
     _check_same_model(config, model.config, init_compressor)
     if config.enable_reranking and not model.config.enable_reranking:
         model.enable_reranking()
-    _drop_threshold(model, init_compressor)
+    _drop_thresholds(model, init_compressor)
     if config.train_memory_tokens is not None:
         model.train_for(config.train_memory_tokens)
+    if config.keep_numbers is not None:
+        model.config = model.processor.config = dataclasses.replace(model.config, keep_numbers=config.keep_numbers)
     return model
 
 
@@ -174,13 +178,14 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
     return measure
 
 
-def _drop_threshold(model: ScaleDownModel, name: str) -> None:
-    """Remove the threshold of the checkpoint ``name``, if it has one."""
-    if model.config.keep_threshold is None:
-        return
-    processes.say(f"the keep_threshold of {name}, {model.config.keep_threshold:.3f}, is left out: training changes the "
-                  "scores; find it again with python -m scaledown.evaluation.calibration")
-    model.config = model.processor.config = dataclasses.replace(model.config, keep_threshold=None)
+def _drop_thresholds(model: ScaleDownModel, name: str) -> None:
+    """Remove the thresholds of the checkpoint ``name``, if it has any."""
+    for threshold, judged in THRESHOLDS.items():
+        value = getattr(model.config, threshold)
+        if value is not None:
+            processes.say(f"the {threshold} of {name}, {value:.3f}, is left out: training changes {judged}; find it "
+                          "again with python -m scaledown.evaluation.calibration")
+    model.config = model.processor.config = dataclasses.replace(model.config, **dict.fromkeys(THRESHOLDS))
 
 
 def _check_same_model(asked: ScaleDownConfig, config: ScaleDownConfig, name: str) -> None:

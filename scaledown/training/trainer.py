@@ -22,7 +22,14 @@ from scaledown.models.engine.moving import Parcel
 from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, devices, objective, sharding
-from scaledown.training.batches import LikeLengthSampler, StepCollator, pads_to_max, prompt_sizes, shapes_of
+from scaledown.training.batches import (
+    LikeLengthSampler,
+    StepCollator,
+    draw_text_documents,
+    pads_to_max,
+    prompt_sizes,
+    shapes_of,
+)
 from scaledown.training.optimizer import build_optimizer
 from scaledown.training.steps import unused_weights
 from scaledown.training.steps.callbacks import GRADIENT, CompressorFirst, EvaluateEvery, LossGuard, RunningMean
@@ -277,8 +284,10 @@ class ScaleDownTrainer(Trainer):
 
         # Try smaller batches of the longest records; sharded weights need all processes, so there none is tried.
         def step(records: Sequence[Any]) -> None:
+            texts = draw_text_documents(records, self.config.train_text_documents)
             batch = self.scaledown.processor.collate(records, self.config.answer_tokens,
-                                                     with_readout=self.config.readout_loss_weight > 0)
+                                                     with_readout=self.config.readout_loss_weight > 0,
+                                                     text_documents=texts)
             objective.weighted(self.scaledown(batch), weights).backward()
 
         examples = self.data_collator.part_size

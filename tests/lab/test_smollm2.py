@@ -16,7 +16,7 @@ from scaledown import ScaleDownModel
 from scaledown.data.answers import padded
 from scaledown.data.records import Record, write_records
 from scaledown.models.losses import IGNORED
-from scaledown.models.processor import UNSTATED
+from scaledown.models.processor.training_targets import UNSTATED
 
 TOWNS = ("Oslo", "Rome", "Lima", "Cairo", "Quito", "Delhi")
 

@@ -12,12 +12,12 @@ from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.records import Record
 from scaledown.models.loading.memory_origin import MemoryOrigin, MemoryPassage
 from scaledown.models.memory import Memory, documents_to_keep, rankings
-from scaledown.models.serving import long_documents
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.documents import read_document
-from scaledown.models.serving.long_documents import split_input
-from scaledown.models.serving.user_input import read_input
-from scaledown.prompt import plain_ids
+from scaledown.models.serving.inputs import long_documents
+from scaledown.models.serving.inputs.documents import read_document
+from scaledown.models.serving.inputs.long_documents import split_input
+from scaledown.models.serving.inputs.user_input import read_input
+from scaledown.prompt.plain_text import plain_ids
 from scaledown.training import run
 
 QUESTION = "Who was born in London?"

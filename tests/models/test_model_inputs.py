@@ -10,8 +10,8 @@ import torch
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.serving.documents import read_document
-from scaledown.models.serving.user_input import read_input
+from scaledown.models.serving.inputs.documents import read_document
+from scaledown.models.serving.inputs.user_input import read_input
 from scaledown.prompt.passages import Paragraph, PassageSplitter
 
 HALF = "a\ud83d"

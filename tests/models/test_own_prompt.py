@@ -42,7 +42,8 @@ def test_the_prompt_says_what_it_is_told_to(template: str | None, settings: dict
     documents = [tokenizer(text, add_special_tokens=False).input_ids for text in ("Oslo", "Rome")]
     assert tokenizer.decode(prompt.of_texts("where?", documents)) == wanted
     assert tokenizer.decode(prompt.as_chat("where?", ["Oslo", "Rome"])) == wanted
-    memory = tokenizer.decode([token for token in prompt.of_memory("where?", 2, [-1], -2) if token >= 0])
+    ids = prompt.of_documents("where?", [[-1]] * 2, [False] * 2, -2)
+    memory = tokenizer.decode([token for token in ids if token >= 0])
     assert memory == wanted.replace("Oslo\nRome", "")
 
     # The instruction is plain text, whatever it says.

@@ -13,7 +13,8 @@ from tokenizers import AddedToken
 
 from scaledown.config import ScaleDownConfig
 from scaledown.models.processor import MEMORY, SEPARATOR, Processor
-from scaledown.prompt import SYSTEM, chat_messages, cut_texts, plain_ids
+from scaledown.prompt import SYSTEM, chat_messages
+from scaledown.prompt.plain_text import cut_texts, plain_ids
 
 CONFIG = ScaleDownConfig(num_memory_tokens=2, compression_rate=8, query_tokens=12)
 TEMPLATES = {"chatml": tiny.CHATML, "no_system": tiny.NO_SYSTEM, "plain": None}

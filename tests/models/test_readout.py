@@ -15,7 +15,7 @@ from scaledown.data.records import Record
 from scaledown.models.loading.parameters import trained
 from scaledown.models.losses import IGNORED, READOUT_SHARPNESS, Losses
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.processor import UNSTATED
+from scaledown.models.processor.training_targets import UNSTATED, readout_targets
 from scaledown.training import objective, pretraining, run, trainer
 from scaledown.training.batches import shapes_of
 from scaledown.training.steps.callbacks import RunningMean
@@ -50,11 +50,11 @@ def test_the_memory_is_to_say_what_its_document_states_and_no_more(generator: st
     end, rest = processor.prompt.end_id, [IGNORED] * NUM_MEMORY_TOKENS
     ada, unknown = processor.tokenizer(["Ada", UNSTATED], add_special_tokens=False).input_ids
     said, nothing = ((ids + [end] + rest)[:NUM_MEMORY_TOKENS] for ids in (ada, unknown))
-    assert processor.readout_targets(RECORDS, NUM_MEMORY_TOKENS).tolist() == [
+    assert readout_targets(processor, RECORDS, NUM_MEMORY_TOKENS).tolist() == [
         nothing, said, nothing, said, rest, rest, rest]
-    assert processor.readout_targets(RECORDS[:2], 1).tolist() == [
+    assert readout_targets(processor, RECORDS[:2], 1).tolist() == [
         unknown[:1], ada[:1], unknown[:1], ada[:1]]
-    assert processor.readout_targets(RECORDS[4:], 2).shape == (0, 2)
+    assert readout_targets(processor, RECORDS[4:], 2).shape == (0, 2)
 
 
 def test_the_loss_goes_by_the_angle_to_the_tokens_embeddings(generator: str) -> None:
@@ -174,7 +174,7 @@ def test_an_answer_is_asked_for_behind_its_space_where_that_is_no_longer(generat
     end = processor.prompt.end_id
     monkeypatch.setattr(processor, "tokenizer", Spacing())
     records = [Record("word", "Who?", ("It was Ada.", "Oslo"), "Ada"), Record("year", "When?", ("In 1791.",), "1791")]
-    assert processor.readout_targets(records, 3).tolist() == [[9, end, IGNORED], [6, end, IGNORED], [1, 2, end]]
+    assert readout_targets(processor, records, 3).tolist() == [[9, end, IGNORED], [6, end, IGNORED], [1, 2, end]]
 
 
 def test_the_reply_leads_from_a_query_behind_its_document_to_the_memory(generator: str) -> None:

@@ -41,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--questions", default=STANDARD, choices=tuple(WORLD), group="data",
                         help=f"kind of the demo world's questions [{STANDARD}]")
     cli.add_long_documents(parser)
+    parser.add_argument("--numeric", action="store_true", group="data",
+                        help="only the questions whose answers have a digit in them: years, dates, counts, amounts")
     cli.add_output_file(parser)
 
     # The systems beside each checkpoint.
@@ -52,6 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
                         group="systems", help="also measure checkpoints reading only the documents that they score "
                         f"highest: this number of them, or {AUTO!r} for those above the threshold")
 
+    parser.add_argument("--text_documents", nargs="+", default=[], type=cli.positive, metavar="N", group="systems",
+                        help="also measure checkpoints reading the text of this number of the documents that they "
+                        "score highest, beside the memory of the others; of all documents: full text")
+    parser.add_argument("--expand", nargs="+", default=[], type=cli.positive, metavar="N", group="systems",
+                        help="also measure checkpoints reading the text of this number of documents only where they "
+                        "are unsure of their first answer, by the calibrated threshold")
+
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     cli.add_device(parser)
     cli.add_dtype(parser)
@@ -59,15 +68,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_records(eval_data: str | None, questions: str, count: int, seed: int) -> list[Record]:
-    """Return the questions: the first ``count`` of a file, or the demo world's."""
-    if eval_data is not None:
-        return read_records(eval_data)[:count]
+def load_records(eval_data: str | None, questions: str, count: int, seed: int,
+                 only_numeric: bool = False) -> list[Record]:
+    """Return the questions: the first ``count`` of a file, or the demo world's.
 
-    records = synthetic_records(count, seed, split="eval", difficulty=WORLD[questions])
-    if questions == LONG:
+    Args:
+        only_numeric: of these take those whose answer has a digit in it.
+
+    Raises:
+        ValueError: if the file cannot be read, or no answer has a digit in it.
+    """
+    if eval_data is not None:
+        records = read_records(eval_data)[:count]
+    else:
+        records = synthetic_records(count, seed, split="eval", difficulty=WORLD[questions])
+    if eval_data is None and questions == LONG:
         records = of_many_lengths(records, seed, share=1.0, split="eval")
-    return list(records)
+
+    # The first of the answers that are accepted: others may write a number in words.
+    records = list(records)
+    if only_numeric:
+        records = [record for record in records if any(map(str.isdigit, record.references[0]))]
+    if not records:
+        raise ValueError(f"--numeric: none of the first {count} questions has an answer with a digit in it; take more "
+                         "with --eval_examples, or other --eval_data")
+    return records
 
 
 @cli.command
@@ -76,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     config = cli.config_from(args, EvaluationConfig)
     output_file = files.output_file(args.output_file)
-    records = load_records(args.eval_data, args.questions, config.eval_examples, args.seed)
+    records = load_records(args.eval_data, args.questions, config.eval_examples, args.seed, args.numeric)
     for name in args.checkpoint:
         hub.check_checkpoint(name)
 
@@ -89,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.keep_freed_memory()
 
     source = args.eval_data or f"the embedded world, {args.questions}"
+    if args.numeric:
+        source += ", with numbers in their answers"
     num_documents = sum(len(record.documents) for record in records) / len(records)
     processes.say(f"{len(records)} questions of {source}, with {num_documents:.1f} documents each, on {device}")
 

@@ -9,6 +9,7 @@ import torch
 
 from scaledown.config import EvaluationConfig
 from scaledown.data.records import Record
+from scaledown.evaluation.answering.text_beside_memory import expanding, with_text_of
 from scaledown.evaluation.answering.tuned_text import TUNED
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system
 from scaledown.evaluation.figures.text_tables import console_table, score
@@ -21,8 +22,9 @@ from scaledown.evaluation.systems import (
     TRUNCATED_TEXT,
     keeping,
 )
-from scaledown.models.memory import Keep, check_keep_documents
+from scaledown.models.memory import check_keep_documents
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.expanding import checked_threshold
 from scaledown.training import run
 
 UNTRAINED = " (not trained)"
@@ -37,7 +39,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
     for number, name in enumerate(args.checkpoint):
         model = ScaleDownModel.from_pretrained(name, device=device, dtype=args.dtype)
         model.long_documents = args.long_documents
-        _check_keeping(name, model, args.keep_documents)
+        _check_choices(name, model, args, max(len(record.documents) for record in records))
 
         # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
         if number == 0 and args.baselines:
@@ -58,17 +60,37 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
         yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
         for count in args.keep_documents:
             yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
+        for count in args.text_documents:
+            yield f"{name} (text of {count})", evaluate_system(model, with_text_of(count), records, config, args.seed)
+        for count in args.expand:
+            result = evaluate_system(model, expanding(count), records, config, args.seed)
+            yield f"{name} (text of {count} if unsure)", result
 
 
-def _check_keeping(name: str, model: ScaleDownModel, counts: Sequence[Keep]) -> None:
-    """Refuse counts of ``--keep_documents`` that this checkpoint cannot keep, before minutes of answering."""
-    if model.config.reads_text:
+def _check_choices(name: str, model: ScaleDownModel, args: argparse.Namespace, most_documents: int) -> None:
+    """Refuse choices of documents that this checkpoint cannot make, before minutes of answering.
+
+    Args:
+        most_documents: the largest number of documents of a question.
+    """
+    config = model.config
+    if config.reads_text:
         return
+
+    # The flag that is at fault is named by the one that was being checked.
+    flag = "--keep_documents"
     try:
-        for count in counts:
-            check_keep_documents(count, model.config.enable_reranking, model.config.keep_threshold)
+        for count in args.keep_documents:
+            check_keep_documents(count, config.enable_reranking, config.keep_threshold)
+        flag = "--text_documents"
+        if not config.enable_reranking and any(count < most_documents for count in args.text_documents):
+            raise ValueError("this model has no reranking head to choose documents by; train one with "
+                             f"--enable_reranking, or give {most_documents}, for all documents as text")
+        flag = "--expand"
+        if args.expand:
+            checked_threshold(model, None)
     except ValueError as fault:
-        raise ValueError(f"--keep_documents with --checkpoint {name}: {fault}") from None
+        raise ValueError(f"{flag} with --checkpoint {name}: {fault}") from None
 
 
 def table(found: Mapping[str, SystemResult]) -> str:

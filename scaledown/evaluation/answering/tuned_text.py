@@ -11,7 +11,7 @@ from typing import Any
 
 from scaledown.data.pipeline.retrieval import BM25
 from scaledown.evaluation.systems import Documents, Questions, System
-from scaledown.models.serving.documents import read_document
+from scaledown.models.serving.inputs.documents import read_document
 
 
 def _prefill_full_text(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:

@@ -163,7 +163,7 @@ def answer_batch(model: Any, system: System, records: Sequence[Any], max_new_tok
 
     memory = system.compress(model, questions, documents)  # None for a system that reads text
     state = system.prefill(model, questions, documents, memory)
-    return model.decode(state, max_new_tokens=max_new_tokens), state
+    return system.decode(model, state, max_new_tokens), state
 
 
 def _answer_if_it_fits(model: Any, system: System, records: Sequence[Any],

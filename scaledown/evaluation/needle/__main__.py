@@ -81,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     hub.check_checkpoint(args.checkpoint)
 
     # Torch takes seconds to load; a wrong flag, file or name has been reported by now.
+    from scaledown.data.storage.run_information import run_information
     from scaledown.evaluation.needle import haystack, needle_points
     from scaledown.models.model import ScaleDownModel
     from scaledown.prompt.passages import token_counter
-    from scaledown.data.storage.run_information import run_information
     from scaledown.training import devices, run_folder
 
     device = devices.resolve_device(args.device)

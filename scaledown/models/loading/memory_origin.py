@@ -38,6 +38,8 @@ class MemoryOrigin:
             of a document in several passages stands there for each of them.
         document_tokens: the longest text that was compressed at once, in tokens; documents were split or cut there.
         passages: for each question where its texts stand; None in files from before documents were split.
+        kept_numbers: for each question the numbers and names that stand behind each text's memory; None for a model
+            without ``--keep_numbers``.
     """
 
     model: str
@@ -45,6 +47,7 @@ class MemoryOrigin:
     document_ids: tuple[tuple[str, ...], ...]
     document_tokens: int
     passages: tuple[tuple[MemoryPassage, ...], ...] | None = None
+    kept_numbers: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def has_split_documents(self) -> bool:
@@ -54,14 +57,17 @@ class MemoryOrigin:
     def select(self, numbers: Sequence[int]) -> MemoryOrigin:
         """Return the origin of some of the questions, by number."""
         passages = self.passages and tuple(self.passages[number] for number in numbers)
+        kept_numbers = self.kept_numbers and tuple(self.kept_numbers[number] for number in numbers)
         return dataclasses.replace(self, questions=tuple(self.questions[number] for number in numbers),
                                    document_ids=tuple(self.document_ids[number] for number in numbers),
-                                   passages=passages)
+                                   passages=passages, kept_numbers=kept_numbers)
 
     def keep(self, texts: Sequence[Sequence[int]]) -> MemoryOrigin:
         """Return the origin of some of each question's documents and passages, by their number in the memory."""
         passages = None if self.passages is None else _kept(self.passages, texts)
-        return dataclasses.replace(self, document_ids=_kept(self.document_ids, texts), passages=passages)
+        kept_numbers = None if self.kept_numbers is None else _kept(self.kept_numbers, texts)
+        return dataclasses.replace(self, document_ids=_kept(self.document_ids, texts), passages=passages,
+                                   kept_numbers=kept_numbers)
 
     def in_order(self, question: int, texts: Sequence[int]) -> list[int]:
         """Return texts of a question, given best first, in the order in which the generator is to read them.
@@ -103,12 +109,17 @@ class MemoryOrigin:
         """Return an origin from the JSON form of its fields; None from null."""
         if values is None:
             return None
-        document_ids = tuple(tuple(map(str, ids)) for ids in values["document_ids"])
         passages = values.get("passages")
         if passages is not None:
             passages = tuple(map(_passages_from_json, passages))
-        return cls(str(values["model"]), tuple(map(str, values["questions"])), document_ids,
-                   int(values["document_tokens"]), passages)
+        kept_numbers = values.get("kept_numbers")
+        return cls(str(values["model"]), tuple(map(str, values["questions"])), _texts(values["document_ids"]),
+                   int(values["document_tokens"]), passages, None if kept_numbers is None else _texts(kept_numbers))
+
+
+def _texts(values: Any) -> tuple[tuple[str, ...], ...]:
+    """Return lists of texts from JSON as tuples."""
+    return tuple(tuple(map(str, of_question)) for of_question in values)
 
 
 def _has_later_passage(passages: Sequence[MemoryPassage]) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
 
 NOT_COMPARED = {"generator_model", "generator_revision", "compressor_model", "compressor_revision", "keep_threshold",
-                "load_in_4bit", "load_in_8bit", "trust_remote_code"}
+                "expand_threshold", "load_in_4bit", "load_in_8bit", "trust_remote_code"}
 """Settings that say where files are, how they are held, or which documents are chosen later."""
 SAMPLED_NUMBERS = 64
 HASH_DIGITS = 16

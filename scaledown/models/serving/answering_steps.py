@@ -18,10 +18,11 @@ from scaledown.models.loading import generator_files
 from scaledown.models.loading.merging import merged
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
-from scaledown.models.processor import Processor
+from scaledown.models.processor import Processor, Texts
 from scaledown.models.serving import question_answering
-from scaledown.models.serving.long_documents import checked_long_documents
-from scaledown.models.serving.user_input import Documents, Questions, check_number, question_list, read_input
+from scaledown.models.serving.inputs.long_documents import checked_long_documents
+from scaledown.models.serving.inputs.user_input import Documents, Questions, check_number, question_list, read_input
+from scaledown.models.serving.text_documents import TextDocuments
 
 
 class AnsweringSteps(ComputingModule):
@@ -42,21 +43,40 @@ class AnsweringSteps(ComputingModule):
         """
         return checked_long_documents(self.long_documents if long_documents is None else long_documents)
 
-    def prompts(self, questions: Questions, memory: Memory) -> Prompts:
-        """Return the prompts of ``questions`` as embeddings, with their documents' memory.
+    def prompts(self, questions: Questions, memory: Memory, texts: Texts | None = None,
+                document_tokens: int | None = None) -> Prompts:
+        """Return the prompts of ``questions`` as embeddings, with their documents' memory, and texts beside it.
+
+        Args:
+            texts: for each question its documents in the order of the prompt: the text of one that is read as text, or
+                None for the next one of the memory [all are of the memory].
+            document_tokens: each of ``texts`` is cut to this length [``config.document_tokens``].
 
         Raises:
-            ValueError: if the memory belongs to other questions or another model.
+            ValueError: if the memory belongs to other questions or another model, does not fit ``texts``, or lacks the
+                numbers and names that a model with ``--keep_numbers`` reads behind it.
         """
         questions = question_list(questions)
         memory.check(questions, fingerprint(self))
+        num_documents = memory.num_documents.tolist()
+        if texts is not None:
+            places = [sum(text is None for text in of_question) for of_question in texts]
+            if places != num_documents:
+                raise ValueError(f"texts leave {places} places for memory, and there is memory of {num_documents} "
+                                 "documents: give None for each that is read from memory, its text for any other")
+
+        kept_numbers = None if memory.origin is None else memory.origin.kept_numbers
+        if self.config.keep_numbers and kept_numbers is None:
+            raise ValueError("this model reads numbers and names behind memory (--keep_numbers), and this memory does "
+                             "not know them: take what compress returns")
         with self.inference():
-            ids = self.processor.memory_prompts(questions, memory.num_documents.tolist(), memory.embeddings.shape[2])
+            ids = self.processor.memory_prompts(questions, num_documents, memory.embeddings.shape[2], texts,
+                                                kept_numbers, document_tokens)
             return self.generator.prompts(ids, memory.to(self.device).pairs())
 
-    def prefill(self, questions: Questions, memory: Memory) -> Prompts:
-        """Read the prompts of ``questions`` with their documents' memory; :meth:`decode` continues from the result."""
-        prompts = self.prompts(questions, memory)
+    def prefill(self, questions: Questions, memory: Memory, texts: Texts | None = None) -> Prompts:
+        """Read the prompts of ``questions``, as :meth:`prompts` has them; :meth:`decode` continues from the result."""
+        prompts = self.prompts(questions, memory, texts)
         with self.inference():
             self.generator.prefill(prompts)
         return prompts
@@ -88,7 +108,7 @@ class AnsweringSteps(ComputingModule):
         return question_answering.generate(self, prompts, generation)
 
     def prompt_embeds(self, questions: Questions, documents: Documents | None = None,
-                      memory: Memory | None = None) -> Tensor | list[Tensor]:
+                      memory: Memory | None = None, text_documents: TextDocuments = None) -> Tensor | list[Tensor]:
         """Return the input of the generator for each question, (T, D): the prompt with its documents' memory.
 
         vLLM's ``prompt_embeds`` and transformers' ``generate(inputs_embeds=...)`` take it, for the generator that
@@ -97,7 +117,7 @@ class AnsweringSteps(ComputingModule):
         Raises:
             ValueError: as :meth:`answer`.
         """
-        request = question_answering.checked_request(self, questions, documents, memory)
+        request = question_answering.checked_request(self, questions, documents, memory, text_documents=text_documents)
         embeddings = question_answering.prompt_embeds(self, request)
         return embeddings[0] if request.given.is_one else embeddings
 

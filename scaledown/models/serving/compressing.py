@@ -15,9 +15,9 @@ from scaledown.models.loading.memory_origin import MemoryOrigin
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.long_documents import split_input
+from scaledown.models.serving.inputs.long_documents import split_input
+from scaledown.models.serving.inputs.user_input import UserInput, check_number
 from scaledown.models.serving.store import DocumentReader, DocumentStore, Store
-from scaledown.models.serving.user_input import UserInput, check_number
 from scaledown.progress import Bar
 
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
             # Documents from the cache count as well.
             bar.update(sum(counts[:batch.stop]) - bar.n)
 
+    kept_numbers = model.processor.kept_numbers(given.questions, documents)
     origin = MemoryOrigin(fingerprint(model), tuple(given.questions), tuple(given.document_ids),
-                          model.config.document_tokens, passages)
+                          model.config.document_tokens, passages,
+                          None if kept_numbers is None else tuple(map(tuple, kept_numbers)))
     return Memory.of_pairs(compressed, counts, origin)
 
 

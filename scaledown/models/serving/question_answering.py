@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,16 +13,29 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from scaledown.config import CUT, SPLIT
 from scaledown.models.generator import Prompts
-from scaledown.models.loading.memory_origin import MemoryPassage
 from scaledown.models.loading.model_fingerprint import fingerprint
-from scaledown.models.memory import Keep, Memory, check_keep_documents, check_keep_tokens, documents_to_keep
+from scaledown.models.memory import (
+    Keep,
+    Memory,
+    check_keep_documents,
+    check_keep_tokens,
+)
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
-from scaledown.models.serving.compressing import check_compresses, compress
-from scaledown.models.serving.full_text import texts_to_read, whole_documents
-from scaledown.models.serving.user_input import Documents, Questions, UserInput, check_number, read_input
+from scaledown.models.serving.compressing import check_compresses
+from scaledown.models.serving.inputs.long_documents import split_input
+from scaledown.models.serving.inputs.user_input import Documents, Questions, UserInput, check_number, read_input
+from scaledown.models.serving.sources import Sources, chosen_by_score, named_as_text, whole_texts
+from scaledown.models.serving.text_documents import (
+    WHOLE,
+    TextDocuments,
+    check_memory_of,
+    read_text_documents,
+    texts_to_read,
+)
 from scaledown.progress import Bar
 
 if TYPE_CHECKING:
@@ -37,13 +50,15 @@ class Answer:
         text: what the generator said.
         documents: numbers of its documents in the list that was given, in the order in which they were read; a long
             document stands here once for each of its passages that was read.
-        scores: the relevance of each of these, or None without reranking.
+        scores: the relevance of each of these; None without reranking, and if the texts were named, since these are not
+            compressed.
         document_ids: the id of each of these: as it was given, else a hash of the text; None for memory that does not
             know them.
         passages: for each of these the number of its passage, 0 for a document that was read whole; None for memory
             that does not know them.
         spans: for each of these the characters that were read, (start, end) in the text of the document without its
             title; None as ``passages``.
+        text_documents: numbers of the documents that were read as text, or of which a passage was; not from memory.
     """
 
     text: str
@@ -52,31 +67,21 @@ class Answer:
     document_ids: tuple[str, ...] | None = None
     passages: tuple[int, ...] | None = None
     spans: tuple[tuple[int, int], ...] | None = None
+    text_documents: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, text: str, read: Sources) -> Answer:
         """Return an answer that was given to the documents and passages of ``read``."""
+        documents = tuple(read.numbers)
+        if read.passages is not None:
+            documents = tuple(passage.document for passage in read.passages)
+        pairs = zip(documents, read.texts or [], strict=bool(read.texts))
+        as_text = tuple(sorted({document for document, text_of_it in pairs if text_of_it is not None}))
         if read.passages is None:
-            return cls(text, tuple(read.numbers), read.scores, read.document_ids)
-        return cls(text, tuple(passage.document for passage in read.passages), read.scores, read.document_ids,
+            return cls(text, documents, read.scores, read.document_ids, text_documents=as_text)
+        return cls(text, documents, read.scores, read.document_ids,
                    tuple(passage.number for passage in read.passages),
-                   tuple((passage.start, passage.end) for passage in read.passages))
-
-
-class Sources(NamedTuple):
-    """The documents and passages in the prompt of one question, in their order.
-
-    Attributes:
-        numbers: of each in the question's memory, or of documents in full text.
-        scores: the relevance of each; None without reranking.
-        document_ids: of each; None if they are not known.
-        passages: where each stands; None if that is not known.
-    """
-
-    numbers: Sequence[int]
-    scores: tuple[float, ...] | None
-    document_ids: tuple[str, ...] | None
-    passages: Sequence[MemoryPassage] | None
+                   tuple((passage.start, passage.end) for passage in read.passages), as_text)
 
 
 class Generation(NamedTuple):
@@ -100,6 +105,7 @@ class Request:
     generation: Generation
     long_documents: str
     keep_tokens: int | None = None
+    text_documents: int | list[list[int]] = 0
 
 
 def checked_request(model: ScaleDownModel, questions: Questions, documents: Documents | None = None,
@@ -107,7 +113,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
                     num_memory_tokens: int | None = None, keep_documents: Keep = None,
                     cache: MemoryCache | None = None, show_progress_bar: bool = False,
                     options: dict[str, Any] | None = None, long_documents: str | None = None,
-                    keep_tokens: int | None = None) -> Request:
+                    keep_tokens: int | None = None, text_documents: TextDocuments = None) -> Request:
     """Return a request that can be answered, before anything is computed.
 
     Args:
@@ -116,11 +122,13 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     Raises:
         ValueError: if the arguments contradict one another, or the model cannot do what they ask for.
     """
-    if documents is not None and memory is not None:
-        raise ValueError("give documents or memory, not both")
+    if documents is not None and memory is not None and text_documents is None:
+        raise ValueError("give documents or memory, not both, unless text_documents says which documents are read as "
+                         "text")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
-    if any(value is not None for value in (memory, num_memory_tokens, keep_documents, keep_tokens, cache)):
+    of_memory = (memory, num_memory_tokens, keep_documents, keep_tokens, cache, text_documents)
+    if any(value is not None for value in of_memory):
         check_compresses(model)
     if keep_documents is not None:
         check_keep_documents(keep_documents, model.config.enable_reranking, model.config.keep_threshold)
@@ -139,12 +147,20 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     given = read_input(questions, documents)
     if memory is not None:
         memory.check(given.questions, fingerprint(model))
+    if documents is not None and memory is not None:
+        # Its documents were split when it was made, or none of them was.
+        long_documents = SPLIT if memory.origin is not None and memory.origin.has_split_documents else CUT
+        check_memory_of(split_input(model.processor, given, long_documents)[0], memory)
+    if text_documents and documents is None:
+        raise ValueError("text_documents needs the documents, also beside their memory, which has no texts")
+    is_chosen = keep_documents is not None or keep_tokens is not None
+    as_text = read_text_documents(text_documents, given, is_chosen, model.config.enable_reranking)
     generation = generation_of(model, max_new_tokens, options or {})
     return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation,
-                   long_documents, keep_tokens)
+                   long_documents, keep_tokens, as_text)
 
 
-class _Batch(NamedTuple):
+class PromptBatch(NamedTuple):
     """Some of the questions, by number, with their prompts, and what is in each prompt."""
 
     questions: list[int]
@@ -155,7 +171,7 @@ class _Batch(NamedTuple):
 def answers(model: ScaleDownModel, request: Request) -> list[Answer]:
     """Return the answers in the order of the questions."""
     by_question: dict[int, Answer] = {}
-    for batch in _batches(model, request):
+    for batch in batches(model, request):
         texts = generate(model, batch.prompts, request.generation)
         for number, text, read in zip(batch.questions, texts, batch.sources, strict=True):
             by_question[number] = Answer.of(text, read)
@@ -172,19 +188,19 @@ def stream(model: ScaleDownModel, request: Request) -> Iterator[streaming.Piece]
         # The texts that it returns are not needed: their tokens came through the streamer.
         generate(model, prompts, Generation(config, options))
 
-    for batch in _batches(model, request):
+    for batch in batches(model, request):
         tokens = streaming.steps(partial(run, batch.prompts))
         yield from streaming.pieces(tokens, batch.questions, model.stop_ids, partial(to_text, model))
 
 
+def prompts_of(model: ScaleDownModel, request: Request) -> Prompts:
+    """Return the prompts of all questions of a request, in one batch."""
+    return _batch(model, request, list(range(len(request.given.questions)))).prompts
+
+
 def prompt_embeds(model: ScaleDownModel, request: Request) -> list[Tensor]:
     """Return the prompt of each question as embeddings (T, D)."""
-    if model.config.reads_text:
-        prompts = text_prompts(model, request.given, with_adapter=True)
-    else:
-        memory = compress(model, request.given, request.batch_size) if request.memory is None else request.memory
-        prompts = model.prompts(request.given.questions, memory)
-
+    prompts = prompts_of(model, request)
     # Without the padding, which is on the left; dummies of a rounded shape come last and are dropped.
     padded = zip(prompts.embeddings.to(model.dtype), prompts.num_prompt_tokens, strict=False)
     return [embeddings[len(embeddings) - length:] for embeddings, length in padded]
@@ -259,7 +275,7 @@ def to_text(model: ScaleDownModel, ids: list[int]) -> str:
     return text.strip()
 
 
-def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
+def batches(model: ScaleDownModel, request: Request) -> Iterator[PromptBatch]:
     """Compress and choose documents and put the prompts together, for questions of similar length at a time."""
     given = request.given
     lengths = []
@@ -276,38 +292,23 @@ def _batches(model: ScaleDownModel, request: Request) -> Iterator[_Batch]:
             bar.update(len(numbers))
 
 
-def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> _Batch:
+def _batch(model: ScaleDownModel, request: Request, numbers: list[int]) -> PromptBatch:
     """Return the questions with these numbers, ready to be answered together."""
     given = request.given.select(numbers)
     if model.config.reads_text:
         # All documents, as they are; only a compressor could choose among them.
         prompts = text_prompts(model, given, with_adapter=True, long_documents=request.long_documents)
-        sources = []
-        for ids, passages in zip(given.document_ids, whole_documents(model.processor, given, request.long_documents),
-                                 strict=True):
-            sources.append(Sources(range(len(ids)), None, ids, passages))
-        return _Batch(numbers, prompts, sources)
+        return PromptBatch(numbers, prompts, whole_texts(model, given, request.long_documents))
 
-    if request.memory is None:
-        memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache,
-                          long_documents=request.long_documents)
+    memory = None if request.memory is None else request.memory.select(numbers)
+    if isinstance(request.text_documents, int):
+        memory, sources = chosen_by_score(model, request, given, memory)
     else:
-        memory = request.memory.select(numbers)
+        named = [request.text_documents[number] for number in numbers]
+        memory, sources = named_as_text(model, request, given, memory, named)
 
-    chosen = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold, request.keep_tokens)
-    if request.keep_documents is not None or request.keep_tokens is not None:
-        memory = memory.keep(chosen)
-    return _Batch(numbers, model.prompts(given.questions, memory), _sources(memory, chosen))
-
-
-def _sources(memory: Memory, chosen: list[list[int]]) -> list[Sources]:
-    """Return what each prompt has of a memory whose texts had these numbers."""
-    origin = memory.origin
-    sources = []
-    for question, numbers in enumerate(chosen):
-        # Without the padding behind a question's documents.
-        scores = None if memory.scores is None else tuple(memory.scores[question].tolist()[:len(numbers)])
-        ids = None if origin is None else origin.document_ids[question]
-        passages = None if origin is None or origin.passages is None else origin.passages[question]
-        sources.append(Sources(numbers, scores, ids, passages))
-    return sources
+    texts = None
+    if any(read.texts for read in sources):
+        texts = [read.texts or [None] * len(read.numbers) for read in sources]
+    document_tokens = WHOLE if request.long_documents == SPLIT else None
+    return PromptBatch(numbers, model.prompts(given.questions, memory, texts, document_tokens), sources)

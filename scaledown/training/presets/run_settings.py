@@ -27,7 +27,8 @@ from scaledown.training.presets.machines import DEMO, LAPTOP, settings
 from scaledown.training.presets.settings_file import read_settings
 
 TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "reranking_loss_weight",
-                       "readout_loss_weight", "readout_steps", "pretrain_steps", "pretrain_data")
+                       "readout_loss_weight", "readout_steps", "train_text_documents", "pretrain_steps",
+                       "pretrain_data")
 """Settings of a training that mean nothing without a compressor."""
 MAY_CHANGE_ON_RESUME = frozenset({
     "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
@@ -124,7 +125,7 @@ def _of_checkpoint(name: str | None) -> dict[str, Any]:
     if config is None:
         return {}
     # A head that scores documents stays, but it is trained only if that is asked for.
-    left_out = {"enable_reranking", "keep_threshold", *RESOLVED}
+    left_out = {"enable_reranking", "keep_threshold", "expand_threshold", *RESOLVED}
     return {field: value for field, value in dataclasses.asdict(config).items() if field not in left_out}
 
 

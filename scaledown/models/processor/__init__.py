@@ -3,6 +3,7 @@
     compressor, query first       start query separator | document MEM x L RR
     compressor, document first    start document        | query MEM x L RR
     generator                     template system MEM x L SEP MEM x L question template | answer end
+    and with text                 ... MEM x L numbers and names SEP text of a document SEP MEM x L ...
 
 Left of a compressor's bar is a *prefix*, read once for all *suffixes* that continue it: a query for its documents, a
 document for its queries (:mod:`scaledown.models.engine.packing`). An encoder reads every pair whole.
@@ -16,31 +17,31 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from scaledown.config import EMBEDDED, ENCODER, ScaleDownConfig, belongs_to_a_compressor
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.engine.positions import PositionLimit, position_limit
-from scaledown.models.losses import IGNORED
-from scaledown.prompt import QUESTION, Prompt, cut_texts, plain_ids
+from scaledown.models.processor.training_targets import readout_targets, teacher_scores
+from scaledown.prompt import QUESTION, Prompt
+from scaledown.prompt.kept_numbers import kept_numbers
+from scaledown.prompt.plain_text import cut_texts, plain_ids
 
 MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
 SEPARATOR = -2
 """Placeholder in prompt ids: the trained separator between two documents goes here."""
-UNSTATED = "unknown"
-"""The readout target of a document that does not state the answer."""
 SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer memory tokens (num_memory_tokens)"
 """Advice if a prompt is too long."""
+Texts = Sequence[Sequence[str | None]]
+"""For each question its documents in the order of the prompt: a text, or None for the next one of the memory."""
 SHOWN_QUESTION_CHARACTERS = 80
 """Length to which a question is cut in a message."""
 
@@ -144,13 +145,53 @@ class Processor:
     # The generator's prompts
 
     def memory_prompts(self, questions: Sequence[str], num_documents: Sequence[int],
-                       num_memory_tokens: int | None = None) -> list[list[int]]:
-        """Return prompts with ``num_memory_tokens`` placeholders [``config.num_memory_tokens``] for each document."""
+                       num_memory_tokens: int | None = None, texts: Texts | None = None,
+                       kept_numbers: Sequence[Sequence[str]] | None = None,
+                       document_tokens: int | None = None) -> list[list[int]]:
+        """Return prompts with ``num_memory_tokens`` placeholders [``config.num_memory_tokens``] for each document.
+
+        A text among memory is tokenised by itself. A question with all its documents as text has exactly the prompt of
+        :meth:`text_prompts`; one without documents that of memory.
+
+        Args:
+            num_documents: of each question, those in its memory.
+            texts: for each question its documents in the order of the prompt: the text of one that is read as text, or
+                None for the next one of the memory [all are of the memory].
+            kept_numbers: a text behind each document of the memory (:meth:`kept_numbers`) [none].
+            document_tokens: a text is cut there [``config.document_tokens``, with a warning].
+        """
         memory = [MEMORY] * (num_memory_tokens or self.config.num_memory_tokens)
-        prompts = [self.prompt.of_memory(question, number, memory, SEPARATOR)
-                   for question, number in zip(questions, num_documents, strict=True)]
+        prompts = []
+        for number, question in enumerate(questions):
+            of_question = [None] * num_documents[number] if texts is None else texts[number]
+            assert sum(text is None for text in of_question) == num_documents[number], "a place for each memory"
+            if of_question and None not in of_question:
+                prompts += self.text_prompts([question], [of_question], document_tokens)
+            else:
+                behind = [""] * num_documents[number] if kept_numbers is None else kept_numbers[number]
+                prompts.append(self._memory_prompt(question, of_question, memory, behind, document_tokens))
         self._check_lengths(questions, prompts)
         return prompts
+
+    def _memory_prompt(self, question: str, texts: Sequence[str | None], memory: Sequence[int],
+                       kept_numbers: Sequence[str], document_tokens: int | None) -> list[int]:
+        """Return the prompt of one question, of whose documents at least one is read from memory, or that has none."""
+        # Every text is tokenised by itself, as nothing can be tokenised across an embedding.
+        behind = iter(plain_ids(self.tokenizer, kept_numbers))
+        documents = []
+        for text in texts:
+            if text is None:
+                documents.append([*memory, *next(behind)])
+            else:
+                documents += self._cut(plain_ids(self.tokenizer, [text]), document_tokens)
+        return self.prompt.of_documents(question, documents, [text is not None for text in texts], SEPARATOR)
+
+    def kept_numbers(self, questions: Sequence[str], documents: Sequence[Sequence[str]]) -> list[list[str]] | None:
+        """Return the numbers and names behind each document's memory; None for a model without ``--keep_numbers``."""
+        if not self.config.keep_numbers:
+            return None
+        return [kept_numbers(self.tokenizer, question, of_question, self.config.keep_numbers)
+                for question, of_question in zip(questions, documents, strict=True)]
 
     def text_prompts(self, questions: Sequence[str], documents: Sequence[Sequence[str]],
                      document_tokens: int | None = None) -> list[list[int]]:
@@ -178,30 +219,6 @@ class Processor:
         """Return the tokens that the generator is trained to say: answer and end token, cut at ``answer_tokens``."""
         return (plain_ids(self.tokenizer, [answer])[0] + [self.prompt.end_id])[:answer_tokens]
 
-    def readout_targets(self, records: Iterable[Any], num_memory_tokens: int) -> Tensor:
-        """Return the tokens that each document's memory is trained to say by itself: (P, num_memory_tokens).
-
-        They are the start of the answer for a document that states it, and of ``UNSTATED`` for the others of a record.
-        """
-        readouts: list[list[int]] = []
-        for record in records:
-            stated = record.stated_answers
-            if any(stated):
-                readouts += [self._readout_ids(answer or UNSTATED)[:num_memory_tokens] for answer in stated]
-            else:
-                # As with answers in a teacher's own words: there is nothing to read out.
-                readouts += [[] for _ in stated]
-
-        targets = torch.full((len(readouts), num_memory_tokens), IGNORED)
-        for target, ids in zip(targets, readouts, strict=True):
-            target[:len(ids)] = torch.tensor(ids, dtype=torch.long)
-        return targets
-
-    def _readout_ids(self, answer: str) -> list[int]:
-        """Return the ids of an answer as a document has it, after a space, unless that takes more tokens."""
-        bare, spaced = self.answer_ids(answer), self.answer_ids(f" {answer}")
-        return spaced if len(spaced) <= len(bare) else bare
-
     def checked_memory_tokens(self, num_memory_tokens: int | None) -> int:
         """Return ``num_memory_tokens``, or for None the largest number that the model is trained for.
 
@@ -225,7 +242,8 @@ class Processor:
         return rng.choice(self.config.memory_token_choices)
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None, num_memory_tokens: int | None = None,
-                with_readout: bool = False, shapes: Shapes | None = None, batch_size: int = 0) -> dict[str, Any]:
+                with_readout: bool = False, shapes: Shapes | None = None, batch_size: int = 0,
+                text_documents: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
         """Return training records (``query``, ``documents``, ``answer``, ``reranking_scores``) as a batch.
 
         Args:
@@ -233,13 +251,16 @@ class Processor:
             num_memory_tokens: L [``config.num_memory_tokens``].
             with_readout: add the targets of each document's memory by itself.
             shapes: give the batch one shape, that of ``batch_size`` of the longest records.
+            text_documents: of each record, the numbers of the documents that the prompt has as text. They are
+                compressed all the same, since their scores and readouts are trained as well.
 
         Returns:
             ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`) with their
             answers; ``answer_targets`` (A,), the next tokens of those that ``prompts`` reads; ``num_memory_tokens``, L;
             ``padding_share``, of all tokens that are computed; with reranking ``teacher_scores`` (P,) and
-            ``has_score`` (P,); with readout ``readout_targets`` (P, L). Without a compressor ``documents`` has no text,
-            and ``prompts`` have the documents' own.
+            ``has_score`` (P,); with readout ``readout_targets`` (P, L); with ``text_documents`` also ``in_prompts``,
+            the numbers of the pairs whose memory ``prompts`` read. Without a compressor ``documents`` has no text, and
+            ``prompts`` have the documents' own.
 
         Raises:
             ValueError: for readout of a memory that there is none of.
@@ -252,23 +273,26 @@ class Processor:
         num_memory_tokens = self.checked_memory_tokens(num_memory_tokens)
 
         texts = self.compressor_texts(questions, documents, num_memory_tokens)
-        # A token is predicted by the one before it, the answer's first by the prompt's last. So the end token is not
-        # read, and as many tokens are wanted as the answer has.
-        whole, reads = [], []
+        batch: dict[str, Any] = {"num_memory_tokens": num_memory_tokens}
         if self.config.reads_text:
             prompts = self.text_prompts(questions, documents)
         else:
-            prompts = self.memory_prompts(questions, [len(of_question) for of_question in documents], num_memory_tokens)
+            prompts, in_prompts = self._training_prompts(questions, documents, num_memory_tokens, text_documents)
+            if text_documents is not None:
+                batch["in_prompts"] = torch.tensor(in_prompts, dtype=torch.long)
+
+        # A token is predicted by the one before it, the answer's first by the prompt's last. So the end token is not
+        # read, and as many tokens are wanted as the answer has.
+        whole, reads = [], []
         for prompt, answer in zip(prompts, answers, strict=True):
             whole.append([*prompt, *answer[:-1]])
             reads.append(_last(whole[-1], len(answer)))
         prompt_texts = TextLists(whole, [], [], reads)
 
-        batch: dict[str, Any] = {"num_memory_tokens": num_memory_tokens}
         if self.config.enable_reranking:
-            batch |= _teacher_scores(records)
+            batch |= teacher_scores(records)
         if with_readout:
-            batch["readout_targets"] = self.readout_targets(records, num_memory_tokens)
+            batch["readout_targets"] = readout_targets(self, records, num_memory_tokens)
 
         num_needed = texts.num_tokens + prompt_texts.num_tokens
         if shapes is not None:
@@ -282,6 +306,25 @@ class Processor:
             num_computed = len(texts.prefixes) * max(map(len, texts.prefixes), default=0)
         batch["padding_share"] = 1 - num_needed / max(1, num_computed + prompt_texts.num_tokens)
         return batch
+
+    def _training_prompts(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory_tokens: int,
+                          text_documents: Sequence[Sequence[int]] | None) -> tuple[list[list[int]], list[int]]:
+        """Return the prompts, and the numbers of the pairs whose memory they read."""
+        texts: list[list[str | None]] = []
+        from_memory: list[list[str]] = []
+        in_prompts: list[int] = []
+        num_pairs = 0
+        for number, of_question in enumerate(documents):
+            are_texts = set() if text_documents is None else set(text_documents[number])
+            texts.append([text if place in are_texts else None for place, text in enumerate(of_question)])
+            from_memory.append([text for place, text in enumerate(of_question) if place not in are_texts])
+            # Pairs are counted question by question.
+            in_prompts += [num_pairs + place for place in range(len(of_question)) if place not in are_texts]
+            num_pairs += len(of_question)
+
+        prompts = self.memory_prompts(questions, list(map(len, from_memory)), num_memory_tokens, texts,
+                                      self.kept_numbers(questions, from_memory))
+        return prompts, in_prompts
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
         """Write the tokenizers: the generator's, and the compressor's if it is another."""
@@ -348,12 +391,3 @@ def _start_and_separator(tokenizer: Any) -> tuple[list[int], list[int]]:
 def _last(ids: Sequence[int], number: int) -> range:
     """Return the places of the last ``number`` tokens of a text."""
     return range(len(ids) - number, len(ids))
-
-
-def _teacher_scores(records: Sequence[Any]) -> dict[str, Tensor]:
-    scores: list[float] = []
-    for record in records:
-        scores += record.reranking_scores or [math.nan] * len(record.documents)
-
-    teacher_scores = torch.tensor(scores, dtype=torch.float32)                # (P,)
-    return {"teacher_scores": teacher_scores.nan_to_num(), "has_score": ~teacher_scores.isnan()}

@@ -14,10 +14,11 @@ from weakref import WeakKeyDictionary
 
 from scaledown.config import CUT, LONG_DOCUMENTS
 from scaledown.models.loading.memory_origin import MemoryPassage
-from scaledown.models.serving.documents import UserDocument
-from scaledown.models.serving.user_input import UserInput, texts_of
-from scaledown.prompt import cut_texts, plain_ids, titled
+from scaledown.models.serving.inputs.documents import UserDocument
+from scaledown.models.serving.inputs.user_input import UserInput, texts_of
+from scaledown.prompt import titled
 from scaledown.prompt.passages import Paragraph, PassageSplitter
+from scaledown.prompt.plain_text import cut_texts, plain_ids
 
 if TYPE_CHECKING:
     from scaledown.models.processor import Processor

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scaledown.models.serving.documents import UserDocument, check_text, is_document, read_document, shown
+from scaledown.models.serving.inputs.documents import UserDocument, check_text, is_document, read_document, shown
 
 Questions = str | Sequence[str]
 """One question, or a list of them."""
 Documents = Sequence[Any]
-"""The documents of one question, or for each question a list of them; see :mod:`scaledown.models.serving.documents`."""
+"""The documents of one question, or for each question a list of them; see
+:mod:`scaledown.models.serving.inputs.documents`."""
 SHOWN_TEXT_FAULTS = 5
 
 
