@@ -2,9 +2,9 @@
 
 That is how fast it fills and opens, and whether its answers are those of reading anew. A number of short documents is
 read and written. Then the store is opened again, and questions of the demo world are answered from their documents:
-read anew, from a store in memory, and from stores on disk in each number format. A checkpoint that reads the query first
-is taken with the order turned round. It was not trained for that, so its answers mean little, but those from a store
-must still be the same.
+read anew, from a store in memory, and from stores on disk in each number format. A checkpoint that reads the query
+first is taken with the order turned round. It was not trained for that, so its answers mean little, but those from a
+store must still be the same.
 
     python -m lab.benchmark_store --checkpoint embedded
     python -m lab.benchmark_store --checkpoint smollm2 --num_documents 200 --eval_examples 20
