@@ -276,8 +276,8 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
         TensorFolder(tmp_path / "newer")
 
 
-def test_who_waits_for_a_writer_too_long_is_told_and_readers_never_wait(tmp_path: Path,
-                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_a_writer_too_long_is_told_and_readers_read(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_index, "PATIENCE_SECONDS", 0.05)
     one, other = TensorFolder(tmp_path), TensorFolder(tmp_path)
     put(one, 1)

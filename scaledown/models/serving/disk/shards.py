@@ -84,6 +84,11 @@ class OpenShards:
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
+    def forget(self, number: int) -> None:
+        """Close a shard, if it is open."""
+        with self._lock:
+            self._open.pop(number, None)
+
     def read(self, entry: Entry) -> Tensors:
         """Return the tensors of an entry, as views of its mapped file.
 

@@ -23,8 +23,9 @@ SMALL_SHARE, MOST_SMALL = 4, 64
 """Shards below a quarter of the usual size are written together into whole ones when there are so many of them."""
 MAX_BYTES, DESCRIPTION = "max_bytes", "description"
 """Settings in the index: the limit, and what the metadata of each shard says."""
-REMOVED_SHARE = 10
-"""Beyond its limit a tenth of the folder is removed at once, so that this is rare."""
+REMOVED_SHARE, MOST_SHARDS_REMOVED = 10, 16
+"""Beyond its limit a tenth of the folder is removed at once, so that this is rare; or so many shards, if that is less,
+so that others need not wait long."""
 
 
 class TensorFolder:
@@ -124,6 +125,8 @@ class TensorFolder:
     def _write(self, new: Mapping[bytes, Tensors]) -> list[Entry]:
         """Write a new shard and return its entries."""
         number = self.index.new_shard()
+        # A transaction that failed may have given this number to another shard.
+        self._shards.forget(number)
         # Whose tensors these are stands in the file, too.
         num_bytes = shards.write(shards.path_of(self.folder, number), new, self.index.setting(DESCRIPTION) or {})
         self.index.set_size(number, num_bytes)
@@ -150,7 +153,7 @@ class TensorFolder:
             raise ValueError(f"{self.folder}: its limit of {max_bytes:,} bytes is too small for {num_bytes:,} more; "
                              "raise it (max_bytes, --max_gib)")
 
-        to_remove = excess + max_bytes // REMOVED_SHARE
+        to_remove = excess + min(max_bytes // REMOVED_SHARE, MOST_SHARDS_REMOVED * self.shard_bytes)
         entries, latest = self.index.least_used(to_remove)
         self.index.remove(entries)
         self.latest_removed = max(self.latest_removed, latest)
