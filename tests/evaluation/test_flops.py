@@ -221,8 +221,11 @@ def test_cost_of_a_run_uses_its_own_lengths() -> None:
 
 def test_long_texts_count_as_they_are_read() -> None:
     config = ScaleDownConfig(num_memory_tokens=2, compression_rate=4, query_tokens=1)
-    tokens = mean_text_tokens(make_records(1), _count_words, config)
-    assert tokens == {"query_tokens": 1, "num_documents": 2, "document_tokens": (2 + 8) / 2}
+    cut = mean_text_tokens(make_records(1), _count_words, config, "cut")
+    assert cut == {"query_tokens": 1, "num_documents": 2, "document_tokens": (2 + 8) / 2}
+    # 21 tokens are three passages of up to 8.
+    split = mean_text_tokens(make_records(1), _count_words, config)
+    assert split == {"query_tokens": 1, "num_documents": 1 + 3, "document_tokens": (2 + 21) / 4}
 
 
 @pytest.mark.parametrize(("num_layers", "is_stored", "expected"), [(8, False, 8.14), (8, True, 4.21), (5, True, 2.43)])

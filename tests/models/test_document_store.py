@@ -41,6 +41,8 @@ def build(folders: dict[str, str], kind: str = "n_layers", **settings: object) -
         generator_model=folders["llama"], compressor_type=kind, num_memory_tokens=3,
         **{"enable_reranking": True, "input_order": "document_first"} | settings))
     tiny.move_adapter(model)
+    # Long ones in several passages: test_long_documents.py.
+    model.long_documents = "cut"
     return model
 
 

@@ -31,6 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ScaleDownModel:
     model = ScaleDownModel(ScaleDownConfig(generator_model=folder, num_memory_tokens=4, train_memory_tokens=(2, 4),
                                            lora_rank=4, enable_reranking=True))
     tiny.move_adapter(model)
+    model.long_documents = "cut"
     return model
 
 
