@@ -54,6 +54,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"data\.prepare_dataset", "--num_synthetic_queries 3 --teacher_max_new_tokens 4"),
     (r"data\.reranking|evaluation\.pipelines", "--reranker_model RERANKER"),
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
+    (r"evaluation\.answering.*--numeric", "--eval_examples 20"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
 )
 VARIES = {  # Steps whose output in the guide is not compared with what comes here.
