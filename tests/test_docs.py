@@ -56,6 +56,7 @@ SHORT = (  # Flags behind those of the docs, for every command that matches; of 
     (r"evaluation\.(answering|robustness|pipelines)", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10"),
     (r"evaluation\.needle", "--eval_examples 2 --max_new_tokens 2 --bootstrap_resamples 10 --timed_queries 1 "
                             "--lengths 128 256 --depths 0"),
+    (r"evaluation\.answering.*--numeric", "--eval_examples 20"),
     (r"evaluation\.benchmark", "--preset tiny --rounds 1 --num_documents 2 --batch_size 1 --answer_tokens 2"),
 )
 VARIES = {  # Steps whose output in the guide is not compared with what comes here.

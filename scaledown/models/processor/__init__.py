@@ -164,7 +164,7 @@ class Processor:
         prompts = []
         for number, question in enumerate(questions):
             of_question = [None] * num_documents[number] if texts is None else texts[number]
-            assert sum(text is None for text in of_question) == num_documents[number], "a place for each memory"
+            assert of_question.count(None) == num_documents[number], "a place for each document of the memory"
             if of_question and None not in of_question:
                 prompts += self.text_prompts([question], [of_question], document_tokens)
             else:

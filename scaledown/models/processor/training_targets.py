@@ -45,7 +45,7 @@ def _readout_ids(processor: Processor, answer: str) -> list[int]:
 
 
 def teacher_scores(records: Iterable[Any]) -> dict[str, Tensor]:
-    """Return the teacher's scores of all documents, ``teacher_scores`` (P,), and which exist, ``has_score`` (P,)."""
+    """Return ``teacher_scores`` (P,), those of all documents, and ``has_score`` (P,), whether there is one."""
     scores: list[float] = []
     for record in records:
         scores += record.reranking_scores or [math.nan] * len(record.documents)

@@ -60,11 +60,12 @@ class AnsweringSteps(ComputingModule):
         memory.check(questions, fingerprint(self))
         num_documents = memory.num_documents.tolist()
         if texts is not None:
-            places = [sum(text is None for text in of_question) for of_question in texts]
+            places = [of_question.count(None) for of_question in texts]
             if places != num_documents:
                 raise ValueError(f"texts leave {places} places for memory, and there is memory of {num_documents} "
                                  "documents: give None for each that is read from memory, its text for any other")
 
+        # Memory has no texts, so what stands behind it was noted when they were compressed.
         kept_numbers = None if memory.origin is None else memory.origin.kept_numbers
         if self.config.keep_numbers and kept_numbers is None:
             raise ValueError("this model reads numbers and names behind memory (--keep_numbers), and this memory does "

@@ -70,6 +70,7 @@ def read_text_documents(text_documents: TextDocuments, given: UserInput, is_chos
                              "give text_documents as a number, or leave these out")
         return _named(text_documents, counts, given.is_one)
 
+    # A number: the scores will say which, unless there is nothing to choose.
     if text_documents < 0:
         raise ValueError(f"text_documents must be a whole number of at least 0, got {text_documents}")
     if enable_reranking or text_documents == 0:
