@@ -40,8 +40,7 @@ def add_eval_data(parser: Parser, text: str) -> None:
 def add_long_documents(parser: Parser) -> None:
     """Add ``--long_documents``."""
     parser.add_argument("--long_documents", default=SPLIT, choices=LONG_DOCUMENTS, group="data",
-                        help="documents beyond the longest that the model reads at once are split into passages, or "
-                        f"cut there [{SPLIT}]")
+                        help=f"documents too long to be read at once become passages, or are cut [{SPLIT}]")
 
 
 def add_output_file(parser: Parser) -> None:
@@ -58,8 +57,7 @@ def add_device(parser: Parser) -> None:
 def add_dtype(parser: Parser) -> None:
     """Add ``--dtype``, for commands that load a model to answer or to score."""
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), group="machine",
-                        help="number format of the arithmetic [bfloat16 on a GPU or Trainium that is fast in it, else "
-                             "float32; newer CPUs with AMX are several times as fast in bfloat16]")
+                        help="number format of the arithmetic [the device's]")
 
 
 def add_seed(parser: Parser, text: str) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scaledown.data.passages import TokenCounter
 from scaledown.data.pipeline.corpus.corpus_files import EXPECTED_CORPUS, Corpus, PartNotes, open_corpus
 from scaledown.data.pipeline.corpus.cutting import Page, token_cutter
 from scaledown.data.records import Record, read_records
 from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.files import parse_json
 from scaledown.prompt import titled
+from scaledown.prompt.passages import TokenCounter
 
 PAGES_AT_ONCE = 256
 CHECKED_BYTES = 2**16

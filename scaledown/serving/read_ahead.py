@@ -103,8 +103,8 @@ def fill(model: ScaleDownModel, store: DiskStore, documents: CorpusDocuments, ba
     Raises:
         ValueError: if the store is another checkpoint's, or too small for the documents.
     """
-    from scaledown.data.passages import token_counter
     from scaledown.models.serving.compressing import document_reader
+    from scaledown.prompt.passages import token_counter
 
     reader, started = document_reader(model), time.time()
     store.check(reader)

@@ -55,11 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
                         f"highest: this number of them, or {AUTO!r} for those above the threshold")
 
     parser.add_argument("--text_documents", nargs="+", default=[], type=cli.positive, metavar="N", group="systems",
-                        help="also measure checkpoints reading the text of this number of the documents that they "
-                        "score highest, beside the memory of the others; of all documents: full text")
+                        help="also measure checkpoints reading this number of their best documents as text")
     parser.add_argument("--expand", nargs="+", default=[], type=cli.positive, metavar="N", group="systems",
-                        help="also measure checkpoints reading the text of this number of documents only where they "
-                        "are unsure of their first answer, by the calibrated threshold")
+                        help="also measure checkpoints reading this number as text only where they are unsure")
 
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     cli.add_device(parser)

@@ -38,7 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", group="data", help="replace the run in --output_dir")
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",), eval_examples=200)
     cli.add_device(parser)
-    cli.add_dtype(parser)
     cli.add_seed(parser, "seed of all draws")
     return parser
 
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.keep_freed_memory()
 
     cli.tell(f"loading {args.checkpoint} ...")
-    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype=args.dtype)
+    model = ScaleDownModel.from_pretrained(args.checkpoint, device=device, dtype="auto")
     model.long_documents = args.long_documents
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.

@@ -28,7 +28,7 @@ from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.compressing import check_compresses
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import Documents, Questions, UserInput, check_number, read_input
-from scaledown.models.serving.sources import Sources, chosen_by_score, named_as_text, whole_texts
+from scaledown.models.serving.prompt_sources import Sources, chosen_by_score, named_as_text, whole_texts
 from scaledown.models.serving.text_documents import (
     WHOLE,
     TextDocuments,

@@ -1,4 +1,4 @@
-"""What a prompt has of a question's documents: which of them, or of their passages, and which as text."""
+"""The documents and passages in a question's prompt, and which of them are text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def whole_texts(model: ScaleDownModel, given: UserInput, long_documents: str) ->
 
 
 def chosen_by_score(model: ScaleDownModel, request: Request, given: UserInput,
-                     memory: Memory | None) -> tuple[Memory, list[Sources]]:
+                    memory: Memory | None) -> tuple[Memory, list[Sources]]:
     """Return the memory that the prompts read, and what they have; the best documents kept may be read as text.
 
     Of a document that was split a passage is read as text, unless all are.
@@ -80,7 +80,7 @@ def chosen_by_score(model: ScaleDownModel, request: Request, given: UserInput,
 
 
 def named_as_text(model: ScaleDownModel, request: Request, given: UserInput, memory: Memory | None,
-                   named: list[list[int]]) -> tuple[Memory, list[Sources]]:
+                  named: list[list[int]]) -> tuple[Memory, list[Sources]]:
     """Return the memory that the prompts read, and what they have; documents that are named need no memory."""
     others = []
     for ids, as_text in zip(given.document_ids, named, strict=True):
@@ -90,15 +90,16 @@ def named_as_text(model: ScaleDownModel, request: Request, given: UserInput, mem
         # Passages are those of the documents that are compressed: they count these alone.
         memory = compress(model, some_of(given, others), request.batch_size, request.num_memory_tokens, request.cache,
                           long_documents=request.long_documents)
-        passages = [[passage._replace(document=numbers[passage.document]) for passage in of_question]
-                    for of_question, numbers in zip(memory.origin.passages, others, strict=True)]
+        passages = []
+        for of_question, numbers in zip(memory.origin.passages, others, strict=True):
+            passages.append([passage._replace(document=numbers[passage.document]) for passage in of_question])
     else:
-        _, passages = split_input(model.processor, given, request.long_documents)
-        kept = [[number for number, passage in enumerate(of_question) if passage.document in numbers]
-                for of_question, numbers in zip(passages, others, strict=True)]
+        kept, passages = [], []
+        _, all_passages = split_input(model.processor, given, request.long_documents)
+        for of_question, numbers in zip(all_passages, others, strict=True):
+            kept.append([place for place, passage in enumerate(of_question) if passage.document in numbers])
+            passages.append([of_question[place] for place in kept[-1]])
         memory = memory.keep(kept)
-        passages = [[of_question[number] for number in numbers]
-                    for of_question, numbers in zip(passages, kept, strict=True)]
 
     # A document that is named is read whole, in its place among the passages of the others.
     sources = []
