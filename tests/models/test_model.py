@@ -75,7 +75,7 @@ def test_an_answer_is_the_same_alone_in_a_batch_and_from_memory(model: ScaleDown
 
 
 def test_memory_is_padded_over_documents(model: ScaleDownModel) -> None:
-    memory = model.compress(QUESTIONS, DOCUMENTS)
+    memory = model.compress(QUESTIONS, DOCUMENTS, long_documents="cut")
     assert memory.embeddings.shape == (4, 3, 3, tiny.WIDTH) and memory.num_documents.tolist() == [2, 0, 3, 1]
     assert memory.scores.isneginf().sum(1).tolist() == [1, 3, 0, 2]
     assert memory.embeddings[1].abs().sum() == 0 and memory.embeddings[2].abs().sum((1, 2)).min() > 0
@@ -204,9 +204,10 @@ def test_text_baselines_leave_the_adapter_off(folders: dict[str, str]) -> None:
 
 def test_rerank_puts_the_highest_score_first(folders: dict[str, str]) -> None:
     model = build(folders)
-    order, scores = model.rerank(QUESTIONS[2], DOCUMENTS[2])
+    order, scores = model.rerank(QUESTIONS[2], DOCUMENTS[2], long_documents="cut")
     assert [scores[number] for number in order] == sorted(scores, reverse=True)
-    torch.testing.assert_close(torch.tensor(scores), model.compress(QUESTIONS[2:3], DOCUMENTS[2:3]).scores[0])
+    memory = model.compress(QUESTIONS[2:3], DOCUMENTS[2:3], long_documents="cut")
+    torch.testing.assert_close(torch.tensor(scores), memory.scores[0])
     assert model.rerank("who?", []) == ([], [])
     with pytest.raises(ValueError, match="--enable_reranking"):
         build(folders, enable_reranking=False).rerank("who?", ["Ada"])

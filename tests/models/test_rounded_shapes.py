@@ -132,7 +132,10 @@ def test_logits_are_the_ragged_ones(model: ScaleDownModel, rounding: Rounding) -
 
 
 @pytest.mark.parametrize("rounds", [True, False])
-def test_soon_no_shape_is_new(model: ScaleDownModel, rounding: Rounding, rounds: bool) -> None:
+def test_soon_no_shape_is_new(model: ScaleDownModel, rounding: Rounding, rounds: bool,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    # The number of documents shapes what joins their memory to the prompt, so it is that of these lists.
+    monkeypatch.setattr(model, "long_documents", "cut")
     first, more = Shapes(), Shapes()
     for shapes, part in ((first, slice(0, 6)), (more, slice(6, 12))):
         with rounding() if rounds else nullcontext(), shapes:
