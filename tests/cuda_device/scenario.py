@@ -35,6 +35,7 @@ from scaledown.models.generator import Prompts
 from scaledown.models.memory import Memory
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.compressing import document_reader
 from scaledown.training import run
 from scaledown.training.trainer import ScaleDownTrainer
 
@@ -145,7 +146,8 @@ def stored(config: ScaleDownConfig, dtype: str) -> dict[str, Any]:
         memory = model.compress(record.query, documents, store=store)
         found[name] = memory.embeddings.flatten().float().cpu().tolist()
     # Keys and values of each layer, as the compressor made them.
-    layers = model.read_documents(documents).gather(model.processor.document_keys(documents))
+    store, keys = model.read_documents(documents), model.processor.document_keys(documents)
+    layers = store.gather(keys, document_reader(model))
     found["dtypes"] = [list(map(name_of, layer)) for layer in layers]
     return found
 

@@ -51,7 +51,7 @@ def rows(count):
 
 def test_a_kilt_page_is_its_running_text():
     assert kilt_text(KILT["text"]) == "A is a letter.\nIt is old.\nA team,\na goal,\n-5 degrees"
-    assert page_of(KILT) == Page("290", "A", kilt_text(KILT["text"]))
+    assert page_of(KILT) == Page("290", "A", kilt_text(KILT["text"]), is_article=True)
 
 
 def test_other_layouts_of_a_page():

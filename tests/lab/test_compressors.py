@@ -16,7 +16,7 @@ from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
 from scaledown.models.loading.parameters import trained
-from scaledown.models.memory import by_score
+from scaledown.models.memory import rankings
 from scaledown.models.model import ScaleDownModel
 
 FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--kept_steps", "1",
@@ -74,7 +74,10 @@ def test_kept_candidates_are_the_models_best_best_first_and_one_is_relevant(ship
 
 
 def test_a_relevant_document_takes_the_last_place_where_the_model_keeps_none(shipped, monkeypatch):
-    monkeypatch.setattr(stage_records, "by_score", lambda scores: by_score(scores)[::-1])
+    def worst_first(memory):
+        return [(ranking[::-1], scores) for ranking, scores in rankings(memory)]
+
+    monkeypatch.setattr(stage_records, "rankings", worst_first)
     records = best_documents(shipped, 6, 3, AS_FOUND)
     assert all(GOLD_SCORE in record.reranking_scores for record in records)
     assert sum(record.reranking_scores.index(GOLD_SCORE) == len(record.documents) - 1 for record in records) >= 5
@@ -88,7 +91,13 @@ def test_half_of_the_last_records_are_kept_candidates(shipped):
 
 def test_near_candidates_are_more_and_of_the_kind_of_what_is_asked_for(shipped, monkeypatch):
     drawn = []
-    monkeypatch.setattr(stage_records, "by_score", lambda scores: drawn.append(len(scores)) or by_score(scores))
+
+    def counted(memory):
+        found = rankings(memory)
+        drawn.extend(len(scores) for _, scores in found)
+        return found
+
+    monkeypatch.setattr(stage_records, "rankings", counted)
     assert len(best_documents(shipped, 4, 3, NEAR)) == 4 and drawn == [30] * 4
     relevance = [score for record in ranking_records(30, 3, **NEAR) for score in record.reranking_scores]
     assert EASY_SCORE not in relevance and EASY_SCORE in next(ranking_records(1, 3)).reranking_scores

@@ -139,6 +139,7 @@ def test_an_answer_depends_on_its_question_alone(folders: dict[str, str], kind: 
     model.save_pretrained(tmp_path)
     loaded = ScaleDownModel.from_pretrained(tmp_path)
     assert loaded.config.input_order == "document_first"
+    loaded.long_documents = "cut"
     assert loaded.answer(QUESTIONS, DOCUMENTS, max_new_tokens=6) == together
 
 

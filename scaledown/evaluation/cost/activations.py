@@ -27,7 +27,7 @@ FLOAT_BYTES = 4
 GATED_WIDTHS, PLAIN_WIDTHS = 3, 1
 """What an MLP keeps beside its maps' inputs, in its inner width: gate, its activation and the other factor; or one."""
 NOISE_BYTES = {"cuda": 1}
-"""Of a number that dropout may drop; other devices than these keep the factors in float32."""
+"""Of a number that dropout may drop; other devices than these keep the factors as numbers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Layers:
         weights: of all its matrices; ``largest`` of the largest one.
         adapters: widths of the adapters' inner states, summed; 0 if all weights are trained.
         dropout: before the adapters.
-        value_bytes: of the arithmetic; ``state_bytes`` of the states between the layers.
+        value_bytes: of the arithmetic; ``state_bytes`` of the states between the layers, ``attention_bytes`` in
+            attention, which trains in float32 on a CPU.
         is_encoder: computes its last layer for all tokens.
     """
 
@@ -84,6 +85,7 @@ class Layers:
     dropout: float
     value_bytes: int
     state_bytes: int
+    attention_bytes: int
     noise_bytes: int
     is_encoder: bool = False
 
@@ -95,13 +97,13 @@ class Layers:
 
     def of_layer(self, read: Read) -> float:
         """Return the bytes that one layer keeps, which with checkpointing exist for one layer at a time."""
-        in_float, shared = self.value_bytes == FLOAT_BYTES, 0.0
+        in_float, shared = self.attention_bytes == FLOAT_BYTES, 0.0
         if read.pairs and not self.is_encoder:
             # Prefixes are views of all tokens' queries, keys and values, beside the copies of those who continue them.
             # In bfloat16 queries and keys are rounded, which copies the prefixes' alone.
-            shared = read.tokens * self.value_bytes * (self.queries + 2 * self.keys if in_float else self.keys)
+            shared = read.tokens * self.attention_bytes * (self.queries + 2 * self.keys if in_float else self.keys)
         # Each layer rounds the mask that all share.
-        mask = 0.0 if in_float else read.pairs * self.groups * self.value_bytes
+        mask = 0.0 if in_float else read.pairs * self.groups * self.attention_bytes
         return self._of_layer(read.tokens, read.keys) + shared + mask
 
     def of_last(self, read: Read) -> float:
@@ -110,7 +112,7 @@ class Layers:
             return 0.0
         # A norm of all tokens, which the maps to keys and values read.
         before = self.width * self.norm_copies * FLOAT_BYTES + self._of_maps(2 * self.width, self.width)
-        keys = read.keys * 2 * self.keys * self.value_bytes
+        keys = read.keys * 2 * self.keys * self.attention_bytes
         return read.tokens * before + keys + self._of_layer(read.wanted, 0)
 
     def backward_work(self, read: Read) -> float:
@@ -119,17 +121,14 @@ class Layers:
         That is most in its MLP: the gradients of its inner states, less the inputs that are no longer needed; and the
         gradient of its largest matrix, or a frozen one of 4 or 8 bits in full.
         """
-        # Adapters compute the gradient of their input in float32, before it is added to that of the frozen map.
-        inner_bytes = 2 * (FLOAT_BYTES if self.adapters else self.value_bytes)
-        of_tokens = read.tokens * (self.inner * inner_bytes + 2 * self.width * FLOAT_BYTES)
+        of_tokens = read.tokens * (self.inner * 2 * self.value_bytes + 2 * self.width * FLOAT_BYTES)
         return of_tokens + self.largest * (self.value_bytes if self.adapters else FLOAT_BYTES)
 
     def forward_work(self, read: Read) -> float:
         """Return the bytes in use while one layer is computed without gradients."""
-        # Three inner states at a time; of an adapter's input also a float32 copy.
-        inner_bytes = 3 * self.value_bytes + (FLOAT_BYTES if self.value_bytes < FLOAT_BYTES else 0)
+        # Three inner states at a time.
         states = 2 * (self.state_bytes + FLOAT_BYTES) * self.width
-        return read.tokens * (self.inner * inner_bytes + states) + read.keys * 2 * self.keys * self.value_bytes
+        return read.tokens * (self.inner * 3 * self.value_bytes + states) + read.keys * 2 * self.keys * self.value_bytes
 
     @property
     def masks(self) -> int:
@@ -138,8 +137,8 @@ class Layers:
 
     def _of_layer(self, tokens: float, keys: float) -> float:
         """Return the bytes that a layer keeps of ``tokens``, which look at ``keys``."""
-        attention = tokens * (2 * self.queries * self.value_bytes + self.heads * FLOAT_BYTES)
-        attention += keys * 2 * self.keys * self.value_bytes
+        attention = tokens * (2 * self.queries * self.attention_bytes + self.heads * FLOAT_BYTES)
+        attention += keys * 2 * self.keys * self.attention_bytes
         mlp = tokens * self.inner * self.mlp_widths * self.value_bytes
         norms = self.norms * self.norm_copies * FLOAT_BYTES
         maps = self._of_maps(self.inputs, self.distinct_inputs) + self.adapters * self.value_bytes
@@ -149,8 +148,8 @@ class Layers:
         """Return the bytes that linear maps with inputs of these widths keep of a token."""
         if self.adapters and self.dropout:
             return inputs * (self.value_bytes + self.noise_bytes)
-        # What several maps read is one tensor, until each rounds it.
-        is_shared = self.value_bytes == FLOAT_BYTES
+        # What several maps read is one tensor, unless each rounds it.
+        is_shared = self.value_bytes == FLOAT_BYTES or (self.adapters and self.state_bytes == self.value_bytes)
         return (distinct_inputs if is_shared else inputs) * self.value_bytes
 
 
@@ -180,7 +179,9 @@ def layers_of(body: PreTrainedModel, value_bytes: int, state_bytes: int, dropout
         # Queries, keys and values read one tensor, and so do the maps into the MLP.
         distinct_inputs=2 * config.hidden_size + heads * head + inner,
         weights=sum(sizes) / number, largest=max(sizes, default=0), adapters=adapters // number, dropout=dropout,
-        value_bytes=value_bytes, state_bytes=state_bytes, noise_bytes=NOISE_BYTES.get(device_type, FLOAT_BYTES),
+        value_bytes=value_bytes, state_bytes=state_bytes,
+        attention_bytes=FLOAT_BYTES if device_type == "cpu" and not is_encoder else value_bytes,
+        noise_bytes=NOISE_BYTES.get(device_type, value_bytes),
         is_encoder=is_encoder)
 
 

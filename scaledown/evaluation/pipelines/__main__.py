@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reranker = Reranker(cli.config_from(args, RerankerConfig)) if args.reranker_model else None
     device = devices.resolve_device(args.device)
     cli.tell(f"loading {args.checkpoint} ...")
-    model = load_scoring_model(args.checkpoint, device, args.long_documents)
+    model = load_scoring_model(args.checkpoint, device, long_documents=args.long_documents)
     without = "" if reranker else "; no --reranker_model, so no pipeline with a cross-encoder"
     print(f"{len(records)} questions; the generator reads {args.keep_documents} documents{without}")
 
