@@ -42,10 +42,10 @@ WAITS_OF_AN_ANSWER = {
 }
 # (operations that the device computes, casts between number formats), measured; more of them is a loss of speed.
 # The norm of the gradient takes one for each weight here, on a GPU one for many.
-STEP = {("n_layers", "float32"): (2212, 8), ("n_layers", "bfloat16"): (2988, 656),
-        ("modernbert", "float32"): (2571, 10), ("modernbert", "bfloat16"): (3629, 924),
-        ("llm", "float32"): (3134, 8), ("llm", "bfloat16"): (4088, 886)}
-TOKEN = {"float32": (237, 2), "bfloat16": (296, 61)}
+STEP = {("n_layers", "float32"): (2212, 8), ("n_layers", "bfloat16"): (2756, 424),
+        ("modernbert", "float32"): (2571, 10), ("modernbert", "bfloat16"): (3397, 692),
+        ("llm", "float32"): (3134, 8), ("llm", "bfloat16"): (3856, 654)}
+TOKEN = {"float32": (237, 2), "bfloat16": (254, 19)}
 # Of a model that only answers.
 FOLDED_TOKEN = {"float32": (153, 2), "bfloat16": (170, 19)}
 TOLERANCE = 0.02

@@ -19,7 +19,7 @@ from scaledown.models.serving.compressing import DOCUMENTS_AT_ONCE
 LAUNCH_SECONDS, BYTES_PER_SECOND, FLOPS_PER_SECOND = 4.5e-6, 4.8e12, 700e12
 """Of an operation from Python, 4 to 5 microseconds; of an H200's memory; and of its products in bfloat16."""
 LAUNCHES = {
-    "as trained, compress": (47, 68), "as trained, memory, prefill": (-25, 98), "as trained, memory, token": (33, 82),
+    "as trained, compress": (47, 68), "as trained, memory, prefill": (-15, 84), "as trained, memory, token": (33, 68),
     "as trained, text, prefill": (7, 42), "as trained, text, token": (33, 40),
     "for answering, compress": (48, 58), "for answering, memory, prefill": (14, 42),
     "for answering, memory, token": (33, 40), "for answering, text, prefill": (7, 42),
