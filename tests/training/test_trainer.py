@@ -131,6 +131,8 @@ def test_evaluation_is_called_when_due_and_joins_the_log(generator, records, tmp
 
 def test_mean_reranking_loss_is_that_of_all_scored_documents(generator, records):
     model, config = new_model(generator, enable_reranking=True), TrainingConfig(**SETTINGS)
+    # As in training, where the start of a long document is scored.
+    model.long_documents = "cut"
     shared = [records[0], dataclasses.replace(records[1], reranking_scores=None), records[2]]
     errors = [(score - wanted) ** 2 for record in (records[0], records[2]) for score, wanted in
               zip(model.rerank(record.query, record.documents)[1], record.reranking_scores, strict=True)]
