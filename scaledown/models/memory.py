@@ -174,6 +174,7 @@ class Memory:
         Raises:
             ValueError: if they do not.
         """
+        # (B, K, L, D), and for each of the B questions at most K documents.
         shape, counts = self.embeddings.shape, self.num_documents.tolist()
         fits = len(shape) == 4 and len(counts) == shape[0] and all(0 <= count <= shape[1] for count in counts)
         if fits and self.scores is not None:
@@ -233,6 +234,7 @@ def check_keep_tokens(keep_tokens: int, enable_reranking: bool, num_memory_token
     Raises:
         ValueError: if no document fits into it, or the model cannot score.
     """
+    # True and False are ints, but no budgets.
     is_number = isinstance(keep_tokens, int) and not isinstance(keep_tokens, bool)
     if not is_number or keep_tokens < num_memory_tokens:
         raise ValueError(f"keep_tokens must be a whole number of at least {num_memory_tokens}, the memory tokens of "

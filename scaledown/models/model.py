@@ -211,14 +211,14 @@ class ScaleDownModel(AnsweringSteps):
                          batch_size: int = 8, num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
                          show_progress_bar: bool = False, long_documents: str | None = None,
                          **options: Any) -> ExpandedAnswer | list[ExpandedAnswer]:
-        """Answer from memory, and again with the text of the best documents where the generator is unsure.
+        """Answer from memory, and again with the text of the best documents if the generator is unsure.
 
         It is unsure if the first token of its answer has a probability below ``threshold``.
 
         Args:
             documents: also beside ``memory``, since their texts may be read.
             threshold: from 0, which never reads text, to 1 [``config.expand_threshold``, which
-                ``python -m scaledown.evaluation.calibration`` finds].
+                ``python -m scaledown.evaluation.calibration --find expand_threshold`` finds].
             text_documents: the number of documents that are then read as text, those that score best.
             options: of transformers' ``generate``, but no beams.
 
@@ -228,6 +228,7 @@ class ScaleDownModel(AnsweringSteps):
         Raises:
             ValueError: as :meth:`answer`, or if there is no threshold, or the model has no reranking head.
         """
+        # The first answers are from memory alone; which questions get text, they decide.
         threshold = expanding.checked_threshold(self, threshold)
         check_number("text_documents", text_documents)
         request = question_answering.checked_request(
@@ -295,6 +296,7 @@ class ScaleDownModel(AnsweringSteps):
         Raises:
             ValueError: if the model reads the query first or with an encoder, or the store is another model's.
         """
+        # A store holds what the compressor reads at once: of a long document, its passages.
         texts = texts_of_passages(self.processor, document_list(documents), self.long_documents_or(long_documents))
         return compressing.read_documents(self, texts, store, batch_size, show_progress_bar)
 

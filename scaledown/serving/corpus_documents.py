@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scaledown.data.pipeline.corpus.corpus_files import EXPECTED_CORPUS, Corpus, PartNotes, open_corpus
+from scaledown.data.pipeline.corpus.corpus_files import Corpus, PartNotes, open_corpus
 from scaledown.data.pipeline.corpus.cutting import Page, token_cutter
 from scaledown.data.records import Record, read_records
 from scaledown.data.storage.lines import SHOWN_FAULTS
@@ -62,7 +62,10 @@ def open_documents(path: str, flag: str) -> CorpusDocuments:
     """
     place = Path(path).expanduser()
     if not place.exists():
-        raise ValueError(f"{flag} {path}: no such file or folder; expected records, or a corpus: {EXPECTED_CORPUS}")
+        raise ValueError(f"{flag} {path}: no such file or folder; expected records, kilt_knowledgesource.json "
+                         "or another JSON file with one page a line, a BEIR folder with corpus.jsonl in it, or a "
+                         "folder of .jsonl, .parquet or .txt files")
+    # Both kinds are JSON: what is in a file tells them apart.
     if place.is_file() and _holds_records(place):
         return _of_records(path, read_records(place))
     return _of_corpus(path, open_corpus(path, None, flag=flag))

@@ -207,6 +207,19 @@ def inputs_of_records(flag: str, path: Path | str | None, records: Sequence[Reco
     return {f"{flag} {path}": fingerprints.of_each(record.to_dict() for record in records)}
 
 
+def inputs_of_evaluation(config: ScaleDownConfig, name: str, eval_data: str | None,
+                         records: Sequence[Record]) -> dict[str, str | None]:
+    """Return the inputs of a command that measures ``--checkpoint`` on ``--eval_data``.
+
+    Args:
+        config: of the checkpoint.
+        name: of the checkpoint.
+        eval_data: the file of ``records``; None for questions of the demo world, which come from the settings.
+    """
+    return (inputs_of_run(config) | inputs_of_checkpoint("--checkpoint", name)
+            | inputs_of_records("--eval_data", eval_data, records))
+
+
 def inputs_of_texts(flag: str, source: str, texts: Iterable[str] | None) -> dict[str, str | None]:
     """Return texts of a file or the Hub as an input; None if an earlier start has done all that needs them."""
     return {f"{flag} {source}": None if texts is None else fingerprints.of_each(texts)}

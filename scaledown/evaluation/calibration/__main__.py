@@ -126,6 +126,7 @@ def _answered_records(given: RankingInput) -> list[Record]:
     Raises:
         ValueError: if the file cannot be read, or for queries without answers: a corpus, with or without a run.
     """
+    # A BEIR folder has relevant documents, but no answers.
     flags = [f"--{name}" for name in not_default(given, *NO_ANSWERS)]
     if given.eval_data and Path(given.eval_data).is_dir():
         flags.append(f"--eval_data {given.eval_data}")

@@ -77,9 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     model.long_documents = args.long_documents
     information = run_information(args.seed, device, sys.argv, vars(args))
     # With --resume the model and the questions must be the same as before.
-    information[run_folder.INPUTS] = (run_folder.inputs_of_run(model.config)
-                                      | run_folder.inputs_of_checkpoint("--checkpoint", args.checkpoint)
-                                      | run_folder.inputs_of_records("--eval_data", args.eval_data, records))
+    information[run_folder.INPUTS] = run_folder.inputs_of_evaluation(model.config, args.checkpoint, args.eval_data,
+                                                                     records)
 
     with run_folder.claimed(folder, information, args.overwrite, args.resume):
         if args.overwrite:

@@ -165,6 +165,7 @@ class Processor:
         for number, question in enumerate(questions):
             of_question = [None] * num_documents[number] if texts is None else texts[number]
             assert of_question.count(None) == num_documents[number], "a place for each document of the memory"
+            # If nothing is read from memory, it is a prompt in full text.
             if of_question and None not in of_question:
                 prompts += self.text_prompts([question], [of_question], document_tokens)
             else:

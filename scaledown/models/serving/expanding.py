@@ -1,4 +1,4 @@
-"""Answers from memory, and where the generator is unsure of its answer, a second one with text in the place of memory.
+"""Answers from memory, and if the generator is unsure of its answer, a second one with text in the place of memory.
 
     question, memory                 -> answer, probability of its first token
     below the threshold: the best documents as text, the others as memory -> the answer that counts
@@ -85,6 +85,7 @@ def checked_threshold(model: ScaleDownModel, threshold: float | None) -> float:
     if not model.config.enable_reranking:
         raise ValueError("this model has no reranking head to choose the documents to read as text; train one with "
                          "--enable_reranking")
+    # The calibrated one, which the checkpoint remembers.
     if threshold is None:
         threshold = model.config.expand_threshold
     if threshold is None:

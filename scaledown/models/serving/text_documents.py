@@ -32,12 +32,13 @@ def check_memory_of(given: UserInput, memory: Memory) -> None:
     """Refuse documents that are not those of the memory beside them.
 
     Raises:
-        ValueError: if their numbers differ, or their ids, where the memory knows them.
+        ValueError: if their numbers differ, or their ids, if the memory knows them.
     """
     counts = [len(of_question) for of_question in given.documents]
     if counts != memory.num_documents.tolist():
         raise ValueError(f"documents beside memory must be those that were compressed, in their order: there are "
                          f"{counts} for the questions, and memory of {memory.num_documents.tolist()}")
+    # Memory that compress did not make has no ids.
     if memory.origin is None:
         return
     for number, (ids, known) in enumerate(zip(given.document_ids, memory.origin.document_ids, strict=True)):

@@ -223,6 +223,7 @@ class StoreIndex:
                 if self._rows("SELECT 1 FROM entries WHERE key = ?", key):
                     there.append(key)
                     continue
+                # No row comes back for a key that another process has claimed.
                 new = self._rows("INSERT OR IGNORE INTO claims VALUES (?) RETURNING key", key)
                 claimed += [key for key, in new]
             self._stamp(there)
