@@ -218,7 +218,7 @@ class ScaleDownModel(AnsweringSteps):
         Args:
             documents: also beside ``memory``, since their texts may be read.
             threshold: from 0, which never reads text, to 1 [``config.expand_threshold``, which
-                ``python -m scaledown.evaluation.calibration --find expand_threshold`` finds].
+                ``scaledown.evaluation.calibration`` with ``--find expand_threshold`` finds].
             text_documents: the number of documents that are then read as text, those that score best.
             options: of transformers' ``generate``, but no beams.
 
