@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from lab.smollm2.steps import train_steps
 from scaledown.data.records import Record
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
-from scaledown.progress import Bar
-from scaledown.training.optimizer import build_optimizer
-
-LOG_STEPS = 5
 
 
 def ideal_memory(model: ScaleDownModel, targets: Tensor) -> Tensor:
@@ -43,28 +39,10 @@ def learn_to_copy(model: ScaleDownModel, records: Sequence[Record], batch_size: 
         rate: peak learning rate; it falls to 0 along a line.
         answer_tokens: answers are cut there.
     """
-    groups = [group for group in model.parameter_groups(rate, 0.0, 0.0) if group["name"].startswith("generator")]
-    optimizer = build_optimizer("adamw", groups, model)
-    num_steps = len(records) // batch_size
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
-
-    model.train()
-    losses = []
-    for step in Bar(range(num_steps), "copying"):
-        batch = model.processor.collate(records[step * batch_size:(step + 1) * batch_size], answer_tokens,
-                                        with_readout=True)
+    def loss_of(step: Sequence[Record]) -> Tensor:
+        batch = model.processor.collate(step, answer_tokens, with_readout=True)
         memory = ideal_memory(model, batch["readout_targets"])                # (P, L, D)
-        with torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32):
-            states = model.generator.states(batch["prompts"], memory)         # (A, D)
-            loss = model.generator.answer_loss(states, batch["answer_targets"])
+        states = model.generator.states(batch["prompts"], memory)             # (A, D)
+        return model.generator.answer_loss(states, batch["answer_targets"])
 
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-
-        losses.append(loss.item())
-        if (step + 1) % LOG_STEPS == 0:
-            print(f"copying: step {step + 1} of {num_steps}, answer loss {losses[-1]:.3f}", flush=True)
-    model.eval()
-    return losses
+    return train_steps("copying", model, "generator", records, batch_size, rate, loss_of)

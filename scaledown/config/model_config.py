@@ -129,8 +129,8 @@ class ScaleDownConfig:
         "after which it would answer [reply with the demo generator's own layers, else tokens]",
         MEMORY_INITS, is_advanced=True)
     soft_tokens: bool = setting(
-        False, "memory embeddings are mixtures of token embeddings, as the output head weighs them, instead of what "
-        "an MLP gives: for an llm compressor made of the generator", is_advanced=True)
+        False, "memory embeddings are mixtures of the generator's token embeddings, as its output head weighs them: "
+        "for modernbert and llm compressors", is_advanced=True)
     mlp_width: int = setting(8096, "hidden width of a compressor's MLP (paper, section 3)", is_advanced=True)
     compressor_lora_rank: int | None = setting(
         None, "train the compressor's layers by LoRA of this rank instead of all their weights: checkpoints are small "
@@ -185,9 +185,9 @@ class ScaleDownConfig:
             faults.append("--memory_init reply belongs to compressors made of the generator: --compressor_type "
                           "n_layers, modernbert with --compressor_model embedded, llm with the generator itself, not "
                           f"{self.compressor_type} with {self.compressor_model or 'its default'}")
-        if self.soft_tokens and not (self.reads_with == CAUSAL_LM and self.reads_as_generator):
-            faults.append("--soft_tokens belongs to --compressor_type llm with the generator itself as "
-                          "--compressor_model: its output head must be the generator's")
+        if self.soft_tokens and self.reads_with == GENERATOR:
+            faults.append("--soft_tokens belongs to --compressor_type modernbert or llm: the first layers of a "
+                          "generator do not end in states that its output head can read")
         if self.num_layers is not None and self.reads_with != GENERATOR:
             faults.append(f"--num_layers belongs to --compressor_type n_layers, not {self.compressor_type}")
         if self.layers is not None and not (self.reads_as_generator and self.reads_with != ENCODER):

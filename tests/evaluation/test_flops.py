@@ -33,10 +33,10 @@ from scaledown.evaluation.cost.shapes import (
 )
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN
-from scaledown.models.compressors.llm import LLMCompressor
 from scaledown.models.compressors.n_layers import NLayersCompressor
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.generator import Generator
+from scaledown.models.loading.build import compressor_of
 
 TINY = DecoderShape.gated(3, 16, 24, 4, 2, 4, 50)
 MISTRAL_7B = DecoderShape.gated(32, 4096, 14336, 32, 8, 128, 32000)
@@ -292,8 +292,7 @@ def test_adapters_and_mixtures_of_a_compressor_are_counted(kind: str, settings: 
         config = ScaleDownConfig(generator_model="x", compressor_type=kind, num_memory_tokens=2, mlp_width=10,
                                  compressor_model="x" if kind == "llm" else None, **settings)
         base = LlamaForCausalLM(LlamaConfig(**LLAMA.to_dict() | {"tie_word_embeddings": True}))
-        kinds = {"n_layers": NLayersCompressor, "llm": LLMCompressor}
-        compressor = kinds[kind](config, base.base_model, base.get_input_embeddings().weight)
+        compressor = compressor_of(config, base.base_model, base.base_model)
         lists = TextLists([[0] * 5], [[0] * 8] * 4, [0] * 4, [range(0)] + [range(6, 8)] * 4)
         with FlopCounterMode(display=False) as counter:
             compressor(lists.packed(), base.get_input_embeddings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 import tiny
 import torch
 
-from lab.smollm2.__main__ import LessonSteps, main, model_config, stages
+from lab.smollm2.__main__ import main
 from lab.smollm2.copying import ideal_memory, learn_to_copy
+from lab.smollm2.fewer_layers import with_fewer_layers
+from lab.smollm2.imitation import divergence, imitate, spelling_records, with_encoder
+from lab.smollm2.lesson_steps import LessonSteps
 from lab.smollm2.lessons import IRRELEVANT, RELEVANT, Lesson, records_of
+from lab.smollm2.plan import model_config, stages
 from scaledown import ScaleDownModel
 from scaledown.data.answers import padded
 from scaledown.data.records import Record, write_records
@@ -84,9 +89,9 @@ def test_records_without_an_answer_in_their_documents_are_refused():
 
 
 def test_the_first_stage_trains_the_compressor_alone_and_stages_of_no_steps_are_left_out():
-    first, second = stages(RECORDS, LessonSteps(2, 2, 2))
+    first, second = stages(RECORDS, LessonSteps(passage_steps=2, document_steps=2))
     assert first.training.readout_steps == 2 and not second.training.readout_steps
-    assert [stage.name for stage in stages(RECORDS, LessonSteps(0, 0, 2))] == ["documents"]
+    assert [stage.name for stage in stages(RECORDS, LessonSteps(passage_steps=0, document_steps=2))] == ["documents"]
     assert len(first.records(None)) == 2 * first.training.batch_size
 
 
@@ -151,3 +156,84 @@ def test_the_command_takes_layers_away(generator, tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         main(command(generator, tmp_path, "--keep_layers", "0"))
     assert refused.value.code == 2 and "name it with --init_compressor" in capsys.readouterr().err
+
+
+def encoder_beside(larger: ScaleDownModel, tmp_path: Path) -> ScaleDownModel:
+    return with_encoder(larger, tiny.encoder_folder(tmp_path / "encoder"), seed=5)
+
+
+def test_an_encoder_stands_beside_the_trained_generator(generator, tmp_path):
+    larger = build(generator)
+    tiny.move_adapter(larger)
+    model = encoder_beside(larger, tmp_path)
+    assert model.config.compressor_type == "modernbert" and model.config.soft_tokens
+    for name, weight in larger.generator.state_dict().items():
+        assert torch.equal(model.generator.state_dict()[name], weight)
+    again = with_encoder(larger, model.config.compressor_model, seed=5)
+    assert torch.equal(again.compressor.mlp[0].weight, model.compressor.mlp[0].weight), "new weights are seeded"
+
+
+def test_spelling_asks_for_the_words_of_the_document():
+    made = spelling_records(RECORDS, 40, seed=1)
+    assert len(made) == 40 and made == spelling_records(RECORDS, 40, seed=1) != spelling_records(RECORDS, 40, seed=2)
+    for record in made:
+        assert record.documents == (record.answer,) and 1 <= len(record.answer.split()) <= 5
+        assert any(record.answer in passage(number) for number in range(12))
+
+
+def test_divergence_is_in_nats_a_token_and_none_from_itself():
+    table, states, wanted = torch.randn(7, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    p, q = (wanted @ table.T).softmax(-1), (states @ table.T).softmax(-1)
+    expected = (p * (p / q).log()).sum(-1).mean()
+    torch.testing.assert_close(divergence(states, wanted, table), expected)
+    torch.testing.assert_close(divergence(wanted, wanted, table), torch.tensor(0.0))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "fewer layers"])
+def test_imitation_brings_the_memory_nearer_and_trains_the_compressor_alone(kind, generator, tmp_path):
+    larger = build(generator)
+    tiny.move_adapter(larger)
+    if kind == "encoder":
+        model = encoder_beside(larger, tmp_path)
+    else:
+        model = with_fewer_layers(larger, "0,3")
+    before = {name: weight.clone() for name, weight in model.generator.state_dict().items()}
+    of_larger = {name: weight.clone() for name, weight in larger.state_dict().items()}
+
+    def distance() -> float:
+        memory = [each.compress(question(3, "year").query, [passage(3), passage(5)]).embeddings
+                  for each in (model, larger)]
+        return (memory[0] - memory[1]).norm().item()
+
+    far = distance()
+    records = records_of(Lesson((1, 2)), RECORDS, num_steps=30, batch_size=4, seed=0)
+    losses = imitate(model, larger, records, batch_size=4, rate=1e-2)
+    assert len(losses) == 30 and sum(losses[-5:]) < sum(losses[:5]) and distance() < far
+    for name, weight in model.generator.state_dict().items():
+        assert torch.equal(weight, before[name])
+    for name, weight in larger.state_dict().items():
+        assert torch.equal(weight, of_larger[name])
+
+
+def test_imitation_needs_mixtures_of_tokens(generator):
+    plain = ScaleDownModel(dataclasses.replace(model_config(generator), soft_tokens=False))
+    with pytest.raises(ValueError, match="--memory_of: both compressors must make their memory of tokens"):
+        imitate(build(generator), plain, RECORDS, 4, 1e-3)
+
+
+def test_the_command_trains_an_encoder_by_the_memory_of_a_checkpoint(generator, tmp_path, capsys):
+    build(generator).save_pretrained(tmp_path / "larger")
+    encoder = tiny.encoder_folder(tmp_path / "encoder")
+    argv = command(generator, tmp_path, "--compressor_model", encoder, "--memory_of", str(tmp_path / "larger"),
+                   "--spelling_steps", "1", "--imitation_steps", "2", "--output_dir", str(tmp_path / "run"))
+    assert main(argv) == 0
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert all(f"{stage}: done already" in out for stage in ("spelling", "imitation", "passages", "documents"))
+    model = ScaleDownModel.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert model.config.compressor_type == "modernbert"
+    assert isinstance(model.answer("Which year of person 1?", [passage(1)]), str)
+
+    with pytest.raises(SystemExit) as refused:
+        main(command(generator, tmp_path, "--compressor_model", encoder))
+    assert refused.value.code == 2 and "goes with --memory_of" in capsys.readouterr().err

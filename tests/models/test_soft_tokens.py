@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from transformers import AutoModel, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 from scaledown import ScaleDownConfig, ScaleDownModel
@@ -63,12 +64,40 @@ def test_it_is_saved_and_loaded(folder, tmp_path):
     assert torch.equal(states_and_memory(again)[1], states_and_memory(model)[1])
 
 
-@pytest.mark.parametrize("settings", [
-    {"compressor_type": "n_layers", "compressor_model": None, "memory_init": None},
-    {"compressor_model": "another", "memory_init": None}, {"compressor_type": "modernbert", "memory_init": None}])
-def test_it_needs_the_generator_itself(folder, settings):
-    with pytest.raises(ValueError, match="--soft_tokens belongs to --compressor_type llm"):
-        build(folder, **settings)
+@pytest.mark.parametrize("kind", ["modernbert", "llm"])
+def test_a_compressor_with_an_mlp_mixes_the_generators_tokens(kind, folder, tmp_path):
+    other = str(tmp_path / "encoder")
+    if kind == "modernbert":
+        tiny.encoder_folder(tmp_path / "encoder")
+    else:
+        other = tiny.generator_folder(tmp_path / "encoder", hidden_size=48)
+    model = build(folder, compressor_type=kind, compressor_model=other, compressor_lora_rank=None, memory_init=None)
+    tiny.move_adapter(model)
+
+    # What the MLP gives is read by the generator's own output head.
+    states, memory = states_and_memory(model)
+    table = model.generator.base.get_input_embeddings().weight
+    logits = model.generator.base.lm_head(states)
+    torch.testing.assert_close(memory, logits.softmax(-1) @ table)
+
+    batch = model.processor.collate([Record("1", QUESTION, tuple(DOCUMENTS), "London")], with_readout=True)
+    losses = model(batch)
+    expected = F.cross_entropy(logits.flatten(0, 1), batch["readout_targets"].flatten(), ignore_index=IGNORED)
+    torch.testing.assert_close(losses.readout_loss, expected)
+    losses.readout_loss.backward()
+    assert model.compressor.mlp[0].weight.grad.abs().sum() > 0 and table.grad is None
+
+    # The table belongs to the generator: it is neither trained nor saved here.
+    model.save_pretrained(tmp_path / "checkpoint")
+    assert not any("mixed_table" in name for name in load_file(tmp_path / "checkpoint" / "compressor.safetensors"))
+    again = ScaleDownModel.from_pretrained(tmp_path / "checkpoint")
+    assert torch.equal(states_and_memory(again)[1], memory)
+    assert again.compressor.mixed_table is again.generator.base.get_input_embeddings().weight
+
+
+def test_layers_that_have_no_output_head_are_refused(folder):
+    with pytest.raises(ValueError, match="--soft_tokens belongs to --compressor_type modernbert or llm"):
+        build(folder, compressor_type="n_layers", compressor_model=None, compressor_lora_rank=None, memory_init=None)
 
 
 def test_it_needs_an_output_head_that_is_the_table(tmp_path):

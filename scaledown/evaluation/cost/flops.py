@@ -131,7 +131,7 @@ def encoder_flops(compressor: EncoderShape, tokens: TokenCounts) -> float:
     """
     tail = tokens.memory_tokens + tokens.rerank_tokens
     read = tokens.query_tokens + tokens.document_tokens + tail  # of one document
-    weights = compressor.body_weights * read + compressor.mlp_weights * tokens.memory_tokens
+    weights = compressor.body_weights * read + compressor.map_weights * tokens.memory_tokens
     scores = FLOPS_PER_SCORE * compressor.num_layers * compressor.hidden_size * read * read
     return tokens.num_documents * (FLOPS_PER_WEIGHT * weights + scores)
 

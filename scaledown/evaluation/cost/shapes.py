@@ -116,18 +116,24 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """An encoder compressor: its linear maps' weights, and the MLP that takes memory positions to the generator."""
+    """An encoder compressor: its linear maps' weights, and the maps that take memory positions to the generator.
+
+    Attributes:
+        mixed_tokens: with soft tokens the generator's number of tokens.
+    """
 
     body_weights: int
     num_layers: int
     hidden_size: int
     mlp_width: int
     generator_size: int
+    mixed_tokens: int = 0
 
     @property
-    def mlp_weights(self) -> int:
-        """Return the weights of Linear - ReLU - Linear (paper, section 3)."""
-        return self.hidden_size * self.mlp_width + self.mlp_width * self.generator_size
+    def map_weights(self) -> int:
+        """Return the weights of Linear - ReLU - Linear (paper, section 3), and of mixtures of tokens."""
+        mlp_weights = self.mlp_width * (self.hidden_size + self.generator_size)
+        return mlp_weights + mixture_weights(self.mixed_tokens, self.generator_size)
 
 
 Compressor = DecoderShape | EncoderShape | None
@@ -177,10 +183,11 @@ def _linear_maps(body: nn.Module, experts_per_token: int | None) -> tuple[float,
     return weights, sides
 
 
-def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int) -> EncoderShape:
+def encoder_shape(encoder: PreTrainedModel, mlp_width: int, generator_size: int,
+                  mixed_tokens: int = 0) -> EncoderShape:
     """Read the shape of an encoder compressor; the encoder may be one without values."""
     return EncoderShape(linear_weights(encoder), encoder.config.num_hidden_layers, encoder.config.hidden_size,
-                        mlp_width, generator_size)
+                        mlp_width, generator_size, mixed_tokens)
 
 
 def llm_shape(body: PreTrainedModel, mlp_width: int, generator_size: int) -> DecoderShape:
@@ -192,16 +199,21 @@ def llm_shape(body: PreTrainedModel, mlp_width: int, generator_size: int) -> Dec
 def compressor_shape(model: Any) -> Compressor:
     """Return the shape of a ScaleDownModel's compressor."""
     config, width = model.config, model.generator.config.hidden_size  # width of the memory embeddings
+    mixed_tokens = model.generator.config.vocab_size if config.soft_tokens else 0
     if config.compressor_type in ("n_layers", "llm"):
         shape = dataclasses.replace(decoder_shape(model.compressor.body), lora_rank=config.compressor_lora_rank or 0)
         if config.compressor_type == "n_layers":
             return shape
-        # Instead of an MLP, mixtures of tokens: the logits of all tokens, and the sum of their embeddings.
-        map_weights = config.mlp_width * (shape.hidden_size + width)
-        if config.soft_tokens:
-            map_weights = 2 * shape.vocab_size * shape.hidden_size
-        return dataclasses.replace(shape, map_weights=map_weights)
-    return encoder_shape(model.compressor.encoder, config.mlp_width, width)
+        map_weights = 0
+        if model.compressor.mlp is not None:
+            map_weights = config.mlp_width * (shape.hidden_size + width)
+        return dataclasses.replace(shape, map_weights=map_weights + mixture_weights(mixed_tokens, width))
+    return encoder_shape(model.compressor.encoder, config.mlp_width, width, mixed_tokens)
+
+
+def mixture_weights(num_tokens: int, generator_size: int) -> int:
+    """Return the weights of mixtures of tokens: the logits of all tokens, and the sum of their embeddings."""
+    return 2 * num_tokens * generator_size
 
 
 def linear_weights(module: nn.Module) -> int:

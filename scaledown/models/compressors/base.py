@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -34,7 +35,7 @@ class Compressed(NamedTuple):
     Attributes:
         embeddings: their memory (P, L, D).
         scores: with reranking (P,).
-        states: (P, L, width), if a readout goes through the output head that belongs to these states.
+        states: of mixtures of tokens (P, L, D): the generator's output head says which tokens each one mixes.
     """
 
     embeddings: Tensor
@@ -79,6 +80,24 @@ def memory_mlp(config: ScaleDownConfig, width: int, generator_width: int) -> nn.
     return nn.Sequential(nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Linear(config.mlp_width, generator_width))
 
 
+def token_mixtures(states: Tensor, table: Tensor) -> Tensor:
+    """Return the expected embedding (P, L, D) of the token that the output head would say after each state (P, L, D).
+
+    The generator can read it without having been trained to, and it passes gradients on, unlike the likeliest token
+    alone.
+
+    Args:
+        states: as the generator's final states.
+        table: the generator's token embeddings (V, D), which are its output head, too.
+    """
+    # In float32 in any arithmetic, as among 50,000 probabilities most are tiny.
+    # Products of two matrices: with a batch of them torch may copy the table for each of the P passages.
+    logits = F.linear(states.flatten(0, 1).to(table.dtype), table)            # (P * L, V)
+    probabilities = logits.softmax(-1, torch.float32)                         # (P * L, V)
+    mixtures = probabilities.to(table.dtype) @ table                          # (P * L, D)
+    return mixtures.unflatten(0, states.shape[:2])                            # (P, L, D)
+
+
 def prepare_training(config: ScaleDownConfig, model: PreTrainedModel) -> None:
     """Let all weights of the model that a compressor reads with be trained, or with ``compressor_lora_rank`` its LoRA.
 
@@ -106,12 +125,11 @@ class Compressor(nn.Module, ABC):
         model_config: of the Hugging Face model that it is made from, for the checkpoint; None if that is the
             generator.
         position_limit: the longest input that this model reads exactly, if there is a limit.
-        has_own_head: whether its final states predict tokens, by the generator's output head.
+        mixed_table: with soft tokens the generator's token embeddings (V, D), which its memory mixes.
     """
 
     model_config: PretrainedConfig | None = None
     position_limit: PositionLimit | None = None
-    has_own_head = False
 
     def __init__(self, config: ScaleDownConfig, table: Tensor, generator_table: Tensor,
                  state_width: int | None = None) -> None:
@@ -121,6 +139,16 @@ class Compressor(nn.Module, ABC):
         self.rerank_row = rows_like(table, 1) if config.enable_reranking else None
         self.rerank_head = nn.Linear(self.state_width, 1) if config.enable_reranking else None
         self.memory_norm = _embedding_norm(generator_table) if config.memory_norm else None
+        self.register_parameter("mixed_table", None)
+
+    def mix_tokens(self, table: nn.Parameter) -> None:
+        """Make the memory of mixtures of tokens (``soft_tokens``).
+
+        Args:
+            table: token embeddings (V, D), which are the generator's output head, too. It is the generator's own
+                parameter, not a copy: it is frozen there, and so no checkpoint of the compressor holds it.
+        """
+        self.mixed_table = table
 
     def start_as_identity(self) -> None:
         """Let the map from final states to memory change nothing initially; a compressor without one does nothing."""
@@ -155,12 +183,14 @@ class Compressor(nn.Module, ABC):
         states = states.unflatten(0, (num_documents, len(special)))           # (P, L (+ 1), width)
 
         of_memory = states[:, :num_memory or len(self.memory_rows)]           # (P, L, width)
-        embeddings = self._project(of_memory)                                 # (P, L, D)
+        in_width = self._project(of_memory)                                   # (P, L, D)
+        embeddings = in_width if self.mixed_table is None else token_mixtures(in_width, self.mixed_table)
         if self.memory_norm is not None:
             embeddings = self.memory_norm(embeddings)
 
         # With reranking, the last state is the rerank token's.
-        return Compressed(embeddings, self._scores(states[:, -1]), of_memory if self.has_own_head else None)
+        scores = self._scores(states[:, -1])                                  # (P,)
+        return Compressed(embeddings, scores, None if self.mixed_table is None else in_width)
 
     def stored_name(self, name: str) -> str:
         """Return the name that a checkpoint has for the parameter ``name``."""

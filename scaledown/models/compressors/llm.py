@@ -7,8 +7,6 @@ like those that it makes.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -21,11 +19,10 @@ from scaledown.models.engine import decoder
 class LLMCompressor(CausalCompressor):
     """Reads with all of ``body`` (a decoder without its head), which is trained, by LoRA if the config says so.
 
-    With ``soft_tokens`` there is no MLP: ``body`` is the generator's own model, and the memory at each memory token is
-    the mean of all token embeddings (V, D), weighed by the probabilities that the output head gives them.
+    If ``body`` is the generator's own model, soft tokens need no MLP: its final states are what the output head reads.
 
     Raises:
-        ValueError: if ``body`` cannot read packed texts, or has no such head.
+        ValueError: if ``body`` cannot read packed texts.
     """
 
     def __init__(self, config: ScaleDownConfig, body: PreTrainedModel, generator_table: Tensor) -> None:
@@ -39,12 +36,8 @@ class LLMCompressor(CausalCompressor):
         super().__init__(config, body, table, generator_table)
         self.model_config = body.config
 
-        self.has_own_head = config.soft_tokens
-        if self.has_own_head and not decoder.head_is_table(body):
-            raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings, without a "
-                             f"scale or a bound of its own; this {body.config.model_type} model has another one")
-        # Mixtures of the generator's tokens have its width, and need no map.
-        self.mlp = None if self.has_own_head else memory_mlp(config, table.shape[1], generator_table.shape[1])
+        has_its_states = config.soft_tokens and config.reads_as_generator
+        self.mlp = None if has_its_states else memory_mlp(config, table.shape[1], generator_table.shape[1])
 
     def start_as_identity(self) -> None:
         """Let the MLP, if there is one, pass the layers' states on nearly unchanged."""
@@ -60,15 +53,4 @@ class LLMCompressor(CausalCompressor):
         return self.body.get_input_embeddings()(ids)
 
     def _project(self, states: Tensor) -> Tensor:
-        if self.mlp is not None:
-            return self.mlp(states)
-
-        # The expected embedding of the token that the model would say at each memory token: the generator can read it
-        # without having been trained to, and it passes gradients on, unlike the likeliest token alone.
-        table = self.body.get_input_embeddings().weight                       # (V, D)
-        # In float32 in any arithmetic, as among 50,000 probabilities most are tiny.
-        # Products of two matrices: with a batch of them torch may copy the table for each of the P passages.
-        logits = F.linear(states.flatten(0, 1), table)                        # (P * L, V)
-        probabilities = logits.softmax(-1, torch.float32)                     # (P * L, V)
-        mixtures = probabilities.to(table.dtype) @ table                      # (P * L, D)
-        return mixtures.unflatten(0, states.shape[:2])                        # (P, L, D)
+        return states if self.mlp is None else self.mlp(states)

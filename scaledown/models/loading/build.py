@@ -14,7 +14,7 @@ from scaledown.hub import resolve_revision
 from scaledown.models.compressors.base import Compressor, Embed
 from scaledown.models.compressors.n_layers import resolve_num_layers
 from scaledown.models.compressors.no_compressor import NoCompressor
-from scaledown.models.engine.decoder import token_embeddings
+from scaledown.models.engine.decoder import head_is_table, token_embeddings
 from scaledown.models.loading import pretrained
 from scaledown.settings import numbers_in
 
@@ -43,10 +43,20 @@ def compressor_of(config: ScaleDownConfig, model: PreTrainedModel, body: PreTrai
         config: the model's settings.
         model: what it reads with: an encoder, a causal LM without its head, or ``body`` itself.
         body: the generator without its head.
+
+    Raises:
+        ValueError: if the compressor cannot read with ``model``, or soft tokens do not fit the generator.
     """
     module, class_name = COMPRESSORS[config.compressor_type].class_path.split(".")
     compressor_class = getattr(importlib.import_module(f"scaledown.models.compressors.{module}"), class_name)
-    return compressor_class(config, model, token_embeddings(body))
+    compressor = compressor_class(config, model, token_embeddings(body))
+
+    if config.soft_tokens:
+        if not head_is_table(body):
+            raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings, without a "
+                             f"scale or a bound of its own; this {body.config.model_type} model has another one")
+        compressor.mix_tokens(body.get_input_embeddings().weight)
+    return compressor
 
 
 @torch.no_grad()
