@@ -174,6 +174,19 @@ def test_a_checkpoint_to_start_from_says_what_its_model_is(script, tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
+def test_a_checkpoint_with_soft_tokens_is_trained_further_as_it_was(script, tmp_path):
+    model = ScaleDownConfig(generator_model="../g", compressor_type="llm", compressor_model="../g", soft_tokens=True)
+    (tmp_path / "start").mkdir()
+    model.save(tmp_path / "start")
+    start = ["--init_compressor", str(tmp_path / "start"), "--train_data", "x.json", "--preset", "laptop"]
+
+    args = parse(SCRIPTS[script], start)
+    assert (args.readout_loss_weight, args.learning_rate_compressor) == (1.0, 1e-4)
+    args = parse(SCRIPTS[script], [*start, "--readout_loss_weight", "0", "--learning_rate", "3e-5"])
+    assert (args.readout_loss_weight, args.learning_rate_compressor) == (0.0, 3e-5), "flags win"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(("flags", "field", "other"), [
     ([], "init_compressor", "generator_model"), (["--compressor_type", "n_layers"], "generator_model", None)])
 def test_without_a_hub_a_laptop_starts_from_smollm2(script, flags, field, other, monkeypatch, tmp_path, capsys):

@@ -34,6 +34,9 @@ MAY_CHANGE_ON_RESUME = frozenset({
     "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
     "gradient_accumulation_steps"})
 """Settings that may differ when a run is resumed: they change results by rounding at most."""
+SOFT_TOKENS = {"readout_loss_weight": 1.0, "learning_rate_compressor": 1e-4}
+"""To train a checkpoint with soft tokens further: without the readout loss, and at the rate of a new compressor, it soon
+forgets what it was trained to say (lab/LOG.md)."""
 RUN_FILE = "config.json"
 RESOLVED = {"generator_revision", "compressor_revision"}
 """Settings that a run records as a commit, whatever branch or tag was given: compared when the commit is known."""
@@ -120,13 +123,14 @@ def parse_or_offline(parser: argparse.ArgumentParser, argv: Sequence[str] | None
 
 
 def _of_checkpoint(name: str | None) -> dict[str, Any]:
-    """Return the model's settings of the checkpoint ``name``, if it is on this disk."""
+    """Return the model's settings of the checkpoint ``name``, if it is on this disk, and those to train it further."""
     config = None if name is None else hub.checkpoint_config(name)
     if config is None:
         return {}
     # A head that scores documents stays, but it is trained only if that is asked for.
     left_out = {"enable_reranking", "keep_threshold", "expand_threshold", *RESOLVED}
-    return {field: value for field, value in dataclasses.asdict(config).items() if field not in left_out}
+    model = {field: value for field, value in dataclasses.asdict(config).items() if field not in left_out}
+    return model | (SOFT_TOKENS if config.soft_tokens else {})
 
 
 def _of_the_baseline(flags: Mapping[str, Any], file: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
