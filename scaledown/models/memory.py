@@ -4,11 +4,15 @@ Compressing scores every document in the same pass, so a pipeline that would rer
 (arXiv:2504.07109). If few documents matter, the generator reads few, and an easy question costs less.
 
 A long document that was split is in a memory as its passages, which are counted, scored and chosen like documents.
+
+Memory holds what matters for its own question, and serves no other. Documents that were compressed without a query
+(``compress(None, documents)``, arXiv:2504.07109 calls it query-independent) serve any question, and have no scores.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +37,12 @@ FILE = "memory.safetensors"
 class Memory:
     """The documents of B questions, compressed once, to be answered from any number of times.
 
+    Memory of one list of documents without a query is shared by any number of questions.
+
     Attributes:
         embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K. Each passage of a
             document that was split is one of the K.
-        scores: (B, K) relevance, -inf for missing documents; None without reranking.
+        scores: (B, K) relevance, -inf for missing documents; None without reranking or without a query.
         num_documents: (B,), passages counted one by one; on the CPU wherever the rest is.
         origin: the model, questions and documents that it was made from; None, for memory that was not made by
             :meth:`ScaleDownModel.compress`, is not checked.
@@ -46,6 +52,45 @@ class Memory:
     scores: Tensor | None
     num_documents: Tensor
     origin: MemoryOrigin | None = None
+
+    @classmethod
+    def joined(cls, memories: Sequence[Memory]) -> Memory:
+        """Return the documents of several memories as one: of each question those of the first, then of the next.
+
+        So memory without a query stands in a prompt beside that of the question. It has no scores unless all have some,
+        and its documents are numbered on from one memory to the next.
+
+        Raises:
+            ValueError: if they are of different questions, models or numbers of memory tokens.
+        """
+        num_questions = max(map(len, memories))
+        memories = [memory.shared_by(num_questions) for memory in memories]
+        if any(len(memory) != num_questions for memory in memories):
+            raise ValueError(f"memory of {list(map(len, memories))} questions cannot be joined: give that of the same "
+                             "questions; only one list without a query, compress(None, documents), is shared by all")
+        if len(sizes := {memory.embeddings.shape[2:] for memory in memories}) > 1:
+            raise ValueError(f"memory of different sizes cannot be joined, (memory tokens, width) {sorted(sizes)}: "
+                             "compress all documents with the same num_memory_tokens")
+
+        origins = [memory.origin for memory in memories]
+        origin = None if None in origins else functools.reduce(MemoryOrigin.beside, origins)
+
+        # Side by side with their padding, (B, K1 + K2 + ..., L, D); then the documents alone.
+        device = memories[0].embeddings.device
+        embeddings = torch.cat([memory.embeddings.to(device) for memory in memories], 1)
+        scores = None
+        if all(memory.scores is not None for memory in memories):
+            scores = torch.cat([memory.scores.to(device) for memory in memories], 1)
+        counts = torch.stack([memory.num_documents for memory in memories])       # (number of memories, B)
+
+        places: list[list[int]] = [[] for _ in range(num_questions)]
+        start = 0
+        for memory, of_memory in zip(memories, counts.tolist(), strict=True):
+            for question, count in enumerate(of_memory):
+                places[question] += range(start, start + count)
+            start += memory.embeddings.shape[1]
+        documents = cls(embeddings, scores, counts.sum(0)).keep(places)
+        return dataclasses.replace(documents, origin=origin)
 
     @classmethod
     def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int],
@@ -82,7 +127,10 @@ class Memory:
             read = "documents and passages"
         documents = f"{sum(counts)} {read}{spread}{', scored' if self.scores is not None else ''}"
         cut = "" if self.origin is None else f", for up to {self.origin.document_tokens} document tokens"
-        return (f"Memory({num_questions} question{'' if num_questions == 1 else 's'}, {documents}\n"
+        of_whom = f"{num_questions} question{'' if num_questions == 1 else 's'}"
+        if self.origin is not None and self.origin.serves_all:
+            of_whom = "any questions"
+        return (f"Memory({of_whom}, {documents}\n"
                 f"  a document: {num_memory} memory tokens of width {width}{cut}\n"
                 f"  {str(self.embeddings.dtype).removeprefix('torch.')} on {self.embeddings.device}, "
                 f"{self.embeddings.nbytes:,} bytes)")
@@ -100,11 +148,24 @@ class Memory:
         origin = None if self.origin is None else self.origin.select(questions)
         return Memory(self.embeddings[at], scores, self.num_documents[numbers], origin)
 
+    def shared_by(self, num_questions: int) -> Memory:
+        """Return one list of documents without a query as the memory of each of some questions, without copying it.
+
+        Any other memory is returned as it is.
+        """
+        if self.origin is None or not self.origin.serves_all:
+            return self
+        return Memory(self.embeddings.expand(num_questions, -1, -1, -1), None, self.num_documents.expand(num_questions),
+                      self.origin.select([0] * num_questions))
+
     def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
         """Return the memory of some of each question's documents, by number, in the order in which they are named.
 
-        Passages of a document that was split are numbered one by one, among all texts of their question.
+        Passages of a document that was split are numbered one by one, among all texts of their question. For one list
+        without a query there may be numbers for any number of questions, such as a search finds.
         """
+        if len(documents) != len(self) and self.origin is not None and self.origin.serves_all:
+            return self.shared_by(len(documents)).keep(documents)
         questions: list[int] = []
         numbers: list[int] = []
         for question, of_question in enumerate(documents):
@@ -117,20 +178,22 @@ class Memory:
         origin = None if self.origin is None else self.origin.keep(documents)
         return Memory.of_pairs([Compressed(self.embeddings[at], scores)], list(map(len, documents)), origin)
 
-    def check(self, questions: Sequence[str], model: str) -> None:
-        """Refuse to answer from memory of another model or of other questions.
+    def checked(self, questions: Sequence[str], model: str) -> Memory:
+        """Return the memory of each of these questions; refuse that of another model or of other questions.
 
         Args:
-            questions: B texts.
+            questions: B texts, or any number of them for one list of documents without a query.
             model: the fingerprint of the model that is to answer.
 
         Raises:
             ValueError: if the memory does not belong to them, as far as its origin is known.
         """
-        if len(questions) != len(self):
-            raise ValueError(f"{len(questions)} questions, but memory for {len(self)}")
-        if self.origin is not None:
-            self.origin.check(questions, model)
+        memory = self.shared_by(len(questions))
+        if len(questions) != len(memory):
+            raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
+        if memory.origin is not None:
+            memory.origin.check(questions, model)
+        return memory
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
         """Return the memory on another device, its embeddings in another number format; scores stay exact."""
@@ -221,6 +284,17 @@ def check_keep_documents(keep_documents: int | str, enable_reranking: bool, thre
     if keep_documents == AUTO and threshold is None:
         raise ValueError(f"keep_documents={AUTO!r} needs a threshold, which this model has not; find it with "
                          "python -m scaledown.evaluation.calibration")
+
+
+def check_scored(memory: Memory) -> None:
+    """Refuse to choose documents by score from memory without scores.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if memory.scores is None:
+        raise ValueError("this memory has no scores to choose documents by, as it was compressed without a query: "
+                         "choose by number (memory.keep([[3, 5]])), or compress documents with their question")
 
 
 def check_keep_tokens(keep_tokens: int, enable_reranking: bool, num_memory_tokens: int) -> None:

@@ -14,6 +14,7 @@ from scaledown.models.engine.packing import TextLists
 from scaledown.models.loading.memory_origin import MemoryOrigin
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
+from scaledown.models.processor import NO_QUERY
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import UserInput, check_number
@@ -49,6 +50,10 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     # From here on a passage of a long document is a document like any other.
     given, passages = split_input(model.processor, given, model.long_documents_or(long_documents))
     documents = given.documents
+    queries = [NO_QUERY if question is None else question for question in given.questions]
+    has_query = None not in given.questions
+    if not has_query:
+        _warn_of_no_query(model)
     counts = [len(of_question) for of_question in documents]
     bar = Bar(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 
@@ -66,15 +71,25 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
         compressed = []
         for start in range(0, max(1, len(counts)), batch_size):
             batch = slice(start, start + batch_size)
-            compressed.append(compress_batch(given.questions[batch], documents[batch]))
+            compressed.append(compress_batch(queries[batch], documents[batch]))
             # Documents from the cache count as well.
             bar.update(sum(counts[:batch.stop]) - bar.n)
 
-    kept_numbers = model.processor.kept_numbers(given.questions, documents)
+    # A score says how relevant a document is to its query.
+    if not has_query:
+        compressed = [part._replace(scores=None) for part in compressed]
+    kept_numbers = model.processor.kept_numbers(queries, documents)
     origin = MemoryOrigin(fingerprint(model), tuple(given.questions), tuple(given.document_ids),
                           model.config.document_tokens, passages,
                           None if kept_numbers is None else tuple(map(tuple, kept_numbers)))
     return Memory.of_pairs(compressed, counts, origin)
+
+
+def _warn_of_no_query(model: ScaleDownModel) -> None:
+    """Warn, once, that a model has never compressed a document without a query."""
+    if not model.progress.query_dropout:
+        model.processor.warn_once("this model was trained on documents with their query alone, so what it compresses "
+                                  "without one may say little; train it with --query_dropout 0.2; said once")
 
 
 def read_documents(model: ScaleDownModel, documents: Sequence[str], store: Store | None = None,

@@ -21,6 +21,7 @@ from scaledown.models.memory import (
     Memory,
     check_keep_documents,
     check_keep_tokens,
+    check_scored,
 )
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
@@ -146,7 +147,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
 
     given = read_input(questions, documents)
     if memory is not None:
-        memory.check(given.questions, fingerprint(model))
+        memory = memory.checked(given.questions, fingerprint(model))
     if documents is not None and memory is not None:
         # Its documents were split when it was made, or none of them was.
         long_documents = SPLIT if memory.origin is not None and memory.origin.has_split_documents else CUT
@@ -155,9 +156,18 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
         raise ValueError("text_documents needs the documents, also beside their memory, which has no texts")
     is_chosen = keep_documents is not None or keep_tokens is not None
     as_text = read_text_documents(text_documents, given, is_chosen, model.config.enable_reranking)
+    _check_scores(memory, is_chosen, as_text)
     generation = generation_of(model, max_new_tokens, options or {})
     return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation,
                    long_documents, keep_tokens, as_text)
+
+
+def _check_scores(memory: Memory | None, is_chosen: bool, as_text: int | list[list[int]]) -> None:
+    """Refuse memory without scores for documents that are chosen by score."""
+    # A number of documents to read as text are those that score best.
+    is_chosen = is_chosen or (isinstance(as_text, int) and as_text > 0)
+    if memory is not None and is_chosen:
+        check_scored(memory)
 
 
 class PromptBatch(NamedTuple):
