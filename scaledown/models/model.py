@@ -255,7 +255,8 @@ class ScaleDownModel(AnsweringSteps):
                 that any number of questions share, several lists memory for as many questions, whichever they are.
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
             cache: only documents that it does not hold for their question are compressed.
-            store: documents that :meth:`read_documents` has read; missing ones are read now and added to it.
+            store: documents that :meth:`read_documents` has read; missing ones are read now and added to it. Without a
+                query it may be a :class:`scaledown.models.serving.disk.memory_store.MemoryStore`.
             long_documents: "split" or "cut", as in :meth:`answer`.
 
         Returns:
@@ -299,7 +300,8 @@ class ScaleDownModel(AnsweringSteps):
         Args:
             documents: one list of them; repeated ones are read once.
             store: gets those that it does not have yet [a new store in memory]. One on a disk is
-                :class:`scaledown.models.serving.disk.disk_store.DiskStore`.
+                :class:`scaledown.models.serving.disk.disk_store.DiskStore`; a ``MemoryStore`` gets memory without a
+                query, which any model makes.
             long_documents: as in :meth:`answer`; of long documents the store holds the passages.
 
         Raises:
