@@ -101,8 +101,8 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
 def _warn_of_no_query(model: ScaleDownModel) -> None:
     """Warn, once, that a model has never compressed a document without a query."""
     if not model.progress.query_dropout:
-        model.processor.warn_once("this model was trained on documents with their query alone, so what it compresses "
-                                  "without one may say little; train it with --query_dropout 0.2; said once")
+        model.processor.warn_once("this model was trained on documents with a query alone, so its memory without one "
+                                  "may say little; train it with --query_dropout 0.2; said once")
 
 
 def read_documents(model: ScaleDownModel, documents: Sequence[str], store: Store | None = None,
