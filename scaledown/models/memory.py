@@ -61,35 +61,31 @@ class Memory:
         and its documents are numbered on from one memory to the next.
 
         Raises:
-            ValueError: if they are of different questions, models or numbers of memory tokens.
+            ValueError: if there are none, or they are of different questions, models or numbers of memory tokens.
         """
+        if not memories:
+            raise ValueError("there is no memory to join: give at least one")
         num_questions = max(map(len, memories))
         memories = [memory.shared_by(num_questions) for memory in memories]
         if any(len(memory) != num_questions for memory in memories):
             raise ValueError(f"memory of {list(map(len, memories))} questions cannot be joined: give that of the same "
                              "questions; only one list without a query, compress(None, documents), is shared by all")
-        if len(sizes := {memory.embeddings.shape[2:] for memory in memories}) > 1:
+        sizes = {tuple(memory.embeddings.shape[2:]) for memory in memories}
+        if len(sizes) > 1:
             raise ValueError(f"memory of different sizes cannot be joined, (memory tokens, width) {sorted(sizes)}: "
                              "compress all documents with the same num_memory_tokens")
 
         origins = [memory.origin for memory in memories]
         origin = None if None in origins else functools.reduce(MemoryOrigin.beside, origins)
 
-        # Side by side with their padding, (B, K1 + K2 + ..., L, D); then the documents alone.
+        # Side by side with the padding of each, (B, K1 + K2 + ..., L, D); then without it.
         device = memories[0].embeddings.device
         embeddings = torch.cat([memory.embeddings.to(device) for memory in memories], 1)
         scores = None
         if all(memory.scores is not None for memory in memories):
             scores = torch.cat([memory.scores.to(device) for memory in memories], 1)
-        counts = torch.stack([memory.num_documents for memory in memories])       # (number of memories, B)
-
-        places: list[list[int]] = [[] for _ in range(num_questions)]
-        start = 0
-        for memory, of_memory in zip(memories, counts.tolist(), strict=True):
-            for question, count in enumerate(of_memory):
-                places[question] += range(start, start + count)
-            start += memory.embeddings.shape[1]
-        documents = cls(embeddings, scores, counts.sum(0)).keep(places)
+        counts = torch.stack([memory.num_documents for memory in memories]).sum(0)
+        documents = cls(embeddings, scores, counts).keep(_places_side_by_side(memories))
         return dataclasses.replace(documents, origin=origin)
 
     @classmethod
@@ -248,6 +244,18 @@ class Memory:
             fits = list(map(len, self.origin.passages)) == counts
         if not fits:
             raise ValueError("its parts do not fit together")
+
+
+def _places_side_by_side(memories: Sequence[Memory]) -> list[list[int]]:
+    """Return where the documents of each question stand, if its rows of all ``memories`` lie one behind the other."""
+    places: list[list[int]] = [[] for _ in memories[0].num_documents]
+    start = 0
+    for memory in memories:
+        for question, count in enumerate(memory.num_documents.tolist()):
+            places[question] += range(start, start + count)
+        # The next memory's documents come behind this one's padding.
+        start += memory.embeddings.shape[1]
+    return places
 
 
 def _places_of_pairs(num_documents: Tensor, longest: int) -> Tensor:

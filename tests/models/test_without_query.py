@@ -172,6 +172,8 @@ def test_what_does_not_belong_together_is_not_joined(model: ScaleDownModel, tmp_
                            (made(tmp_path, lora_rank=2).compress(None, DOCUMENTS), "memory of two models")):
         with pytest.raises(ValueError, match=message):
             Memory.joined([one, other])
+    with pytest.raises(ValueError, match="give at least one"):
+        Memory.joined([])
 
 
 def test_nothing_is_chosen_by_scores_that_are_not_there(model: ScaleDownModel) -> None:
@@ -179,6 +181,8 @@ def test_nothing_is_chosen_by_scores_that_are_not_there(model: ScaleDownModel) -
     for options in ({"keep_documents": 1}, {"keep_tokens": 9}, {"text_documents": 1, "documents": DOCUMENTS}):
         with pytest.raises(ValueError, match="this memory has no scores to choose documents by"):
             model.answer(QUESTIONS[0], memory=memory, **options)
+    with pytest.raises(ValueError, match="this memory has no scores"):
+        model.answer_expanding(QUESTIONS[0], DOCUMENTS, memory, threshold=1.0)
     named = model.answer_with_sources(QUESTIONS[0], DOCUMENTS, memory, text_documents=[1], max_new_tokens=1)
     assert named.text_documents == (1,)
 
