@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.models.memory import Keep, documents_to_keep
+from scaledown.models.serving.choosing import Keep, documents_to_keep
 
 Questions = list[str]
 Documents = list[list[str | dict[str, str]]]

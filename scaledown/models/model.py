@@ -30,11 +30,12 @@ from scaledown.models.loading.build import build_compressor, resolve, start_memo
 from scaledown.models.loading.description import describe
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
-from scaledown.models.memory import Keep, Memory, Ranking, rankings
+from scaledown.models.memory import Memory
 from scaledown.models.processor import Processor
 from scaledown.models.serving import compressing, expanding, question_answering
 from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.choosing import Keep, Ranking, rankings
 from scaledown.models.serving.expanding import ExpandedAnswer
 from scaledown.models.serving.inputs.long_documents import texts_of_passages
 from scaledown.models.serving.inputs.user_input import (

@@ -24,8 +24,8 @@ from scaledown.evaluation.systems import (
     System,
     keeping,
 )
-from scaledown.models.memory import check_keep_documents
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.choosing import check_keep_documents
 from scaledown.models.serving.expanding import checked_threshold
 from scaledown.training import run
 

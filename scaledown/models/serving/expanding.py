@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from scaledown.models.memory import check_scored
 from scaledown.models.serving import question_answering
+from scaledown.models.serving.choosing import check_scored
 from scaledown.models.serving.compressing import check_compresses, compress
 from scaledown.models.serving.question_answering import Answer, Generation, Request
 

@@ -16,16 +16,11 @@ from transformers.generation.streamers import BaseStreamer
 from scaledown.config import CUT, SPLIT
 from scaledown.models.generator import Prompts
 from scaledown.models.loading.model_fingerprint import fingerprint
-from scaledown.models.memory import (
-    Keep,
-    Memory,
-    check_keep_documents,
-    check_keep_tokens,
-    check_scored,
-)
+from scaledown.models.memory import Memory
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.choosing import Keep, check_keep_documents, check_keep_tokens, check_scored
 from scaledown.models.serving.compressing import check_compresses
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import Documents, Questions, UserInput, check_number, read_input
