@@ -10,8 +10,8 @@ from scaledown.data.records import Record
 from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import GOLD_SCORE, Difficulty, synthetic_records
-from scaledown.models.memory import rankings
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.choosing import rankings
 from scaledown.progress import Bar
 
 MANY = Difficulty((1, 10), (3, 6), hard_share=0.7, two_hop_share=0.05)

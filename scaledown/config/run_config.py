@@ -84,6 +84,9 @@ class TrainingConfig:
     train_text_documents: tuple[int, ...] | None = setting(
         None, "numbers such as 0 1 2: each step draws one, and that number of each question's documents, which the "
         "generator reads as text beside the memory of the others [0]", is_advanced=True)
+    query_dropout: float = setting(
+        0.0, "share of the questions whose documents are compressed without the query, so that memory made by "
+        "compress(None, documents) serves any question; such as 0.2", is_advanced=True)
     gradient_accumulation_steps: int = setting(
         1, "micro-batches of a step: more need less memory and give the same result", group="machine",
         is_advanced=True)
@@ -120,7 +123,13 @@ class TrainingConfig:
         if numbers is not None and min(numbers, default=-1) < 0:
             faults.append(f"--train_text_documents {' '.join(map(str, numbers))}: expected numbers of at least 0")
 
-        # Settings that need, or divide, another.
+        if not 0 <= self.query_dropout <= 1:
+            faults.append(f"--query_dropout must be a share from 0 to 1, got {self.query_dropout}")
+
+        # Settings that need, exclude or divide another.
+        if self.query_dropout == 1 and self.readout_loss_weight:
+            faults.append("--query_dropout 1 leaves nothing to read out, since that depends on the query: lower it, or "
+                          "give --readout_loss_weight 0")
         if self.readout_steps > 0 and not self.readout_loss_weight:
             faults.append(f"--readout_steps {self.readout_steps} learns from the readout loss alone: give it a weight "
                           "with --readout_loss_weight, such as 1.0")

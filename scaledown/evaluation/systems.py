@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scaledown.models.memory import Keep, documents_to_keep
+from scaledown.models.serving.choosing import Keep, documents_to_keep
 
 Questions = list[str]
 Documents = list[list[str | dict[str, str]]]
@@ -40,6 +40,10 @@ class System:
 
 def _compress(model: Any, questions: Questions, documents: Documents) -> Any:
     return model.compress(questions, documents)
+
+
+def _compress_without_query(model: Any, questions: Questions, documents: Documents) -> Any:
+    return model.compress(None, documents)
 
 
 def _prefill_memory(model: Any, questions: Questions, documents: Documents, memory: Any) -> Any:
@@ -79,6 +83,8 @@ def truncated_text_with(document_tokens: int) -> System:
 
 
 SCALEDOWN = System("scaledown", _prefill_memory, _compress)
+WITHOUT_QUERY = System("scaledown_without_query", _prefill_memory, _compress_without_query)
+"""ScaleDown whose documents are compressed without the query, as they would be stored for all questions."""
 FULL_TEXT = System("full_text", _prefill_full_text)
 TRUNCATED_TEXT = System("truncated_text", _prefill_truncated_text)
 NO_DOCUMENTS = System("no_documents", _prefill_no_documents)

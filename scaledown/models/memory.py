@@ -1,14 +1,15 @@
-"""Compressed documents as they travel between compressing and answering, and the choice of those to answer from.
-
-Compressing scores every document in the same pass, so a pipeline that would rerank anyway compresses for nothing
-(arXiv:2504.07109). If few documents matter, the generator reads few, and an easy question costs less.
+"""Compressed documents as they travel between compressing and answering.
 
 A long document that was split is in a memory as its passages, which are counted, scored and chosen like documents.
+
+Memory holds what matters for its own question, and serves no other. Documents that were compressed without a query
+(``compress(None, documents)``, arXiv:2504.07109 calls it query-independent) serve any question, and have no scores.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaledown.config import AUTO
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.loading import tensor_file
-from scaledown.models.loading.memory_origin import MemoryOrigin, MemoryPassage
+from scaledown.models.loading.memory_origin import MemoryOrigin
 
-Keep = int | str | None
-"""Documents to keep, or passages of long ones: a number of the best, "auto" (all above the calibrated threshold, at
-least one) or None (all)."""
-Ranking = tuple[list[int], list[float]]
-"""The numbers of a question's documents by relevance, best first, and their scores in the order given."""
 FILE = "memory.safetensors"
 
 
@@ -33,10 +28,12 @@ FILE = "memory.safetensors"
 class Memory:
     """The documents of B questions, compressed once, to be answered from any number of times.
 
+    Memory of one list of documents without a query is shared by any number of questions.
+
     Attributes:
         embeddings: (B, K, L, D), zeros for the missing documents of a question with fewer than K. Each passage of a
             document that was split is one of the K.
-        scores: (B, K) relevance, -inf for missing documents; None without reranking.
+        scores: (B, K) relevance, -inf for missing documents; None without reranking or without a query.
         num_documents: (B,), passages counted one by one; on the CPU wherever the rest is.
         origin: the model, questions and documents that it was made from; None, for memory that was not made by
             :meth:`ScaleDownModel.compress`, is not checked.
@@ -46,6 +43,41 @@ class Memory:
     scores: Tensor | None
     num_documents: Tensor
     origin: MemoryOrigin | None = None
+
+    @classmethod
+    def joined(cls, memories: Sequence[Memory]) -> Memory:
+        """Return the documents of several memories as one: of each question those of the first, then of the next.
+
+        So memory without a query stands in a prompt beside that of the question. It has no scores unless all have some,
+        and its documents are numbered on from one memory to the next.
+
+        Raises:
+            ValueError: if there are none, or they are of different questions, models or numbers of memory tokens.
+        """
+        if not memories:
+            raise ValueError("there is no memory to join: give at least one")
+        num_questions = max(map(len, memories))
+        memories = [memory.shared_by(num_questions) for memory in memories]
+        if any(len(memory) != num_questions for memory in memories):
+            raise ValueError(f"memory of {list(map(len, memories))} questions cannot be joined: give that of the same "
+                             "questions; only one list without a query, compress(None, documents), is shared by all")
+        sizes = {tuple(memory.embeddings.shape[2:]) for memory in memories}
+        if len(sizes) > 1:
+            raise ValueError(f"memory of different sizes cannot be joined, (memory tokens, width) {sorted(sizes)}: "
+                             "compress all documents with the same num_memory_tokens")
+
+        origins = [memory.origin for memory in memories]
+        origin = None if None in origins else functools.reduce(MemoryOrigin.beside, origins)
+
+        # Side by side with the padding of each, (B, K1 + K2 + ..., L, D); then without it.
+        device = memories[0].embeddings.device
+        embeddings = torch.cat([memory.embeddings.to(device) for memory in memories], 1)
+        scores = None
+        if all(memory.scores is not None for memory in memories):
+            scores = torch.cat([memory.scores.to(device) for memory in memories], 1)
+        counts = torch.stack([memory.num_documents for memory in memories]).sum(0)
+        documents = cls(embeddings, scores, counts).keep(_places_side_by_side(memories))
+        return dataclasses.replace(documents, origin=origin)
 
     @classmethod
     def of_pairs(cls, compressed: Sequence[Compressed], num_documents: Sequence[int],
@@ -82,7 +114,10 @@ class Memory:
             read = "documents and passages"
         documents = f"{sum(counts)} {read}{spread}{', scored' if self.scores is not None else ''}"
         cut = "" if self.origin is None else f", for up to {self.origin.document_tokens} document tokens"
-        return (f"Memory({num_questions} question{'' if num_questions == 1 else 's'}, {documents}\n"
+        of_whom = f"{num_questions} question{'' if num_questions == 1 else 's'}"
+        if self.origin is not None and self.origin.serves_all:
+            of_whom = "any questions"
+        return (f"Memory({of_whom}, {documents}\n"
                 f"  a document: {num_memory} memory tokens of width {width}{cut}\n"
                 f"  {str(self.embeddings.dtype).removeprefix('torch.')} on {self.embeddings.device}, "
                 f"{self.embeddings.nbytes:,} bytes)")
@@ -100,11 +135,24 @@ class Memory:
         origin = None if self.origin is None else self.origin.select(questions)
         return Memory(self.embeddings[at], scores, self.num_documents[numbers], origin)
 
+    def shared_by(self, num_questions: int) -> Memory:
+        """Return one list of documents without a query as the memory of each of some questions, without copying it.
+
+        Any other memory is returned as it is.
+        """
+        if self.origin is None or not self.origin.serves_all:
+            return self
+        return Memory(self.embeddings.expand(num_questions, -1, -1, -1), None, self.num_documents.expand(num_questions),
+                      self.origin.select([0] * num_questions))
+
     def keep(self, documents: Sequence[Sequence[int]]) -> Memory:
         """Return the memory of some of each question's documents, by number, in the order in which they are named.
 
-        Passages of a document that was split are numbered one by one, among all texts of their question.
+        Passages of a document that was split are numbered one by one, among all texts of their question. For one list
+        without a query there may be numbers for any number of questions, such as a search finds.
         """
+        if len(documents) != len(self) and self.origin is not None and self.origin.serves_all:
+            return self.shared_by(len(documents)).keep(documents)
         questions: list[int] = []
         numbers: list[int] = []
         for question, of_question in enumerate(documents):
@@ -117,20 +165,22 @@ class Memory:
         origin = None if self.origin is None else self.origin.keep(documents)
         return Memory.of_pairs([Compressed(self.embeddings[at], scores)], list(map(len, documents)), origin)
 
-    def check(self, questions: Sequence[str], model: str) -> None:
-        """Refuse to answer from memory of another model or of other questions.
+    def checked(self, questions: Sequence[str], model: str) -> Memory:
+        """Return the memory of each of these questions; refuse that of another model or of other questions.
 
         Args:
-            questions: B texts.
+            questions: B texts, or any number of them for one list of documents without a query.
             model: the fingerprint of the model that is to answer.
 
         Raises:
             ValueError: if the memory does not belong to them, as far as its origin is known.
         """
-        if len(questions) != len(self):
-            raise ValueError(f"{len(questions)} questions, but memory for {len(self)}")
-        if self.origin is not None:
-            self.origin.check(questions, model)
+        memory = self.shared_by(len(questions))
+        if len(questions) != len(memory):
+            raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")
+        if memory.origin is not None:
+            memory.origin.check(questions, model)
+        return memory
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Memory:
         """Return the memory on another device, its embeddings in another number format; scores stay exact."""
@@ -187,6 +237,18 @@ class Memory:
             raise ValueError("its parts do not fit together")
 
 
+def _places_side_by_side(memories: Sequence[Memory]) -> list[list[int]]:
+    """Return where the documents of each question stand, if its padded ones of all ``memories`` lie side by side."""
+    places: list[list[int]] = [[] for _ in memories[0].num_documents]
+    start = 0
+    for memory in memories:
+        for question, count in enumerate(memory.num_documents.tolist()):
+            places[question] += range(start, start + count)
+        # The next memory's documents come behind this one's padding.
+        start += memory.embeddings.shape[1]
+    return places
+
+
 def _places_of_pairs(num_documents: Tensor, longest: int) -> Tensor:
     """Return where P pairs stand in (B * K,) places, of which each question has ``longest``, K.
 
@@ -199,109 +261,3 @@ def _places_of_pairs(num_documents: Tensor, longest: int) -> Tensor:
 def _file(path: Path | str) -> Path:
     path = Path(path)
     return path / FILE if path.is_dir() or not path.suffix else path
-
-
-def check_keep_documents(keep_documents: int | str, enable_reranking: bool, threshold: float | None) -> None:
-    """Refuse a choice of documents that a model cannot make.
-
-    Args:
-        keep_documents: a number, or "auto".
-        enable_reranking: the model scores documents.
-        threshold: its calibrated one, if there is one.
-
-    Raises:
-        ValueError: for a number below 1, another word than "auto", or a model that cannot score or was not calibrated.
-    """
-    # True and False are ints, but no numbers of documents.
-    is_number = isinstance(keep_documents, int) and not isinstance(keep_documents, bool)
-    if keep_documents != AUTO and not (is_number and keep_documents > 0):
-        raise ValueError(f"keep_documents must be a whole number above 0 or {AUTO!r}, got {keep_documents!r}")
-    if not enable_reranking:
-        raise ValueError("this model has no reranking head to choose documents by; train one with --enable_reranking")
-    if keep_documents == AUTO and threshold is None:
-        raise ValueError(f"keep_documents={AUTO!r} needs a threshold, which this model has not; find it with "
-                         "python -m scaledown.evaluation.calibration")
-
-
-def check_keep_tokens(keep_tokens: int, enable_reranking: bool, num_memory_tokens: int) -> None:
-    """Refuse a budget of prompt tokens that a model cannot keep to.
-
-    Args:
-        keep_tokens: the budget.
-        enable_reranking: the model scores documents.
-        num_memory_tokens: L, those of one document.
-
-    Raises:
-        ValueError: if no document fits into it, or the model cannot score.
-    """
-    # True and False are ints, but no budgets.
-    is_number = isinstance(keep_tokens, int) and not isinstance(keep_tokens, bool)
-    if not is_number or keep_tokens < num_memory_tokens:
-        raise ValueError(f"keep_tokens must be a whole number of at least {num_memory_tokens}, the memory tokens of "
-                         f"one document, got {keep_tokens!r}")
-    if not enable_reranking:
-        raise ValueError("this model has no reranking head to choose documents by; train one with --enable_reranking")
-
-
-def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | None,
-                      keep_tokens: int | None = None) -> list[list[int]]:
-    """Return the numbers of the documents (or passages) that each question keeps.
-
-    Those with the best scores of all are kept. Their order is best first if the question's documents are whole, and
-    that in which they were given if one of them was split: there a passage continues the one before it.
-
-    Args:
-        memory: with scores, unless all are kept.
-        keep_documents: the number to keep, or "auto".
-        threshold: the score that "auto" asks for.
-        keep_tokens: positions of the prompt that the kept memory takes at most, its separators included.
-    """
-    counts = memory.num_documents.tolist()
-    if keep_documents is None and keep_tokens is None:
-        return [list(range(count)) for count in counts]
-
-    documents = []
-    for question, scores in enumerate(_scores(memory)):
-        limit = len(scores)
-        if keep_documents == AUTO:
-            # The best one stays however low it scores: a question that has documents is answered from one.
-            limit = max(1, sum(score >= threshold for score in scores))
-        elif keep_documents is not None:
-            limit = keep_documents
-        if keep_tokens is not None:
-            # L tokens each, and a separator between two: n (L + 1) - 1 tokens of n documents.
-            num_memory = memory.embeddings.shape[2]
-            limit = min(limit, (keep_tokens + 1) // (num_memory + 1))
-
-        best = by_score(scores)[:limit]
-        documents.append(best if memory.origin is None else memory.origin.in_order(question, best))
-    return documents
-
-
-def rankings(memory: Memory) -> list[Ranking]:
-    """Return the ranking of each question's documents; one that was split scores as its best passage does."""
-    found = []
-    for question, scores in enumerate(_scores(memory)):
-        if memory.origin is not None and memory.origin.passages is not None:
-            scores = _best_of_documents(scores, memory.origin.passages[question])
-        found.append((by_score(scores), scores))
-    return found
-
-
-def _scores(memory: Memory) -> list[list[float]]:
-    """Return the scores of each question's texts, without padding."""
-    counts = memory.num_documents.tolist()
-    return [padded[:count] for padded, count in zip(memory.scores.tolist(), counts, strict=True)]
-
-
-def _best_of_documents(scores: Sequence[float], passages: Sequence[MemoryPassage]) -> list[float]:
-    """Return for each document the best score of its passages."""
-    best: dict[int, float] = {}
-    for score, passage in zip(scores, passages, strict=True):
-        best[passage.document] = max(score, best.get(passage.document, score))
-    return [best[document] for document in sorted(best)]
-
-
-def by_score(scores: Sequence[float]) -> list[int]:
-    """Return the numbers of the documents with these scores, best first; of equals the one given first."""
-    return sorted(range(len(scores)), key=lambda number: -scores[number])

@@ -30,14 +30,21 @@ from scaledown.models.loading.build import build_compressor, resolve, start_memo
 from scaledown.models.loading.description import describe
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
-from scaledown.models.memory import Keep, Memory, Ranking, rankings
+from scaledown.models.memory import Memory
 from scaledown.models.processor import Processor
 from scaledown.models.serving import compressing, expanding, question_answering
 from scaledown.models.serving.answering_steps import AnsweringSteps
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.choosing import Keep, Ranking, rankings
 from scaledown.models.serving.expanding import ExpandedAnswer
 from scaledown.models.serving.inputs.long_documents import texts_of_passages
-from scaledown.models.serving.inputs.user_input import Documents, Questions, check_number, read_input
+from scaledown.models.serving.inputs.user_input import (
+    Documents,
+    Questions,
+    check_number,
+    read_input,
+    read_without_query,
+)
 from scaledown.models.serving.inputs.user_input import read_documents as document_list
 from scaledown.models.serving.question_answering import Answer
 from scaledown.models.serving.store import Store
@@ -151,7 +158,7 @@ class ScaleDownModel(AnsweringSteps):
                show_progress_bar: bool = False, long_documents: str | None = None, keep_tokens: int | None = None,
                text_documents: TextDocuments = None,
                **options: Any) -> str | list[str] | Iterator[Piece]:
-        """Answer questions from their documents, or from memory that :meth:`compress` gave for the same questions.
+        """Answer questions from their documents, or from memory that :meth:`compress` gave for them, or for all.
 
         A model that was trained with ``--compressor_type none`` answers from the documents' full text.
         A question may have any number of documents, even none. Questions of similar length are answered together; the
@@ -237,7 +244,7 @@ class ScaleDownModel(AnsweringSteps):
         answers = expanding.answers(self, request, threshold, text_documents)
         return answers[0] if request.given.is_one else answers
 
-    def compress(self, questions: Questions, documents: Documents, batch_size: int = 8,
+    def compress(self, questions: Questions | None, documents: Documents, batch_size: int = 8,
                  num_memory_tokens: int | None = None, cache: MemoryCache | None = None,
                  store: Store | None = None, show_progress_bar: bool = False,
                  long_documents: str | None = None) -> Memory:
@@ -245,21 +252,25 @@ class ScaleDownModel(AnsweringSteps):
 
         Args:
             questions: one as a string, whose ``documents`` are one list; or a list with a list of documents for each.
+                None compresses without a query (train with ``--query_dropout``): one list of documents gives memory
+                that any number of questions share, several lists memory for as many questions, whichever they are.
             num_memory_tokens: L, one of ``config.memory_token_choices`` [the most].
             cache: only documents that it does not hold for their question are compressed.
-            store: documents that :meth:`read_documents` has read; missing ones are read now and added to it.
+            store: documents that :meth:`read_documents` has read; missing ones are read now and added to it. Without a
+                query it may be a :class:`scaledown.models.serving.disk.memory_store.MemoryStore`.
             long_documents: "split" or "cut", as in :meth:`answer`.
 
         Returns:
             embeddings (B, K, L, D), zero-padded over K, scores (B, K) or None, num_documents (B,); each passage of a
-            long document is one of the K.
+            long document is one of the K. One list without a query is a B of 1.
 
         Raises:
             ValueError: if questions and documents do not fit, L is not trained, or the store is another model's.
         """
         # Every form of question and document becomes lists of texts.
-        return compressing.compress(self, read_input(questions, documents), batch_size, num_memory_tokens, cache, store,
-                                    show_progress_bar, long_documents)
+        given = read_without_query(documents) if questions is None else read_input(questions, documents)
+        return compressing.compress(self, given, batch_size, num_memory_tokens, cache, store, show_progress_bar,
+                                    long_documents)
 
     def rerank(self, question: Questions, documents: Documents, batch_size: int = 8, show_progress_bar: bool = False,
                long_documents: str | None = None) -> Ranking | list[Ranking]:
@@ -290,7 +301,8 @@ class ScaleDownModel(AnsweringSteps):
         Args:
             documents: one list of them; repeated ones are read once.
             store: gets those that it does not have yet [a new store in memory]. One on a disk is
-                :class:`scaledown.models.serving.disk.disk_store.DiskStore`.
+                :class:`scaledown.models.serving.disk.disk_store.DiskStore`; a ``MemoryStore`` gets memory without a
+                query, which any model makes.
             long_documents: as in :meth:`answer`; of long documents the store holds the passages.
 
         Raises:

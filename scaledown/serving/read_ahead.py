@@ -1,11 +1,13 @@
 """Read documents ahead of questions, into a store on disk.
 
 A checkpoint that was trained with --input_order document_first reads a document the same way whatever is asked later.
-A service that opens the store then reads only the question. Documents that are in the store are not read again, so a
-command that was stopped is typed again; started several times at once, the processes share the work.
+A service that opens the store then reads only the question. With --memory documents are compressed without a query, for
+a checkpoint that was trained with --query_dropout: the store is small, and a service compresses nothing. Documents that
+are in the store are not read again, so a command that was stopped is typed again; started several times at once, the
+processes share the work.
 
-    python -m scaledown.serving.read_ahead --checkpoint run/checkpoints/final --corpus passages.jsonl --store town
     python -m scaledown.serving.read_ahead --checkpoint smollm2 --corpus records.json --store town --max_gib 50
+    python -m scaledown.serving.read_ahead --checkpoint run/final --corpus passages.jsonl --store town --memory
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaledown import cli, hub
-from scaledown.models.serving.disk.store_index import NUMBER_FORMATS, check_folder
+from scaledown.models.serving.disk.store_index import INT8, NUMBER_FORMATS, check_folder
 from scaledown.progress import Bar
 from scaledown.serving.corpus_documents import CorpusDocuments, open_documents
 from scaledown.settings import positive, require
 
 if TYPE_CHECKING:
     from scaledown.models.model import ScaleDownModel
-    from scaledown.models.serving.disk.disk_store import DiskStore
+    from scaledown.models.serving.disk.disk_documents import DiskDocuments
 
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
 
@@ -41,11 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
                              "or a folder with such a corpus, or of .txt files")
     parser.add_argument("--store", required=True, metavar="FOLDER", group="data",
                         help="folder of the store, made if there is none")
+    parser.add_argument("--memory", action="store_true", group="data",
+                        help="store memory without a query instead of keys and values")
     parser.add_argument("--max_gib", type=float, metavar="X", group="data",
                         help="largest size of the store in GiB: beyond it the documents that were used longest ago "
                              "leave [as it was, at first no limit]")
     parser.add_argument("--number_format", choices=NUMBER_FORMATS, group="data",
-                        help="float16, or int8 with half the size [as it was, at first float16]")
+                        help="float16, or int8 with half the size, of keys and values alone [as it was, at first "
+                             "float16]")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", group="machine",
                         help="documents at a time [32]")
     cli.add_device(parser)
@@ -59,17 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(positive(args, "batch_size", "max_gib"))
     check_folder(Path(args.store), "--store ")
     hub.check_checkpoint(args.checkpoint)
-    check_order(args.checkpoint)
+    check_contents(args)
     documents = open_documents(args.corpus, "--corpus")
 
     # Only now, so that --help and mistakes need not wait for torch.
     from scaledown import ScaleDownModel
     from scaledown.models.serving.disk.disk_store import DiskStore
+    from scaledown.models.serving.disk.memory_store import MemoryStore
     from scaledown.training.devices import resolve_device
 
     # A store that cannot be used is told before the model is loaded, which takes long.
     max_bytes = None if args.max_gib is None else int(args.max_gib * GIBIBYTE)
-    store = DiskStore(args.store, max_bytes, args.number_format)
+    if args.memory:
+        store = MemoryStore(args.store, max_bytes)
+    else:
+        store = DiskStore(args.store, max_bytes, args.number_format)
     try:
         cli.tell(f"loading {args.checkpoint} ...")
         model = ScaleDownModel.from_pretrained(args.checkpoint, device=resolve_device(args.device))
@@ -85,28 +94,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_order(name: str) -> None:
-    """Refuse a checkpoint on this disk that reads the query first.
+def check_contents(args: argparse.Namespace) -> None:
+    """Refuse what a checkpoint on this disk cannot read ahead, or a store of memory cannot hold.
 
     Raises:
-        ValueError: if it does.
+        ValueError: if it is that.
     """
-    config = hub.checkpoint_config(name)
-    if config is not None and config.input_order != "document_first":
-        raise ValueError(f"--checkpoint {name}: reads the query before the document, so no document can be read ahead; "
-                         "train one with --input_order document_first (of those that ship, smollm2 was)")
+    if args.memory and args.number_format == INT8:
+        raise ValueError(f"--number_format {INT8} is for keys and values; --memory is stored as float16 numbers")
+    config = hub.checkpoint_config(args.checkpoint)
+    if config is not None and not args.memory and config.input_order != "document_first":
+        raise ValueError(f"--checkpoint {args.checkpoint}: reads the query before the document, so keys and values "
+                         "cannot be read ahead; train one with --input_order document_first (of those that ship, "
+                         "smollm2 was), or with --query_dropout for --memory")
 
 
-def fill(model: ScaleDownModel, store: DiskStore, documents: CorpusDocuments, batch_size: int) -> tuple[int, int]:
+def fill(model: ScaleDownModel, store: DiskDocuments, documents: CorpusDocuments, batch_size: int) -> tuple[int, int]:
     """Read all documents that are not in ``store``; return the number of those read, and of the others.
 
     Raises:
         ValueError: if the store is another checkpoint's, or too small for the documents.
     """
-    from scaledown.models.serving.compressing import document_reader
+    from scaledown.models.serving.compressing import reader_for
     from scaledown.prompt.passages import token_counter
 
-    reader, started = document_reader(model), time.time()
+    reader, started = reader_for(model, store), time.time()
     store.check(reader)
     count_tokens = token_counter(model.processor.compressor_tokenizer)
     num_read = num_all = 0
@@ -131,7 +143,7 @@ def fill(model: ScaleDownModel, store: DiskStore, documents: CorpusDocuments, ba
     return num_read, num_all - num_read
 
 
-def check_room(store: DiskStore, started: float, num_read: int) -> None:
+def check_room(store: DiskDocuments, started: float, num_read: int) -> None:
     """Stop when documents leave that were read or found since ``started``: it would go on for ever.
 
     Raises:
@@ -140,8 +152,8 @@ def check_room(store: DiskStore, started: float, num_read: int) -> None:
     if store.latest_removed >= started:
         raise ValueError(f"--store {store.folder}: full; it holds {len(store):,} documents in "
                          f"{store.num_bytes / GIBIBYTE:.3g} GiB, and after {num_read:,} more documents of this corpus "
-                         "the first of them would leave again: raise --max_gib, give --number_format int8 with a new "
-                         "folder, or fewer documents")
+                         "the first of them would leave again: raise --max_gib, give fewer documents, or store less of "
+                         "each in a new folder (--number_format int8, --memory)")
 
 
 def tell_faults(documents: CorpusDocuments) -> None:

@@ -58,25 +58,28 @@ class StepCollator:
 
     def __call__(self, records: Sequence[Any]) -> list[Parcel]:
         """Return the micro-batches of this process, packed; each also has the ``record_ids`` of its records."""
-        num_memory_tokens = self.processor.draw_memory_tokens(records)
+        num_memory_tokens = draw_memory_tokens(records, self.processor.config.memory_token_choices)
         text_documents = draw_text_documents(records, self.config.train_text_documents)
+        without_query = draw_without_query(records, self.config.query_dropout)
         # One micro-batch of every process at a time; process r takes records r, r + n, r + 2n, ... of these.
         size = self.part_size * self.num_processes
         batches = []
         for start in range(0, len(records), size):
             own = slice(start + self.rank, start + size, self.num_processes)
             texts = None if text_documents is None else text_documents[own]
-            batches.append(Parcel.of(self._batch(records[own], records[0], num_memory_tokens, texts)))
+            batches.append(Parcel.of(self._batch(records[own], records[0], num_memory_tokens, texts,
+                                                 without_query[own])))
         return batches
 
     def _batch(self, records: Sequence[Any], stand_in: Any, num_memory_tokens: int,
-               text_documents: Sequence[Sequence[int]] | None) -> dict[str, Any]:
+               text_documents: Sequence[Sequence[int]] | None, without_query: Sequence[bool]) -> dict[str, Any]:
         """Collate ``records``; if there are none left for this process, ``stand_in`` with no target that counts."""
         if text_documents is not None:
             text_documents = text_documents or [()]
         batch = self.processor.collate(records or [stand_in], self.config.answer_tokens, num_memory_tokens,
                                        with_readout=self.config.readout_loss_weight > 0, shapes=self.shapes,
-                                       batch_size=self.part_size, text_documents=text_documents)
+                                       batch_size=self.part_size, text_documents=text_documents,
+                                       without_query=without_query or [False])
 
         # All processes run the same number of passes, or those that run more would wait for the others forever.
         if not records:
@@ -87,23 +90,44 @@ class StepCollator:
         return batch | {"record_ids": [record.id for record in records]}
 
 
+def draw_memory_tokens(records: Sequence[Any], numbers: Sequence[int]) -> int:
+    """Draw one of the numbers of memory tokens that are trained together, for a step."""
+    return _drawing_for(records).choice(numbers)
+
+
+def draw_without_query(records: Sequence[Any], query_dropout: float) -> list[bool]:
+    """Draw for each record of a step whether its documents are compressed without the query: this share of them."""
+    rng = _drawing_for(records, "without query")
+    return [rng.random() < query_dropout for _ in records]
+
+
 def draw_text_documents(records: Sequence[Any], numbers: Sequence[int] | None) -> list[list[int]] | None:
     """Draw the documents that a step's prompts have as text: first one of ``numbers``, then as many of each record.
 
     Any document may be drawn, also one that does not answer: so the generator learns to look for the answer in both
-    texts and memory. The records' texts seed it: a resumed run draws as one that never stopped, and all processes draw
-    alike.
+    texts and memory.
     """
     if numbers is None:
         return None
-    # Seeded otherwise than the number of memory tokens, with which it would go together.
-    rng = random.Random("\n".join(["texts", *(f"{record.query} {record.answer}" for record in records)]))
+    rng = _drawing_for(records, "texts")
     number = rng.choice(numbers)
     drawn = []
     for record in records:
         count = len(record.documents)
         drawn.append(sorted(rng.sample(range(count), min(number, count))))
     return drawn
+
+
+def _drawing_for(records: Sequence[Any], *what: str) -> random.Random:
+    """Return a source of draws for a step on ``records``.
+
+    Their texts seed it: a resumed run draws as one that never stopped, and all processes draw alike.
+
+    Args:
+        records: of the step, over all processes.
+        what: is drawn, so that draws of several kinds do not go together.
+    """
+    return random.Random("\n".join([*what, *(f"{record.query} {record.answer}" for record in records)]))
 
 
 def shapes_of(records: Sequence[Any], processor: Processor, answer_tokens: int | None = None) -> Shapes:

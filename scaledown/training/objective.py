@@ -65,6 +65,10 @@ def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Seq
     if not training.reranking_loss_weight:
         raise ValueError("--enable_reranking and --reranking_loss_weight 0 contradict each other: the reranking head "
                          "would learn nothing")
+    if training.query_dropout == 1:
+        raise ValueError("--enable_reranking and --query_dropout 1 contradict each other: a score depends on the "
+                         "query, so the reranking head would learn nothing; lower --query_dropout, or leave reranking "
+                         "out")
     if not records:
         raise ValueError("--enable_reranking: pretraining has no scores to learn from. Leave it out here, and give it "
                          "with --train_data, or with --init_compressor later")

@@ -342,7 +342,7 @@ class ScaleDownTrainer(Trainer):
     def note_progress(self) -> None:
         """Add the steps and scores since the last call to the model's own count, which its checkpoints hold."""
         num_scores = int(self._num_scores) if self.config.reranking_loss_weight else 0
-        self.scaledown.progress = self.scaledown.progress.after(self._num_steps, num_scores)
+        self.scaledown.progress = self.scaledown.progress.after(self._num_steps, num_scores, self.config.query_dropout)
         self._num_steps, self._num_scores = 0, torch.zeros_like(self._num_scores)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -18,7 +18,7 @@ from scaledown.evaluation.answering import comparison_table, pairs_table
 from scaledown.evaluation.answering.tuned_text import TUNED, best_passage
 from scaledown.evaluation.evaluator import AnsweredQuestion, SystemResult, evaluate_system
 from scaledown.evaluation.metrics import AnswerScores
-from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, keeping
+from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, WITHOUT_QUERY, keeping
 from scaledown.training import run
 
 RECORDS = [Record("a", "who came?", ("Ada came", "Bob left"), "Ada"), Record("b", "where?", ("in Oslo",), "Oslo"),
@@ -156,6 +156,24 @@ def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, cap
         with pytest.raises(SystemExit):
             answering.main([*flags[:-1], wrong])
         assert "--keep_documents" in (said := capsys.readouterr().err) and "above 0" in said
+
+
+def test_what_the_query_is_worth_is_measured_on_the_same_questions(checkpoints, tmp_path, capsys):
+    """Beside the memory that has read the query, with the paired difference; the prompts are equally long."""
+    name = checkpoints[0]
+    assert answering.main(argv([name], tmp_path, "--no-baselines", "--without_query")) == 0
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert list(written["systems"]) == [name, f"{name} (without query)"]
+    model = ScaleDownModel.from_pretrained(name, device="cpu")
+    found = evaluate_system(model, WITHOUT_QUERY, RECORDS[:2], SETTINGS, progress=False)
+    assert written["systems"][f"{name} (without query)"] == found.summary()
+    documents = [list(record.documents) for record in RECORDS[:2]]
+    assert [question.prediction for question in found.questions] == model.answer(
+        [record.query for record in RECORDS[:2]], memory=model.compress(None, documents), max_new_tokens=3)
+    assert found.mean_prompt_tokens == written["systems"][name]["mean_prompt_tokens"]
+    pair, = written["pairs"]
+    assert (pair["system"], pair["other"]) == (f"{name} (without query)", name)
+    assert f"{name} (without query) against {name}" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_does_not_score_keeps_nothing(checkpoints, tmp_path, capsys):

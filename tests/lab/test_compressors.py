@@ -16,8 +16,8 @@ from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.lengths import of_many_lengths
 from scaledown.data.world.synthetic import EASY_SCORE, GOLD_SCORE, synthetic_records
 from scaledown.models.loading.parameters import trained
-from scaledown.models.memory import rankings
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.choosing import rankings
 
 FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_steps", "1", "--kept_steps", "1",
        "--enable_reranking"]

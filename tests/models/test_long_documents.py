@@ -11,8 +11,9 @@ import torch
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.data.records import Record
 from scaledown.models.loading.memory_origin import MemoryOrigin, MemoryPassage
-from scaledown.models.memory import Memory, documents_to_keep, rankings
+from scaledown.models.memory import Memory
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.choosing import documents_to_keep, rankings
 from scaledown.models.serving.inputs import long_documents
 from scaledown.models.serving.inputs.documents import read_document
 from scaledown.models.serving.inputs.long_documents import split_input

@@ -13,7 +13,8 @@ from scaledown.data.world.candidates import ranking_records
 from scaledown.data.world.synthetic import GOLD_SCORE
 from scaledown.evaluation.calibration import __main__ as calibration
 from scaledown.evaluation.calibration.__main__ import mean_kept, threshold_for
-from scaledown.models.memory import Memory, documents_to_keep
+from scaledown.models.memory import Memory
+from scaledown.models.serving.choosing import documents_to_keep
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo", "Paris is a town", "1815"], [],

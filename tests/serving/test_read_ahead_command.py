@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
 from scaledown import ScaleDownModel
 from scaledown.config import ScaleDownConfig
@@ -19,6 +21,7 @@ from scaledown.data.records import Record, write_records
 from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.serving.disk import tensor_folder
 from scaledown.models.serving.disk.disk_store import DiskStore
+from scaledown.models.serving.disk.memory_store import MemoryStore
 from scaledown.serving import read_ahead
 from scaledown.serving.corpus_documents import open_documents
 
@@ -118,6 +121,31 @@ def test_it_reads_each_document_once_and_a_service_finds_it(checkpoint: Path, tm
     assert "read 3 documents" in capsys.readouterr().out and len(store) == num_documents + 3
 
 
+def test_memory_is_stored_for_any_order_and_a_service_compresses_nothing(checkpoint: Path, tmp_path: Path,
+                                                                         capsys: pytest.CaptureFixture[str],
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = lines(tmp_path / "corpus.jsonl", PAGES)
+    query_first = tmp_path / "query_first"
+    config = dataclasses.replace(ScaleDownConfig.load(checkpoint), input_order="query_first",
+                                 generator_model=str(checkpoint.parent / "generator"))
+    ScaleDownModel(config).save_pretrained(query_first)
+    for number, folder in enumerate((checkpoint, query_first)):
+        place = tmp_path / f"store-{number}"
+        argv = command(folder, corpus, "--store", str(place), "--memory")
+        assert read_ahead.main(argv) == 0
+        assert "read 9 documents; 0 were" in capsys.readouterr().out
+        assert read_ahead.main(argv) == 0
+        assert "read 0 documents; 9 were" in capsys.readouterr().out
+
+        model, store = ScaleDownModel.from_pretrained(folder, device="cpu"), MemoryStore(place)
+        wanted = model.compress(None, PAGES).embeddings.half().float()
+        with monkeypatch.context() as patch:
+            patch.setattr(CausalCompressor, "forward", lambda *_: pytest.fail("compressed again"))
+            found = model.compress(None, PAGES, store=store)
+        # Compressed in other batches, so up to rounding.
+        torch.testing.assert_close(found.embeddings, wanted, rtol=2e-3, atol=1e-4)
+
+
 def test_what_was_claimed_by_one_that_was_killed_is_read_in_the_end(checkpoint: Path, tmp_path: Path,
                                                                     capsys: pytest.CaptureFixture[str]) -> None:
     corpus = lines(tmp_path / "corpus.jsonl", PAGES)
@@ -178,6 +206,8 @@ def test_lines_that_are_no_documents_are_told_with_their_numbers(checkpoint: Pat
     (["--store", "FOREIGN"], "were read by another checkpoint"),
     (["--batch_size", "0"], "--batch_size"),
     (["--checkpoint", "embedded"], "train one with --input_order document_first"),
+    (["--memory", "--number_format", "int8"], "--number_format int8 is for keys and values"),
+    (["--memory", "--store", "HALF"], "holds keys and values of documents, not memory"),
 ])
 def test_mistakes_are_told(checkpoint: Path, tmp_path: Path, flags: list[str], words: str,
                            capsys: pytest.CaptureFixture[str]) -> None:

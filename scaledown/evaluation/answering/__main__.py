@@ -51,13 +51,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--untrained", action="store_true", group="systems",
                         help="also measure a new compressor of each checkpoint's kind, before any training")
     parser.add_argument("--keep_documents", nargs="+", default=[], type=cli.number_or_auto, metavar="N",
-                        group="systems", help="also measure checkpoints reading only the documents that they score "
-                        f"highest: this number of them, or {AUTO!r} for those above the threshold")
-
+                        group="systems", help="also measure checkpoints reading only their N best documents, or "
+                        f"{AUTO!r}: above the threshold")
     parser.add_argument("--text_documents", nargs="+", default=[], type=cli.positive, metavar="N", group="systems",
                         help="also measure checkpoints reading this number of their best documents as text")
     parser.add_argument("--expand", nargs="+", default=[], type=cli.positive, metavar="N", group="systems",
                         help="also measure checkpoints reading this number as text only where they are unsure")
+    parser.add_argument("--without_query", action="store_true", group="systems",
+                        help="also measure memory made without the query")
 
     cli.add_flags(parser, EvaluationConfig, but=("timed_queries",))  # nothing is timed here
     cli.add_device(parser)

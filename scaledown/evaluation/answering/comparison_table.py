@@ -20,10 +20,12 @@ from scaledown.evaluation.systems import (
     NO_DOCUMENTS,
     SCALEDOWN,
     TRUNCATED_TEXT,
+    WITHOUT_QUERY,
+    System,
     keeping,
 )
-from scaledown.models.memory import check_keep_documents
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.choosing import check_keep_documents
 from scaledown.models.serving.expanding import checked_threshold
 from scaledown.training import run
 
@@ -57,14 +59,22 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
             new.long_documents = args.long_documents
             yield name + UNTRAINED, evaluate_system(new, SCALEDOWN, records, config, args.seed)
 
-        yield name, evaluate_system(model, SCALEDOWN, records, config, args.seed)
-        for count in args.keep_documents:
-            yield f"{name} ({count} kept)", evaluate_system(model, keeping(count), records, config, args.seed)
-        for count in args.text_documents:
-            yield f"{name} (text of {count})", evaluate_system(model, with_text_of(count), records, config, args.seed)
-        for count in args.expand:
-            result = evaluate_system(model, expanding(count), records, config, args.seed)
-            yield f"{name} (text of {count} if unsure)", result
+        for way, system in _ways(args).items():
+            yield name + way, evaluate_system(model, system, records, config, args.seed)
+
+
+def _ways(args: argparse.Namespace) -> dict[str, System]:
+    """Return the ways in which each checkpoint is measured, by what the table has behind its name."""
+    ways = {"": SCALEDOWN}
+    if args.without_query:
+        ways[" (without query)"] = WITHOUT_QUERY
+    for count in args.keep_documents:
+        ways[f" ({count} kept)"] = keeping(count)
+    for count in args.text_documents:
+        ways[f" (text of {count})"] = with_text_of(count)
+    for count in args.expand:
+        ways[f" (text of {count} if unsure)"] = expanding(count)
+    return ways
 
 
 def _check_choices(name: str, model: ScaleDownModel, args: argparse.Namespace, most_documents: int) -> None:

@@ -24,8 +24,8 @@ from scaledown.evaluation.needle.growth_figure import plot_growth
 from scaledown.evaluation.needle.haystack import Haystack
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.files import write_json
-from scaledown.models.memory import Keep, check_keep_documents
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.choosing import Keep, check_keep_documents
 from scaledown.progress import Bar
 from scaledown.prompt.passages import TokenCounter
 

@@ -22,7 +22,7 @@ from scaledown.evaluation.ranking.ranking_task import RankingTask, document_ids
 from scaledown.evaluation.ranking.rankings import bm25, cross_encoder
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, keeping
 from scaledown.models.loading.pretrained import CAUSAL_LMS, MASKED_LMS
-from scaledown.models.memory import by_score
+from scaledown.models.serving.choosing import by_score
 
 PAIR_TOKENS = 2.0
 """Special tokens that a cross-encoder reads beside query and document."""

@@ -24,8 +24,8 @@ from scaledown.data.reranking.cross_encoder import Reranker, score_pairs
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
 from scaledown.evaluation.ranking.ranking_task import RankingTask
-from scaledown.models.memory import rankings
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.choosing import rankings
 from scaledown.progress import Bar
 
 QUERIES_AT_ONCE, TEXTS_AT_ONCE = 4, 256

@@ -48,6 +48,10 @@ def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) 
              f"- Trained: {_trained(config)}; {num_trained:,} weights.",
              f"- Steps: {_count(progress.num_steps)}."]
 
+    if progress.query_dropout:
+        lines.append(f"- Of {progress.query_dropout:.0%} of the training questions the documents were compressed "
+                     "without the question: `compress(None, documents)` gives memory for any.")
+
     # A head that was trained on few scores, or long ago, gets a warning.
     if config.enable_reranking:
         lines.append(f"- Scores that the reranking head has seen: {_count(progress.num_scores)}.")

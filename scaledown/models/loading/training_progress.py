@@ -1,4 +1,8 @@
-"""The number of steps and scores that a model was trained on: an untrained reranking head gives meaningless scores."""
+"""A model's training in numbers: of steps, of scores, and the share of the questions without their query.
+
+An untrained reranking head gives meaningless scores, and a model that never compressed a document without a query gives
+memory that says little.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,20 @@ class TrainingProgress:
         num_steps: steps, pretraining included.
         num_scores: teacher's scores that the reranking head has seen; one that is seen twice counts twice.
         num_steps_since_scores: steps since then, in which what the head reads has changed, and the head has not.
+        query_dropout: share of the questions of its latest training whose documents were compressed without the query.
     """
 
     num_steps: int | None = 0
     num_scores: int | None = 0
     num_steps_since_scores: int | None = 0
+    query_dropout: float = 0.0
 
-    def after(self, num_steps: int, num_scores: int) -> TrainingProgress:
-        """Return the progress after training on ``num_steps`` more steps and ``num_scores`` more scores."""
+    def after(self, num_steps: int, num_scores: int, query_dropout: float = 0.0) -> TrainingProgress:
+        """Return the progress after a training of so many more steps and scores, with this ``--query_dropout``."""
         # Every score trains the head, too, and brings it up to date.
         since_scores = 0 if num_scores else _sum(self.num_steps_since_scores, num_steps)
-        return TrainingProgress(_sum(self.num_steps, num_steps), _sum(self.num_scores, num_scores), since_scores)
+        return TrainingProgress(_sum(self.num_steps, num_steps), _sum(self.num_scores, num_scores), since_scores,
+                                query_dropout)
 
     def with_new_head(self) -> TrainingProgress:
         """Return the progress of the same model with a new reranking head."""

@@ -6,7 +6,8 @@
     and with text                 ... MEM x L numbers and names SEP text of a document SEP MEM x L ...
 
 Left of a compressor's bar is a *prefix*, read once for all *suffixes* that continue it: a query for its documents, a
-document for its queries (:mod:`scaledown.models.engine.packing`). An encoder reads every pair whole.
+document for its queries (:mod:`scaledown.models.engine.packing`). An encoder reads every pair whole. Without a query
+the layout is that of an empty one.
 
 The L memory tokens MEM, the rerank token RR and the separator SEP between two documents are in no vocabulary, so their
 ids are placeholders. The compressor fills them with trained embeddings, the generator with the compressor's memory and
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from scaledown.config import EMBEDDED, ENCODER, ScaleDownConfig, belongs_to_a_co
 from scaledown.models.engine.fixed_shapes import Shapes
 from scaledown.models.engine.packing import TextLists
 from scaledown.models.engine.positions import PositionLimit, position_limit
+from scaledown.models.processor.training_prompts import training_prompts
 from scaledown.models.processor.training_targets import readout_targets, teacher_scores
 from scaledown.prompt import QUESTION, Prompt
 from scaledown.prompt.kept_numbers import kept_numbers
@@ -38,6 +39,9 @@ MEMORY = -1
 """Placeholder in prompt ids: the next memory embedding goes here."""
 SEPARATOR = -2
 """Placeholder in prompt ids: the trained separator between two documents goes here."""
+NO_QUERY = ""
+"""The query that a compressor reads if there is none: in training (``--query_dropout``) and in ``compress(None, ...)``.
+"""
 SHORTER_PROMPT = "give fewer documents (keep_documents), a shorter question or fewer memory tokens (num_memory_tokens)"
 """Advice if a prompt is too long."""
 Texts = Sequence[Sequence[str | None]]
@@ -81,11 +85,8 @@ class Processor:
         Each pair ends with L placeholders, ``num_memory_tokens`` [``config.num_memory_tokens``], and with reranking one
         more. Without a compressor there are no texts.
         """
-        config, tokenizer = self.config, self.compressor_tokenizer
-        if config.reads_text:
+        if self.config.reads_text:
             return TextLists([], [], [], [])
-        num_special = (num_memory_tokens or config.num_memory_tokens) + config.enable_reranking
-        special = [0] * num_special
 
         # All documents are tokenised together, question by question.
         flat_documents: list[str] = []
@@ -93,15 +94,27 @@ class Processor:
         for number, of_question in enumerate(documents):
             flat_documents += of_question
             question_of_pair += [number] * len(of_question)
+        return self._pairs(questions, self.document_keys(flat_documents), question_of_pair, num_memory_tokens)
+
+    def texts_without_query(self, keys: Sequence[tuple[int, ...]], num_memory_tokens: int) -> TextLists:
+        """Return the texts that the compressor reads for documents by themselves, whose ids are known."""
+        return self._pairs([NO_QUERY], keys, [0] * len(keys), num_memory_tokens)
+
+    def _pairs(self, questions: Sequence[str], keys: Sequence[tuple[int, ...]], question_of_pair: Sequence[int],
+               num_memory_tokens: int | None) -> TextLists:
+        """Return the texts of P pairs: of each the document's key, and the number of its question."""
+        config = self.config
+        num_special = (num_memory_tokens or config.num_memory_tokens) + config.enable_reranking
+        special = [0] * num_special
 
         if config.input_order == "query_first":
             prefixes = [self._start + ids[:config.query_tokens] + self._separator
-                        for ids in plain_ids(tokenizer, questions)]
+                        for ids in plain_ids(self.compressor_tokenizer, questions)]
             prefix_of_pair = question_of_pair
-            suffixes = [ids + special for ids in self._cut(plain_ids(tokenizer, flat_documents))]
+            # A key begins as a text does, and these documents follow a query.
+            suffixes = [[*key[len(self._start):], *special] for key in keys]
         else:
             # A document of several questions is one prefix.
-            keys = self.document_keys(flat_documents)
             numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
             prefixes, prefix_of_pair = list(numbers), [numbers[key] for key in keys]
             queries = self._query_suffixes(questions)
@@ -117,7 +130,7 @@ class Processor:
         return TextLists(prefixes, suffixes, prefix_of_pair, reads)
 
     def document_keys(self, documents: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the ids of documents that come first, by which a document store knows them."""
+        """Return the ids of documents as they are read first, cut; by these a store knows them."""
         return [tuple(self._start + ids) for ids in self._cut(plain_ids(self.compressor_tokenizer, documents))]
 
     def _query_suffixes(self, questions: Sequence[str]) -> list[list[int]]:
@@ -234,17 +247,10 @@ class Processor:
                              "trained with --train_memory_tokens")
         return num_memory_tokens
 
-    def draw_memory_tokens(self, records: Iterable[Any]) -> int:
-        """Draw one of the numbers of memory tokens that are trained together, for a step on ``records``.
-
-        The records' texts seed it: a resumed run draws as one that never stopped, and all processes draw alike.
-        """
-        rng = random.Random("\n".join(f"{record.query} {record.answer}" for record in records))
-        return rng.choice(self.config.memory_token_choices)
-
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None, num_memory_tokens: int | None = None,
                 with_readout: bool = False, shapes: Shapes | None = None, batch_size: int = 0,
-                text_documents: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
+                text_documents: Sequence[Sequence[int]] | None = None,
+                without_query: Sequence[bool] | None = None) -> dict[str, Any]:
         """Return training records (``query``, ``documents``, ``answer``, ``reranking_scores``) as a batch.
 
         Args:
@@ -254,6 +260,8 @@ class Processor:
             shapes: give the batch one shape, that of ``batch_size`` of the longest records.
             text_documents: of each record, the numbers of the documents that the prompt has as text. They are
                 compressed all the same, since their scores and readouts are trained as well.
+            without_query: of each record, whether its documents are compressed without the query, which the prompt has
+                all the same. They have no targets of scores and readouts, which depend on the query [all are with it].
 
         Returns:
             ``documents`` (:class:`PackedTexts`) for the compressor; ``prompts`` (:class:`PackedTexts`) with their
@@ -273,12 +281,15 @@ class Processor:
         answers = [self.answer_ids(record.answer, answer_tokens) for record in records]
         num_memory_tokens = self.checked_memory_tokens(num_memory_tokens)
 
-        texts = self.compressor_texts(questions, documents, num_memory_tokens)
+        without_query = [False] * len(records) if without_query is None else without_query
+        queries = _queries_read(questions, without_query)
+        texts = self.compressor_texts(queries, documents, num_memory_tokens)
         batch: dict[str, Any] = {"num_memory_tokens": num_memory_tokens}
         if self.config.reads_text:
             prompts = self.text_prompts(questions, documents)
         else:
-            prompts, in_prompts = self._training_prompts(questions, documents, num_memory_tokens, text_documents)
+            prompts, in_prompts = training_prompts(self, questions, queries, documents, num_memory_tokens,
+                                                   text_documents)
             if text_documents is not None:
                 batch["in_prompts"] = torch.tensor(in_prompts, dtype=torch.long)
 
@@ -291,9 +302,9 @@ class Processor:
         prompt_texts = TextLists(whole, [], [], reads)
 
         if self.config.enable_reranking:
-            batch |= teacher_scores(records)
+            batch |= teacher_scores(records, without_query)
         if with_readout:
-            batch["readout_targets"] = readout_targets(self, records, num_memory_tokens)
+            batch["readout_targets"] = readout_targets(self, records, num_memory_tokens, without_query)
 
         num_needed = texts.num_tokens + prompt_texts.num_tokens
         if shapes is not None:
@@ -307,25 +318,6 @@ class Processor:
             num_computed = len(texts.prefixes) * max(map(len, texts.prefixes), default=0)
         batch["padding_share"] = 1 - num_needed / max(1, num_computed + prompt_texts.num_tokens)
         return batch
-
-    def _training_prompts(self, questions: Sequence[str], documents: Sequence[Sequence[str]], num_memory_tokens: int,
-                          text_documents: Sequence[Sequence[int]] | None) -> tuple[list[list[int]], list[int]]:
-        """Return the prompts, and the numbers of the pairs whose memory they read."""
-        texts: list[list[str | None]] = []
-        from_memory: list[list[str]] = []
-        in_prompts: list[int] = []
-        num_pairs = 0
-        for number, of_question in enumerate(documents):
-            are_texts = set() if text_documents is None else set(text_documents[number])
-            texts.append([text if place in are_texts else None for place, text in enumerate(of_question)])
-            from_memory.append([text for place, text in enumerate(of_question) if place not in are_texts])
-            # Pairs are counted question by question.
-            in_prompts += [num_pairs + place for place in range(len(of_question)) if place not in are_texts]
-            num_pairs += len(of_question)
-
-        prompts = self.memory_prompts(questions, list(map(len, from_memory)), num_memory_tokens, texts,
-                                      self.kept_numbers(questions, from_memory))
-        return prompts, in_prompts
 
     def save(self, folder: Path, compressor_folder: Path) -> None:
         """Write the tokenizers: the generator's, and the compressor's if it is another."""
@@ -387,6 +379,11 @@ def _start_and_separator(tokenizer: Any) -> tuple[list[int], list[int]]:
     # Encoders have a token that separates, causal models read a line break.
     separator = plain_ids(tokenizer, ["\n"])[0] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
     return start, separator
+
+
+def _queries_read(questions: Sequence[str], without_query: Sequence[bool]) -> list[str]:
+    """Return the queries that the compressor reads."""
+    return [NO_QUERY if is_without else question for question, is_without in zip(questions, without_query, strict=True)]
 
 
 def _last(ids: Sequence[int], number: int) -> range:

@@ -57,7 +57,7 @@ class AnsweringSteps(ComputingModule):
                 numbers and names that a model with ``--keep_numbers`` reads behind it.
         """
         questions = question_list(questions)
-        memory.check(questions, fingerprint(self))
+        memory = memory.checked(questions, fingerprint(self))
         num_documents = memory.num_documents.tolist()
         if texts is not None:
             places = [of_question.count(None) for of_question in texts]

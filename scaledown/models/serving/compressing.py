@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.compressors.causal import CausalCompressor
 from scaledown.models.engine import fixed_shapes
@@ -14,10 +16,19 @@ from scaledown.models.engine.packing import TextLists
 from scaledown.models.loading.memory_origin import MemoryOrigin
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
+from scaledown.models.processor import NO_QUERY
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.disk.memory_store import MemoryStore
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import UserInput, check_number
-from scaledown.models.serving.store import DocumentReader, DocumentStore, Store
+from scaledown.models.serving.store import (
+    DocumentKey,
+    DocumentReader,
+    DocumentStore,
+    MemoryReader,
+    Reader,
+    Store,
+)
 from scaledown.progress import Bar
 
 if TYPE_CHECKING:
@@ -49,6 +60,13 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     # From here on a passage of a long document is a document like any other.
     given, passages = split_input(model.processor, given, model.long_documents_or(long_documents))
     documents = given.documents
+    queries = [NO_QUERY if question is None else question for question in given.questions]
+    has_query = None not in given.questions
+    if not has_query:
+        _warn_of_no_query(model)
+    elif isinstance(store, MemoryStore):
+        raise ValueError("this store holds memory without a query, which serves any question: give it to "
+                         "compress(None, documents, store=store)")
     counts = [len(of_question) for of_question in documents]
     bar = Bar(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 
@@ -59,34 +77,71 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
                                  compress=compress_batch)
 
     with model.inference(), bar:
-        if store is not None:
+        if store is not None and not isinstance(store, MemoryStore):
             read_documents(model, list(itertools.chain.from_iterable(documents)), store)
 
         # One batch even if there is no question: it gives the memory its shape.
         compressed = []
         for start in range(0, max(1, len(counts)), batch_size):
             batch = slice(start, start + batch_size)
-            compressed.append(compress_batch(given.questions[batch], documents[batch]))
+            compressed.append(compress_batch(queries[batch], documents[batch]))
             # Documents from the cache count as well.
             bar.update(sum(counts[:batch.stop]) - bar.n)
 
-    kept_numbers = model.processor.kept_numbers(given.questions, documents)
+    # A score says how relevant a document is to its query.
+    if not has_query:
+        compressed = [part._replace(scores=None) for part in compressed]
+    kept_numbers = model.processor.kept_numbers(queries, documents)
     origin = MemoryOrigin(fingerprint(model), tuple(given.questions), tuple(given.document_ids),
                           model.config.document_tokens, passages,
                           None if kept_numbers is None else tuple(map(tuple, kept_numbers)))
     return Memory.of_pairs(compressed, counts, origin)
 
 
+def _warn_of_no_query(model: ScaleDownModel) -> None:
+    """Warn, once, that a model has never compressed a document without a query."""
+    if not model.progress.query_dropout:
+        model.processor.warn_once("this model was trained on documents with a query alone, so its memory without one "
+                                  "may say little; train it with --query_dropout 0.2; said once")
+
+
 def read_documents(model: ScaleDownModel, documents: Sequence[str], store: Store | None = None,
                    batch_size: int = 32, show_progress_bar: bool = False) -> Store:
-    """Return a store that holds the keys and values of ``documents``; see :meth:`ScaleDownModel.read_documents`."""
-    reader = document_reader(model)
+    """Return a store that holds ``documents``; see :meth:`ScaleDownModel.read_documents`."""
+    reader = reader_for(model, store)
     check_number("batch_size", batch_size)
 
     store = DocumentStore(reader.identity) if store is None else store
     with model.inference():
         store.read(model.processor.document_keys(documents), reader, batch_size, show_progress_bar)
     return store
+
+
+def reader_for(model: ScaleDownModel, store: Store | None) -> Reader:
+    """Return what reads documents for a store, of keys and values or of memory [of keys and values].
+
+    Raises:
+        ValueError: for a model that cannot do that.
+    """
+    return memory_reader(model) if isinstance(store, MemoryStore) else document_reader(model)
+
+
+def memory_reader(model: ScaleDownModel, num_memory_tokens: int | None = None) -> MemoryReader:
+    """Return what compresses documents without a query for a store.
+
+    Raises:
+        ValueError: for a model without a compressor, or a number of memory tokens that it is not trained for.
+    """
+    check_compresses(model)
+    _warn_of_no_query(model)
+    num_memory = model.processor.checked_memory_tokens(num_memory_tokens)
+
+    def read(documents: Sequence[DocumentKey]) -> Tensor:
+        lists = model.processor.texts_without_query(documents, num_memory)
+        parts = [_compress_texts(model, part, num_memory, None) for part in lists.parts(DOCUMENTS_AT_ONCE)]
+        return Compressed.joined(parts).embeddings                            # (P, L, D)
+
+    return MemoryReader(fingerprint(model), model.device, num_memory, read)
 
 
 def document_reader(model: ScaleDownModel) -> DocumentReader:
@@ -110,12 +165,24 @@ def _reader(model: ScaleDownModel) -> str:
 def _compress_batch(model: ScaleDownModel, questions: Sequence[str], documents: Sequence[Sequence[str]],
                     num_memory: int, store: Store | None, bar: Bar) -> Compressed:
     """Compress all documents of some questions together: (P, L, D) and scores (P,)."""
+    if isinstance(store, MemoryStore):
+        return _stored_memory(model, list(itertools.chain.from_iterable(documents)), num_memory, store)
     lists = model.processor.compressor_texts(questions, documents, num_memory)
     compressed = []
     for part in lists.parts(DOCUMENTS_AT_ONCE):
         compressed.append(_compress_texts(model, part, num_memory, store))
         bar.update(len(compressed[-1].embeddings))
     return Compressed.joined(compressed)
+
+
+def _stored_memory(model: ScaleDownModel, documents: Sequence[str], num_memory: int, store: MemoryStore) -> Compressed:
+    """Return the memory of documents without a query, (P, L, D), from the store, which gets those that it lacks."""
+    reader, keys = memory_reader(model, num_memory), model.processor.document_keys(documents)
+    store.read(keys, reader, DOCUMENTS_AT_ONCE)
+    if not keys:
+        # Without documents the compressor still gives the memory its shape.
+        return Compressed(reader.read(keys), None)
+    return Compressed(store.gather(keys, reader), None)
 
 
 def _compress_texts(model: ScaleDownModel, lists: TextLists, num_memory: int,

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from scaledown.models.serving import question_answering
+from scaledown.models.serving.choosing import check_scored
 from scaledown.models.serving.compressing import check_compresses, compress
 from scaledown.models.serving.question_answering import Answer, Generation, Request
 
@@ -101,7 +102,9 @@ def answers(model: ScaleDownModel, request: Request, threshold: float, num_texts
     if (request.generation.config.num_beams or 1) > 1:
         raise ValueError("answer_expanding asks how sure the generator is of one answer: num_beams must be 1")
     given, memory = request.given, request.memory
-    if memory is None:
+    if memory is not None:
+        check_scored(memory)
+    else:
         memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache,
                           show_progress_bar=request.show_progress_bar, long_documents=request.long_documents)
     first = _readings(model, dataclasses.replace(request, memory=memory))

@@ -7,7 +7,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from scaledown.models.loading.memory_origin import MemoryPassage
-from scaledown.models.memory import Memory, by_score, documents_to_keep
+from scaledown.models.memory import Memory
+from scaledown.models.serving.choosing import by_score, documents_to_keep
 from scaledown.models.serving.compressing import compress
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import UserInput

@@ -16,15 +16,11 @@ from transformers.generation.streamers import BaseStreamer
 from scaledown.config import CUT, SPLIT
 from scaledown.models.generator import Prompts
 from scaledown.models.loading.model_fingerprint import fingerprint
-from scaledown.models.memory import (
-    Keep,
-    Memory,
-    check_keep_documents,
-    check_keep_tokens,
-)
+from scaledown.models.memory import Memory
 from scaledown.models.processor import SHORTER_PROMPT, Processor
 from scaledown.models.serving import streaming
 from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.choosing import Keep, check_keep_documents, check_keep_tokens, check_scored
 from scaledown.models.serving.compressing import check_compresses
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import Documents, Questions, UserInput, check_number, read_input
@@ -146,7 +142,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
 
     given = read_input(questions, documents)
     if memory is not None:
-        memory.check(given.questions, fingerprint(model))
+        memory = memory.checked(given.questions, fingerprint(model))
     if documents is not None and memory is not None:
         # Its documents were split when it was made, or none of them was.
         long_documents = SPLIT if memory.origin is not None and memory.origin.has_split_documents else CUT
@@ -155,9 +151,18 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
         raise ValueError("text_documents needs the documents, also beside their memory, which has no texts")
     is_chosen = keep_documents is not None or keep_tokens is not None
     as_text = read_text_documents(text_documents, given, is_chosen, model.config.enable_reranking)
+    _check_scores(memory, is_chosen, as_text)
     generation = generation_of(model, max_new_tokens, options or {})
     return Request(given, memory, batch_size, num_memory_tokens, keep_documents, cache, show_progress_bar, generation,
                    long_documents, keep_tokens, as_text)
+
+
+def _check_scores(memory: Memory | None, is_chosen: bool, as_text: int | list[list[int]]) -> None:
+    """Refuse memory without scores for documents that are chosen by score."""
+    # A number of documents to read as text are those that score best.
+    is_chosen = is_chosen or (isinstance(as_text, int) and as_text > 0)
+    if memory is not None and is_chosen:
+        check_scored(memory)
 
 
 class PromptBatch(NamedTuple):

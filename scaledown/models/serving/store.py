@@ -1,15 +1,19 @@
-"""Documents that a compressor has read before any question is known (``--input_order document_first``).
+"""Documents that a compressor has read before any question is known.
 
-A causal compressor that reads the document before the query leaves keys and values that no query changes. Stored, they
-cost memory instead of time: when a question comes, only the query and the memory tokens are computed. They are stored
-in memory (:class:`DocumentStore`) or on a disk (:class:`scaledown.models.serving.disk.disk_store.DiskStore`).
+A causal compressor that reads the document before the query (``--input_order document_first``) leaves keys and values
+that no query changes. Stored, they cost memory instead of time: when a question comes, only the query and the memory
+tokens are computed. They are stored in memory (:class:`DocumentStore`) or on a disk
+(:class:`scaledown.models.serving.disk.disk_store.DiskStore`).
+
+Any compressor can make memory without a query. It is far smaller, and leaves nothing to compute for a question
+(:class:`scaledown.models.serving.disk.memory_store.MemoryStore`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,10 +63,32 @@ class DocumentReader(NamedTuple):
         return found
 
 
-class Store(ABC):
-    """Keys and values of documents by their token ids, of one model; where they are is up to the subclass."""
+class MemoryReader(NamedTuple):
+    """A model as stores of memory know it: it compresses the documents that they do not hold, without a query.
 
-    def read(self, documents: Iterable[DocumentKey], reader: DocumentReader, batch_size: int,
+    Attributes:
+        fingerprint: of its trained weights and settings.
+        device: of the model.
+        num_memory_tokens: L.
+        read: takes documents, returns their memory (P, L, D).
+    """
+
+    fingerprint: str
+    device: torch.device
+    num_memory_tokens: int
+    read: Callable[[Sequence[DocumentKey]], Tensor]
+
+
+Reader = DocumentReader | MemoryReader
+
+
+class Store(ABC):
+    """Documents by their token ids, with what one model has computed of them ahead of questions.
+
+    What that is and where it is are up to the subclass, whose ``gather`` returns it for some documents.
+    """
+
+    def read(self, documents: Iterable[DocumentKey], reader: Reader, batch_size: int,
              show_progress_bar: bool = False) -> int:
         """Read the documents that are not here yet, ``batch_size`` at a time, and return their number.
 
@@ -79,7 +105,7 @@ class Store(ABC):
         return len(missing)
 
     @abstractmethod
-    def check(self, reader: DocumentReader) -> None:
+    def check(self, reader: Reader) -> None:
         """Refuse another model than the one that read the stored documents.
 
         Raises:
@@ -91,19 +117,12 @@ class Store(ABC):
         """Return the documents that are not here yet, each once."""
 
     @abstractmethod
-    def add(self, documents: Sequence[DocumentKey], layers: Sequence[list[KeysValues]]) -> None:
+    def add(self, documents: Sequence[DocumentKey], found: Sequence[Any]) -> None:
         """Store documents with what a reader returned for them."""
 
     def flush(self) -> None:
         """Finish what :meth:`add` has begun."""
         return
-
-    @abstractmethod
-    def gather(self, documents: Sequence[DocumentKey], reader: DocumentReader) -> list[KeysValues]:
-        """Return the keys and values (R, G, T, W) of ``documents``, layer by layer, padded on the right.
-
-        They are on the device of ``reader``, which has read the documents by :meth:`read`.
-        """
 
 
 class DocumentStore(Store):

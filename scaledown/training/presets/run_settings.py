@@ -27,8 +27,8 @@ from scaledown.training.presets.machines import DEMO, LAPTOP, settings
 from scaledown.training.presets.settings_file import read_settings
 
 TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "reranking_loss_weight",
-                       "readout_loss_weight", "readout_steps", "train_text_documents", "pretrain_steps",
-                       "pretrain_data")
+                       "readout_loss_weight", "readout_steps", "train_text_documents", "query_dropout",
+                       "pretrain_steps", "pretrain_data")
 """Settings of a training that mean nothing without a compressor."""
 MAY_CHANGE_ON_RESUME = frozenset({
     "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",

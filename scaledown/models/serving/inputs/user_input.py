@@ -19,12 +19,12 @@ class UserInput(NamedTuple):
     """B questions with their documents, as texts.
 
     Attributes:
-        questions: B texts.
+        questions: B texts; None for documents that are compressed without a query.
         sources: for each of them a list of documents.
         is_one: whether the user gave one question as a string, and so gets one answer instead of a list.
     """
 
-    questions: list[str]
+    questions: list[str | None]
     sources: list[list[UserDocument]]
     is_one: bool
 
@@ -77,6 +77,24 @@ def read_input(questions: Questions, documents: Documents | None = None) -> User
         sources.append(_read_list(of_question, "" if is_one else f" of question {number}", faults))
     _raise_any(faults)
     return UserInput(list(questions), sources, is_one)
+
+
+def read_without_query(documents: Documents) -> UserInput:
+    """Return documents that are compressed without a query: one list of them, or several lists.
+
+    Raises:
+        ValueError: as :func:`read_input`.
+    """
+    _check_list("documents", documents)
+    is_one = not any(isinstance(value, list | tuple) for value in documents)
+    lists = [documents] if is_one else documents
+
+    faults: list[str] = []
+    sources = []
+    for number, of_list in enumerate(lists):
+        sources.append(_read_list(of_list, "" if is_one else f" of list {number}", faults))
+    _raise_any(faults)
+    return UserInput([None] * len(sources), sources, is_one)
 
 
 def texts_of(documents: Sequence[UserDocument]) -> list[str]:

@@ -1,0 +1,92 @@
+"""Memory of documents without a query, on a disk: it serves any question, and takes kilobytes a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scaledown.models.serving.disk.disk_documents import MEMORY, DiskDocuments
+from scaledown.models.serving.disk.shards import Tensors
+from scaledown.models.serving.disk.store_index import FLOAT16
+from scaledown.models.serving.store import DocumentKey, MemoryReader
+
+
+class MemoryStore(DiskDocuments):
+    """Memory of documents without a query in a folder, in float16 numbers: L x D x 2 bytes a document.
+
+    ``model.compress(None, documents, store=store)`` takes it, and compresses only the documents that it does not hold;
+    :meth:`ScaleDownModel.read_documents` and ``python -m scaledown.serving.read_ahead`` with ``--memory`` fill it. It
+    holds one number of memory tokens, that of the first documents.
+
+    Any number of processes may read and add at once. Opening it takes no time that grows with the number of documents.
+
+    Args:
+        folder: of the store, new or empty at first.
+        max_bytes: limit of its size; beyond it the documents that were used longest ago leave. The folder keeps it for
+            all processes [as it was, at first none].
+
+    Raises:
+        ValueError: if the folder is something else, or is damaged.
+    """
+
+    contents = MEMORY
+
+    def __init__(self, folder: Path | str, max_bytes: int | None = None) -> None:
+        super().__init__(folder, max_bytes, FLOAT16)
+
+    def check(self, reader: MemoryReader) -> None:
+        """Refuse another checkpoint, or another number of memory tokens; a new store becomes theirs.
+
+        Raises:
+            ValueError: if it is another one.
+        """
+        super().check(reader)
+        with self._index.writing():
+            if self._index.setting("num_memory_tokens") is None:
+                self._index.set("num_memory_tokens", reader.num_memory_tokens)
+        own = self._index.setting("num_memory_tokens")
+        if own != reader.num_memory_tokens:
+            raise ValueError(f"{self.folder}: holds memory of {own} tokens a document, not {reader.num_memory_tokens}; "
+                             f"give num_memory_tokens={own}, or another folder")
+
+    def add(self, documents: Sequence[DocumentKey], memory: Sequence[Tensor]) -> None:
+        """Gather documents with their memory (L, D) each, and write them as soon as they fill a shard.
+
+        Raises:
+            ValueError: if the disk cannot take them, or a number is beyond float16.
+        """
+        for ids, embeddings in zip(documents, memory, strict=True):
+            self._add(ids, _encoded(embeddings))
+
+    def gather(self, documents: Sequence[DocumentKey], reader: MemoryReader) -> Tensor:
+        """Return the memory (P, L, D) of ``documents``, as float32 numbers.
+
+        Documents that have left meanwhile, as in a store with a small limit, are compressed again.
+
+        Raises:
+            ValueError: if a shard is damaged.
+        """
+        found = self._find(documents)
+        gone = [ids for ids in dict.fromkeys(documents) if ids not in found]
+        if gone:
+            for ids, embeddings in zip(gone, reader.read(gone), strict=True):
+                # As they would come from the disk, so that no answer depends on the limit.
+                found[ids] = _encoded(embeddings)
+        return torch.stack([found[ids]["embeddings"] for ids in documents]).to(reader.device, torch.float32)
+
+
+def _encoded(embeddings: Tensor) -> Tensors:
+    """Return the tensor that is stored of a document, on the CPU.
+
+    Raises:
+        ValueError: if a number is beyond the range of float16.
+    """
+    # A copy in any case, as a view would hold its whole batch.
+    halves = embeddings.to(torch.float16, copy=True).cpu()
+    if not halves.isfinite().all():
+        raise ValueError("a document's memory is beyond float16, which ends at 65,504: keep this model's in files "
+                         "(Memory.save), or train it with --memory_norm")
+    return {"embeddings": halves}
