@@ -35,8 +35,8 @@ MAY_CHANGE_ON_RESUME = frozenset({
     "gradient_accumulation_steps"})
 """Settings that may differ when a run is resumed: they change results by rounding at most."""
 SOFT_TOKENS = {"readout_loss_weight": 1.0, "learning_rate_compressor": 1e-4}
-"""To train a checkpoint with soft tokens further: without the readout loss, and at the rate of a new compressor, it soon
-forgets what it was trained to say (lab/LOG.md)."""
+"""To train a checkpoint with soft tokens further: without the readout loss, and at the rate of a new compressor, it
+soon forgets what it was trained to say (lab/LOG.md)."""
 RUN_FILE = "config.json"
 RESOLVED = {"generator_revision", "compressor_revision"}
 """Settings that a run records as a commit, whatever branch or tag was given: compared when the commit is known."""
