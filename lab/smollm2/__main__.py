@@ -5,7 +5,6 @@ answer from ideal memory; then both learn from several documents, some without t
 the memory of a trained one before that. A killed run goes on where it was.
 
     python -m lab.smollm2 --train_data squad.json nq.json --output_dir smollm2_run
-    python -m lab.smollm2 --train_data squad.json --init_compressor smollm2 --keep_layers 0-11,18-29 --copying_steps 0
     python -m lab.smollm2 --train_data squad.json --compressor_model minilm --memory_of smollm2 --copying_steps 0
 """
 
@@ -33,6 +32,8 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--init_compressor", metavar="NAME", help="go on from this checkpoint [a new compressor]")
     parser.add_argument("--keep_layers", metavar="RANGES",
                         help="keep only these layers of the compressor that it has, such as 0-11,18-29 [all]")
+
+    # A compressor that learns from another one's memory.
     parser.add_argument("--compressor_model", metavar="NAME",
                         help="a new compressor made of this encoder, beside the generator of --memory_of")
     parser.add_argument("--memory_of", metavar="NAME",
@@ -47,7 +48,7 @@ def build_parser() -> cli.Parser:
 
 def load(args: argparse.Namespace, name: str) -> ScaleDownModel:
     """Return the checkpoint ``name`` on the device and in the number format of the command."""
-    from lab.smollm2.plan import model_config
+    from lab.smollm2.lesson_plan import model_config
     from scaledown.training import run
 
     return run.build_model(model_config(args.generator_model), args.device, 0, name, args.dtype)
@@ -57,7 +58,7 @@ def first_model(args: argparse.Namespace, steps: LessonSteps, larger: ScaleDownM
     """Return the model that the lessons start from: new, trained, trained with fewer layers, or with an encoder."""
     from lab.smollm2.fewer_layers import with_fewer_layers
     from lab.smollm2.imitation import with_encoder
-    from lab.smollm2.plan import model_config
+    from lab.smollm2.lesson_plan import model_config
     from scaledown.training import run
 
     if args.compressor_model:
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Only now, so that --help and mistakes need not wait for torch.
     from lab.embedded.stages import save_small
-    from lab.smollm2.plan import imitate_first, train
+    from lab.smollm2.lesson_plan import imitate_first, train
 
     larger = load(args, args.memory_of) if args.memory_of else None
     model = first_model(args, steps, larger)

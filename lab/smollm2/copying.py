@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lab.smollm2.steps import train_steps
+from lab.smollm2.lesson_loop import train_steps
 from scaledown.data.records import Record
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel

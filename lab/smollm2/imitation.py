@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import set_seed
 
-from lab.smollm2.steps import train_steps
+from lab.smollm2.lesson_loop import train_steps
 from scaledown.data.records import Record
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.engine.moving import moved

@@ -14,9 +14,9 @@ from lab.smollm2.__main__ import main
 from lab.smollm2.copying import ideal_memory, learn_to_copy
 from lab.smollm2.fewer_layers import with_fewer_layers
 from lab.smollm2.imitation import divergence, imitate, spelling_records, with_encoder
+from lab.smollm2.lesson_plan import model_config, stages
 from lab.smollm2.lesson_steps import LessonSteps
 from lab.smollm2.lessons import IRRELEVANT, RELEVANT, Lesson, records_of
-from lab.smollm2.plan import model_config, stages
 from scaledown import ScaleDownModel
 from scaledown.data.answers import padded
 from scaledown.data.records import Record, write_records

@@ -30,6 +30,7 @@ def train_steps(name: str, model: ScaleDownModel, part: str, records: Sequence[R
     """
     groups = [group for group in model.parameter_groups(rate, rate, 0.0) if group["name"].startswith(part)]
     optimizer = build_optimizer("adamw", groups, model)
+    # Records that fill no whole step are left out.
     num_steps = len(records) // batch_size
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
 
