@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
@@ -360,8 +359,7 @@ class ScaleDownModel(AnsweringSteps):
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, self.config, draft)
             self.progress.save(draft)
-            num_trained = sum(map(Tensor.numel, parameters.trained(self).values()))
-            model_card.save(config, self.progress, num_trained, draft)
+            model_card.save(self, config, draft)
             config.save(draft)
 
     def load_trained(self, folder: Path) -> None:
