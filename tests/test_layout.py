@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
@@ -216,6 +218,19 @@ def test_no_pickles_and_no_edits_of_the_import_path():
     wrong = {name_of(path): ({name.split(".")[0] for name in imported_modules(path)} & picklers)
              | (attributes(path) & {"sys.path", "torch.load", "torch.save"}) for path in (*PACKAGE, *LAB, *SCRIPTS)}
     assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
+
+
+def test_no_file_of_the_tree_is_a_pickle():
+    """Nor an archive of one, as torch.save writes it: weights are safetensors."""
+    starts = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
+    suffixes = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name]
+    if not files:
+        pytest.skip("not a git checkout")
+    wrong = [name_of(path) for path in files if path.is_file() and (
+        path.suffix in suffixes or path.read_bytes()[:4].startswith(starts))]
+    assert not wrong, wrong
 
 
 def test_scripts_say_what_they_are_for_and_do_nothing_when_imported():

@@ -30,7 +30,7 @@ class Average(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """How a model and its baselines answered the questions of an evaluation.
+    """The averages of a model and its baselines over the questions of an evaluation.
 
     Attributes:
         eval_data: their file; None for the demo's.
