@@ -17,6 +17,7 @@ PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
+ADAPTERS = sorted((ROOT / "integrations").glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "prompt"}
 MAY_IMPORT = {
@@ -113,7 +114,7 @@ def test_imports_run_one_way():
 
 
 def test_the_package_imports_no_lab_script_or_test():
-    foreign = {script.stem for script in SCRIPTS} | {path.stem for path in TESTS} | {"tests", "lab"}
+    foreign = {script.stem for script in SCRIPTS} | {path.stem for path in TESTS} | {"tests", "lab", "integrations"}
     wrong = [f"{name_of(path)} imports {name}" for path in (*PACKAGE, *SCRIPTS) for name in imported_modules(path)
              if name.split(".")[0] in foreign]
     wrong += [f"{name_of(path)} imports {name}" for path in LAB for name in imported_modules(path)
@@ -267,7 +268,7 @@ def code_files() -> Iterable[Path]:
     tools = [ROOT / name for name in ("setup_env.sh", "Makefile", "requirements.txt", "requirements-trainium.txt",
                                       "requirements.lock", "pyproject.toml", ".ci/run", ".ci/lock", ".ci/newest",
                                       "ScaleDown_Colab.ipynb")]
-    return [*PACKAGE, *LAB, *SCRIPTS, *TESTS, *filter(Path.is_file, tools)]
+    return [*PACKAGE, *LAB, *ADAPTERS, *SCRIPTS, *TESTS, *filter(Path.is_file, tools)]
 
 
 def test_no_two_files_of_the_tests_have_one_name():
