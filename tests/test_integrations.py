@@ -53,7 +53,7 @@ def test_a_chat_model_of_langchain_answers_as_the_model_and_names_what_it_read(m
     from langchain_core.documents import Document
     from langchain_core.messages import HumanMessage, SystemMessage
 
-    from integrations.langchain import ScaleDownChat
+    from integrations.scaledown_langchain import ScaleDownChat
 
     chat = ScaleDownChat(model=model)
     documents = [Document(page_content=text, id=str(number)) for number, text in enumerate(TEXTS)]
@@ -72,7 +72,7 @@ def test_a_compressor_of_langchain_keeps_the_best_and_changes_nothing(model):
     need("langchain_core")
     from langchain_core.documents import Document
 
-    from integrations.langchain import ScaleDownCompressor
+    from integrations.scaledown_langchain import ScaleDownCompressor
 
     documents = [Document(page_content=text, metadata={"source": str(number)}) for number, text in enumerate(TEXTS)]
     order, scores = model.rerank(QUESTION, TEXTS)
@@ -88,7 +88,7 @@ def test_the_steps_of_llama_index_order_and_answer_as_the_model(model):
     need("llama_index.core")
     from llama_index.core.schema import NodeWithScore, TextNode
 
-    from integrations.llama_index import ScaleDownPostprocessor, ScaleDownQueryEngine
+    from integrations.scaledown_llama_index import ScaleDownPostprocessor, ScaleDownQueryEngine
 
     nodes = [NodeWithScore(node=TextNode(text=text, id_=str(number), metadata={"title": f"T{number}"}), score=0.5)
              for number, text in enumerate(TEXTS)]
@@ -110,12 +110,12 @@ def test_a_reader_of_haystack_answers_as_the_model_and_comes_back_from_yaml(mode
     need("haystack")
     from haystack import Document, Pipeline
 
-    from integrations.haystack import ScaleDownReader
+    from integrations.scaledown_haystack import ScaleDownReader
 
     documents = [Document(content=text) for text in TEXTS]
     pipeline = Pipeline()
     pipeline.add_component("reader", ScaleDownReader("embedded", keep_documents=2, options={"max_new_tokens": 8}))
-    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["integrations.haystack"])
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["integrations.scaledown_haystack"])
     for each in (pipeline, again):
         found = each.run({"reader": {"query": QUESTION, "documents": [*documents, Document(content=None)]}})["reader"]
         wanted = model.answer_with_sources(QUESTION, TEXTS, keep_documents=2, max_new_tokens=8)
@@ -126,7 +126,7 @@ def test_a_reader_of_haystack_answers_as_the_model_and_comes_back_from_yaml(mode
 
 
 def test_a_refiner_hands_on_the_best_and_answers_as_the_model(model):
-    from integrations.flashrag import ScaleDownRefiner
+    from integrations.scaledown_flashrag import ScaleDownRefiner
 
     results = [{"contents": f"T{number}\n{text}"} for number, text in enumerate(TEXTS)]
     dataset = [SimpleNamespace(question=question, retrieval_result=results)
