@@ -267,7 +267,7 @@ def test_no_code_names_a_folder_of_one_machine():
 def code_files() -> Iterable[Path]:
     tools = [ROOT / name for name in ("setup_env.sh", "Makefile", "requirements.txt", "requirements-trainium.txt",
                                       "requirements.lock", "pyproject.toml", ".ci/run", ".ci/lock", ".ci/newest",
-                                      "ScaleDown_Colab.ipynb")]
+                                      ".ci/audit", "ScaleDown_Colab.ipynb")]
     return [*PACKAGE, *LAB, *ADAPTERS, *SCRIPTS, *TESTS, *filter(Path.is_file, tools)]
 
 
