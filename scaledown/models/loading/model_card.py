@@ -30,6 +30,8 @@ print(model.answer("A question?", documents=documents))
 METHOD = "ScaleDown is an open implementation of [OSCAR](https://arxiv.org/abs/2504.07109)."
 TAGS = ["oscar", "rag", "retrieval-augmented-generation", "context-compression"]
 TASK = "question-answering"
+DEMO = "scaledown-demo"
+"""The name of the demo's questions, which are made anew and have no file."""
 THIS = "this checkpoint"
 """The name of its own results among those of the baselines."""
 
@@ -100,7 +102,7 @@ def _header(config: ScaleDownConfig, results: Results | None, licence: Mapping[s
     measured = []
     for row in results.averages if results else ():
         if row.system == THIS:
-            data = results.eval_data or "the demo's questions"
+            data = results.eval_data or DEMO
             measured.append(EvalResult(
                 task_type=TASK, dataset_type=Path(data).stem, dataset_name=data, metric_name=row.metric,
                 metric_type=row.metric.lower().replace(" ", "_"), metric_value=round(row.average, 4)))
@@ -120,8 +122,7 @@ def _results(results: Results) -> str:
     for system in systems:
         values = [cells.get((system, metric), "") for metric in metrics]
         lines.append(f"| {system} | " + " | ".join(values) + " |")
-    data = results.eval_data or "the demo"
-    return (f"On {results.num_questions:,} questions of {data}, with 95% intervals; the other systems are the "
+    return (f"On {results.num_questions:,} questions of {results.eval_data or DEMO}, with 95% intervals; the other systems are the "
             "generator without ScaleDown:\n\n" + "\n".join(lines))
 
 
