@@ -122,8 +122,8 @@ def _results(results: Results) -> str:
     for system in systems:
         values = [cells.get((system, metric), "") for metric in metrics]
         lines.append(f"| {system} | " + " | ".join(values) + " |")
-    return (f"On {results.num_questions:,} questions of {results.eval_data or DEMO}, with 95% intervals; the other systems are the "
-            "generator without ScaleDown:\n\n" + "\n".join(lines))
+    return (f"On {results.num_questions:,} questions of {results.eval_data or DEMO}, with 95% intervals; the other "
+            "systems are the generator without ScaleDown:\n\n" + "\n".join(lines))
 
 
 def _licence(licence: Mapping[str, str]) -> str:
