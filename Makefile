@@ -1,5 +1,5 @@
 # The checks that a change must pass, as CI runs them; their parts; docs/API.md from the docstrings; the versions of the libraries.
-.PHONY: check style test api lock newest
+.PHONY: check style test api lock newest audit
 check:
 	bash .ci/run
 style:
@@ -12,3 +12,6 @@ lock:
 	bash .ci/lock
 newest:
 	bash .ci/newest
+# Known vulnerabilities of the locked versions: asks a database on the network, so it is no part of check.
+audit:
+	bash .ci/audit

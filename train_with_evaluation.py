@@ -88,14 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluate = run.mean_loss(model, run.with_long_documents(model, eval_records[:LOSS_RECORDS], way), training)
         # The demo's records go from easy to hard; those of a file are shuffled.
         history = run.train(model, training, run.with_long_documents(model, records, way), folder / "checkpoints",
-                            resume_from, evaluate, args.eval_steps, in_order=args.train_data is None)
+                            resume_from, evaluate, args.eval_steps, in_order=args.train_data is None,
+                            name=args.train_data or demo.NAME)
         if args.train_data is None:
             history = [*demo.lesson_starts(training.batch_size), *history]
         warnings.append(objective.note_after(model))
         processes.warn(warnings[-1])
         report = before_after.measure_after(model, eval_records, evaluation, training.seed, folder, before, history,
                                             information, before_after.notes(args.init_compressor, warnings),
-                                            phases.begin)
+                                            phases.begin, folder / "checkpoints" / run.FINAL)
         given = sys.argv[1:] if argv is None else argv
         processes.say(f"{summary(report, folder, len(records), phases.seconds)}\n"
                       f"{next_commands(Path(__file__).name, given, folder / 'checkpoints' / run.FINAL, folder)}")

@@ -24,6 +24,18 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """The variables that a launcher sets for each of its processes, beside their number in WORLD_SIZE."""
 FELL_BACK = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"}
 """The variables that accelerate launch sets if several processes are asked for, even if it starts only one."""
+REFUSED = {
+    "ACCELERATE_USE_FSDP": "accelerate's own FSDP shares out whole layers, and the last one is left half way here: "
+                           "launch as for DDP, and give --shard",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not supported: launch as for DDP, and give --shard, which shares out "
+                                "weights, gradients and optimizer state",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM is not supported: launch as for DDP, and give --shard",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism_config is not supported: launch as for DDP, and "
+                                         "give --shard",
+    "ACCELERATE_DYNAMO_BACKEND": "accelerate's dynamo_config would compile anew for each shape of a batch: set its "
+                                 "dynamo_backend to 'no', and give --compile",
+}
+"""The variables by which a file of ``accelerate config`` asks for what a training here does in its own way, or not."""
 PATIENCE = timedelta(days=30)
 """The longest wait of one process for the others: a teacher's last answers may take long."""
 
@@ -32,15 +44,15 @@ def join(device: torch.device) -> torch.device:
     """Join the processes that a launcher started with this one, and return the device of this one.
 
     Raises:
-        ValueError: if the launcher started several and each would train by itself, or if accelerate's own FSDP is asked
-            for.
+        ValueError: if the launcher started several and each would train by itself, or if its file asks for FSDP,
+            DeepSpeed or the like.
     """
     import torch
     from accelerate import PartialState
 
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise ValueError("accelerate's own FSDP shares out whole layers, and the last one is left half way here: "
-                         "launch as for DDP, and give --shard (docs/PLATFORMS.md)")
+    for variable, advice in REFUSED.items():
+        if os.environ.get(variable, "no").lower() not in ("no", "false"):
+            raise ValueError(f"{advice} (docs/PLATFORMS.md)")
 
     if count() == 1:
         if "WORLD_SIZE" not in os.environ and os.environ.keys() >= FELL_BACK:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "ScaleDown_Colab.ipynb"
 READ_FIRST = ("README", "INSTALL", "QUICKTEST_GUIDE", "REAL_DATA_TRAINING", "DATASET_PREPARATION", "SERVING")
-GUIDES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "lab" / "LOG.md"],
+GUIDES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "lab" / "LOG.md"],
                 key=lambda path: (READ_FIRST.index(path.stem) if path.stem in READ_FIRST else len(READ_FIRST), path))
 """In the order in which a reader who has just come takes them."""
 SET_UP = re.compile(r"^bash setup_env\.sh (--models )?")

@@ -33,9 +33,11 @@ def info(*files: str, gated: object = False) -> SimpleNamespace:
     return SimpleNamespace(sha=COMMIT, gated=gated, siblings=[SimpleNamespace(rfilename=file) for file in files])
 
 
-def http_error(cls: type[Exception]) -> Exception:
+def http_error(cls: type[Exception], code: int | None = None) -> Exception:
     fault = cls.__new__(cls)
     Exception.__init__(fault, "from the server")
+    if code is not None:
+        fault.response = SimpleNamespace(status_code=code)
     return fault
 
 
@@ -113,8 +115,10 @@ def test_a_commit_is_its_own_revision_without_asking(monkeypatch):
 
 
 @pytest.mark.parametrize(("answer", "message"), [
-    (http_error(errors.RepositoryNotFoundError), "no model of that name"),
-    (http_error(errors.GatedRepoError), "hf auth login"),
+    (http_error(errors.RepositoryNotFoundError), "no model of that name; or it is private: then log in .* token="),
+    (http_error(errors.GatedRepoError), "accept at https://[^ ]*/owner/name, then log in .*hf auth login.* token="),
+    (http_error(errors.HfHubHTTPError, 401), "the Hub refuses the token: .* log in with"),
+    (http_error(errors.HfHubHTTPError, 403), "the Hub refuses the token"),
     (http_error(errors.RevisionNotFoundError), "no revision 'main'"),
     (http_error(errors.HfHubHTTPError), r"cannot be reached \(from the server\)"),
     (errors.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE"),

@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "scaledown").rglob("*.py"))
 MODELS = sorted((ROOT / "scaledown" / "models").rglob("*.py"))
 LAB = sorted((ROOT / "lab").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
+ADAPTERS = sorted((ROOT / "integrations").glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BASE = {"config", "settings", "hub", "cli", "files", "processes", "progress", "prompt"}
 MAY_IMPORT = {
@@ -111,7 +114,7 @@ def test_imports_run_one_way():
 
 
 def test_the_package_imports_no_lab_script_or_test():
-    foreign = {script.stem for script in SCRIPTS} | {path.stem for path in TESTS} | {"tests", "lab"}
+    foreign = {script.stem for script in SCRIPTS} | {path.stem for path in TESTS} | {"tests", "lab", "integrations"}
     wrong = [f"{name_of(path)} imports {name}" for path in (*PACKAGE, *SCRIPTS) for name in imported_modules(path)
              if name.split(".")[0] in foreign]
     wrong += [f"{name_of(path)} imports {name}" for path in LAB for name in imported_modules(path)
@@ -218,6 +221,19 @@ def test_no_pickles_and_no_edits_of_the_import_path():
     assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
 
 
+def test_no_file_of_the_tree_is_a_pickle():
+    """Nor an archive of one, as torch.save writes it: weights are safetensors."""
+    starts = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
+    suffixes = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name]
+    if not files:
+        pytest.skip("not a git checkout")
+    wrong = [name_of(path) for path in files if path.is_file() and (
+        path.suffix in suffixes or path.read_bytes()[:4].startswith(starts))]
+    assert not wrong, wrong
+
+
 def test_scripts_say_what_they_are_for_and_do_nothing_when_imported():
     wrong = []
     for path in SCRIPTS:
@@ -251,8 +267,8 @@ def test_no_code_names_a_folder_of_one_machine():
 def code_files() -> Iterable[Path]:
     tools = [ROOT / name for name in ("setup_env.sh", "Makefile", "requirements.txt", "requirements-trainium.txt",
                                       "requirements.lock", "pyproject.toml", ".ci/run", ".ci/lock", ".ci/newest",
-                                      "ScaleDown_Colab.ipynb")]
-    return [*PACKAGE, *LAB, *SCRIPTS, *TESTS, *filter(Path.is_file, tools)]
+                                      ".ci/audit", "ScaleDown_Colab.ipynb")]
+    return [*PACKAGE, *LAB, *ADAPTERS, *SCRIPTS, *TESTS, *filter(Path.is_file, tools)]
 
 
 def test_no_two_files_of_the_tests_have_one_name():

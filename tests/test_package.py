@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import scaledown
 
@@ -50,6 +51,16 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
 
 
 @pytest.mark.slow
+def test_the_citation_is_of_this_version_and_of_the_papers_method():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
+    assert citation["version"] == scaledown.__version__
+    paper, = citation["references"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert paper["title"] in readme and paper["journal"] in readme
+    assert all(author["family-names"] in readme for author in paper["authors"])
+
+
 def test_the_wheel_names_what_is_to_be_installed(wheel):
     archive = zipfile.ZipFile(wheel)
     [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]

@@ -128,7 +128,10 @@ class Alone:
     ({"WORLD_SIZE": "2"}, "this one was started on its own (RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set)"),
     ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
      "the launcher started 2 processes, but this one sees 1"),
-    ({"ACCELERATE_USE_FSDP": "true"}, "give --shard"),
+    ({"ACCELERATE_USE_FSDP": "true"}, "accelerate's own FSDP"),
+    ({"ACCELERATE_USE_DEEPSPEED": "true"}, "give --shard"),
+    ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "give --shard"),
+    ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "give --compile"),
     ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1"}, "asked for several processes and started one")])
 def test_one_process_that_was_to_be_one_of_several_is_refused(flags: list[str], environment: dict[str, str],
                                                               message: str, tmp_path: Path,

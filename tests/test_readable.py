@@ -10,7 +10,9 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [*sorted((ROOT / "scaledown").rglob("*.py")), *sorted((ROOT / "lab").rglob("*.py")), *sorted(ROOT.glob("*.py"))]
+FILES = [*sorted(ROOT.glob("*.py"))]
+for _folder in ("scaledown", "lab", "integrations"):
+    FILES += sorted((ROOT / _folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 LONG_FUNCTION = 12

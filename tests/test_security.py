@@ -24,6 +24,7 @@ from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import write_records
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.models.loading import checkpoint, generator_files
 from scaledown.models.loading.build import resolve
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
@@ -129,6 +130,26 @@ def test_code_that_comes_with_a_model_is_not_run(kind, tmp_path):
     with pytest.raises(ValueError, match="trust_remote_code"):
         loads(kind, str(folder))
     assert not trap.exists()
+
+
+def test_a_checkpoint_of_the_hub_does_not_consent_to_code_for_its_user(tmp_path, monkeypatch):
+    """The code of its generator is run if the user says so, or looked through a folder and gave that."""
+    checkpoint_folder, generator, trap = tmp_path / "checkpoint", tmp_path / "generator", tmp_path / "sprung"
+    ScaleDownModel(ScaleDownConfig(tiny.generator_folder(generator), trust_remote_code=True, **TINY)).save_pretrained(
+        checkpoint_folder)
+    values = json.loads((generator / "config.json").read_text()) | {"model_type": "foreign"}
+    (generator / "config.json").write_text(json.dumps(values | {"auto_map": {"AutoConfig": "foreign.Config"}}))
+    (generator / "foreign.py").write_text(f"open({str(trap)!r}, 'w')\n")
+
+    monkeypatch.setattr(checkpoint, "find", lambda name, revision: checkpoint_folder)
+    # It would notice that the generator's folder is not as it was in training.
+    monkeypatch.setattr(generator_files, "check", lambda folder, config, files: None)
+    with pytest.raises(ValueError, match="trust_remote_code=True to from_pretrained; .* hf download me/model"):
+        ScaleDownModel.from_pretrained("me/model")
+    assert not trap.exists()
+    with pytest.raises(ValueError):
+        ScaleDownModel.from_pretrained("me/model", trust_remote_code=True)
+    assert trap.exists()
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

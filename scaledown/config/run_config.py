@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from dataclasses import dataclass
 
 from scaledown.settings import not_among_choices, not_negative, positive, require, setting
@@ -16,6 +17,8 @@ LONG_DOCUMENTS = SPLIT, CUT = "split", "cut"
 """What becomes of a document beyond ``document_tokens``: passages of it are read, or its start alone."""
 DEFAULT_PRETRAINING_TEXTS = "HuggingFaceFW/fineweb"
 LARGEST_SEED = 2**32 - 1
+REPORTS = ("tensorboard", "wandb", "trackio", "none")
+"""The programs to which the Trainer reports, by the names of their packages."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ class TrainingConfig:
         False, "compute activations twice to save memory", group="machine", is_advanced=True)
     answer_tokens: int = setting(128, "longest answer to train on, in tokens", is_advanced=True)
     logging_steps: int = setting(10, "steps between two lines of the log", is_advanced=True)
+    report_to: str = setting(
+        "tensorboard", "program that gets the curves of the log; wandb and trackio are installed with pip", REPORTS,
+        is_advanced=True)
     save_steps: int = setting(500, "steps between two checkpoints")
     seed: int = setting(42, "seed of everything random")
 
@@ -136,6 +142,8 @@ class TrainingConfig:
         if self.gradient_accumulation_steps > 0 and self.batch_size % self.gradient_accumulation_steps:
             faults.append(f"--batch_size {self.batch_size} cannot be cut into --gradient_accumulation_steps "
                           f"{self.gradient_accumulation_steps} equal parts")
+        if self.report_to in REPORTS and not _can_report_to(self.report_to):
+            faults.append(f"--report_to {self.report_to} needs {self.report_to}: pip install {self.report_to}")
         require(faults)
 
 
@@ -171,3 +179,14 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require(positive(self, *(field.name for field in dataclasses.fields(self))))
+
+
+def _can_report_to(program: str) -> bool:
+    if program == "none":
+        return True
+    # Not find_spec, for which the folder wandb/ that a run leaves would be a package.
+    try:
+        importlib.metadata.version(program)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -7,6 +7,7 @@ exception in each library.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import queue
@@ -38,6 +39,11 @@ WHAT_WORKS = {
 SAFE_WEIGHTS = {"use_safetensors": True}
 """Weights come from safetensors alone: reading a pickle can run any code. On the Hub, transformers finds or asks for a
 converted copy of a model's ``main`` that has none."""
+LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or in Python pass token=..."
+"""The ways to show the Hub who is asking."""
+REFUSED = (401, 403)
+"""HTTP's codes for a request of someone who is not known, or may not."""
+_LICENCE_FIELDS = ("license", "license_name", "license_link")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _MODEL_FILES = {"config.json", "modules.json"}
 """Either file marks a folder as a model's: the first one of transformers, the second of sentence-transformers."""
@@ -186,6 +192,31 @@ def resolve_revision(name: str, revision: str | None) -> str | None:
     raise ValueError(f"model {name!r}: {answer} {WHAT_WORKS['model']}")
 
 
+@functools.lru_cache
+def licence(name: str, revision: str | None = None) -> dict[str, str]:
+    """Return the licence of a model, as the header of its card has it: ``license`` and, for one of its own, more.
+
+    It is empty if the model has no card, its card names none, or the Hub does not answer: asked once a process.
+    """
+    if name == EMBEDDED:
+        return {"license": "apache-2.0"}
+    if name in packaged.PACKAGES:
+        return {"license": packaged.PACKAGES[name].licence.lower()}
+    import yaml
+    from huggingface_hub import metadata_load
+
+    if folder := _local_folder(name, "model"):
+        # Its header may be anybody's text.
+        try:
+            header = metadata_load(Path(folder) / "README.md") or {}
+        except (OSError, ValueError, yaml.YAMLError):
+            header = {}
+    else:
+        data = getattr(_ask_in_time(name, revision, "model"), "card_data", None)
+        header = data.to_dict() if data else {}
+    return {field: header[field] for field in _LICENCE_FIELDS if isinstance(header.get(field), str)}
+
+
 def on_disk(name: str, revision: str | None = None) -> Path | None:
     """Return the folder with all files of a model: a local one, or the cache's; None if they are not on this disk.
 
@@ -263,14 +294,18 @@ def _ask(name: str, revision: str | None, kind: str, token: str | None) -> Any:
         return "there is no such folder, and a Hub id reads OWNER/NAME."
     # Before the next one, of which it is a subclass.
     except errors.GatedRepoError:
-        return f"its authors ask for consent: accept at {api.endpoint}/{name}, then log in with `hf auth login`."
+        place = f"datasets/{name}" if kind == "dataset" else name
+        return f"its authors ask for consent: accept at {api.endpoint}/{place}, then {LOG_IN}."
     except errors.RepositoryNotFoundError:
-        return f"the Hub has no {kind} of that name (or it is private: log in with `hf auth login`)."
+        return f"the Hub has no {kind} of that name; or it is private: then {LOG_IN}, as a user who may read it."
     except errors.RevisionNotFoundError:
         return f"it has no revision {revision!r} on the Hub."
     except errors.OfflineModeIsEnabled:
         return "it is not in the local cache, and HF_HUB_OFFLINE forbids downloads."
     except (OSError, errors.HTTPError) as fault:
+        # Also for a repository that anybody may read, if the token is wrong.
+        if getattr(getattr(fault, "response", None), "status_code", None) in REFUSED:
+            return f"the Hub refuses the token: it is wrong, has expired, or may not read this {kind}. Again {LOG_IN}."
         # Some errors have no text, others a whole page.
         lines = str(fault).splitlines()
         return f"the Hub cannot be reached ({lines[0] if lines else type(fault).__name__})."

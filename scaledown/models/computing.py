@@ -82,7 +82,11 @@ class ComputingModule(nn.Module):
         return self.to(torch.float64)
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """Return the number of weights, or of those that training changes, as transformers counts them."""
+        """Return the number of weights of compressor and generator, or of those that training changes.
+
+        As with transformers' models, each weight counts once, however many modules share it, and one held in 4 bits
+        counts as one. Embeddings and the adapters' own weights are included.
+        """
         # Frozen weights that the compressor shares with the generator count once.
         of_base = {id(weight) for weight in self.generator.base.parameters()}
         own = [weight for weight in self.compressor.parameters() if id(weight) not in of_base]

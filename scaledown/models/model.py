@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
@@ -114,7 +113,8 @@ class ScaleDownModel(AnsweringSteps):
     @classmethod
     def from_pretrained(cls, name: Path | str, device: torch.device | str | None = None,
                         dtype: torch.dtype | str | None = None, revision: str | None = None, *, device_map: Any = None,
-                        token: str | None = None, generator_model: Path | str | None = None) -> ScaleDownModel:
+                        token: str | None = None, generator_model: Path | str | None = None,
+                        trust_remote_code: bool = False) -> ScaleDownModel:
         """Load a checkpoint: a folder, a Hub id, or one that ships, by name.
 
         Three checkpoints ship. "embedded" answers and scores documents; "embedded_modernbert" compresses with an
@@ -128,6 +128,8 @@ class ScaleDownModel(AnsweringSteps):
             revision: commit, branch or tag of a checkpoint on the Hub.
             token: for the Hub [that of ``hf auth login``].
             generator_model: the generator's place now, if it has moved since training.
+            trust_remote_code: run code that comes with the generator of a checkpoint on the Hub, if its settings ask
+                for that; those of a local folder are taken as they are.
 
         Raises:
             ValueError: if it does not exist, a file is missing, damaged or of another model, or its generator is
@@ -140,6 +142,7 @@ class ScaleDownModel(AnsweringSteps):
         with using_token(token):
             folder = checkpoint.find(str(name), revision)
             generator = None if generator_model is None else str(generator_model)
+            generator_files.check_trust(folder, str(name), trust_remote_code)
             config = generator_files.checked_config(folder, generator)
             model = cls(config, device, placement.AUTO if dtype is None else dtype, folder)
         model.load_trained(folder)
@@ -372,8 +375,7 @@ class ScaleDownModel(AnsweringSteps):
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, self.config, draft)
             self.progress.save(draft)
-            num_trained = sum(map(Tensor.numel, parameters.trained(self).values()))
-            model_card.save(config, self.progress, num_trained, draft)
+            model_card.save(self, config, draft)
             config.save(draft)
 
     def load_trained(self, folder: Path) -> None:

@@ -94,6 +94,7 @@ class Pretraining:
         folder: gets ``checkpoint-N`` folders, and ``final``, which ``--init_compressor`` can start from.
         resume: continue from the last checkpoint in ``folder``, if there is one.
         inputs: the texts, as :mod:`scaledown.training.run_folder` has them.
+        source: the name of the texts, a file's or a Hub dataset's.
     """
 
     config: TrainingConfig
@@ -101,6 +102,7 @@ class Pretraining:
     folder: Path
     resume: bool
     inputs: run_folder.Inputs = dataclasses.field(default_factory=dict)
+    source: str | None = None
 
     @property
     def final(self) -> Path:
@@ -117,7 +119,8 @@ class Pretraining:
         else:
             processes.warn(*schedule_warnings(len(self.records), self.config, steps_flag="--pretrain_steps"))
             last = checkpoints.last(self.folder) if self.resume else None
-            log = run.train(model, self.config, self.records, self.folder, last, in_order=True)
+            log = run.train(model, self.config, self.records, self.folder, last, in_order=True,
+                            name=self.source)
         processes.say(f"pretrained: {self.final}; a training starts from it with --init_compressor")
         return log
 
@@ -148,7 +151,8 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
                                    compressor_warmup_steps=0, train_text_documents=None, query_dropout=0.0)
     folder, source = folder / run_folder.PRETRAINING, config.pretrain_data or DEFAULT_PRETRAINING_TEXTS
     if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
-        return Pretraining(training, None, folder, resume, run_folder.inputs_of_texts("--pretrain_data", source, None))
+        inputs = run_folder.inputs_of_texts("--pretrain_data", source, None)
+        return Pretraining(training, None, folder, resume, inputs, source)
 
     num_examples = config.pretrain_steps * training.batch_size
     texts = read_texts(source, min(num_examples, MOST_TEXTS), training.seed)
@@ -156,7 +160,8 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
     # An English word takes about 4/3 tokens, so the last spans fill a document.
     longest = max(SHORTEST_WORDS, document_tokens * 3 // 4)
     records = PretrainingRecords(texts, num_examples, (SHORTEST_WORDS, longest), seed=training.seed)
-    return Pretraining(training, records, folder, resume, run_folder.inputs_of_texts("--pretrain_data", source, texts))
+    inputs = run_folder.inputs_of_texts("--pretrain_data", source, texts)
+    return Pretraining(training, records, folder, resume, inputs, source)
 
 
 def _to_repeat(rng: random.Random, words: list[str], num_words: int, number: int) -> Record:

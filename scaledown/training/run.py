@@ -107,14 +107,16 @@ def with_long_documents(model: ScaleDownModel, records: Sequence[Record],
 
 def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any], folder: Path,
           resume_from: Path | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
-          eval_steps: int | None = None, in_order: bool = False) -> list[dict[str, Any]]:
+          eval_steps: int | None = None, in_order: bool = False, name: str | None = None) -> list[dict[str, Any]]:
     """Train ``model`` and save it as ``folder/final``; return the trainer's log, one entry for each logged step.
 
-    On Ctrl-C a run of one process finishes its step, saves a checkpoint to resume from, and ends.
+    On Ctrl-C a run of one process finishes its step, saves a checkpoint to resume from, and ends. ``name`` is that of
+    the records, a file's or other, for the checkpoint's card.
 
     Raises:
         ValueError: if the settings do not fit the number of processes.
     """
+    model.progress = model.progress.on(name)
     trainer = ScaleDownTrainer(model, config, records, folder, evaluate, eval_steps, in_order)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)

@@ -13,8 +13,8 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers import Trainer
+from transformers.integrations import TensorBoardCallback, TrackioCallback
 
 from scaledown import processes
 from scaledown.config import COMPRESSORS, ScaleDownConfig, TrainingConfig
@@ -34,12 +34,10 @@ from scaledown.training.optimizer import build_optimizer
 from scaledown.training.steps import unused_weights
 from scaledown.training.steps.callbacks import GRADIENT, CompressorFirst, EvaluateEvery, LossGuard, RunningMean
 from scaledown.training.steps.step_lines import StepLines, print_in_lines
+from scaledown.training.steps.trainer_arguments import training_arguments
 
 KEPT_CHECKPOINTS = 2
 LORA_RATE_FACTOR = 10
-GPU_WORKERS = 2
-"""Processes that tokenise ahead of a GPU. On a CPU they would take its cores, and could save less than 1% of a step: 8
-questions of the demo take 9 ms to prepare, and a second of one core to train on."""
 
 Evaluate = Callable[[], Mapping[str, float]]
 
@@ -53,59 +51,6 @@ def compressor_learning_rate(config: TrainingConfig, model: ScaleDownConfig) -> 
         return config.learning_rate_compressor
     rate = COMPRESSORS[model.compressor_type].learning_rate
     return rate if model.compressor_lora_rank is None else LORA_RATE_FACTOR * rate
-
-
-class OneDeviceArguments(TrainingArguments):
-    """The Trainer's settings for a process with one device; its own share each batch out among all GPUs they see."""
-
-    @property
-    def n_gpu(self) -> int:
-        """The number of GPUs that a step runs on: one, or none."""
-        return min(1, super().n_gpu)
-
-
-def training_arguments(config: TrainingConfig, model: ScaleDownModel, output_dir: Path | str,
-                       may_leave_out: bool = True) -> TrainingArguments:
-    """Return the Trainer's settings for ``config``, on the model's device.
-
-    Args:
-        may_leave_out: whether a step may have trained weights without a gradient.
-
-    Raises:
-        ValueError: if the global batch cannot be divided evenly among processes and accumulation steps, or the Trainer
-            cannot train on that device, or not in the model's number format.
-    """
-    devices.check_trains_in(model.dtype, model.device)
-    num_micro_batches = processes.count() * config.gradient_accumulation_steps
-    if config.batch_size % num_micro_batches:
-        raise ValueError(f"--batch_size {config.batch_size} cannot be shared among {processes.count()} processes with "
-                         f"--gradient_accumulation_steps {config.gradient_accumulation_steps}: make it a multiple "
-                         f"of {num_micro_batches}")
-
-    is_on_gpu = model.device.type == "cuda"
-    workers = config.num_workers
-    if workers is None:
-        workers = GPU_WORKERS if is_on_gpu else 0
-
-    # Several processes have found their devices together (processes.join).
-    is_alone = processes.count() == 1
-    # A process gets its share of a step at once and splits it into micro-batches itself (_step_in_parts), so the
-    # Trainer accumulates nothing.
-    with devices.found_by_accelerate(model.device) if is_alone else nullcontext():
-        arguments = OneDeviceArguments(
-            dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0,
-            output_dir=str(output_dir), use_cpu=model.device.type == "cpu",
-            per_device_train_batch_size=config.batch_size // processes.count(), num_train_epochs=config.num_epochs,
-            max_steps=config.max_steps or -1, learning_rate=config.learning_rate_generator,
-            lr_scheduler_type="linear", warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
-            logging_steps=config.logging_steps, logging_nan_inf_filter=False, save_steps=config.save_steps,
-            seed=config.seed, report_to=["tensorboard"], disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=is_on_gpu, fp16=model.dtype == torch.float16,
-            ddp_find_unused_parameters=may_leave_out)
-
-    # The Trainer moves a model that is elsewhere.
-    devices.check_same(arguments.device, model=model.device)
-    return arguments
 
 
 class ScaleDownTrainer(Trainer):
@@ -334,10 +279,20 @@ class ScaleDownTrainer(Trainer):
         return norm
 
     def close_logs(self) -> None:
-        """Close the log files and the bar of a training that failed; one that ended by itself has closed them."""
+        """Close the log files and the bar of a training that failed; one that ended by itself has closed them.
+
+        A run of wandb is closed in any case.
+        """
         for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback | StepLines):
+            if isinstance(callback, TensorBoardCallback | TrackioCallback | StepLines):
                 callback.on_train_end(self.args, self.state, self.control)
+
+        # The Trainer leaves it open until Python ends, but our commands end without that (scaledown/cli), and its last
+        # lines would be lost.
+        if "wandb" in self.args.report_to:
+            import wandb
+
+            wandb.finish(exit_code=int(self.state.global_step < self.state.max_steps))
 
     def note_progress(self) -> None:
         """Add the steps and scores since the last call to the model's own count, which its checkpoints hold."""

@@ -50,7 +50,8 @@ def flags(place: Path, data: str, output: str, *more: str) -> list[str]:
 
 
 def counted(folder: Path) -> dict[str, int]:
-    return json.loads((folder / training_progress.FILE).read_text())
+    values = json.loads((folder / training_progress.FILE).read_text())
+    return {name: value for name, value in values.items() if name.startswith("num_")}
 
 
 @pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
@@ -88,7 +89,19 @@ def test_few_scores_are_told_by_the_run_its_report_and_the_card(place: Path, cap
     assert f"warning: {few}" in capsys.readouterr().out
     assert few in (place / "run" / "report.md").read_text()
     assert few in (place / "run" / "checkpoints" / "final" / model_card.FILE).read_text()
-    assert any(few in note for note in json.loads((place / "run" / "metrics_report.json").read_text())["notes"])
+    report = json.loads((place / "run" / "metrics_report.json").read_text())
+    assert any(few in note for note in report["notes"])
+
+    # What was measured stands in the checkpoint that was measured, too, and stays there.
+    final = place / "run" / "checkpoints" / "final"
+    ScaleDownModel.from_pretrained(final).save_pretrained(place / "copy")
+    for folder in (final, place / "copy"):
+        card = ModelCard.load(folder / model_card.FILE)
+        shown = {result.metric_type: result.metric_value for result in card.data.eval_results}
+        assert shown["token_f1"] == pytest.approx(report["after_training"]["token_f1_avg"], abs=1e-4)
+        low, high = report["baselines"]["full_text"]["token_f1_ci95"]
+        assert f"[{low:.2f}, {high:.2f}]" in card.text and "On 2 questions of scored_eval.json" in card.text
+        assert "Data: scored.json." in card.text
 
 
 def test_enough_scores_are_no_matter(place: Path, monkeypatch: pytest.MonkeyPatch,
@@ -137,7 +150,7 @@ def test_a_new_head_on_a_trained_model_has_seen_no_scores(place: Path) -> None:
     assert train.main(flags(place, "plain", "first")) == 0
     config = ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, compression_rate=8, enable_reranking=True)
     model = run.build_model(config, "cpu", 1, str(place / "first" / "final"))
-    assert model.progress == TrainingProgress(4, 0, 0)
+    assert model.progress == TrainingProgress(4, 0, 0, ("plain.json",))
     (place / "first" / "final" / training_progress.FILE).unlink()
     assert run.build_model(config, "cpu", 1, str(place / "first" / "final")).progress == TrainingProgress(None, 0, 0)
 
@@ -166,7 +179,8 @@ def test_an_untrained_head_is_told_when_it_is_loaded(place: Path, caplog: pytest
     assert not caplog.records
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"num_scores": "many"}', '{"num_tokens": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"num_scores": "many"}', '{"num_tokens": 1}', '{"results": 7}',
+                                  '{"results": {"eval_data": null, "num_questions": 1, "averages": [["a", "b", 1]]}}'])
 def test_a_damaged_count_is_named(text: str, place: Path) -> None:
     ScaleDownModel(ScaleDownConfig(str(place / "generator"), num_memory_tokens=2)).save_pretrained(place / "new")
     (place / "new" / training_progress.FILE).write_text(text)
@@ -174,17 +188,17 @@ def test_a_damaged_count_is_named(text: str, place: Path) -> None:
         ScaleDownModel.from_pretrained(place / "new")
 
 
-def test_the_card_says_on_what_a_checkpoint_stands_and_names_no_licence() -> None:
+def test_the_card_says_on_what_a_checkpoint_stands() -> None:
     config = ScaleDownConfig("me/base", generator_revision="abc", num_layers=3, num_memory_tokens=4)
-    card = ModelCard(model_card.card(config, TrainingProgress(12, 0, 0), 3456))
-    assert card.data.base_model == "me/base" and card.data.license is None
+    card = ModelCard(model_card.card(config, TrainingProgress(12, 0, 0), 3456, {}))
+    assert card.data.base_model == "me/base" and card.data.license is None and "licence is not known" in card.text
     assert "`me/base` at `abc`" in card.text and "first 3 layers" in card.text and "64 tokens becomes 4" in card.text
     assert "3,456 weights" in card.text and "Steps: 12." in card.text and "reranking" not in card.text
     local = dataclasses.replace(config, generator_model="./base", generator_revision=None, compressor_type="llm",
                                 num_layers=None, compressor_model="embedded", enable_reranking=True)
-    card = ModelCard(model_card.card(local, TrainingProgress(None, 0, None), 1))
+    card = ModelCard(model_card.card(local, TrainingProgress(None, 0, None), 1, {}))
     assert card.data.base_model is None and "not known" in card.text and "trained on no scores" in card.text
-    encoder = model_card.card(dataclasses.replace(local, compressor_type="modernbert"), TrainingProgress(), 1)
+    encoder = model_card.card(dataclasses.replace(local, compressor_type="modernbert"), TrainingProgress(), 1, {})
     assert "an encoder made from the generator's first layers" in encoder
 
 

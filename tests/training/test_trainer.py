@@ -12,7 +12,8 @@ from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
-from scaledown.training.trainer import OneDeviceArguments, ScaleDownTrainer, compressor_learning_rate
+from scaledown.training.steps.trainer_arguments import OneDeviceArguments
+from scaledown.training.trainer import ScaleDownTrainer, compressor_learning_rate
 
 SETTINGS = {"batch_size": 2, "max_steps": 6, "logging_steps": 1, "save_steps": 3, "warmup_ratio": 0.0,
             "learning_rate_generator": 1e-3, "learning_rate_compressor": 4e-3}

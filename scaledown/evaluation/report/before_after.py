@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from scaledown import processes
-from scaledown.config import EvaluationConfig
+from scaledown.config import EvaluationConfig, ScaleDownConfig
 from scaledown.evaluation.cost.question_cost import mean_text_tokens, model_cost
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system, token_counter
 from scaledown.evaluation.evaluator.timing import time_systems
 from scaledown.evaluation.figures.needle import memory_of_one
 from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.report.phases import Begin, say_nothing
-from scaledown.evaluation.report.run_results import RunResults, write_numbers, write_page
+from scaledown.evaluation.report.run_results import RunResults, results_of_checkpoint, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.files import write_json
+from scaledown.models.loading import model_card
 
 PHASE_BEFORE = 2
 """The number of the main job's phase in which ScaleDown is measured before training."""
@@ -58,8 +59,12 @@ def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig,
 
 def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, seed: int, folder: Path,
                   before: Before, history: Sequence[Mapping[str, Any]], run: Mapping[str, Any],
-                  notes: Sequence[str] = (), begin: Begin = say_nothing) -> dict[str, Any]:
-    """Measure ScaleDown again, time every system, write all results; return the content of ``metrics_report.json``."""
+                  notes: Sequence[str] = (), begin: Begin = say_nothing,
+                  checkpoint: Path | None = None) -> dict[str, Any]:
+    """Measure ScaleDown again, time every system, write all results; return the content of ``metrics_report.json``.
+
+    The results also go into the card of the model's ``checkpoint``.
+    """
     begin("the same questions answered by ScaleDown after training", as_phase=PHASE_BEFORE)
     after = evaluate_system(model, SCALEDOWN, records, config, seed)
     if processes.rank() == 0:
@@ -73,6 +78,8 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
                       mean_text_tokens(records, token_counter(model), model.config, model.long_documents))
     results = RunResults(before.scaledown, after, before.baselines, latencies, cost, history, run, notes)
     report = write_numbers(folder, results) if processes.rank() == 0 else {}
+    if report and checkpoint is not None:
+        note_results(model, report, checkpoint)
 
     # Only now the figures: whatever fails from here on, the numbers are on disk.
     figures = Figures(folder)
@@ -83,6 +90,20 @@ def measure_after(model: Any, records: Sequence[Any], config: EvaluationConfig, 
         shown = {stage: example for stage, example in stages.items() if example}
         write_page(figures, report, dataclasses.replace(results, memory=shown))
     return report
+
+
+def note_results(model: Any, report: Mapping[str, Any], checkpoint: Path) -> None:
+    """Add how a model answered to its checkpoint: to ``training.json``, and so to its card.
+
+    Args:
+        model: as the checkpoint has it.
+        report: the content of ``metrics_report.json``.
+        checkpoint: its folder.
+    """
+    model.progress = dataclasses.replace(model.progress, results=results_of_checkpoint(report))
+    model.progress.save(checkpoint)
+    # The checkpoint's own settings, which name a generator's folder relative to itself.
+    model_card.save(model, ScaleDownConfig.load(checkpoint), checkpoint)
 
 
 def notes(init_compressor: str | None, warnings: Sequence[str | None]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.config import EvaluationConfig, TrainingConfig
+from scaledown.data.records import eval_path
 from scaledown.evaluation.evaluator import SystemResult
 from scaledown.evaluation.evaluator.timing import Latency
 from scaledown.evaluation.figures.plots import FIGURES
@@ -20,6 +21,8 @@ from scaledown.evaluation.report.paired import PairedDifference, compare
 from scaledown.evaluation.report.report_page import report_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.files import write_json, write_text
+from scaledown.models.loading.model_card import THIS
+from scaledown.models.loading.training_progress import Average, Results
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,21 @@ def metrics_report(results: RunResults) -> dict[str, Any]:
             "speed_statistics": _speed_statistics(results.latencies), "cost": dict(results.cost),
             "training": training_summary(results.history),
             "run": {"n": len(results.after.questions), **results.run}, "notes": list(results.notes)}
+
+
+def results_of_checkpoint(report: Mapping[str, Any]) -> Results:
+    """Return what a checkpoint's card shows of ``report``, the content of ``metrics_report.json``."""
+    averages = []
+    for system, summary in {THIS: report["after_training"], **report["baselines"]}.items():
+        for key, metric in METRICS.items():
+            low, high = summary[f"{key}_ci95"]
+            averages.append(Average(system.replace("_", " "), metric.name, summary[f"{key}_avg"], low, high))
+
+    settings, path = report["run"]["settings"], None
+    if settings["train_data"] is not None:
+        path = Path(settings.get("eval_data") or eval_path(settings["train_data"]))
+    # Of a path its last part alone, since cards are public.
+    return Results(path and path.name, report["run"]["n"], tuple(averages))
 
 
 def training_summary(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -93,6 +93,10 @@ def upload(folder: Path, repo_id: str, private: bool | None = None, token: str |
         private: whether a new one is private [as the owner has set for new ones].
         token: of the user [that of ``hf auth login``].
     """
+    # Whoever reads the card there can copy its example.
+    card = folder / model_card.FILE
+    card.write_text(card.read_text(encoding="utf-8").replace(model_card.PLACE, repo_id), encoding="utf-8")
+
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     # A card that is there may have been written by hand.

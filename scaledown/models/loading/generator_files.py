@@ -108,6 +108,26 @@ def _samples(weight: Any) -> Iterator[Tensor]:
         yield sample.to(torch.bfloat16) if sample.is_floating_point() else sample
 
 
+def check_trust(folder: Path, name: str, is_trusted: bool) -> None:
+    """Refuse a checkpoint that was downloaded and asks to run code that comes with its generator.
+
+    Whoever trained it trusted that code; whoever loads it has not been asked.
+
+    Args:
+        folder: the checkpoint's.
+        name: by which it was asked for; one in a local folder is the user's own to look through.
+        is_trusted: whether the user allows it.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if is_trusted or Path(name).is_dir() or not ScaleDownConfig.load(folder).trust_remote_code:
+        return
+    raise ValueError(f"{name}: its config.json asks to run code that comes with its generator (trust_remote_code). If "
+                     "you trust its authors, pass trust_remote_code=True to from_pretrained; for a command, look "
+                     f"through it first: hf download {name} --local-dir FOLDER, and give that folder")
+
+
 def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDownConfig:
     """Return the settings of the checkpoint in ``folder``, whose generator is the one that it was trained on.
 

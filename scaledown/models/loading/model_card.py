@@ -1,41 +1,64 @@
-"""A checkpoint's ``README.md``: the models it is made from, what was trained, and for how long."""
+"""A checkpoint's ``README.md``: what it is made from, how it was trained, how it answers, and under which licence."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
+from scaledown import hub
 from scaledown.config import EMBEDDED, ScaleDownConfig
+from scaledown.files import write_text
 from scaledown.hub.packaged import PACKAGES
-from scaledown.models.loading.training_progress import TrainingProgress
+from scaledown.models.loading.training_progress import Results, TrainingProgress
+
+if TYPE_CHECKING:
+    from scaledown.models.model import ScaleDownModel
 
 FILE = "README.md"
-USE = """```python
+PLACE = "THIS FOLDER OR HUB ID"
+"""Stands in the card for what its reader types; ``push_to_hub`` knows it."""
+USE = f"""```python
 from scaledown import ScaleDownModel
 
-model = ScaleDownModel.from_pretrained("THIS FOLDER OR HUB ID")
-model.answer("...", documents=["...", "..."])
+model = ScaleDownModel.from_pretrained("{PLACE}")
+documents = ["The text of a document.", "The text of another one."]
+print(model.answer("A question?", documents=documents))
 ```"""
+METHOD = "ScaleDown is an open implementation of [OSCAR](https://arxiv.org/abs/2504.07109)."
+TAGS = ["oscar", "rag", "retrieval-augmented-generation", "context-compression"]
+TASK = "question-answering"
+DEMO = "scaledown-demo"
+"""The name of the demo's questions, which are made anew and have no file."""
+THIS = "this checkpoint"
+"""The name of its own results among those of the baselines."""
 
 
-def save(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int, folder: Path) -> None:
-    """Write the card of a checkpoint into ``folder``.
+def save(model: ScaleDownModel, config: ScaleDownConfig, folder: Path) -> None:
+    """Write the card of a model's checkpoint into ``folder``.
+
+    Args:
+        model: which the checkpoint holds.
+        config: the model's as the checkpoint has it, which names a generator's folder relative to itself.
+        folder: the checkpoint's.
+    """
+    licence = hub.licence(model.config.generator_model, model.config.generator_revision)
+    num_trained = model.num_parameters(only_trainable=True)
+    write_text(folder / FILE, card(config, model.progress, num_trained, licence))
+
+
+def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int, licence: Mapping[str, str]) -> str:
+    """Return the card's text.
 
     Args:
         config: the model's, with all revisions.
-        progress: the steps and scores that it was trained on.
+        progress: what it was trained on, and how it answered.
         num_trained: the number of weights that training changes, which are those in the checkpoint.
-        folder: the checkpoint's.
+        licence: of its generator, as :func:`scaledown.hub.licence` has it.
     """
-    (folder / FILE).write_text(card(config, progress, num_trained), encoding="utf-8")
-
-
-def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) -> str:
-    """Return the card's text. It names no licence: that is for whoever publishes the checkpoint to choose."""
-    # Only a Hub model has a page to link to: a local folder and the generator that ships have no revision.
-    base_model = config.generator_model if config.generator_revision else None
-    header = ModelCardData(library_name="scaledown", base_model=base_model).to_yaml()
+    header = _header(config, progress.results, licence).to_yaml()
 
     about = "It compresses documents together with their question, and answers from the compressed documents."
     becomes = f"becomes {config.num_memory_tokens} embeddings"
@@ -47,6 +70,8 @@ def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) 
              f"- A document of up to {config.document_tokens} tokens {becomes}.",
              f"- Trained: {_trained(config)}; {num_trained:,} weights.",
              f"- Steps: {_count(progress.num_steps)}."]
+    if progress.train_data:
+        lines.append(f"- Data: {', then '.join(progress.train_data)}.")
 
     if progress.query_dropout:
         lines.append(f"- Of {progress.query_dropout:.0%} of the training questions the documents were compressed "
@@ -60,11 +85,58 @@ def card(config: ScaleDownConfig, progress: TrainingProgress, num_trained: int) 
 
     sections = [f"---\n{header}\n---",
                 "# A ScaleDown checkpoint",
-                about,
+                f"{about} {METHOD}",
                 "\n".join(lines),
-                USE,
-                "The generator has its own licence; this card names none for the checkpoint."]
+                USE]
+    if progress.results:
+        sections.append(_results(progress.results))
+    sections.append(_licence(licence))
     return "\n\n".join(sections) + "\n"
+
+
+def _header(config: ScaleDownConfig, results: Results | None, licence: Mapping[str, str]) -> ModelCardData:
+    # Only a Hub model has a page to link to: a local folder and the generator that ships have no revision.
+    bases = []
+    for name, revision in ((config.generator_model, config.generator_revision),
+                           (config.compressor_model, config.compressor_revision)):
+        if revision and name not in bases:
+            bases.append(name)
+
+    tags = [*TAGS, "reranking"] if config.enable_reranking else TAGS
+    measured = []
+    for row in results.averages if results else ():
+        if row.system == THIS:
+            data = results.eval_data or DEMO
+            measured.append(EvalResult(
+                task_type=TASK, dataset_type=Path(data).stem, dataset_name=data, metric_name=row.metric,
+                metric_type=row.metric.lower().replace(" ", "_"), metric_value=round(row.average, 4)))
+    return ModelCardData(library_name="scaledown", base_model=bases if len(bases) > 1 else next(iter(bases), None),
+                         tags=tags, pipeline_tag=TASK, model_name="ScaleDown" if measured else None,
+                         eval_results=measured or None, **licence)
+
+
+def _results(results: Results) -> str:
+    """Return the averages as a table: a row for each system, a column for each metric."""
+    systems = dict.fromkeys(row.system for row in results.averages)
+    metrics = dict.fromkeys(row.metric for row in results.averages)
+    cells = {(row.system, row.metric): f"{row.average:.2f} [{row.low:.2f}, {row.high:.2f}]"
+             for row in results.averages}
+
+    lines = ["| system | " + " | ".join(metrics) + " |", "|---" * (1 + len(metrics)) + "|"]
+    for system in systems:
+        values = [cells.get((system, metric), "") for metric in metrics]
+        lines.append(f"| {system} | " + " | ".join(values) + " |")
+    return (f"On {results.num_questions:,} questions of {results.eval_data or DEMO}, with 95% intervals; the other "
+            "systems are the generator without ScaleDown:\n\n" + "\n".join(lines))
+
+
+def _licence(licence: Mapping[str, str]) -> str:
+    if not licence:
+        return ("The generator's licence is not known here. The checkpoint was made from it, so find out before you "
+                "share it.")
+    name = licence.get("license_name", licence.get("license"))
+    return (f"The generator's licence is {name}. The checkpoint was made from it, so it is named as the checkpoint's, "
+            "too; the training data may add conditions of their own.")
 
 
 def _source(name: str, revision: str | None) -> str:

@@ -9,6 +9,7 @@ from scaledown.config import NO_COMPRESSOR
 from scaledown.data.records import Record
 from scaledown.data.world.synthetic import Difficulty, synthetic_records
 
+NAME = "the demo's made-up world"
 MODEL: dict[str, dict[str, Any]] = {
     "n_layers": {"memory_norm": True, "lora_dropout": 0.0, "num_layers": 4},
     "modernbert": {"memory_norm": True, "lora_dropout": 0.0, "mlp_width": 512},

@@ -31,8 +31,8 @@ TRAINS_A_COMPRESSOR = ("learning_rate_compressor", "compressor_warmup_steps", "r
                        "pretrain_steps", "pretrain_data")
 """Settings of a training that mean nothing without a compressor."""
 MAY_CHANGE_ON_RESUME = frozenset({
-    "resume", "overwrite", "output_dir", "device", "logging_steps", "num_workers", "gradient_checkpointing", "shard",
-    "gradient_accumulation_steps"})
+    "resume", "overwrite", "output_dir", "device", "logging_steps", "report_to", "num_workers", "shard",
+    "gradient_checkpointing", "gradient_accumulation_steps"})
 """Settings that may differ when a run is resumed: they change results by rounding at most."""
 SOFT_TOKENS = {"readout_loss_weight": 1.0, "learning_rate_compressor": 1e-4}
 """To train a checkpoint with soft tokens further: without the readout loss, and at the rate of a new compressor, it
