@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "models": BASE,
     "training": BASE | {"data", "models"},
     "serving": BASE | {"data", "models", "training"},
+    "serve": BASE | {"data", "models", "training", "serving"},
     "evaluation": BASE | {"data", "models", "training"},
 }
 # Names that the package itself hands on, and the room they live in.
