@@ -1,7 +1,7 @@
 """From a batch of jobs to their results, in the thread of the model.
 
-All documents of the batch are compressed together. Answers then are generated together as far as their prompts are
-chosen alike; each has its own longest length, its own end, and its own client, who may go.
+All documents of the batch are compressed together, which also ranks them. Answers then are generated together as far as
+their prompts are chosen alike; each has its own longest length, its own end, and its own client, who may go.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scaledown.models.serving.question_answering import Answer, Generation, Prom
 from scaledown.models.serving.store import Store
 from scaledown.prompt.plain_text import plain_ids
 from scaledown.serve.refusals import Refusal
-from scaledown.serve.work.jobs import AnswerJob, Choice, Job, Opening, RankingJob, Scores
+from scaledown.serve.work.jobs import AnswerJob, Choice, Job, Opening, Scores
 from scaledown.serve.work.token_writer import EachEnds, TokenWriter
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class BatchWorker:
         self._max_input_tokens, self._makes_only_prompts = max_input_tokens, makes_only_prompts
 
     def compute(self, jobs: Sequence[Job]) -> None:
-        """Compute jobs of one kind, and send their results back.
+        """Compute jobs, and send their results back.
 
         If they fail together, each is computed alone, so that a request fails by its own fault and not by another's.
         """
@@ -71,15 +71,16 @@ class BatchWorker:
 
         memory = self._model.compress([job.question for job in short], [job.documents for job in short],
                                       batch_size=len(short), store=self._store)
-        if isinstance(short[0], RankingJob):
-            for job, (order, scores) in zip(short, rankings(memory), strict=True):
-                job.put(Scores(order, scores, counted[job]))
-            return
-
-        # Prompts that are chosen alike are generated together.
         by_choice: dict[Choice, list[int]] = {}
         for number, job in enumerate(short):
-            by_choice.setdefault(job.choice, []).append(number)
+            if isinstance(job, AnswerJob):
+                by_choice.setdefault(job.choice, []).append(number)
+                continue
+            # A ranking needs nothing more.
+            [(order, scores)] = rankings(memory.select([number]))
+            job.put(Scores(order, scores, counted[job]))
+
+        # Prompts that are chosen alike are generated together.
         for choice, numbers in by_choice.items():
             self._answer_alike(choice, [short[number] for number in numbers], memory.select(numbers), counted)
 

@@ -22,7 +22,7 @@ class Batcher:
     """A queue of jobs that ends in a function which computes several of them.
 
     Args:
-        compute: called with jobs of one kind in the model's thread; it sends the results back through the jobs.
+        compute: called with some jobs in the model's thread; it sends the results back through the jobs.
         batch_size: the most jobs of a batch.
         wait_seconds: the time that a first job waits for others.
         observe: called with the number of jobs of each batch.
@@ -76,19 +76,13 @@ class Batcher:
                     job.put(fault)
 
     def _next_batch(self) -> list[Job]:
-        """Take the first jobs of one kind, that of the first in the queue; those without a client are dropped."""
+        """Take the first jobs out of the queue; those whose clients have gone are dropped."""
         batch: list[Job] = []
-        left: deque[Job] = deque()
-        for job in self._waiting:
-            if job.is_cancelled:
-                continue
-            is_alike = not batch or type(job) is type(batch[0])
-            if is_alike and len(batch) < self._batch_size:
+        while self._waiting and len(batch) < self._batch_size:
+            job = self._waiting.popleft()
+            if not job.is_cancelled:
                 batch.append(job)
-            else:
-                left.append(job)
 
-        self._waiting = left
-        if not left:
+        if not self._waiting:
             self._arrived.clear()
         return batch
