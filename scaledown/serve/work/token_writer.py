@@ -70,7 +70,7 @@ class _WrittenAnswer(GrowingAnswer):
 
     def take(self, token: int) -> None:
         """Add the next token; behind the end an answer is padded until the longest of the batch ends."""
-        if self.has_ended:
+        if self.has_ended or self.job.is_cancelled:
             return
         if not self.job.has_begun:
             self.job.put(self._opening)
