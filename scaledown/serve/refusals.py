@@ -52,10 +52,12 @@ def of_validation(fault: ValidationError) -> Refusal:
         return Refusal(400, f"the body is no JSON: {first['ctx']['error']}", code="invalid_json")
 
     # A validator's own sentence comes behind these words.
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
     place = ".".join(map(str, first["loc"]))[:SHOWN_NAME_CHARACTERS] or None
     if first["type"] == "extra_forbidden":
         message = "no field of this service; leave it out"
     elif first["type"] == "missing":
         message = "is missing"
+    elif first["type"] == "too_short":
+        message = "must not be empty: the service answers from documents"
     return Refusal(422, f"{place}: {message}" if place else message, place)

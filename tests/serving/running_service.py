@@ -17,6 +17,8 @@ from scaledown.serve.limits import Limits
 from scaledown.serve.service import Batching, Service
 from scaledown.serve.start_checks import bound_socket
 
+CLIENT = httpx2.Client(timeout=300)
+"""Patient: tests may run beside other work."""
 QUESTION = "Who is the mayor of Gartonby?"
 DOCUMENTS = ["Fenoni Works sells clocks. The firm is based in Kelhaven.",
              {"id": "town", "text": "Gartonby lies on the Pelara. Gartonby elected Sarik Ulmer as mayor."}]
@@ -48,7 +50,7 @@ def running_service(model: ScaleDownModel, limits: Limits | None = None, key: st
 
 def counted(url: str, name: str) -> float:
     """The value of a counter, by its name with its labels; 0 if it is not there."""
-    for line in httpx2.get(f"{url}/metrics").text.splitlines():
+    for line in CLIENT.get(f"{url}/metrics").text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])
     return 0.0

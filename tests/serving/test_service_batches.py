@@ -36,8 +36,7 @@ class KeptJob(AnswerJob):
         super().__init__(question, DOCUMENTS, max_tokens, Choice(keep_tokens=keep_tokens), is_streamed=True)
         self.sent, self.goes_after = [], goes_after
 
-    def put(self, part: object) -> None:
-        self.has_begun = True
+    def send(self, part: object) -> None:
         self.sent.append(part)
         if len(self.sent) == self.goes_after:
             self.cancel()

@@ -48,7 +48,7 @@ class BatchWorker:
         try:
             self._compute_together(waiting)
         except Exception as fault:  # noqa: BLE001 - told to the client; whatever it was, other requests are computed
-            failed = [job for job in waiting if not job.is_cancelled]
+            failed = [job for job in waiting if not job.is_cancelled and not job.is_over]
             alone = [job for job in failed if not job.has_begun] if len(waiting) > 1 else []
             for job in failed:
                 if job not in alone:
@@ -109,6 +109,7 @@ class BatchWorker:
                 continue
             for job, opening in zip(of_batch, openings, strict=True):
                 job.put(opening)
+                job.is_over = True
 
     def _opening(self, batch: PromptBatch, row: int, num_full_text_tokens: int) -> Opening:
         num_tokens = batch.prompts.num_prompt_tokens[row]

@@ -71,11 +71,12 @@ class Job:
         documents: as the model takes them.
         is_cancelled: whether its client has gone; the thread of the model looks at it.
         has_begun: whether anything was sent back.
+        is_over: whether the last part of the result was sent back.
     """
 
     def __init__(self, question: str, documents: list[dict[str, Any]]) -> None:
         self.question, self.documents = question, documents
-        self.is_cancelled = self.has_begun = False
+        self.is_cancelled = self.has_begun = self.is_over = False
         self._loop = asyncio.get_running_loop()
         self._parts: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -86,6 +87,11 @@ class Job:
     def put(self, part: Any) -> None:
         """Send a part of the result back, or the exception that ends it; from any thread."""
         self.has_begun = True
+        self.is_over = isinstance(part, Exception | Ending | Scores)
+        self.send(part)
+
+    def send(self, part: Any) -> None:
+        """Bring a part to the event loop."""
         self._loop.call_soon_threadsafe(self._parts.put_nowait, part)
 
     async def parts(self) -> AsyncIterator[Any]:
