@@ -20,6 +20,7 @@ class ServiceProcess:
     Attributes:
         url: of the service.
         start_seconds: from its start until it takes requests.
+        cpu_seconds_at_start: what it had computed by then.
 
     Raises:
         RuntimeError: if it ends instead; its own message stands above.
@@ -35,6 +36,7 @@ class ServiceProcess:
             self.kill()
             raise RuntimeError(f"the service did not start: {line!r}")
         self.url, self.start_seconds = found[1], time.perf_counter() - started
+        self.cpu_seconds_at_start = self.cpu_seconds()
 
     @property
     def port(self) -> int:
@@ -51,6 +53,10 @@ class ServiceProcess:
     def memory_mib(self) -> float:
         """Return its memory (RSS) in MiB."""
         return self.metric("process_resident_memory_bytes") / 2**20
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has taken, of all its threads."""
+        return self.metric("process_cpu_seconds_total")
 
     def kill(self) -> None:
         """End it at once, as the system does when memory ends."""
