@@ -169,8 +169,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         # The first block warms up: torch takes its memory there.
         first, last = row["memory_mib"][0], row["memory_mib"][-1]
         lines.append([name, f"{rate:.1f}", f"{rate / alone:.2f}x", f"{row['p50_ms']:.0f}", f"{row['p99_ms']:.0f}",
-                      f"{row['cpu_ms']:.0f}", f"{first:.0f}", f"{last:.0f}", str(sum(row["counts"].values())), str(len(row["lost"])),
-                      str(len(row["others"])), str(len(row["wrong"]))])
+                      f"{row['cpu_ms']:.0f}", f"{first:.0f}", f"{last:.0f}", str(sum(row["counts"].values())),
+                      str(len(row["lost"])), str(len(row["others"])), str(len(row["wrong"]))])
     return console_table(["requests are computed", "good a second", "ratio", "p50, ms", "p99, ms", "CPU ms of one",
                           "MiB, first block", "MiB, last", "sent", "lost", "another's", "wrong"], lines)
 
