@@ -68,10 +68,11 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
 }
 WRITES = ("output_dir", "output_file", "work_dir")
 """The flags that say where a command writes."""
-NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
+NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir",
+            "--enable"}
 TRIALS = {"how the demo's N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
-OTHER_PROGRAMS = {"curl", "pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
+OTHER_PROGRAMS = {"curl", "vllm", "pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
 OTHER_MODULES = {"pip", "pytest", "notebook", "zipfile"}
 
 

@@ -44,6 +44,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--num_clients", type=int, default=16, metavar="N", help="clients at once [16]")
     parser.add_argument("--batch_size", type=int, default=16, metavar="N",
                         help="requests computed together, at most [16]")
+    # The mixture.
     parser.add_argument("--broken_share", type=float, default=0.05, metavar="X",
                         help="share of requests with a broken body [0.05]")
     parser.add_argument("--cut_off_share", type=float, default=0.05, metavar="X",

@@ -20,7 +20,7 @@ PATHS = {RANKED: "/v1/rerank"}
 
 @dataclass
 class Outcome:
-    """What became of some requests.
+    """The outcome of some requests.
 
     Attributes:
         seconds: of each good one, from sending it to the end of its reply.
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the model says when it is called directly: an answer and the best document of each question."""
+    """The model's own words when it is called directly: an answer and the best document of each question."""
 
     answers: Sequence[str]
     best: Sequence[int]

@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
                              f"{VLLM_KEY} [the checkpoint's own generator does]")
     parser.add_argument("--read_ahead", metavar="STORE", group="data",
                         help="documents that scaledown.serving.read_ahead has read; others are added")
+    # Loopback unless someone says otherwise: whoever reaches the service can use it.
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", group="network",
                         help="address to listen on [127.0.0.1: this machine alone]")
     parser.add_argument("--port", type=int, default=8000, metavar="N", group="network",

@@ -91,6 +91,7 @@ def _add_other_routes(app: FastAPI, service: Service) -> None:
         model = {"id": service.name, "object": "model", "created": started, "owned_by": "scaledown"}
         return JSONResponse({"object": "list", "data": [model]})
 
+    # Process managers ask here, without a key.
     @app.get(HEALTH)
     async def health() -> Response:
         if service.is_healthy:

@@ -11,7 +11,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service takes; each field is a flag of its command.
+    """The most that the service takes; each field is a flag of its command.
 
     Attributes:
         max_requests: read, waiting or computed at a time; one more is answered 429.

@@ -20,7 +20,7 @@ from scaledown.serve.work.vllm import VllmServer
 
 
 class Batching(NamedTuple):
-    """How many requests are computed together, and how long the first of them waits for others."""
+    """The most requests that are computed together, and the time for which the first waits for others."""
 
     batch_size: int
     wait_seconds: float
@@ -53,7 +53,7 @@ class Service:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether requests are being computed."""
+        """True while requests are being computed."""
         return self._batcher.is_running
 
     @contextlib.asynccontextmanager

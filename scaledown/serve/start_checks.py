@@ -1,4 +1,4 @@
-"""What is checked before the model is loaded, which takes long: flags, the key, the store, the address, vLLM."""
+"""Checks before the model is loaded, which takes long: of flags, the key, the store, the address and vLLM."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What comes in and goes out over HTTP: who is let in, bodies, replies, counters."""
+"""The side of the service that speaks HTTP: its gate, bodies, replies and counters."""

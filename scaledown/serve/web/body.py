@@ -10,11 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from scaledown.serve.limits import MEBIBYTE, Limits
 from scaledown.serve.refusals import Refusal, of_validation
-from scaledown.serve.web.forms import Form
+from scaledown.serve.web.forms import StrictForm
 
 BODY_SECONDS = 30.0
 """A client that sends its body more slowly is refused: it keeps a place among the open requests."""
-AnyForm = TypeVar("AnyForm", bound=Form)
+AnyForm = TypeVar("AnyForm", bound=StrictForm)
 
 
 async def read_form(request: Request, kind: type[AnyForm], limits: Limits) -> AnyForm:

@@ -25,7 +25,7 @@ NEUTRAL = {"temperature": 0, "n": 1, "frequency_penalty": 0, "presence_penalty":
 """Fields that change an answer in a way that this service has not, with the value that asks for nothing."""
 
 
-class Form(BaseModel):
+class StrictForm(BaseModel):
     """A body whose types are those of JSON, and whose names are known: a mistyped one would change nothing."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -42,7 +42,7 @@ def _text(value: str) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 
 
-class ServedDocument(Form):
+class ServedDocument(StrictForm):
     """A document: its text, and perhaps a title and an id, by which sources name it."""
 
     text: str
@@ -73,6 +73,7 @@ def _question(messages: Any) -> Any:
     if message.get("role") != "user":
         raise ValueError(ONE_QUESTION)
 
+    # A text, or parts of which each has a type.
     content = message.get("content")
     if not isinstance(content, list):
         return content
@@ -85,14 +86,14 @@ def _question(messages: Any) -> Any:
     return "\n".join(texts)
 
 
-class StreamOptions(Form):
-    """What a stream has beside its text."""
+class StreamOptions(StrictForm):
+    """The parts of a stream beside its text."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class ChatForm(Form):
+class ChatForm(StrictForm):
     """The body of ``POST /v1/chat/completions``.
 
     Attributes:
@@ -124,7 +125,7 @@ class ChatForm(Form):
         return {name: value for name, value in values.items() if name not in NOT_READ | NEUTRAL.keys()}
 
 
-class RerankForm(Form):
+class RerankForm(StrictForm):
     """The body of ``POST /v1/rerank`` and its likes; ``texts`` is what text-embeddings-inference calls documents."""
 
     query: Text

@@ -1,1 +1,1 @@
-"""What is computed: jobs, their batches, and the answers of the model or of a vLLM server."""
+"""The side of the service that computes: jobs, their batches, the answers of the model or of a vLLM server."""

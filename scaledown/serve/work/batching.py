@@ -37,7 +37,7 @@ class Batcher:
 
     @property
     def is_running(self) -> bool:
-        """Whether jobs are being computed."""
+        """True while jobs are being computed."""
         return self._task is not None and not self._task.done()
 
     def submit(self, job: Job) -> None:

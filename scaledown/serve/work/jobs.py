@@ -1,4 +1,4 @@
-"""What waits to be computed: a question to be answered, or documents to be ranked; and the way back to its client."""
+"""Jobs: a question to be answered, or documents to be ranked, and the way back to its client."""
 
 from __future__ import annotations
 
