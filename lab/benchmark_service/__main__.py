@@ -1,6 +1,6 @@
-"""Send many requests to the HTTP service at once, and check every reply.
+"""Load the HTTP service, and check every reply.
 
-Two services take turns in blocks, one that computes requests together and one that computes them one at a time, so that
+Many requests are sent at once. Two services take turns in blocks, one that computes requests together and one that computes them one at a time, so that
 their ratio holds on a busy machine. Some requests are broken, and some clients hang up. Every answer is compared with
 what the model says when it is called directly. Then the service is killed and started anew.
 

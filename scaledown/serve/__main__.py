@@ -1,8 +1,9 @@
-"""Answer questions over HTTP, as OpenAI's chat completions with documents, and rank documents.
+"""Answer questions and rank documents over HTTP.
 
-Requests of several clients are compressed and answered together. The generator of the checkpoint answers, or a vLLM
-server that serves it merged (scaledown.models.merge). A key for all clients is read from the environment,
-SCALEDOWN_API_KEY. SIGTERM lets what runs end.
+Answers have the form of OpenAI's chat completions, with documents beside the question; requests of several clients are
+computed together. The generator of the checkpoint answers, or a vLLM server that serves it merged
+(scaledown.models.merge). A key for all clients is read from the environment, SCALEDOWN_API_KEY. SIGTERM lets what runs
+end.
 
     python -m scaledown.serve --checkpoint embedded
     python -m scaledown.serve --checkpoint smollm2 --read_ahead document_store --host 0.0.0.0 --port 80
