@@ -1,8 +1,9 @@
 """Load the HTTP service, and check every reply.
 
-Many requests are sent at once. Two services take turns in blocks, one that computes requests together and one that computes them one at a time, so that
-their ratio holds on a busy machine. Some requests are broken, and some clients hang up. Every answer is compared with
-what the model says when it is called directly. Then the service is killed and started anew.
+Many requests are sent at once. Two services take turns in blocks, one that computes requests together and one that
+computes them one at a time, so that their ratio holds on a busy machine. Some requests are broken, and some clients
+hang up. Every answer is compared with what the model says when it is called directly. Then the service is killed and
+started anew.
 
     python -m lab.benchmark_service
     python -m lab.benchmark_service --num_requests 200 --num_clients 4 --batch_size 4
