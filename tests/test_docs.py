@@ -37,6 +37,8 @@ NOT_RUN = {  # The first that is found in a step's text, or is its file's name, 
     "pytest": "is what runs this",
     "vllm": "needs a GPU and vLLM",
     r"from integrations\.": "needs packages of their own; tests/test_integrations.py",
+    r"localhost:8000|scaledown\.serve\b": "a service that runs beside it; tests/serving/test_service.py",
+    "lab.benchmark_service": "minutes; tests/lab/test_benchmark_service.py runs it shortened",
     r"lab/gpu_check": "needs a GPU; tests/lab/test_gpu_check.py rehearses it",
     r"smollm2|scaledown\.hub": "needs packages of 93 and 84 MB; tests/test_packaged.py",
     r"^(make|pip|source|ruff|git|bash setup_env\.sh|python -m notebook)\b": "not ours, or what runs this",
@@ -67,10 +69,11 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
 }
 WRITES = ("output_dir", "output_file", "work_dir")
 """The flags that say where a command writes."""
-NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir"}
+NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir",
+            "--enable"}
 TRIALS = {"how the demo's N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
-OTHER_PROGRAMS = {"pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
+OTHER_PROGRAMS = {"curl", "vllm", "pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}
 OTHER_MODULES = {"pip", "pytest", "notebook", "zipfile"}
 
 

@@ -13,10 +13,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate": ("scaledown.evaluation.answering", "scaledown.evaluation.ranking", "scaledown.evaluation.calibration",
                  "scaledown.evaluation.pipelines", "scaledown.evaluation.robustness", "scaledown.evaluation.needle",
                  "scaledown.evaluation.cost", "scaledown.evaluation.benchmark"),
-    "use and serve": ("example_usage.py", "scaledown.serving.read_ahead", "scaledown.models.merge"),
+    "use and serve": ("example_usage.py", "scaledown.serve", "scaledown.serving.read_ahead", "scaledown.models.merge"),
     "make what ships again": ("lab.embedded", "lab.embedded.compressors", "lab.embedded.reranker", "lab.smollm2",
                               "lab.benchmark_retrieval", "lab.benchmark_read_ahead", "lab.benchmark_store",
-                              "lab.recall"),
+                              "lab.benchmark_service", "lab.recall"),
     "try a machine": ("lab.gpu_check",),
 }
 """Scripts and modules by what they are for."""

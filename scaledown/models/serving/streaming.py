@@ -72,33 +72,46 @@ def pieces(tokens: Iterator[Tensor], numbers: Sequence[int], stop_ids: Sequence[
         stop_ids: tokens that end an answer.
         to_text: an answer's ids to its text, without spaces around it.
     """
-    answers = [_GrowingAnswer(number) for number in numbers]
+    answers = [GrowingAnswer(number) for number in numbers]
     for step in tokens:
         for answer, token in zip(answers, step.tolist()[:len(answers)], strict=True):
             # Behind its end an answer is padded until the longest of the batch ends.
             if token in stop_ids:
                 answer.has_ended = True
-            elif not answer.has_ended:
-                answer.ids.append(token)
-                text = to_text(answer.ids)
-                # The last character may still change: its other bytes come with the next tokens.
-                if not text.endswith(UNFINISHED) and (new := answer.take(text)):
-                    yield Piece(answer.number, new)
+            elif not answer.has_ended and (new := answer.add(token, to_text)):
+                yield Piece(answer.number, new)
 
-    # Half a character at the end of an answer will not become a whole one any more.
     for answer in answers:
-        if new := answer.take(to_text(answer.ids)):
+        if new := answer.rest(to_text):
             yield Piece(answer.number, new)
 
 
-class _GrowingAnswer:
-    """An answer, and the text of it that was already yielded."""
+class GrowingAnswer:
+    """An answer, token by token, of which no text is taken back.
+
+    Attributes:
+        number: of its question.
+        ids: its tokens so far.
+        text: what was returned of its text so far.
+        has_ended: whether the token that ends it has come; whoever adds tokens sets it.
+    """
 
     def __init__(self, number: int) -> None:
         self.number, self.ids, self.text, self.has_ended = number, [], "", False
 
-    def take(self, text: str) -> str:
-        """Return the new end of ``text``; nothing if it changes what was already yielded."""
+    def add(self, token: int, to_text: Callable[[list[int]], str]) -> str:
+        """Add a token, and return the text that is new with it; ``to_text`` makes a text of all ids."""
+        self.ids.append(token)
+        text = to_text(self.ids)
+        # The last character may still change: its other bytes come with the next tokens.
+        return "" if text.endswith(UNFINISHED) else self._take(text)
+
+    def rest(self, to_text: Callable[[list[int]], str]) -> str:
+        """Return what is left at the end: half a character will not become a whole one any more."""
+        return self._take(to_text(self.ids))
+
+    def _take(self, text: str) -> str:
+        """Return the new end of ``text``; nothing if it changes what was already returned."""
         if not text.startswith(self.text):
             return ""
         new, self.text = text[len(self.text):], text

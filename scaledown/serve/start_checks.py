@@ -1,0 +1,113 @@
+"""Checks before the model is loaded, which takes long: of flags, the key, the store, the address and vLLM."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+import os
+import socket
+from pathlib import Path
+
+import httpx2
+
+from scaledown.data.pipeline.addresses import url_faults
+from scaledown.models.serving.disk.store_index import FILE, check_folder
+from scaledown.serving.read_ahead import check_order
+from scaledown.settings import not_negative, positive
+
+KEY = "SCALEDOWN_API_KEY"
+"""The environment variable with the key that clients must send."""
+VLLM_KEY = "VLLM_API_KEY"
+"""That with the vLLM server's key, under the name by which vLLM itself reads it."""
+PACKAGES = ("fastapi", "uvicorn", "pydantic", "prometheus_client")
+LARGEST_PORT = 65_535
+VLLM_SECONDS = 10.0
+
+
+def flag_faults(args: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the flags by themselves."""
+    found = positive(args, "batch_size", "max_requests", "max_body_mib", "max_documents", "max_input_tokens",
+                     "max_new_tokens") + not_negative(args, "batch_wait_ms")
+    if not 0 <= args.port <= LARGEST_PORT:
+        found.append(f"--port must be between 0 and {LARGEST_PORT}, got {args.port}")
+    if args.vllm_url is not None:
+        found += url_faults("--vllm_url", args.vllm_url, "http://localhost:8001/v1", VLLM_KEY)
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        found.append(f"the service needs {', '.join(missing)}: pip install \"scaledown[service]\"")
+    return found
+
+
+def check_store(checkpoint: str, folder: str) -> None:
+    """Refuse a store that there is not, and a checkpoint that cannot use one.
+
+    Raises:
+        ValueError: if it is one of these.
+    """
+    check_folder(Path(folder), "--read_ahead ")
+    if not (Path(folder) / FILE).exists():
+        raise ValueError(f"--read_ahead {folder}: no store of documents; fill one with python -m "
+                         "scaledown.serving.read_ahead")
+    check_order(checkpoint)
+
+
+def read_key() -> str:
+    """Return the key that clients must send, "" for none.
+
+    Raises:
+        ValueError: if it has characters that a header cannot carry.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ValueError(f"{KEY}, in the environment, holds characters that a header cannot carry")
+    return key
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address, on which nothing is taken yet.
+
+    Raises:
+        ValueError: if it is taken, not allowed, or none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = socket.socket(family, socket.SOCK_STREAM)
+    # A service that is started anew need not wait until the system forgets the old one's connections.
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind((host, port))
+    except OSError as fault:
+        place.close()
+        raise ValueError(f"--host {host} --port {port}: cannot listen there ({fault.strerror or fault})") from None
+    return place
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def vllm_model(url: str) -> str:
+    """Return the name of the model that the server at ``url`` serves.
+
+    Raises:
+        ValueError: if there is no such server, or it serves nothing.
+    """
+    try:
+        response = httpx2.get(f"{url.rstrip('/')}/models", headers=vllm_headers(), timeout=VLLM_SECONDS)
+        response.raise_for_status()
+        return response.json()["data"][0]["id"]
+    except httpx2.HTTPError as fault:
+        raise ValueError(f"--vllm_url {url}: cannot be used ({fault}); is vLLM running, does the URL end in /v1, and "
+                         f"is its key in the environment, {VLLM_KEY}?") from None
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(f"--vllm_url {url}: {url}/models does not list a model as vLLM does") from None
+
+
+def vllm_headers() -> dict[str, str]:
+    """Return the headers of requests to the vLLM server."""
+    key = os.environ.get(VLLM_KEY, "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -1,0 +1,1 @@
+"""The side of the service that speaks HTTP: its gate, bodies, replies and counters."""

@@ -1,0 +1,1 @@
+"""The side of the service that computes: jobs, their batches, the answers of the model or of a vLLM server."""
