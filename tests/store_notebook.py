@@ -34,9 +34,12 @@ def lay_out(desk: Path) -> None:
             (desk / path.name).symlink_to(path)
 
 
-def run(desk: Path) -> NotebookNode:
-    """Return the notebook with the outputs of all of its cells, run in the folder ``desk``."""
+def run(desk: Path, until: str | None = None) -> NotebookNode:
+    """Return the notebook with the outputs of its cells, run in the folder ``desk``: all, or those before a heading."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    if until is not None:
+        headings = [number for number, cell in enumerate(notebook.cells) if cell.source.startswith(until)]
+        notebook.cells = notebook.cells[:headings[0]]
     settings = {"metadata": {"path": str(desk)}}
     nbclient.NotebookClient(notebook, timeout=LONGEST_CELL_SECONDS, resources=settings).execute()
     return notebook
@@ -78,7 +81,8 @@ def tidy_text(text: str, desk: Path) -> str:
         # A carriage return goes back to the start of the line: what follows it is written over the rest.
         line = line.rstrip("\r").rpartition("\r")[2]
         if not _PROGRESS.search(line):
-            lines.append(_TIME.sub("...", line.replace(f"{desk}/", "").replace(str(desk), ".")))
+            line = line.replace(f"{desk}/", "").replace(str(desk), ".").replace(str(Path.home()), "~")
+            lines.append(_TIME.sub("...", line))
     return re.sub(r"\n{2,}", "\n", "\n".join(lines)).lstrip("\n")
 
 

@@ -12,7 +12,10 @@ import store_notebook
 from IPython.core.inputtransformer2 import TransformerManager
 from store_notebook import NOTEBOOK, ROOT
 
+from scaledown.hub import packaged
+
 NO_TREE = "the project is not here: set REPOSITORY"
+REAL_TEXT = "## Real text"
 MOST_BYTES = 1_000_000
 OF_ONE_MACHINE = re.compile(r"/(?:home|root|Users|tmp|opt|mnt|work|usr)/|\.venv|\b\d\d:\d\d:\d\d\b|\bit/s")
 COLAB = """
@@ -92,8 +95,13 @@ def test_colab_keeps_what_its_kernel_and_its_other_packages_need():
 @pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(desk):
     store_notebook.lay_out(desk)
-    cells = [cell for cell in store_notebook.run(desk).cells if cell.cell_type == "code"]
+    # A test fetches no package; where smollm2 is, its cells run, too.
+    has_real_text = packaged.folder_of("smollm2").is_dir()
+    ran = store_notebook.run(desk, until=None if has_real_text else REAL_TEXT)
+    cells = [cell for cell in ran.cells if cell.cell_type == "code"]
     assert pictures(cells) == 4
+    assert "passages that were kept" in texts(cells)
+    assert not has_real_text or "Ferdinand de Lesseps" in texts(cells)
     assert "questions, documents, memory tokens, width: (10, 5, 8, 128)" in texts(cells)
     assert "from the best one alone: Grime" in texts(cells)  # The right answer to "On which river does Pelmouth lie?".
     assert (desk / "training_with_eval" / "report.html").is_file()
