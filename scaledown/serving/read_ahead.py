@@ -102,11 +102,21 @@ def check_contents(args: argparse.Namespace) -> None:
     """
     if args.memory and args.number_format == INT8:
         raise ValueError(f"--number_format {INT8} is for keys and values; --memory is stored as float16 numbers")
-    config = hub.checkpoint_config(args.checkpoint)
-    if config is not None and not args.memory and config.input_order != "document_first":
-        raise ValueError(f"--checkpoint {args.checkpoint}: reads the query before the document, so keys and values "
-                         "cannot be read ahead; train one with --input_order document_first (of those that ship, "
-                         "smollm2 was), or with --query_dropout for --memory")
+    if not args.memory:
+        check_order(args.checkpoint)
+
+
+def check_order(name: str) -> None:
+    """Refuse a checkpoint on this disk that reads the query first, so that keys and values cannot be read ahead.
+
+    Raises:
+        ValueError: if it does.
+    """
+    config = hub.checkpoint_config(name)
+    if config is not None and config.input_order != "document_first":
+        raise ValueError(f"--checkpoint {name}: reads the query before the document, so keys and values cannot be "
+                         "read ahead; train one with --input_order document_first (of those that ship, smollm2 was), "
+                         "or with --query_dropout for --memory")
 
 
 def fill(model: ScaleDownModel, store: DiskDocuments, documents: CorpusDocuments, batch_size: int) -> tuple[int, int]:
