@@ -10,9 +10,10 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from scaledown.models.memory import Memory, rankings
+from scaledown.models.memory import Memory
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving import question_answering
+from scaledown.models.serving.choosing import rankings
 from scaledown.models.serving.inputs.user_input import read_input
 from scaledown.models.serving.question_answering import Answer, Generation, PromptBatch
 from scaledown.models.serving.store import Store

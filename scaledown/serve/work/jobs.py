@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from scaledown.models.memory import Keep
+from scaledown.models.serving.choosing import Keep
 from scaledown.models.serving.question_answering import Answer
 
 
