@@ -52,7 +52,7 @@ def test_shapes_of_cross_encoders(tmp_path):
 
     encoder = CrossEncoder(tiny.cross_encoder_folder(tmp_path))
     shape = reranker_shape(encoder)
-    assert (shape.num_layers, shape.hidden_size, shape.mlp_weights) == (4, 24, 0)
+    assert (shape.num_layers, shape.hidden_size, shape.map_weights) == (4, 24, 0)
     # Each layer: queries, keys and values, their output, a gated feed-forward part; a dense map and the score's head.
     assert shape.body_weights == 4 * (24 * 72 + 24 * 24 + 24 * 64 + 32 * 24) + 24 * 24 + 24
 

@@ -117,7 +117,7 @@ def test_steps_and_scores_are_counted_once_also_by_a_run_that_went_on(parts: str
     argv = flags(place, "scored", "run", "--enable_reranking", "--save_steps", "1", "--gradient_accumulation_steps",
                  parts)
     assert train.main(argv) == 0
-    whole = {"num_steps": 4, "num_scores": NUM_SCORES, "num_steps_since_scores": 0, "query_dropout": 0.0}
+    whole = {"num_steps": 4, "num_scores": NUM_SCORES, "num_steps_since_scores": 0}
     assert counted(place / "run" / "final") == whole
     assert counted(place / "run" / "checkpoint-3")["num_steps"] == 3
     for path in (place / "run" / "final", place / "run" / "checkpoint-4"):
@@ -136,7 +136,7 @@ def test_a_head_below_which_the_compressor_moves_is_told(place: Path, monkeypatc
     assert "warning: the model has a reranking head, which learns nothing here" in told
     assert "warning: the reranking head was not trained in the last 4 steps" in told
     assert counted(place / "second" / "final") == {"num_steps": 8, "num_scores": NUM_SCORES,
-                                                   "num_steps_since_scores": 4, "query_dropout": 0.0}
+                                                   "num_steps_since_scores": 4}
     assert "in the last 4 steps" in (place / "second" / "final" / model_card.FILE).read_text()
     again = flags(place, "scored", "third", "--init_compressor", str(place / "second" / "final"),
                   "--reranking_loss_weight", "0")
