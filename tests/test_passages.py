@@ -117,6 +117,11 @@ def test_passages_end_with_paragraphs_unless_they_would_be_short():
     # A quarter of 9 tokens is more than two.
     assert cut_by_paragraphs(text, 9) == ["One two three. Four.", "Five six.\n \nSeven.\nEight."]
     assert stretches(text, 8) == [text]
+    # A short one before a long one stays with what is before it if it fits there; a heading goes with what follows.
+    assert cut_by_paragraphs("a b c d.\n\nE.\n\nf g h i.", 8) == ["a b c d.\n\nE.", "f g h i."]
+    assert cut_by_paragraphs("a b c d.\n\nE\n\nf g h i.", 8) == ["a b c d.", "E\n\nf g h i."]
+    assert cut_by_paragraphs("a b c d e f g h.\n\nE.\n\nf g h i.", 8) == ["a b c d e f g h.", "E.\n\nf g h i."]
+    assert cut_by_paragraphs("a b c d.\n\nE.", 8) == ["a b c d.\n\nE."]
     # What is left of a long paragraph goes on with the next one if it is short.
     assert cut_by_paragraphs("a b c d e f g h i.\n\nj k.", 8) == ["a b c d e f g h", "i.\n\nj k."]
     splitter = PassageSplitter(count_words, 8, ends_with_paragraphs=True)

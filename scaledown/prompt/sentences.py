@@ -45,7 +45,9 @@ def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int]
         whole_spans: spans that are not cut, unless they are longer than ``budget`` themselves.
         count_word: gives the tokens of one word.
         budget: most tokens of a stretch.
-        ends_with_paragraphs: a stretch also ends at a blank line, if it has at least a quarter of the budget by then.
+        ends_with_paragraphs: a stretch also ends at a blank line, if it has at least a quarter of the budget by then. A
+            shorter paragraph before a long one, or at the end, stays with what is before it, if it fits there; a
+            heading goes with what follows.
 
     Returns:
         The stretches as (start, end) in characters.
@@ -128,13 +130,43 @@ def _pack(text: str, units: Iterable[_Unit], budget: int, fewest: int) -> list[S
     """Put consecutive units together while they fit into ``budget``, or up to a blank line, if they have ``fewest``."""
     stretches: list[Span] = []
     num_free = 0  # tokens that the last stretch has room for
-    for unit in units:
-        if unit.num_tokens <= num_free:
-            stretches[-1] = (stretches[-1][0], unit.end)
-        else:
-            stretches.append((unit.start, unit.end))
-            num_free = budget
-        num_free -= unit.num_tokens
-        if budget - num_free >= fewest and _BLANK_LINE.match(text, unit.end):
+    is_closed = False  # at a blank line
+    paragraphs = list(_paragraphs(text, units))
+    sizes = list(map(_size, paragraphs))
+
+    for number, paragraph in enumerate(paragraphs):
+        # A long paragraph behind a short one would be cut, or share its stretch with something else.
+        is_short = sizes[number] < fewest and _ends_with_full_stop(text, paragraph)
+        is_alone = is_short and (number == len(sizes) - 1 or sizes[number + 1] >= fewest)
+        if is_closed and not (is_alone and sizes[number] <= num_free):
             num_free = 0
+
+        for unit in paragraph:
+            if unit.num_tokens <= num_free:
+                stretches[-1] = (stretches[-1][0], unit.end)
+            else:
+                stretches.append((unit.start, unit.end))
+                num_free = budget
+            num_free -= unit.num_tokens
+        is_closed = budget - num_free >= fewest
     return stretches
+
+
+def _size(units: Iterable[_Unit]) -> int:
+    return sum(unit.num_tokens for unit in units)
+
+
+def _ends_with_full_stop(text: str, paragraph: Sequence[_Unit]) -> bool:
+    return bool(_SENTENCE_END.search(text[paragraph[-1].start:paragraph[-1].end]))
+
+
+def _paragraphs(text: str, units: Iterable[_Unit]) -> Iterator[list[_Unit]]:
+    """Yield the units up to each blank line."""
+    paragraph: list[_Unit] = []
+    for unit in units:
+        paragraph.append(unit)
+        if _BLANK_LINE.match(text, unit.end):
+            yield paragraph
+            paragraph = []
+    if paragraph:
+        yield paragraph
