@@ -98,6 +98,18 @@ def test_what_was_put_is_found_by_another_process_and_after_opening_again(tmp_pa
     assert one.index.num_bytes() == sum(path.stat().st_size for path in shard_files) and len(shard_files) == 2
 
 
+def test_drafts_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
+    put(TensorFolder(tmp_path / "store"), 1)
+    for name in (".tmp1Dl34R", ".shard-00000009.safetensors.draft", "shard-00000009.safetensors"):
+        (tmp_path / "store" / name).write_bytes(b"torn")
+    (tmp_path / "store" / "notes.txt").write_text("a user's own")
+    again = TensorFolder(tmp_path / "store")
+    put(again, 2)
+    assert_whole(again, 1, 2)
+    left = {name for name in files_of(tmp_path / "store") if not name.startswith("shard")}
+    assert left == {store_index.FILE, "notes.txt"}
+
+
 def test_a_writer_that_is_killed_loses_nothing_that_it_reported(tmp_path: Path) -> None:
     """Killed at random moments; what is there is whole, and one that is left in peace finishes the work."""
     draw = random.Random(0)

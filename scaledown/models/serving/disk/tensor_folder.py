@@ -23,6 +23,8 @@ SMALL_SHARE, MOST_SMALL = 4, 64
 """Shards below a quarter of the usual size are written together into whole ones when there are so many of them."""
 MAX_BYTES, DESCRIPTION = "max_bytes", "description"
 """Settings in the index: the limit, and what the metadata of each shard says."""
+UNKNOWN_FILES = ("*shard-*.safetensors*", ".tmp*")
+"""Shards and our drafts of them; safetensors writes into a draft of its own, with a name such as .tmp1Dl34R."""
 REMOVED_SHARE, MOST_SHARDS_REMOVED = 10, 16
 """Beyond its limit a tenth of the folder is removed at once, so that this is rare; or so many shards, if that is less,
 so that others need not wait long."""
@@ -203,16 +205,17 @@ class TensorFolder:
             self.index.remove_shard(number)
 
     def _remove_unknown_files(self) -> None:
-        """Remove shards that the index does not name: a process was killed before or after it did.
+        """Remove shards that the index does not name, and drafts of them: a process was killed before or after it did.
 
         No other process writes now, so none of them is being made.
         """
         if self._has_looked:
             return
         known = {shards.path_of(self.folder, number).name for number, _ in self.index.shard_sizes()}
-        for path in self.folder.glob("*shard-*.safetensors*"):
-            if path.name not in known:
-                path.unlink(missing_ok=True)
+        for pattern in UNKNOWN_FILES:
+            for path in self.folder.glob(pattern):
+                if path.name not in known:
+                    path.unlink(missing_ok=True)
         self._has_looked = True
 
     def _unlink(self, numbers: Iterable[int]) -> None:
