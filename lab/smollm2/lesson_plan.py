@@ -68,6 +68,7 @@ def learn(name: str, model: ScaleDownModel, folder: Path, lesson: Callable[[], o
 def imitate_first(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Record], steps: LessonSteps,
                   folder: Path) -> None:
     """Let the compressor imitate the memory of ``larger``; a new encoder learns to spell before that."""
+    # An encoder has a vocabulary of its own; fewer layers of the generator have the generator's.
     if model.config.compressor_type != larger.config.compressor_type and steps.spelling_steps:
         training = TrainingConfig(
             seed=steps.seed, batch_size=SPELLING_BATCH, readout_loss_weight=1.0, readout_steps=steps.spelling_steps,
@@ -76,6 +77,8 @@ def imitate_first(model: ScaleDownModel, larger: ScaleDownModel, records: Sequen
         stage = TrainingStage(SPELLING, lambda model: spelling_records(records, number, steps.seed), training)
         train_all([stage], model, folder)
 
+    if not steps.imitation_steps:
+        return
     passages = records_of(Lesson((1, 2, 3)), records, steps.imitation_steps, BATCH_SIZE, steps.seed + 20)
     learn(IMITATION, model, folder, lambda: imitate(model, larger, passages, BATCH_SIZE, steps.imitation_rate))
 

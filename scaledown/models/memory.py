@@ -175,6 +175,7 @@ class Memory:
         Raises:
             ValueError: if the memory does not belong to them, as far as its origin is known.
         """
+        # One list without a query serves any number of questions; of other memory each question has its own.
         memory = self.shared_by(len(questions))
         if len(questions) != len(memory):
             raise ValueError(f"{len(questions)} questions, but memory for {len(memory)}")

@@ -234,6 +234,12 @@ def test_the_command_trains_an_encoder_by_the_memory_of_a_checkpoint(generator, 
     assert model.config.compressor_type == "modernbert"
     assert isinstance(model.answer("Which year of person 1?", [passage(1)]), str)
 
+    # A lesson of no steps is left out.
+    argv = command(generator, tmp_path, "--compressor_model", encoder, "--memory_of", str(tmp_path / "larger"),
+                   "--spelling_steps", "0", "--imitation_steps", "0", "--output_dir", str(tmp_path / "short"))
+    assert main(argv) == 0
+    assert not (tmp_path / "short" / "imitation").exists()
+
     with pytest.raises(SystemExit) as refused:
         main(command(generator, tmp_path, "--compressor_model", encoder))
     assert refused.value.code == 2 and "goes with --memory_of" in capsys.readouterr().err

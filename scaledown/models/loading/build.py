@@ -47,10 +47,12 @@ def compressor_of(config: ScaleDownConfig, model: PreTrainedModel, body: PreTrai
     Raises:
         ValueError: if the compressor cannot read with ``model``, or soft tokens do not fit the generator.
     """
+    # Imported by name, so that each compressor is a file of its own that nothing else has to know.
     module, class_name = COMPRESSORS[config.compressor_type].class_path.split(".")
     compressor_class = getattr(importlib.import_module(f"scaledown.models.compressors.{module}"), class_name)
     compressor = compressor_class(config, model, token_embeddings(body))
 
+    # Its memory mixes the embeddings of the table by the output head's probabilities: the two must be one matrix.
     if config.soft_tokens:
         if not head_is_table(body):
             raise ValueError("--soft_tokens needs a generator whose output head is its token embeddings, without a "

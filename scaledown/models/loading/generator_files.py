@@ -121,8 +121,10 @@ def check_trust(folder: Path, name: str, is_trusted: bool) -> None:
     Raises:
         ValueError: with what to do.
     """
+    # Most checkpoints ask for nothing, and of a local one the user can read what it asks.
     if is_trusted or Path(name).is_dir() or not ScaleDownConfig.load(folder).trust_remote_code:
         return
+
     raise ValueError(f"{name}: its config.json asks to run code that comes with its generator (trust_remote_code). If "
                      "you trust its authors, pass trust_remote_code=True to from_pretrained; for a command, look "
                      f"through it first: hf download {name} --local-dir FOLDER, and give that folder")

@@ -86,6 +86,7 @@ def read_without_query(documents: Documents) -> UserInput:
         ValueError: as :func:`read_input`.
     """
     _check_list("documents", documents)
+    # A document is a string or an object, so a list inside the list is one of several lists.
     is_one = not any(isinstance(value, list | tuple) for value in documents)
     lists = [documents] if is_one else documents
 
