@@ -53,7 +53,10 @@ def secrets(monkeypatch):
 
 def holds_a_secret(*places) -> list[str]:
     """Files under ``places`` (folders, or texts) with a secret in them."""
-    files = [path for place in places if isinstance(place, Path) for path in place.rglob("*") if path.is_file()]
+    files = []
+    for place in places:
+        if isinstance(place, Path):
+            files += [path for path in place.rglob("*") if path.is_file()]
     assert files
     contents = {str(path): path.read_bytes() for path in files}
     contents |= {place: place.encode() for place in places if isinstance(place, str)}

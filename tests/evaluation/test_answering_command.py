@@ -60,7 +60,8 @@ def test_figures_are_the_evaluator_s(checkpoints, tmp_path, capsys):
     assert "2 questions" in lines[0] and "1.5 documents each" in lines[0]
     labels = [comparison_table.LABELS.get(name, name) for name in found]
     assert labels[:3] == ["no documents, untuned", "cut text, untuned", "full text, untuned"]
-    places = [lines.index(next(line for line in lines if line.split("  ")[0] == label)) for label in labels]
+    starts = [line.split("  ")[0] for line in lines]
+    places = [starts.index(label) for label in labels]
     assert places == sorted(places), "each system's row begins with its whole name"
 
 

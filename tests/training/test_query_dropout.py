@@ -42,8 +42,10 @@ def model(generator: str) -> ScaleDownModel:
 
 def steps(number: int) -> list[list[Record]]:
     """Steps of the same records, whose queries tell them apart."""
-    return [[dataclasses.replace(record, query=f"{record.query} {step}") for record in RECORDS]
-            for step in range(number)]
+    found = []
+    for step in range(number):
+        found.append([dataclasses.replace(record, query=f"{record.query} {step}") for record in RECORDS])
+    return found
 
 
 def test_the_share_is_drawn_for_each_record_by_itself_and_the_same_again() -> None:
