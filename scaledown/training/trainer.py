@@ -76,6 +76,7 @@ class ScaleDownTrainer(Trainer):
         self.loss_guard = LossGuard(is_scaled=model.dtype == torch.float16)
         # The learning rates of the latest step, by their names in the log.
         self._rates: dict[str, float] = {}
+        self._has_scores = model.config.enable_reranking and objective.has_scores(records)
         # Since the last checkpoint.
         self._num_steps, self._num_scores = 0, torch.zeros((), dtype=torch.long)
 
@@ -218,7 +219,9 @@ class ScaleDownTrainer(Trainer):
         self.loss_guard.add(step + 1, record_ids, loss)
         if loss.device.type == "cpu":
             self.loss_guard.check()
-        self.loss_parts.add(**losses._asdict())
+        # A reranking head with nothing to learn from has an error of 0, which would read as a perfect score.
+        shown = losses if self._has_scores else losses._replace(reranking_loss=None)
+        self.loss_parts.add(**shown._asdict())
         return loss
 
     def _weights(self, step: int) -> tuple[float, ...]:

@@ -130,6 +130,15 @@ def test_evaluation_is_called_when_due_and_joins_the_log(generator, records, tmp
     assert all("answer_loss" in row and "learning_rate_compressor" in row for row in losses)
 
 
+def test_a_head_without_scores_to_learn_from_has_no_loss_in_the_log(generator, records, tmp_path):
+    unscored = [dataclasses.replace(record, reranking_scores=None) for record in records]
+    log = run.train(new_model(generator, enable_reranking=True), TrainingConfig(**SETTINGS), unscored, tmp_path)
+
+    # A loss of 0.00 would read as a perfect reranker.
+    assert any("answer_loss" in entry for entry in log)
+    assert not any("reranking_loss" in entry for entry in log)
+
+
 def test_mean_reranking_loss_is_that_of_all_scored_documents(generator, records):
     model, config = new_model(generator, enable_reranking=True), TrainingConfig(**SETTINGS)
     # As in training, where the start of a long document is scored.
