@@ -8,6 +8,7 @@ memory costs no pass of the compressor, and a few dozen steps of it are enough (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def ideal_memory(model: ScaleDownModel, targets: Tensor) -> Tensor:
 
 
 def learn_to_copy(model: ScaleDownModel, records: Sequence[Record], batch_size: int, rate: float,
-                  answer_tokens: int) -> list[float]:
+                  answer_tokens: int, folder: Path | None = None) -> list[float]:
     """Train the generator's adapter to answer from ideal memory, once over ``records``; return the loss of each step.
 
     Args:
@@ -38,6 +39,7 @@ def learn_to_copy(model: ScaleDownModel, records: Sequence[Record], batch_size: 
         batch_size: records a step.
         rate: peak learning rate; it falls to 0 along a line.
         answer_tokens: answers are cut there.
+        folder: of checkpoints, from which a killed lesson goes on [none].
     """
     def loss_of(step: Sequence[Record]) -> Tensor:
         batch = model.processor.collate(step, answer_tokens, with_readout=True)
@@ -45,4 +47,4 @@ def learn_to_copy(model: ScaleDownModel, records: Sequence[Record], batch_size: 
         states = model.generator.states(batch["prompts"], memory)             # (A, D)
         return model.generator.answer_loss(states, batch["answer_targets"])
 
-    return train_steps("copying", model, "generator", records, batch_size, rate, loss_of)
+    return train_steps("copying", model, "generator", records, batch_size, rate, loss_of, folder)

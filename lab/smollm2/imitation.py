@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def spelling_records(records: Sequence[Record], number: int, seed: int) -> list[
 
 
 def imitate(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Record], batch_size: int,
-            rate: float) -> list[float]:
+            rate: float, folder: Path | None = None) -> list[float]:
     """Train the compressor of ``model`` to make the memory of ``larger``, once over ``records``; return the losses.
 
     The loss is that of the readout, of the scores, and the divergence from what the larger compressor would say.
@@ -70,6 +71,7 @@ def imitate(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Rec
         records: in their order.
         batch_size: records a step.
         rate: peak learning rate.
+        folder: of checkpoints, from which a killed lesson goes on [none].
 
     Raises:
         ValueError: if one of the two does not make its memory of mixtures of tokens.
@@ -91,7 +93,7 @@ def imitate(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Rec
             losses.append(SCORES_WEIGHT * score_error(own.scores, batch))
         return torch.stack(losses).sum()
 
-    return train_steps("imitation", model, "compressor", records, batch_size, rate, loss_of)
+    return train_steps("imitation", model, "compressor", records, batch_size, rate, loss_of, folder)
 
 
 def divergence(states: Tensor, wanted: Tensor, table: Tensor) -> Tensor:

@@ -54,14 +54,14 @@ def stages(records: Sequence[Record], steps: LessonSteps) -> Iterator[TrainingSt
         yield TrainingStage(name, lambda model, make=make_records: make(), training)
 
 
-def learn(name: str, model: ScaleDownModel, folder: Path, lesson: Callable[[], object]) -> None:
+def learn(name: str, model: ScaleDownModel, folder: Path, lesson: Callable[[Path], object]) -> None:
     """Run a lesson that is no training of the whole model, or load the result of an earlier start from ``folder``."""
     if (folder / name / CONFIG_FILE).is_file():
         print(f"{name}: done already, in {folder / name}")
         model.load_trained(folder / name)
         return
     print(f"{name}: into {folder / name}")
-    lesson()
+    lesson(folder / name)
     model.save_pretrained(folder / name)
 
 
@@ -80,7 +80,8 @@ def imitate_first(model: ScaleDownModel, larger: ScaleDownModel, records: Sequen
     if not steps.imitation_steps:
         return
     passages = records_of(Lesson((1, 2, 3)), records, steps.imitation_steps, BATCH_SIZE, steps.seed + 20)
-    learn(IMITATION, model, folder, lambda: imitate(model, larger, passages, BATCH_SIZE, steps.imitation_rate))
+    learn(IMITATION, model, folder,
+          lambda place: imitate(model, larger, passages, BATCH_SIZE, steps.imitation_rate, place))
 
 
 def copy_first(model: ScaleDownModel, records: Sequence[Record], steps: LessonSteps, folder: Path) -> None:
@@ -89,7 +90,7 @@ def copy_first(model: ScaleDownModel, records: Sequence[Record], steps: LessonSt
     lesson = Lesson(num_documents=(1, 2, 3, 5), unanswered_share=0.1)
     lesson_records = records_of(lesson, records, steps.copying_steps, BATCH_SIZE, steps.seed + 10)
     learn(COPYING, model, folder,
-          lambda: learn_to_copy(model, lesson_records, BATCH_SIZE, steps.copying_rate, ANSWER_TOKENS))
+          lambda place: learn_to_copy(model, lesson_records, BATCH_SIZE, steps.copying_rate, ANSWER_TOKENS, place))
 
 
 def train(model: ScaleDownModel, records: Sequence[Record], steps: LessonSteps, folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 
+from lab.smollm2 import lesson_loop
 from lab.smollm2.__main__ import main
 from lab.smollm2.copying import ideal_memory, learn_to_copy
 from lab.smollm2.fewer_layers import with_fewer_layers
@@ -213,6 +214,25 @@ def test_imitation_brings_the_memory_nearer_and_trains_the_compressor_alone(kind
         assert torch.equal(weight, before[name])
     for name, weight in larger.state_dict().items():
         assert torch.equal(weight, of_larger[name])
+
+
+def test_a_killed_imitation_goes_on_from_its_last_checkpoint(generator, tmp_path, monkeypatch, capsys):
+    larger = build(generator)
+    records = records_of(Lesson((1,)), RECORDS, num_steps=5, batch_size=4, seed=0)
+    monkeypatch.setattr(lesson_loop, "SAVE_STEPS", 2)
+
+    model = with_fewer_layers(larger, "0,3")
+    assert len(imitate(model, larger, records[:4 * 4], 4, 1e-2, tmp_path)) == 4
+    trained = {name: weight.clone() for name, weight in model.compressor.state_dict().items()}
+
+    # A new process has the weights of the start, and the lesson has one more step than the checkpoint.
+    another = with_fewer_layers(larger, "0,3")
+    assert len(imitate(another, larger, records[:4 * 4], 4, 1e-2, tmp_path)) == 0
+    for name, weight in another.compressor.state_dict().items():
+        assert torch.equal(weight, trained[name])
+    assert len(imitate(with_fewer_layers(larger, "0,3"), larger, records, 4, 1e-2, tmp_path)) == 1
+    assert f"imitation: goes on from {tmp_path / 'checkpoint-4'}" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
 
 
 def test_imitation_needs_mixtures_of_tokens(generator):
