@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lab.smollm2.lesson_loop import train_steps
+from lab.smollm2.lesson_loop import groups_of, train_steps
 from scaledown.data.records import Record
 from scaledown.models.losses import IGNORED
 from scaledown.models.model import ScaleDownModel
@@ -47,4 +47,4 @@ def learn_to_copy(model: ScaleDownModel, records: Sequence[Record], batch_size: 
         states = model.generator.states(batch["prompts"], memory)             # (A, D)
         return model.generator.answer_loss(states, batch["answer_targets"])
 
-    return train_steps("copying", model, "generator", records, batch_size, rate, loss_of, folder)
+    return train_steps("copying", model, groups_of(model, "generator", rate), records, batch_size, loss_of, folder)

@@ -8,7 +8,6 @@ an imitation of it can be answered from at once.
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import set_seed
 
-from lab.smollm2.lesson_loop import train_steps
+from lab.smollm2.lesson_loop import groups_of, train_steps
 from scaledown.data.records import Record
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.engine.moving import moved
 from scaledown.models.losses import Head, readout_loss, score_error
 from scaledown.models.model import ScaleDownModel
 
-SPELLED_WORDS = 5
-SPELLING_QUESTION = "What does the text say?"
 SCORES_WEIGHT = 0.05
 """Of the scores' squared error, as in the other lessons."""
 
@@ -43,20 +40,6 @@ def with_encoder(model: ScaleDownModel, name: str, seed: int) -> ScaleDownModel:
     other = ScaleDownModel(config, device=model.device, dtype=model.dtype)
     other.generator.load_state_dict(model.generator.state_dict())
     return other
-
-
-def spelling_records(records: Sequence[Record], number: int, seed: int) -> list[Record]:
-    """Return records whose document is a few words that the memory has to repeat.
-
-    So a new encoder learns the generator's vocabulary, which is not its own, from texts that cost next to nothing.
-    """
-    rng, made = random.Random(f"spelling-{seed}"), []
-    while len(made) < number:
-        words = rng.choice(rng.choice(records).documents).split()
-        first = rng.randrange(max(1, len(words) - SPELLED_WORDS))
-        text = " ".join(words[first:first + rng.randint(1, SPELLED_WORDS)])
-        made.append(Record(f"spelling-{len(made)}", SPELLING_QUESTION, (text,), text))
-    return made
 
 
 def imitate(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Record], batch_size: int,
@@ -93,7 +76,7 @@ def imitate(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Rec
             losses.append(SCORES_WEIGHT * score_error(own.scores, batch))
         return torch.stack(losses).sum()
 
-    return train_steps("imitation", model, "compressor", records, batch_size, rate, loss_of, folder)
+    return train_steps("imitation", model, groups_of(model, "compressor", rate), records, batch_size, loss_of, folder)
 
 
 def divergence(states: Tensor, wanted: Tensor, table: Tensor) -> Tensor:

@@ -5,49 +5,59 @@ A lesson that was killed goes on from its last checkpoint, with the moments of A
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scaledown.data.records import Record
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 from scaledown.training import checkpoints
 from scaledown.training.optimizer import build_optimizer
 
+ParameterGroup = dict[str, Any]
 LOG_STEPS, SAVE_STEPS = 5, 50
+WARMUP_SHARE = 0.06
+LARGEST_GRADIENT = 1.0
+"""Norm to which gradients are cut, as in the stages that train the whole model."""
 
 
-def train_steps(name: str, model: ScaleDownModel, part: str, records: Sequence[Record], batch_size: int, rate: float,
-                loss_of: Callable[[Sequence[Record]], Tensor], folder: Path | None = None) -> list[float]:
-    """Train one part of ``model``, once over ``records`` in their order; return the loss of each step taken.
+def train_steps(name: str, model: ScaleDownModel, groups: Sequence[ParameterGroup], items: Sequence[Any],
+                batch_size: int, loss_of: Callable[[Sequence[Any]], Tensor], folder: Path | None = None) -> list[float]:
+    """Train some parameters, once over ``items`` in their order; return the loss of each step taken.
 
     Args:
         name: of the lesson, as printed.
-        model: all else in it stays as it is.
-        part: "generator" or "compressor".
-        records: to learn from.
-        batch_size: records a step.
-        rate: peak learning rate; it falls to 0 along a line.
-        loss_of: the loss of a step's records.
+        model: all of it that is in no group stays as it is.
+        groups: parameters with their peak learning rates, which rise at first and then fall to 0, along lines.
+        items: to learn from, such as records.
+        batch_size: items a step.
+        loss_of: the loss of a step's items.
         folder: gets a checkpoint now and then; if there is one, the lesson goes on from it [none].
     """
-    groups = [group for group in model.parameter_groups(rate, rate, 0.0) if group["name"].startswith(part)]
     optimizer = build_optimizer("adamw", groups, model)
-    # Records that fill no whole step are left out.
-    num_steps, num_done = len(records) // batch_size, _go_on(name, model, folder)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - (num_done + step) / num_steps)
+    # Items that fill no whole step are left out.
+    num_steps, num_done = len(items) // batch_size, _go_on(name, model, folder)
+    num_warmup = max(1, round(WARMUP_SHARE * num_steps))
+
+    def rate_share(step: int) -> float:
+        return min(1.0, (num_done + step + 1) / num_warmup) * (1 - (num_done + step) / num_steps)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_share)
+    parameters = list(itertools.chain.from_iterable(group["params"] for group in groups))
 
     model.train()
     losses = []
     for step in Bar(range(num_done, num_steps), name):
         with torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32):
-            loss = loss_of(records[step * batch_size:(step + 1) * batch_size])
+            loss = loss_of(items[step * batch_size:(step + 1) * batch_size])
 
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         optimizer.step()
         schedule.step()
 
@@ -61,6 +71,11 @@ def train_steps(name: str, model: ScaleDownModel, part: str, records: Sequence[R
             checkpoints.keep(draft, folder, num_kept=1)
     model.eval()
     return losses
+
+
+def groups_of(model: ScaleDownModel, part: str, rate: float) -> list[ParameterGroup]:
+    """Return the groups of the trained parameters of "generator" or "compressor", with one learning rate."""
+    return [group for group in model.parameter_groups(rate, rate, 0.0) if group["name"].startswith(part)]
 
 
 def _go_on(name: str, model: ScaleDownModel, folder: Path | None) -> int:

@@ -8,18 +8,21 @@ from pathlib import Path
 
 from lab.embedded.stages import TrainingStage, train_all
 from lab.smollm2.copying import learn_to_copy
-from lab.smollm2.imitation import imitate, spelling_records
+from lab.smollm2.imitation import imitate
 from lab.smollm2.lesson_steps import LessonSteps
 from lab.smollm2.lessons import Lesson, records_of
+from lab.smollm2.pointing import learn_to_point
+from lab.smollm2.vocabulary import learn_vocabulary
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.models.loading.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
 
-SPELLING, IMITATION, PASSAGES, COPYING, DOCUMENTS = "spelling", "imitation", "passages", "copying", "documents"
+VOCABULARY, POINTING = "vocabulary", "pointing"
+IMITATION, PASSAGES, COPYING, DOCUMENTS = "imitation", "passages", "copying", "documents"
 """The stages, each with a folder of this name."""
 BATCH_SIZE = 16
-SPELLING_BATCH = 128
+POINTING_BATCH = 32
 ANSWER_TOKENS = 32
 
 
@@ -65,18 +68,24 @@ def learn(name: str, model: ScaleDownModel, folder: Path, lesson: Callable[[Path
     model.save_pretrained(folder / name)
 
 
+def read_first(model: ScaleDownModel, records: Sequence[Record], steps: LessonSteps, folder: Path) -> None:
+    """Teach a new encoder the generator's vocabulary, and to find answers."""
+    if steps.vocabulary_steps:
+        learn(VOCABULARY, model, folder,
+              lambda place: learn_vocabulary(model, records, steps.vocabulary_steps, steps.encoder_rate, steps.seed,
+                                             place))
+    if steps.pointing_steps:
+        asked = records_of(Lesson((1, 1, 2)), records, steps.pointing_steps, POINTING_BATCH, steps.seed + 30)
+        learn(POINTING, model, folder,
+              lambda place: learn_to_point(model, asked, POINTING_BATCH, steps.encoder_rate, place))
+
+
 def imitate_first(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Record], steps: LessonSteps,
                   folder: Path) -> None:
-    """Let the compressor imitate the memory of ``larger``; a new encoder learns to spell before that."""
+    """Let the compressor imitate the memory of ``larger``; an encoder learns to read before that."""
     # An encoder has a vocabulary of its own; fewer layers of the generator have the generator's.
-    if model.config.compressor_type != larger.config.compressor_type and steps.spelling_steps:
-        training = TrainingConfig(
-            seed=steps.seed, batch_size=SPELLING_BATCH, readout_loss_weight=1.0, readout_steps=steps.spelling_steps,
-            learning_rate_compressor=steps.imitation_rate, weight_decay=0.01, warmup_ratio=0.06, save_steps=100)
-        number = steps.spelling_steps * SPELLING_BATCH
-        stage = TrainingStage(SPELLING, lambda model: spelling_records(records, number, steps.seed), training)
-        train_all([stage], model, folder)
-
+    if model.config.compressor_type != larger.config.compressor_type:
+        read_first(model, records, steps, folder)
     if not steps.imitation_steps:
         return
     passages = records_of(Lesson((1, 2, 3)), records, steps.imitation_steps, BATCH_SIZE, steps.seed + 20)

@@ -14,7 +14,7 @@ from lab.smollm2 import lesson_loop
 from lab.smollm2.__main__ import main
 from lab.smollm2.copying import ideal_memory, learn_to_copy
 from lab.smollm2.fewer_layers import with_fewer_layers
-from lab.smollm2.imitation import divergence, imitate, spelling_records, with_encoder
+from lab.smollm2.imitation import divergence, imitate, with_encoder
 from lab.smollm2.lesson_plan import model_config, stages
 from lab.smollm2.lesson_steps import LessonSteps
 from lab.smollm2.lessons import IRRELEVANT, RELEVANT, Lesson, records_of
@@ -174,14 +174,6 @@ def test_an_encoder_stands_beside_the_trained_generator(generator, tmp_path):
     assert torch.equal(again.compressor.mlp[0].weight, model.compressor.mlp[0].weight), "new weights are seeded"
 
 
-def test_spelling_asks_for_the_words_of_the_document():
-    made = spelling_records(RECORDS, 40, seed=1)
-    assert len(made) == 40 and made == spelling_records(RECORDS, 40, seed=1) != spelling_records(RECORDS, 40, seed=2)
-    for record in made:
-        assert record.documents == (record.answer,) and 1 <= len(record.answer.split()) <= 5
-        assert any(record.answer in passage(number) for number in range(12))
-
-
 def test_divergence_is_in_nats_a_token_and_none_from_itself():
     table, states, wanted = torch.randn(7, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     p, q = (wanted @ table.T).softmax(-1), (states @ table.T).softmax(-1)
@@ -245,18 +237,21 @@ def test_the_command_trains_an_encoder_by_the_memory_of_a_checkpoint(generator, 
     build(generator).save_pretrained(tmp_path / "larger")
     encoder = tiny.encoder_folder(tmp_path / "encoder")
     argv = command(generator, tmp_path, "--compressor_model", encoder, "--memory_of", str(tmp_path / "larger"),
-                   "--spelling_steps", "1", "--imitation_steps", "2", "--output_dir", str(tmp_path / "run"))
+                   "--vocabulary_steps", "1", "--pointing_steps", "1", "--imitation_steps", "2",
+                   "--output_dir", str(tmp_path / "run"))
     assert main(argv) == 0
     assert main(argv) == 0
     out = capsys.readouterr().out
-    assert all(f"{stage}: done already" in out for stage in ("spelling", "imitation", "passages", "documents"))
+    for stage in ("vocabulary", "pointing", "imitation", "passages", "documents"):
+        assert f"{stage}: done already" in out
     model = ScaleDownModel.from_pretrained(tmp_path / "run" / "checkpoint")
     assert model.config.compressor_type == "modernbert"
     assert isinstance(model.answer("Which year of person 1?", [passage(1)]), str)
 
     # A lesson of no steps is left out.
     argv = command(generator, tmp_path, "--compressor_model", encoder, "--memory_of", str(tmp_path / "larger"),
-                   "--spelling_steps", "0", "--imitation_steps", "0", "--output_dir", str(tmp_path / "short"))
+                   "--vocabulary_steps", "0", "--pointing_steps", "0", "--imitation_steps", "0",
+                   "--output_dir", str(tmp_path / "short"))
     assert main(argv) == 0
     assert not (tmp_path / "short" / "imitation").exists()
 

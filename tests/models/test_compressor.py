@@ -32,7 +32,7 @@ LAYOUTS = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3
 def lists(compressor: Compressor, queries: list[list[int]] = QUERIES,
           documents: list[list[list[int]]] = DOCUMENTS) -> TextLists:
     """What the compressor reads: each query is shared by its documents, but an encoder gets whole pairs."""
-    special = [0] * len(compressor._special_rows(None))
+    special = [0] * len(compressor.special_rows(None))
     suffixes = [[*document, *special] for each in documents for document in each]
     prefix = [number for number, each in enumerate(documents) for _ in each]
     if isinstance(compressor, EncoderCompressor):

@@ -66,7 +66,7 @@ def eager(body: PreTrainedModel) -> Iterator[None]:
 def pairs(model: ScaleDownModel) -> list[Tensor]:
     """The embeddings (1, T, D) of each query with each document and all special rows."""
     compressor, texts = model.compressor, model.processor.compressor_texts(QUESTIONS, DOCUMENTS)
-    rows = compressor._special_rows(None)
+    rows = compressor.special_rows(None)
     found = []
     for prefix, suffix in zip(texts.prefix, texts.suffixes, strict=True):
         ids = torch.tensor([*texts.prefixes[prefix], *suffix[:-len(rows)]])
@@ -111,7 +111,7 @@ def test_gradients_are_those_of_each_pair_apart(model: ScaleDownModel) -> None:
     for read in (lambda: compressor(texts, model.generator.embed)[:2], None):
         compressor.zero_grad()
         states = naive(model) if read is None else None
-        embeddings, scores = ((states[:, :MEMORY], compressor._scores(states[:, -1])) if read is None else read())
+        embeddings, scores = ((states[:, :MEMORY], compressor.scores_of(states[:, -1])) if read is None else read())
         ((embeddings * weight[:, :MEMORY]).sum() + (scores * weight[:, -1, 0]).sum()).backward()
         found.append({name: each.grad for name, each in compressor.named_parameters() if each.grad is not None})
     assert found[0].keys() == found[1].keys() and "memory_rows" in found[0]

@@ -172,7 +172,7 @@ class Compressor(nn.Module, ABC):
             embed: the generator's token embeddings, ids (..., T) to (..., T, D), which are not trained.
             num_memory: L, to read only the first L memory tokens [all].
         """
-        special = self._special_rows(num_memory)                              # (L (+ 1), width)
+        special = self.special_rows(num_memory)                               # (L (+ 1), width)
         num_documents = len(texts.reads.at) // len(special)
 
         # The wanted tokens lie document after document: P blocks of L (+ 1).
@@ -189,12 +189,24 @@ class Compressor(nn.Module, ABC):
             embeddings = self.memory_norm(embeddings)
 
         # With reranking, the last state is the rerank token's.
-        scores = self._scores(states[:, -1])                                  # (P,)
+        scores = self.scores_of(states[:, -1])                                # (P,)
         return Compressed(embeddings, scores, None if self.mixed_table is None else in_width)
 
     def stored_name(self, name: str) -> str:
         """Return the name that a checkpoint has for the parameter ``name``."""
         return name
+
+    def special_rows(self, num_memory: int | None) -> Tensor:
+        """Return the embeddings that follow each document: (L, width), or (L + 1, width) with reranking."""
+        memory_rows = self.memory_rows[:num_memory]
+        return memory_rows if self.rerank_row is None else torch.cat([memory_rows, self.rerank_row])
+
+    def scores_of(self, states: Tensor) -> Tensor | None:
+        """Return scores (P,) of the states (P, width) at the rerank position; None without reranking."""
+        if self.rerank_head is None:
+            return None
+        # Not by calling the head: autocast would round the scores to bfloat16, in which many are equal.
+        return (states.float() * self.rerank_head.weight).sum(-1) + self.rerank_head.bias
 
     @abstractmethod
     def gradient_checkpointing_enable(self) -> None:
@@ -207,18 +219,6 @@ class Compressor(nn.Module, ABC):
     def _project(self, states: Tensor) -> Tensor:
         """Return memory states (P, L, width) in the generator's width (P, L, D)."""
         return states
-
-    def _special_rows(self, num_memory: int | None) -> Tensor:
-        """Return the embeddings that follow each document: (L, width), or (L + 1, width) with reranking."""
-        memory_rows = self.memory_rows[:num_memory]
-        return memory_rows if self.rerank_row is None else torch.cat([memory_rows, self.rerank_row])
-
-    def _scores(self, states: Tensor) -> Tensor | None:
-        """Return scores (P,) of the states (P, width) at the rerank position; None without reranking."""
-        if self.rerank_head is None:
-            return None
-        # Not by calling the head: autocast would round the scores to bfloat16, in which many are equal.
-        return (states.float() * self.rerank_head.weight).sum(-1) + self.rerank_head.bias
 
 
 def _embedding_norm(generator_table: Tensor) -> nn.RMSNorm:

@@ -50,6 +50,16 @@ class EncoderCompressor(Compressor):
         self.encoder.activation_checkpointing_enable({"use_reentrant": False})
         self.encoder.disable_input_require_grads()
 
+    def states(self, embeddings: Tensor, is_token: Tensor) -> Tensor:
+        """Return the final states (P, T, width) of whole inputs.
+
+        Args:
+            embeddings: (P, T, width of embeddings), padded.
+            is_token: (P, T), False for padding.
+        """
+        mask = self._attention_mask(is_token, embeddings.dtype)
+        return self.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+
     def _read(self, texts: PackedTexts, embed: Embed, special: Tensor) -> Tensor:
         tokens = self.encoder.get_input_embeddings()(texts.ids)               # (N, width of embeddings)
         embeddings = tokens.index_copy(0, texts.reads.at, special.to(tokens.dtype))
@@ -57,9 +67,7 @@ class EncoderCompressor(Compressor):
         # Inputs are prefixes that nothing continues. Rows pad heads (N, H, W): an embedding is one head of full width.
         inputs = texts.packing.prefixes
         padded = inputs.pad(embeddings[:, None])[:, 0]                        # (P, T, width of embeddings)
-        is_token = inputs.positions != NEVER                                  # (P, T)
-        mask = self._attention_mask(is_token, padded.dtype)
-        states = self.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state
+        states = self.states(padded, inputs.positions != NEVER)               # (P, T, width)
         packed = inputs.pack(states[:, None])[:, 0]                           # (N, width)
         return packed.index_select(0, texts.reads.at)                         # (M, width)
 
