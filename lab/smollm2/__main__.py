@@ -2,7 +2,7 @@
 
 First the compressor learns from the readout alone to find answers in passages; then the generator learns to copy an
 answer from ideal memory; then both learn from several documents, some without the answer. A smaller compressor imitates
-the memory of a trained one before that. A killed run goes on where it was.
+the memory of a trained one before that, and a new encoder first learns to read. A killed run goes on where it was.
 
     python -m lab.smollm2 --train_data squad.json nq.json --output_dir smollm2_run
     python -m lab.smollm2 --train_data squad.json --compressor_model minilm --memory_of smollm2 --copying_steps 0
@@ -46,25 +46,25 @@ def build_parser() -> cli.Parser:
     return parser
 
 
-def load(args: argparse.Namespace, name: str) -> ScaleDownModel:
-    """Return the checkpoint ``name`` on the device and in the number format of the command."""
+def load(args: argparse.Namespace, name: str | None, seed: int = 0) -> ScaleDownModel:
+    """Return a checkpoint, or a new model, on the device and in the number format of the command."""
     from lab.smollm2.lesson_plan import model_config
+    from scaledown import hub
     from scaledown.training import run
 
-    return run.build_model(model_config(args.generator_model), args.device, 0, name, args.dtype)
+    # A checkpoint on this disk says what its model is.
+    config = hub.checkpoint_config(name) if name else None
+    return run.build_model(config or model_config(args.generator_model), args.device, seed, name, args.dtype)
 
 
 def first_model(args: argparse.Namespace, steps: LessonSteps, larger: ScaleDownModel | None) -> ScaleDownModel:
     """Return the model that the lessons start from: new, trained, trained with fewer layers, or with an encoder."""
     from lab.smollm2.fewer_layers import with_fewer_layers
     from lab.smollm2.imitation import with_encoder
-    from lab.smollm2.lesson_plan import model_config
-    from scaledown.training import run
 
     if args.compressor_model:
         return with_encoder(larger, args.compressor_model, steps.seed)
-    model = run.build_model(model_config(args.generator_model), args.device, steps.seed, args.init_compressor,
-                            args.dtype)
+    model = load(args, args.init_compressor, steps.seed)
     return with_fewer_layers(model, args.keep_layers) if args.keep_layers else model
 
 

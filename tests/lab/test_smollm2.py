@@ -248,6 +248,13 @@ def test_the_command_trains_an_encoder_by_the_memory_of_a_checkpoint(generator, 
     assert model.config.compressor_type == "modernbert"
     assert isinstance(model.answer("Which year of person 1?", [passage(1)]), str)
 
+    # An encoder goes on from its checkpoint.
+    argv = command(generator, tmp_path, "--init_compressor", str(tmp_path / "run" / "checkpoint"), "--memory_of",
+                   str(tmp_path / "larger"), "--vocabulary_steps", "0", "--pointing_steps", "1", "--imitation_steps",
+                   "0", "--output_dir", str(tmp_path / "further"))
+    assert main(argv) == 0
+    assert ScaleDownModel.from_pretrained(tmp_path / "further" / "checkpoint").config.compressor_type == "modernbert"
+
     # A lesson of no steps is left out.
     argv = command(generator, tmp_path, "--compressor_model", encoder, "--memory_of", str(tmp_path / "larger"),
                    "--vocabulary_steps", "0", "--pointing_steps", "0", "--imitation_steps", "0",
