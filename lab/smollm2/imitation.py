@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import set_seed
 
-from lab.smollm2.lesson_loop import groups_of, train_steps
+from lab.smollm2.lesson_loop import groups_of, note_scores, train_steps
 from scaledown.data.records import Record
 from scaledown.models.compressors.base import Compressed
 from scaledown.models.engine.moving import moved
@@ -76,7 +76,9 @@ def imitate(model: ScaleDownModel, larger: ScaleDownModel, records: Sequence[Rec
             losses.append(SCORES_WEIGHT * score_error(own.scores, batch))
         return torch.stack(losses).sum()
 
-    return train_steps("imitation", model, groups_of(model, "compressor", rate), records, batch_size, loss_of, folder)
+    losses = train_steps("imitation", model, groups_of(model, "compressor", rate), records, batch_size, loss_of, folder)
+    note_scores(model, len(losses), records)
+    return losses
 
 
 def divergence(states: Tensor, wanted: Tensor, table: Tensor) -> Tensor:

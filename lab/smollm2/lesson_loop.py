@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scaledown.data.records import Record
 from scaledown.models.model import ScaleDownModel
 from scaledown.progress import Bar
 from scaledown.training import checkpoints
@@ -76,6 +77,12 @@ def train_steps(name: str, model: ScaleDownModel, groups: Sequence[ParameterGrou
 def groups_of(model: ScaleDownModel, part: str, rate: float) -> list[ParameterGroup]:
     """Return the groups of the trained parameters of "generator" or "compressor", with one learning rate."""
     return [group for group in model.parameter_groups(rate, rate, 0.0) if group["name"].startswith(part)]
+
+
+def note_scores(model: ScaleDownModel, num_steps: int, records: Sequence[Record]) -> None:
+    """Add the steps of a lesson, and the scores that it trained the reranking head on, to the model's own count."""
+    scored = [record.reranking_scores for record in records if record.reranking_scores]
+    model.progress = model.progress.after(num_steps, len(list(itertools.chain.from_iterable(scored))))
 
 
 def _go_on(name: str, model: ScaleDownModel, folder: Path | None) -> int:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.smollm2.lesson_loop import train_steps
+from lab.smollm2.lesson_loop import note_scores, train_steps
 from lab.smollm2.two_vocabularies import TwoVocabularies
 from lab.smollm2.vocabulary import encoder_groups, padded
 from scaledown.data.records import Record
@@ -144,7 +144,9 @@ def learn_to_point(model: ScaleDownModel, records: Sequence[Record], batch_size:
         return torch.stack(losses).sum()
 
     groups = [*encoder_groups(model, rate), {"params": list(pointer.parameters()), "lr": POINTER_FACTOR * rate}]
-    return train_steps("pointing", model, groups, records, batch_size, loss_of, folder)
+    losses = train_steps("pointing", model, groups, records, batch_size, loss_of, folder)
+    note_scores(model, len(losses), records)
+    return losses
 
 
 def _states(model: ScaleDownModel, inputs: Inputs) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,7 @@ def test_a_lesson_lowers_its_loss_and_leaves_the_generator_as_it_is(lesson, mode
         losses = learn_vocabulary(model, RECORDS, 12, 2e-3, seed=0, folder=tmp_path / "lesson")
     else:
         losses = learn_to_point(model, [scored(record) for record in RECORDS] * 12, 2, 2e-3)
+        assert model.progress.num_steps == 12 and model.progress.num_scores == 48
     assert len(losses) == 12 and sum(losses[-3:]) < 0.9 * sum(losses[:3])
     for name, weight in model.generator.state_dict().items():
         assert torch.equal(weight, before[name])
