@@ -23,6 +23,8 @@ from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.choosing import Keep
 
 ALL = "all"
+NOTHING_YET = PageUpdate(WELCOME, "", "")
+"""The parts of the page before a question is asked."""
 KEPT_NUMBERS = ("1", "2", "3", "5", "10")
 MOST_WAITING = 16
 """Questions that wait for their turn; one more is refused."""
@@ -65,7 +67,7 @@ def build_page(model: ScaleDownModel, name: str) -> gr.Blocks:
         gr.HTML(_head(model, name), apply_default_css=False)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                sample = gr.Dropdown(list(by_question), value=samples[0].question, label="Sample")
+                sample = gr.Dropdown(list(by_question), value=samples[0].question, label="Sample", filterable=False)
                 question = gr.Textbox(samples[0].question, label="Question", lines=1, max_lines=4, elem_id="question")
                 box = gr.Textbox(samples[0].box, label="Documents", info=DOCUMENTS_HELP, lines=10, max_lines=10,
                                  elem_id="documents")
@@ -79,8 +81,8 @@ def build_page(model: ScaleDownModel, name: str) -> gr.Blocks:
         # What the browser sends of a file.
         file_name, content = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
-        def fill(chosen: str) -> tuple[str, str]:
-            return by_question[chosen].question, by_question[chosen].box
+        def fill(chosen: str) -> list[str]:
+            return [by_question[chosen].question, by_question[chosen].box, *NOTHING_YET]
 
         def answer(question: str, box: str, keep: str) -> Iterator[list[Any]]:
             for update in answered(model, question, box, keep):
@@ -89,9 +91,10 @@ def build_page(model: ScaleDownModel, name: str) -> gr.Blocks:
         # One question at a time is computed; the others wait.
         page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        sample.input(fill, sample, [question, box], **quiet)
-        open_file.click(opened, [file_name, content], [box, answers], js=OPEN_FILE, **quiet)
-        gr.on([asked.click, question.submit], answer, [question, box, keep], [answers, costs, documents], **quiet)
+        results = [answers, costs, documents]
+        sample.input(fill, sample, [question, box, *results], **quiet)
+        open_file.click(opened, [file_name, content], [box, *results], js=OPEN_FILE, **quiet)
+        gr.on([asked.click, question.submit], answer, [question, box, keep], results, **quiet)
         gr.on([asked.click, question.submit], None, js=SHOW_ANSWERS, **quiet)
     return page
 
@@ -109,20 +112,24 @@ def answered(model: ScaleDownModel, question: str, box: str, keep: str) -> Itera
 
 
 def opened(name: str, content: str) -> list[Any]:
-    """Return the new text of the documents' box and, for a file that cannot be read, the message about it.
+    """Return the new text of the documents' box, and of the three parts of the page.
+
+    Answers that are shown belong to the documents before, so they go. A file that cannot be read changes no document,
+    and the message about it takes their place.
 
     Args:
         name: of the file; "" if none was chosen.
         content: its bytes in base64.
     """
     if not name:
-        return [gr.skip(), gr.skip()]
+        return [gr.skip()] * 4
     try:
-        return [box_text(documents_of_file(name, base64.b64decode(content, validate=True))), gr.skip()]
+        return [box_text(documents_of_file(name, base64.b64decode(content, validate=True))), *NOTHING_YET]
     except binascii.Error:
-        return [gr.skip(), notice_html(f"{name}: it did not come whole; open it again")]
+        message = f"{name}: it did not come whole; open it again"
     except ValueError as fault:
-        return [gr.skip(), notice_html(str(fault))]
+        message = str(fault)
+    return [gr.skip(), notice_html(message), "", ""]
 
 
 def keep_choices(model: ScaleDownModel) -> list[str]:

@@ -33,8 +33,9 @@ TITICACA = ("Lake Titicaca", "The lake lies between Peru and Bolivia, 3,812 metr
 BAIKAL = ("Lake Baikal", "The lake in southern Siberia is the deepest on Earth, 1,642 metres, and holds a fifth of all "
           "fresh water that is not frozen. More than 300 rivers flow into it, and one leaves it, the Angara.")
 REAL_TEXTS = (BAIKAL, PANAMA, PENICILLIN, CANAL, RABIES, TITICACA)
-REAL_QUESTIONS = {"Who discovered penicillin?": "Alexander Fleming", "In what year did the Suez Canal open?": "1869",
-                  "Which river leaves Lake Titicaca?": "the Desaguadero"}
+REAL_QUESTIONS = {"Who discovered penicillin?": "Alexander Fleming", "Who treated Joseph Meister?": "Louis Pasteur",
+                  "Which river leaves Lake Titicaca?": "the Desaguadero",
+                  "Who founded the company that dug the Suez Canal?": "Ferdinand de Lesseps"}
 
 
 class Sample(NamedTuple):

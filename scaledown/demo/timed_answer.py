@@ -50,6 +50,7 @@ class GrowingText:
         num_prompt_tokens: what the generator reads; 0 as long as that is not known.
         num_new_tokens, seconds: known at the end.
         flops: counted at the end, by whoever knows what was read.
+        note: a reason to expect a bad answer, such as a prompt longer than the generator was made for; "" for none.
         fault: why there is no answer, such as a prompt that is too long; "" if there is one.
     """
 
@@ -59,6 +60,7 @@ class GrowingText:
     num_new_tokens: int = 0
     seconds: AnswerSeconds | None = None
     flops: Flops | None = None
+    note: str = ""
     fault: str = ""
 
     @property
@@ -90,7 +92,8 @@ def growing_answer(model: ScaleDownModel, system: System, question: str, documen
         started = now(model)
         prompts = system.prefill(model, [question], [documents], memory)
         prompt_seconds = now(model) - started
-        answer = dataclasses.replace(answer, num_prompt_tokens=prompts.num_prompt_tokens[0])
+        num_tokens = prompts.num_prompt_tokens[0]
+        answer = dataclasses.replace(answer, num_prompt_tokens=num_tokens, note=_note(model, num_tokens))
 
         # The model is free again when the tokens are closed, also if the reader has gone.
         with closing(streaming.steps(partial(model.decode, prompts, MAX_NEW_TOKENS))) as tokens:
@@ -108,3 +111,12 @@ def growing_answer(model: ScaleDownModel, system: System, question: str, documen
     seconds = AnswerSeconds(compress_seconds, prompt_seconds, compress_seconds + first_token_seconds,
                             compress_seconds + whole_seconds)
     yield dataclasses.replace(answer, num_new_tokens=prompts.num_new_tokens[0], seconds=seconds)
+
+
+def _note(model: ScaleDownModel, num_tokens: int) -> str:
+    """Return what is to be said of a prompt's length; "" for a usual one."""
+    num_positions = model.processor.num_positions
+    if num_positions is None or num_tokens < num_positions:
+        return ""
+    return (f"{num_tokens:,} prompt tokens: the generator was made for {num_positions:,}, answer included, so expect a "
+            "bad answer.")

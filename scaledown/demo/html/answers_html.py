@@ -41,5 +41,7 @@ def _card(system: str, answer: GrowingText | None) -> str:
         text = f'<p class="sd-fault">{escape(answer.fault)}</p>'
     elif answer is not None and (answer.text or answer.has_ended):
         text = f'<p class="sd-text">{escape(answer.text) or "(an empty answer)"}</p>'
+    if answer is not None and answer.note:
+        text += f'<p class="sd-quiet">{escape(answer.note)}</p>'
     return (f'<section class="sd-card sd-{system} sd-{state}"><h3>{LABELS[system]} '
             f"<small>{READS[system]}</small></h3>{text}</section>")
