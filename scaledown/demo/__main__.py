@@ -1,4 +1,4 @@
-"""Show in a browser how documents are compressed, kept and answered from.
+"""Show in a browser what memory keeps, and what answers cost.
 
 A page with a question, documents and the answer from memory as it is written, beside full text and no documents:
 tokens, FLOPs and time of each, the documents' scores, and what the memory of each resembles. It is for this machine

@@ -50,8 +50,8 @@ class ReadPassage:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is known of a question so far.
+class AskedQuestion:
+    """The state of a question: all that is known of it so far.
 
     Attributes:
         passages: all that was compressed, in the order of the documents.
@@ -64,7 +64,7 @@ class Asked:
     answers: dict[str, GrowingText]
 
 
-def ask(model: ScaleDownModel, question: str, documents: Sequence[Any], keep: Keep = None) -> Iterator[Asked]:
+def ask(model: ScaleDownModel, question: str, documents: Sequence[Any], keep: Keep = None) -> Iterator[AskedQuestion]:
     """Yield what is known of a question, as it becomes known.
 
     Args:
@@ -85,7 +85,7 @@ def ask(model: ScaleDownModel, question: str, documents: Sequence[Any], keep: Ke
     # What the compressor read, and what is kept of it.
     parts, places = split_input(model.processor, given, SPLIT)
     [texts], [kept] = parts.documents, documents_to_keep(memory, keep, model.config.keep_threshold)
-    asked = Asked(_passages(given, texts, places[0], memory, kept), model.config.keep_threshold, {})
+    asked = AskedQuestion(_passages(given, texts, places[0], memory, kept), model.config.keep_threshold, {})
     yield asked
 
     [query_ids] = plain_ids(model.processor.compressor_tokenizer, [question])
@@ -121,6 +121,7 @@ def checked_input(model: ScaleDownModel, question: str, documents: Sequence[Any]
     if keep is not None:
         check_keep_documents(keep, model.config.enable_reranking, model.config.keep_threshold)
 
+    # Counted as the generator reads them in full text, which is the longest of its prompts.
     given = read_input(question.strip(), documents)
     texts = [*given.questions, *given.documents[0]]
     num_tokens = sum(len(ids) for ids in plain_ids(model.processor.tokenizer, texts))

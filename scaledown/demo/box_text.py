@@ -1,4 +1,4 @@
-"""The text of the documents' box: what is typed or pasted there, and what a file or a sample writes into it.
+"""The text of the documents' box: typed or pasted there, or written into it by a file or a sample.
 
 Blank lines separate documents, or lines of three dashes if there is one, so that a document may hold blank lines. A
 first line that begins with "# " is the title of the text below it.

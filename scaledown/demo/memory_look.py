@@ -35,7 +35,7 @@ class NearToken(NamedTuple):
 
 
 class MemoryLook(NamedTuple):
-    """What the memory of one passage resembles.
+    """The texts that the memory of one passage resembles.
 
     Attributes:
         segments: the text, token by token.

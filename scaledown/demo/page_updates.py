@@ -1,11 +1,11 @@
-"""What the page shows of a question, part by part, as it becomes known; what did not change is not sent again."""
+"""The parts of the page that change as a question is answered; what did not change is not sent again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from scaledown.demo.asking import Asked
+from scaledown.demo.asking import AskedQuestion
 from scaledown.demo.html.answers_html import answers_html, notice_html
 from scaledown.demo.html.costs_html import costs_html
 from scaledown.demo.html.documents_html import documents_html
@@ -19,7 +19,7 @@ class PageUpdate(NamedTuple):
     documents: str | None
 
 
-def page_updates(states: Iterator[Asked]) -> Iterator[PageUpdate]:
+def page_updates(states: Iterator[AskedQuestion]) -> Iterator[PageUpdate]:
     """Yield what changes on the page with each state; a fault of the user's becomes a message in place of all."""
     shown = PageUpdate(None, None, None)
     passages = None

@@ -38,7 +38,7 @@ REAL_QUESTIONS = {"Who discovered penicillin?": "Alexander Fleming", "Who treate
                   "Who founded the company that dug the Suez Canal?": "Ferdinand de Lesseps"}
 
 
-class Sample(NamedTuple):
+class DemoSample(NamedTuple):
     """A question, the text of the documents' box, and the answer that stands in it."""
 
     question: str
@@ -46,24 +46,24 @@ class Sample(NamedTuple):
     answer: str
 
 
-def samples_for(generator_model: str) -> list[Sample]:
+def samples_for(generator_model: str) -> list[DemoSample]:
     """Return the samples that a checkpoint with this generator can answer; the last one has a long document."""
     if generator_model == EMBEDDED:
-        return [*_world_samples(), Sample(LONG_QUESTION, box_text(read_documents([_long_document()])), LONG_ANSWER)]
+        return [*_world_samples(), DemoSample(LONG_QUESTION, box_text(read_documents([_long_document()])), LONG_ANSWER)]
 
     box = box_text(read_documents([{"title": title, "text": text} for title, text in REAL_TEXTS]))
-    samples = [Sample(question, box, answer) for question, answer in REAL_QUESTIONS.items()]
+    samples = [DemoSample(question, box, answer) for question, answer in REAL_QUESTIONS.items()]
     # All texts as one document, which is read in passages.
     one = {"text": "\n\n".join(f"{title}. {text}" for title, text in REAL_TEXTS)}
-    return [*samples, Sample("How deep is Lake Baikal?", box_text(read_documents([one])), "1,642 metres")]
+    return [*samples, DemoSample("How deep is Lake Baikal?", box_text(read_documents([one])), "1,642 metres")]
 
 
-def _world_samples() -> list[Sample]:
+def _world_samples() -> list[DemoSample]:
     records = list(synthetic_records(max(WORLD_SAMPLES) + 1, WORLD_SEED, "eval"))
     samples = []
     for number in WORLD_SAMPLES:
         record = records[number]
-        samples.append(Sample(record.query, box_text(read_documents(record.documents)), record.answer))
+        samples.append(DemoSample(record.query, box_text(read_documents(record.documents)), record.answer))
     return samples
 
 

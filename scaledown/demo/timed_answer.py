@@ -42,7 +42,7 @@ class AnswerSeconds:
 
 @dataclass(frozen=True)
 class GrowingText:
-    """What one system has answered so far.
+    """The answer of one system so far.
 
     Attributes:
         system: its name.

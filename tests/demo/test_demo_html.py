@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from scaledown.demo.asking import Asked, ReadPassage
+from scaledown.demo.asking import AskedQuestion, ReadPassage
 from scaledown.demo.html.answers_html import answers_html, notice_html
 from scaledown.demo.html.costs_html import costs_html, gflops_text, seconds_text
 from scaledown.demo.html.documents_html import documents_html
@@ -41,9 +41,9 @@ def ended(system: str, prompt: int, seconds: float, total: float) -> GrowingText
 def test_no_text_of_a_user_becomes_html():
     bad = ReadPassage(BAD, BAD, (0, 5), 1.0, True, look(BAD))
     answers = {"scaledown": GrowingText("scaledown", BAD), "full_text": GrowingText("full_text", fault=BAD)}
-    shown = [documents_html(Asked((bad,), None, {})), notice_html(BAD), strip_html(look(BAD), "look-0", 1.0),
+    shown = [documents_html(AskedQuestion((bad,), None, {})), notice_html(BAD), strip_html(look(BAD), "look-0", 1.0),
              answers_html(answers),
-             documents_html(Asked((ReadPassage(BAD, BAD, None, None, True),), None, {}))]
+             documents_html(AskedQuestion((ReadPassage(BAD, BAD, None, None, True),), None, {}))]
     for html in shown:
         assert "<script" not in html and "<img" not in html
         assert "&lt;script&gt;" in html
@@ -94,7 +94,7 @@ def test_bars_of_scores_go_from_zero_to_their_place():
 
 def test_documents_stand_best_first_and_say_what_was_kept():
     passages = (passage("low", -2.0), passage("best", 5.0, True, (3, 1200)), passage("middle", 1.0, with_look=False))
-    html = documents_html(Asked(passages, 3.0, {}))
+    html = documents_html(AskedQuestion(passages, 3.0, {}))
     assert re.findall(r'sd-name">(\w+) ', html) == ["best", "middle", "low"]
     assert re.findall(r'sd-badge[^>]*>([\w ]+)<', html) == ["kept", "left out", "left out"]
     assert "1 of 3 passages were kept" in html and "at 3.0, from which on <b>auto</b> keeps" in html
@@ -102,7 +102,7 @@ def test_documents_stand_best_first_and_say_what_was_kept():
     # Radio buttons of one strip are one group.
     assert set(re.findall(r'name="([^"]+)"', html)) == {"look-0", "look-1"}
 
-    unscored = documents_html(Asked((passage("a", None, True), passage("b", None, True)), None, {}))
+    unscored = documents_html(AskedQuestion((passage("a", None, True), passage("b", None, True)), None, {}))
     assert "has no scores, so all are kept" in unscored and "sd-track" not in unscored
     assert re.findall(r'sd-name">(\w+) ', unscored) == ["a", "b"]
 
@@ -135,10 +135,10 @@ def test_text_can_be_read_on_the_most_heat_light_and_dark(block, text, page):
 
 
 def test_only_what_changed_is_sent_and_a_fault_takes_the_place_of_all():
-    first = Asked((passage("a", 1.0),), None, {})
-    states = [first, Asked(first.passages, None, {"scaledown": GrowingText("scaledown", "S")}),
-              Asked(first.passages, None, {"scaledown": ended("scaledown", 5, 1.0, 1e9)}),
-              Asked((passage("a", 1.0, True),), None, {"scaledown": ended("scaledown", 5, 1.0, 1e9)})]
+    first = AskedQuestion((passage("a", 1.0),), None, {})
+    states = [first, AskedQuestion(first.passages, None, {"scaledown": GrowingText("scaledown", "S")}),
+              AskedQuestion(first.passages, None, {"scaledown": ended("scaledown", 5, 1.0, 1e9)}),
+              AskedQuestion((passage("a", 1.0, True),), None, {"scaledown": ended("scaledown", 5, 1.0, 1e9)})]
     sent = [[part is not None for part in update] for update in page_updates(iter(states))]
     assert sent == [[True, True, True], [True, False, False], [True, True, False], [False, False, True]]
 

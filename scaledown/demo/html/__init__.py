@@ -1,1 +1,1 @@
-"""What is known of a question as HTML: answers, costs and documents. All that comes from a user is escaped."""
+"""The answers, costs and documents of a question as HTML, in which all that comes from a user is escaped."""

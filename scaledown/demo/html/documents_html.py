@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from scaledown.demo.asking import Asked, ReadPassage
+from scaledown.demo.asking import AskedQuestion, ReadPassage
 from scaledown.demo.html.scores_html import ScoreScale, score_html, score_text
 from scaledown.demo.html.strip_html import strip_html
 from scaledown.models.serving.choosing import by_score
@@ -15,7 +15,7 @@ START_CHARACTERS = 200
 """Of its text, beside its name."""
 
 
-def documents_html(asked: Asked) -> str:
+def documents_html(asked: AskedQuestion) -> str:
     """Return the list of all that was compressed; each entry opens to its text."""
     passages = asked.passages
     has_scores = all(passage.score is not None for passage in passages)
@@ -32,7 +32,7 @@ def documents_html(asked: Asked) -> str:
             f'<p class="sd-quiet">{_summary(asked, has_scores)}</p>{_legend(highest)}{"".join(entries)}</div>')
 
 
-def _summary(asked: Asked, has_scores: bool) -> str:
+def _summary(asked: AskedQuestion, has_scores: bool) -> str:
     num_kept = sum(passage.is_kept for passage in asked.passages)
     kind = "passages" if any(passage.place is not None for passage in asked.passages) else "documents"
     text = f"{num_kept} of {len(asked.passages)} {kind} were kept for the generator."
