@@ -22,6 +22,8 @@ from scaledown.serve.start_checks import bound_socket
 
 pytest.importorskip("gradio", reason='needs Gradio: pip install "scaledown[demo]"')
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+from scaledown.demo import page as page_module  # noqa: E402 - it imports Gradio
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow,
               pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt-get install chromium")]
@@ -178,6 +180,28 @@ def test_an_empty_question_is_told_on_the_page(visit):
     page.click("#ask")
     page.wait_for_selector(".sd-notice")
     assert page.inner_text(".sd-notice").startswith("Question: type one")
+
+
+def test_two_readers_are_answered_one_after_the_other(visit, monkeypatch):
+    """Each question takes half a second at least, so that two that are computed at once would meet."""
+    computed, most = [], []
+    whole = page_module.ask
+
+    def counting(*arguments):
+        computed.append(arguments)
+        most.append(len(computed))
+        time.sleep(0.5)
+        yield from whole(*arguments)
+        computed.pop()
+
+    monkeypatch.setattr(page_module, "ask", counting)
+    visits = [visit(), visit()]
+    for each in visits:
+        each.page.click("#ask")
+    for each in visits:
+        each.page.wait_for_selector(ENDED)
+        assert each.answer == samples_for("embedded")[0].answer
+    assert most == [1, 1]
 
 
 @pytest.mark.parametrize(("name", "size", "scheme"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 
 import pytest
@@ -53,8 +54,11 @@ def test_a_file_fills_the_box_or_says_its_fault():
     assert page.opened("", "") == [gr.skip()] * 4
 
 
-def test_choices_are_those_that_the_checkpoint_has(model):
+def test_choices_are_those_that_the_checkpoint_has(model, monkeypatch):
     assert page.keep_choices(model)[:3] == ["auto", "all", "best 1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "config", dataclasses.replace(model.config, keep_threshold=None))
+        assert page.keep_choices(model)[:2] == ["all", "best 1"]
     assert [page.keep_of(choice) for choice in ("auto", "all", "best 10")] == ["auto", None, 10]
     without_scores = ScaleDownModel.from_pretrained("embedded_modernbert", device="cpu")
     assert page.keep_choices(without_scores) == ["all"]
