@@ -102,6 +102,9 @@ def test_documents_stand_best_first_and_say_what_was_kept():
     # Radio buttons of one strip are one group.
     assert set(re.findall(r'name="([^"]+)"', html)) == {"look-0", "look-1"}
 
+    titled = ReadPassage("Canal", "Canal. It opened.", None, 1.0, True)
+    assert "<small>It opened.</small>" in documents_html(AskedQuestion((titled,), None, {}))
+
     unscored = documents_html(AskedQuestion((passage("a", None, True), passage("b", None, True)), None, {}))
     assert "has no scores, so all are kept" in unscored and "sd-track" not in unscored
     assert re.findall(r'sd-name">(\w+) ', unscored) == ["a", "b"]

@@ -8,6 +8,7 @@ from scaledown.demo.asking import AskedQuestion, ReadPassage
 from scaledown.demo.html.scores_html import ScoreScale, score_html, score_text
 from scaledown.demo.html.strip_html import strip_html
 from scaledown.models.serving.choosing import by_score
+from scaledown.prompt import titled
 
 MOST_OPEN = 1
 """Passages that are open at first."""
@@ -60,6 +61,7 @@ def _entry(passage: ReadPassage, number: int, scale: ScoreScale | None, highest:
     if passage.place is not None:
         start, end = passage.place
         body = f'<p class="sd-quiet">Characters {start:,} to {end:,} of the document.</p>{body}'
-    start = escape(passage.text[:START_CHARACTERS])
+    # Its title is its name already.
+    start = escape(passage.text.removeprefix(f"{titled(passage.name, '')} ")[:START_CHARACTERS])
     return (f'<details{" open" if is_open else ""}><summary><span class="sd-name">{escape(passage.name)} '
             f"<small>{start}</small></span>{kept}{score}</summary>{body}</details>")
