@@ -17,7 +17,7 @@ from scaledown.cli import commands
 from scaledown.settings import RETIRED
 
 HEAVY = ("torch", "transformers", "datasets", "nltk", "sentence_transformers", "accelerate", "peft", "evaluate",
-         "matplotlib", "pandas", "huggingface_hub")
+         "matplotlib", "pandas", "huggingface_hub", "gradio")
 LOADED_FOR_NAMES = {"huggingface_hub"}
 """Asks the Hub whether there is such a model."""
 MOST_LINES = 60
@@ -59,6 +59,8 @@ MISTAKES: list[tuple[list[str], list[str], str]] = [
     ([READ_AHEAD], ["--checkpoint", "embedded", "--corpus", "RECORDS", "--store", "OUTPUT"], "reads the query before"),
     ([READ_AHEAD], ["--checkpoint", "embedded", "--corpus", "RECORDS", "--store", "PLAIN_MODEL"], "is no store"),
     ([READ_AHEAD], ["--checkpoint", "embedded", "--corpus", "RECORDS", "--store", "x", "--max_gib", "0"], "--max_gib"),
+    (["scaledown.demo"], ["--checkpoint", "./nowhere"], "nowhere"),
+    (["scaledown.demo"], ["--port", "70000"], "--port must be between"),
     (["scaledown.serve"], ["--checkpoint", "./nowhere"], "nowhere"),
     (["scaledown.serve"], ["--read_ahead", "PLAIN_MODEL"], "is no store"),
     (["scaledown.serve"], ["--vllm_url", "localhost"], "--vllm_url"),

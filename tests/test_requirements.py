@@ -46,9 +46,9 @@ def test_the_lock_holds_nothing_of_one_build_of_torch():
 def test_the_extras_are_what_the_tests_need_and_one_that_they_do_without():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert extras.keys() == {"servers", "service", "quantised", "dev"}
+    assert extras.keys() == {"servers", "service", "demo", "quantised", "dev"}
     assert set(map(str, read("requirements-dev.txt"))) == {
-        str(Requirement(each)) for each in (*extras["servers"], *extras["service"], *extras["dev"])}
+        str(Requirement(each)) for each in (*extras["servers"], *extras["service"], *extras["demo"], *extras["dev"])}
     assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
 
 

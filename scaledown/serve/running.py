@@ -13,6 +13,7 @@ from scaledown.models.serving.disk.disk_store import DiskStore
 from scaledown.serve.app import build_app
 from scaledown.serve.limits import Limits
 from scaledown.serve.service import Batching, Service
+from scaledown.serve.telling_server import TellingServer
 from scaledown.serve.work.vllm import VllmServer
 from scaledown.training.devices import resolve_device
 
@@ -45,18 +46,4 @@ def run(args: argparse.Namespace, place: socket.socket, key: str, model_of_vllm:
     signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
                             timeout_graceful_shutdown=GRACE_SECONDS)
-    _TellingServer(config, args.checkpoint).run(sockets=[place])
-
-
-class _TellingServer(uvicorn.Server):
-    """A server that says when requests are taken."""
-
-    def __init__(self, config: uvicorn.Config, name: str) -> None:
-        super().__init__(config)
-        self._name = name
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and print the address."""
-        await super().startup(sockets)
-        host, port = (sockets or [])[0].getsockname()[:2]
-        print(f"ready: {self._name} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    TellingServer(config, args.checkpoint).run(sockets=[place])

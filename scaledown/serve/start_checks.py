@@ -7,6 +7,7 @@ import importlib.util
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
@@ -29,14 +30,31 @@ def flag_faults(args: argparse.Namespace) -> list[str]:
     """Return what is wrong with the flags by themselves."""
     found = positive(args, "batch_size", "max_requests", "max_body_mib", "max_documents", "max_input_tokens",
                      "max_new_tokens") + not_negative(args, "batch_wait_ms")
-    if not 0 <= args.port <= LARGEST_PORT:
-        found.append(f"--port must be between 0 and {LARGEST_PORT}, got {args.port}")
+    found += port_faults(args)
     if args.vllm_url is not None:
         found += url_faults("--vllm_url", args.vllm_url, "http://localhost:8001/v1", VLLM_KEY)
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        found.append(f"the service needs {', '.join(missing)}: pip install \"scaledown[service]\"")
-    return found
+    return found + missing_packages(PACKAGES, "the service", "service")
+
+
+def port_faults(args: argparse.Namespace) -> list[str]:
+    """Return what is wrong with ``--port``."""
+    if 0 <= args.port <= LARGEST_PORT:
+        return []
+    return [f"--port must be between 0 and {LARGEST_PORT}, got {args.port}"]
+
+
+def missing_packages(packages: Sequence[str], needed_by: str, extra: str) -> list[str]:
+    """Return a fault if packages are not installed that a command needs.
+
+    Args:
+        packages: their names as Python imports them.
+        needed_by: what needs them.
+        extra: the name under which pip installs them with ScaleDown.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if not missing:
+        return []
+    return [f"{needed_by} needs {', '.join(missing)}: pip install \"scaledown[{extra}]\""]
 
 
 def check_store(checkpoint: str, folder: str) -> None:

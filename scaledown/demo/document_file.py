@@ -1,0 +1,75 @@
+"""A file of documents, as the browser sends it: its name and its bytes, never a path.
+
+Plain text (.txt) is read like the text of the box, JSON (.json) is a list of documents, and JSON lines (.jsonl) have
+one on each line. A document is a string, or an object with "text" and perhaps "title" and "id".
+"""
+
+from __future__ import annotations
+
+from json import JSONDecodeError
+from pathlib import PurePath
+from typing import Any
+
+from scaledown.demo.box_text import documents_in
+from scaledown.files import parse_json
+from scaledown.models.serving.inputs.documents import UserDocument
+from scaledown.models.serving.inputs.user_input import read_documents
+
+MOST_FILE_BYTES = 2**20
+ENDINGS = (".txt", ".json", ".jsonl")
+_SHOWN_NAME = 60
+
+
+def documents_of_file(name: str, content: bytes) -> list[UserDocument]:
+    """Return the documents of a file.
+
+    Args:
+        name: by which the user knows it; its ending says what is in it.
+        content: its bytes.
+
+    Raises:
+        ValueError: if it is too long, no UTF-8, of another kind, or holds something that is no document; the message
+            names the file and the place.
+    """
+    shown, ending = name[-_SHOWN_NAME:], PurePath(name).suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(f"{shown}: a file of documents ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    if len(content) > MOST_FILE_BYTES:
+        raise ValueError(f"{shown}: longer than {MOST_FILE_BYTES // 2**20} MiB; give a part of it")
+    try:
+        # Windows' editors begin UTF-8 with a mark, which is no part of the text.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"{shown}: not UTF-8 text (byte {fault.start + 1}); save it as UTF-8") from None
+
+    try:
+        documents = read_documents(_values(text, ending))
+    except ValueError as fault:
+        raise ValueError(f"{shown}: {fault}") from None
+    if not documents:
+        raise ValueError(f"{shown}: there is no document in it")
+    return documents
+
+
+def _values(text: str, ending: str) -> list[Any]:
+    """Return what stands for documents in a file's text."""
+    if ending == ".txt":
+        return documents_in(text)
+    if ending == ".json":
+        value = _json(text, "no JSON")
+        if not isinstance(value, list):
+            raise ValueError('must be a list of documents, such as ["a text", {"title": "a title", "text": "a text"}]')
+        return value
+
+    values = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            values.append(_json(line, f"line {number} is no JSON"))
+    return values
+
+
+def _json(text: str, fault_text: str) -> Any:
+    try:
+        return parse_json(text)
+    except JSONDecodeError as fault:
+        raise ValueError(f"{fault_text} ({fault.msg}, line {fault.lineno}, column {fault.colno})") from None
