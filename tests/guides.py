@@ -16,7 +16,7 @@ READ_FIRST = ("README", "INSTALL", "QUICKTEST_GUIDE", "REAL_DATA_TRAINING", "DAT
 GUIDES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "lab" / "LOG.md"],
                 key=lambda path: (READ_FIRST.index(path.stem) if path.stem in READ_FIRST else len(READ_FIRST), path))
 """In the order in which a reader who has just come takes them."""
-SET_UP = re.compile(r"^bash setup_env\.sh (--models )?")
+SET_UP = re.compile(r"^bash setup_env\.sh (?!--vllm)(--models )?")
 PROGRAMS = re.compile(r"(?:[A-Z_]+=\S* )*(?:bash setup_env\.sh|python|torchrun|accelerate launch|pytest|transformers|"
                       r"make|pip|time)\b")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -35,7 +35,7 @@ NOT_RUN = {  # The first that is found in a step's text, or is its file's name, 
     "--dataset all": "all four datasets; tests/data/test_qa_datasets.py",
     "--device trainium": "needs a Trainium; tests/training/test_neuron.py",
     "pytest": "is what runs this",
-    "vllm": "needs a GPU and vLLM",
+    "vllm": "needs vLLM, in an environment of its own; tests/serving/test_vllm_itself.py",
     r"from integrations\.": "needs packages of their own; tests/test_integrations.py",
     r"localhost:8000|scaledown\.serve\b": "a service that runs beside it; tests/serving/test_service.py",
     r"scaledown\.demo\b|tests/demo": "a page that runs until it is ended; tests/demo/test_demo_browser.py",
@@ -71,7 +71,7 @@ VARIES = {  # Steps whose output in the guide is not compared with what comes he
 WRITES = ("output_dir", "output_file", "work_dir")
 """The flags that say where a command writes."""
 NOT_OURS = {"--no-deps", "--nproc_per_node", "--num_processes", "--config_file", "--cpu", "--logdir",
-            "--enable"}
+            "--enable", "--enforce", "--generation", "--lora", "--max", "--model", "--vllm"}
 TRIALS = {"how the demo's N-Layers compressor starts", "better training, in short trials"}
 """Sections of the log whose code of the day was not kept."""
 OTHER_PROGRAMS = {"curl", "vllm", "pip", "bash", "git", "cd", "make", "source", "ruff", "pytest"}

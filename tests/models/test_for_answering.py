@@ -104,6 +104,7 @@ def test_memory_and_documents_read_before_stay_usable(folders):
 def test_what_needs_the_adapters_is_refused(folders, tmp_path):
     model = build(folders, "n_layers").for_answering()
     for refused in (lambda: model.save_pretrained(tmp_path / "checkpoint"), model.merge,
+                    lambda: model.save_adapter(tmp_path / "checkpoint"),
                     lambda: model.parameter_groups(1e-3, 1e-3, 0.0), lambda: model.load_trained(tmp_path)):
         with pytest.raises(ValueError, match="load its checkpoint again to train, save or merge it"):
             refused()

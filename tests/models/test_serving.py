@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from scaledown.config import ScaleDownConfig
@@ -104,6 +105,18 @@ def test_the_shipped_checkpoint_merges_by_the_command(tmp_path: Path, capsys: py
     said = answered_by(plain, AutoTokenizer.from_pretrained(tmp_path / "merged"),
                        shipped.prompt_embeds(questions, documents), 16)
     assert said == shipped.answer(questions, documents, max_new_tokens=16)
+
+    # The adapter alone, which peft puts on the base.
+    assert main(["--output_dir", str(tmp_path / "adapter"), "--adapter_only"]) == 0
+    base = shipped.generator.config.name_or_path
+    assert f"for the generator {base}" in capsys.readouterr().out
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+                                        tmp_path / "adapter")
+    adapted.generation_config = GenerationConfig.from_pretrained(tmp_path / "adapter")
+    assert answered_by(adapted, AutoTokenizer.from_pretrained(base), shipped.prompt_embeds(questions, documents),
+                       16) == said
+    assert not list((tmp_path / "adapter").glob("*.bin"))
+
     assert main(["--output_dir", str(tmp_path / "merged")]) == 2
     assert "--output_dir" in capsys.readouterr().err
 

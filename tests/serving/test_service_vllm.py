@@ -1,4 +1,7 @@
-"""The service in front of a vLLM server: a stand-in for it that reads what vLLM's documentation says it reads."""
+"""The service in front of a vLLM server: a stand-in for it that reads and replies as vLLM 0.32 was seen to do.
+
+``test_vllm_itself.py`` asks vLLM, if it is installed.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from scaledown.serve.start_checks import VLLM_KEY, vllm_model
 from scaledown.serve.work.vllm import VllmServer
 
 CHAT = "/v1/chat/completions"
+GENERATOR = {"id": "merged_generator", "object": "model", "parent": None}
+ADAPTER = {"id": "scaledown", "object": "model", "parent": "merged_generator"}
 
 
 class StandIn(BaseHTTPRequestHandler):
@@ -29,9 +34,10 @@ class StandIn(BaseHTTPRequestHandler):
     bodies: list[dict] = []
     keys: list[str | None] = []
     fault: str | None = None
+    served: list[dict] = [GENERATOR]
 
     def do_GET(self) -> None:
-        self._send(200, json.dumps({"object": "list", "data": [{"id": "merged_generator"}]}), "application/json")
+        self._send(200, json.dumps({"object": "list", "data": self.served}), "application/json")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -51,7 +57,8 @@ class StandIn(BaseHTTPRequestHandler):
         ids = self.generator.generate(inputs_embeds=prompt[None], max_new_tokens=body["max_tokens"], do_sample=False)[0]
         events = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in self.pieces(ids)]
         events.append({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})
-        events.append({"choices": [], "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(ids)}})
+        events.append({"choices": [], "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(ids),
+                                                "total_tokens": len(prompt) + len(ids)}})
         lines = [f"data: {json.dumps(event)}\n\n" for event in events]
         self._send(200, "".join([*lines, "data: [DONE]\n\n"]), "text/event-stream")
 
@@ -112,10 +119,13 @@ def test_the_prompt_goes_to_vllm_as_embeddings_and_its_answer_comes_back(model: 
 
 def test_a_vllm_server_that_fails_is_named(model: ScaleDownModel, vllm_url: str,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StandIn, "fault", '{"error": "start it with --enable-prompt-embeds"}')
+    message = "You must set `--enable-prompt-embeds` to input `prompt_embeds`"
+    fault = {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}
+    monkeypatch.setattr(StandIn, "fault", json.dumps(fault))
     with running_service(model, vllm=VllmServer(vllm_url, "merged_generator")) as url:
         reply = CLIENT.post(url + CHAT, json=asked())
-        assert reply.status_code == 502 and "--enable-prompt-embeds" in reply.json()["error"]["message"]
+        assert reply.status_code == 502
+        assert reply.json()["error"]["message"] == f"the vLLM server answers 400: {message}"
         assert "data: {\"error\"" in CLIENT.post(url + CHAT, json=asked(stream=True)).text
         assert counted(url, "scaledown_open_requests") == 0
 
@@ -124,3 +134,11 @@ def test_a_vllm_server_that_fails_is_named(model: ScaleDownModel, vllm_url: str,
         assert reply.status_code == 502 and "cannot be reached" in reply.json()["error"]["message"]
     with pytest.raises(ValueError, match="--vllm_url http://127.0.0.1:9/v1: cannot be used"):
         vllm_model("http://127.0.0.1:9/v1")
+
+
+def test_of_a_generator_with_an_adapter_the_adapter_is_asked(vllm_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandIn, "served", [GENERATOR, ADAPTER])
+    assert vllm_model(vllm_url) == "scaledown"
+    monkeypatch.setattr(StandIn, "served", [GENERATOR, ADAPTER, ADAPTER | {"id": "another"}])
+    with pytest.raises(ValueError, match=r"serves several adapters \(scaledown, another\)"):
+        vllm_model(vllm_url)

@@ -1,4 +1,4 @@
-"""The generator with its adapter folded in, as a plain transformers model."""
+"""The generator for other engines: with its adapter folded in, or the adapter by itself, to lie on the base."""
 
 from __future__ import annotations
 
@@ -35,12 +35,28 @@ def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.d
             parameter.copy_(weights[name])
     plain = model.merge_and_unload().requires_grad_(False).eval()
 
-    # Plain greedy decoding: the base's own penalties and temperatures would change the answers.
-    pad_id = stop_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    plain.generation_config = GenerationConfig(do_sample=False, eos_token_id=stop_ids, pad_token_id=pad_id)
+    plain.generation_config = greedy_decoding(stop_ids, tokenizer)
 
     if folder is not None:
         with checkpoint.whole_folder(Path(folder)) as draft:
             plain.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
     return plain
+
+
+def write_adapter(trained_generator: Generator, stop_ids: list[int], tokenizer: PreTrainedTokenizerBase,
+                  folder: Path | str) -> None:
+    """Write the adapter as peft does, and beside it how answers are decoded; see :meth:`ScaleDownModel.save_adapter`.
+
+    The embedding that separates documents is not in it: like memory, it comes with the prompt.
+    """
+    with checkpoint.whole_folder(Path(folder)) as draft:
+        # Token embeddings are not trained, and to find that out peft would ask the Hub.
+        trained_generator.language_model.save_pretrained(draft, save_embedding_layers=False)
+        greedy_decoding(stop_ids, tokenizer).save_pretrained(draft)
+
+
+def greedy_decoding(stop_ids: list[int], tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Return plain greedy decoding: the base's own penalties and temperatures would change the answers."""
+    pad_id = stop_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return GenerationConfig(do_sample=False, eos_token_id=stop_ids, pad_token_id=pad_id)

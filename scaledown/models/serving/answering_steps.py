@@ -15,7 +15,7 @@ from scaledown.config import SPLIT, ScaleDownConfig
 from scaledown.models.computing import ComputingModule
 from scaledown.models.generator import Prompts
 from scaledown.models.loading import generator_files
-from scaledown.models.loading.merging import merged
+from scaledown.models.loading.merging import merged, write_adapter
 from scaledown.models.loading.model_fingerprint import fingerprint
 from scaledown.models.memory import Memory
 from scaledown.models.processor import Processor, Texts
@@ -137,3 +137,15 @@ class AnsweringSteps(ComputingModule):
         self._check_whole()
         generator_files.check_unchanged(self.config, self.generator_files)
         return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
+
+    def save_adapter(self, folder: Path | str) -> None:
+        """Write the generator's adapter in peft's format, for engines that apply it to the base as they answer.
+
+        From :meth:`prompt_embeds` they give this model's answers, if they also take the stop tokens from the folder's
+        ``generation_config.json``. One engine can so serve several adapters, and the base itself.
+
+        Raises:
+            ValueError: if the adapter was folded in, or the disk is full.
+        """
+        self._check_whole()
+        write_adapter(self.generator, self.stop_ids, self.processor.tokenizer, folder)

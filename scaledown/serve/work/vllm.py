@@ -2,12 +2,15 @@
 
 ``POST /v1/completions`` with one ``prompt_embeds``, a tensor (T, D) as torch saves it, in base64. It is the whole
 prompt, with the chat template in it; ``/v1/chat/completions`` would render the template again around it. The server
-needs --enable-prompt-embeds, and the generator that ``python -m scaledown.models.merge`` wrote.
+needs --enable-prompt-embeds, and the generator that ``python -m scaledown.models.merge`` wrote, or its adapter on the
+base. vLLM casts the prompt to its own number format, and counts the token that ends an answer, as ScaleDown does
+(tests/serving/test_vllm_itself.py).
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 from collections.abc import AsyncIterator
@@ -59,7 +62,7 @@ class VllmServer:
         try:
             async with self._client.stream("POST", f"{self._url}/completions", json=body) as response:
                 if response.status_code != 200:
-                    shown = (await response.aread()).decode(errors="replace")[:SHOWN_REPLY_CHARACTERS]
+                    shown = _reason((await response.aread()).decode(errors="replace"))
                     raise Refusal(502, f"the vLLM server answers {response.status_code}: {shown}")
 
                 async for chunk in _chunks(response):
@@ -99,8 +102,15 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
         except ValueError:
             chunk = {"error": data}
         if "error" in chunk:
-            raise Refusal(502, f"the vLLM server fails: {str(chunk['error'])[:SHOWN_REPLY_CHARACTERS]}")
+            raise Refusal(502, f"the vLLM server fails: {_reason(data)}")
         yield chunk
+
+
+def _reason(reply: str) -> str:
+    """Return the message of an error as vLLM writes it, or the start of what else came."""
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        reply = str(json.loads(reply)["error"]["message"])
+    return reply[:SHOWN_REPLY_CHARACTERS]
 
 
 class _StrippedText:
