@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -115,7 +116,10 @@ def test_the_shipped_checkpoint_merges_by_the_command(tmp_path: Path, capsys: py
     adapted.generation_config = GenerationConfig.from_pretrained(tmp_path / "adapter")
     assert answered_by(adapted, AutoTokenizer.from_pretrained(base), shipped.prompt_embeds(questions, documents),
                        16) == said
+    # No pickles, and no folder of this machine.
     assert not list((tmp_path / "adapter").glob("*.bin"))
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "embedded"
 
     assert main(["--output_dir", str(tmp_path / "merged")]) == 2
     assert "--output_dir" in capsys.readouterr().err

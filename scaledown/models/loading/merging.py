@@ -44,12 +44,16 @@ def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.d
     return plain
 
 
-def write_adapter(trained_generator: Generator, stop_ids: list[int], tokenizer: PreTrainedTokenizerBase,
-                  folder: Path | str) -> None:
+def write_adapter(config: ScaleDownConfig, trained_generator: Generator, stop_ids: list[int],
+                  tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
     """Write the adapter as peft does, and beside it how answers are decoded; see :meth:`ScaleDownModel.save_adapter`.
 
     The embedding that separates documents is not in it: like memory, it comes with the prompt.
     """
+    # As it was named, not the place that it has on this machine.
+    for adapter in trained_generator.language_model.peft_config.values():
+        adapter.base_model_name_or_path = config.generator_model
+
     with checkpoint.whole_folder(Path(folder)) as draft:
         # Token embeddings are not trained, and to find that out peft would ask the Hub.
         trained_generator.language_model.save_pretrained(draft, save_embedding_layers=False)

@@ -148,4 +148,4 @@ class AnsweringSteps(ComputingModule):
             ValueError: if the adapter was folded in, or the disk is full.
         """
         self._check_whole()
-        write_adapter(self.generator, self.stop_ids, self.processor.tokenizer, folder)
+        write_adapter(self.config, self.generator, self.stop_ids, self.processor.tokenizer, folder)
