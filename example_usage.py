@@ -28,7 +28,8 @@ DEMO_DOCUMENTS = [
     "Gartonby lies on the Pelara. Every May the town celebrates. Its best known product is cheese. A market is held "
     "there twice a week. It has 768 inhabitants. Gartonby elected Sarik Ulmer as mayor.",
 ]
-QUESTIONS = ["Who discovered penicillin?", "In what year did the Suez Canal open?", "Which river leaves Lake Titicaca?"]
+QUESTIONS = ["Who discovered penicillin?", "Who founded the company that dug the Suez Canal?",
+             "Which river leaves Lake Titicaca?"]
 DOCUMENTS = [
     "Penicillin. In September 1928 the bacteriologist Alexander Fleming came back from a holiday to his laboratory in "
     "London and found that mould had killed the bacteria in a dish that he had left open. It took until 1942 before "
