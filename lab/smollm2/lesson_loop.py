@@ -81,8 +81,8 @@ def groups_of(model: ScaleDownModel, part: str, rate: float) -> list[ParameterGr
 
 def note_scores(model: ScaleDownModel, num_steps: int, records: Sequence[Record]) -> None:
     """Add the steps of a lesson, and the scores that it trained the reranking head on, to the model's own count."""
-    scored = [record.reranking_scores for record in records if record.reranking_scores]
-    model.progress = model.progress.after(num_steps, len(list(itertools.chain.from_iterable(scored))))
+    num_scores = sum(len(record.reranking_scores or ()) for record in records)
+    model.progress = model.progress.after(num_steps, num_scores)
 
 
 def _go_on(name: str, model: ScaleDownModel, folder: Path | None) -> int:

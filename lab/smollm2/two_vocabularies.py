@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scaledown.models.losses import IGNORED
-from scaledown.prompt.plain_text import plain_ids, text_reader
+from scaledown.prompt.plain_text import plain_ids, plain_pieces
 
 Span = tuple[int, int]
 """The first character of a piece or a word in its text, and the one behind its last."""
@@ -20,19 +20,17 @@ class TwoVocabularies:
     """Texts in the vocabularies of an encoder and of the generator.
 
     Args:
-        encoder_tokenizer: of what is read.
+        encoder_tokenizer: of what is read; a fast one.
         generator_tokenizer: of what is said about it.
     """
 
     def __init__(self, encoder_tokenizer: Any, generator_tokenizer: Any) -> None:
-        self._reader, self._generator_tokenizer = text_reader(encoder_tokenizer), generator_tokenizer
+        self._encoder_tokenizer, self._generator_tokenizer = encoder_tokenizer, generator_tokenizer
         self._tokens: dict[str, list[int]] = {}
 
     def piece_spans(self, text: str) -> list[Span]:
         """Return the characters of each piece that the encoder reads of a text."""
-        read = self._reader(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
-                            verbose=False)
-        return list(read["offset_mapping"])
+        return plain_pieces(self._encoder_tokenizer, text)[1]
 
     def tokens_of(self, text: str, spans: Sequence[Span]) -> list[int]:
         """Return the generator's token for each piece of a text, ``IGNORED`` for those that stand for none.

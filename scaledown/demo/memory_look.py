@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from scaledown.evaluation.figures.needle import NUM_NEAREST, cosines
-from scaledown.prompt.plain_text import text_reader
+from scaledown.prompt.plain_text import plain_pieces, text_reader
 
 
 class TextSegment(NamedTuple):
@@ -62,17 +62,15 @@ def look_into(memory: Tensor, text: str, tokenizer: Any, table: Tensor) -> Memor
     """
     memory, table = memory.float(), table.float()
     segments = [TextSegment(text, ())]
-    reader = text_reader(tokenizer)
     # Slow tokenizers do not say which characters a token covers.
-    if reader.is_fast:
-        encoded = reader(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
-                         verbose=False)
-        similarity = cosines(memory, table[encoded["input_ids"]])                 # (L, T)
-        segments = segments_of(text, encoded["offset_mapping"], similarity.T.tolist())
+    if text_reader(tokenizer).is_fast:
+        ids, offsets = plain_pieces(tokenizer, text)
+        similarity = cosines(memory, table[ids])                                  # (L, T)
+        segments = segments_of(text, offsets, similarity.T.tolist())
 
-    values, ids = cosines(memory, table).topk(NUM_NEAREST, dim=-1)                # each (L, NUM_NEAREST)
+    values, nearest_ids = cosines(memory, table).topk(NUM_NEAREST, dim=-1)        # each (L, NUM_NEAREST)
     nearest = []
-    for embedding_ids, embedding_values in zip(ids.tolist(), values.tolist(), strict=True):
+    for embedding_ids, embedding_values in zip(nearest_ids.tolist(), values.tolist(), strict=True):
         near = []
         for token, value in zip(embedding_ids, embedding_values, strict=True):
             near.append(NearToken(tokenizer.decode([token]), value))

@@ -121,8 +121,10 @@ def opened(name: str, content: str) -> list[Any]:
         name: of the file; "" if none was chosen.
         content: its bytes in base64.
     """
+    # Nothing was chosen in the browser's window, so all stays as it is.
     if not name:
         return [gr.skip()] * 4
+
     try:
         return [box_text(documents_of_file(name, base64.b64decode(content, validate=True))), *NOTHING_YET]
     except binascii.Error:

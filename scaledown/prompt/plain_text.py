@@ -24,6 +24,16 @@ def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
+def plain_pieces(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the ids of one text as plain text, and for each its first character and the one behind its last.
+
+    Only fast tokenizers know the characters (``text_reader(tokenizer).is_fast``).
+    """
+    encoded = text_reader(tokenizer)(text, add_special_tokens=False, split_special_tokens=True,
+                                     return_offsets_mapping=True, verbose=False)
+    return encoded["input_ids"], encoded["offset_mapping"]
+
+
 def text_reader(tokenizer: Any) -> Any:
     """Return the tokenizer for users' texts: ``tokenizer``, or a copy for which all control tokens are special.
 

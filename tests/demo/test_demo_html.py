@@ -142,7 +142,9 @@ def test_only_what_changed_is_sent_and_a_fault_takes_the_place_of_all():
     states = [first, AskedQuestion(first.passages, None, {"scaledown": GrowingText("scaledown", "S")}),
               AskedQuestion(first.passages, None, {"scaledown": ended("scaledown", 5, 1.0, 1e9)}),
               AskedQuestion((passage("a", 1.0, True),), None, {"scaledown": ended("scaledown", 5, 1.0, 1e9)})]
-    sent = [[part is not None for part in update] for update in page_updates(iter(states))]
+    sent = []
+    for update in page_updates(iter(states)):
+        sent.append([part is not None for part in update])
     assert sent == [[True, True, True], [True, False, False], [True, True, False], [False, False, True]]
 
     def failing():
