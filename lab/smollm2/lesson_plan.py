@@ -13,7 +13,7 @@ from lab.smollm2.lesson_steps import LessonSteps
 from lab.smollm2.lessons import Lesson, records_of
 from lab.smollm2.pointing import learn_to_point
 from lab.smollm2.vocabulary import learn_vocabulary
-from scaledown.config import ScaleDownConfig, TrainingConfig
+from scaledown.config import ENCODER, ScaleDownConfig, TrainingConfig
 from scaledown.data.records import Record
 from scaledown.models.loading.checkpoint import CONFIG_FILE
 from scaledown.models.model import ScaleDownModel
@@ -84,7 +84,7 @@ def imitate_first(model: ScaleDownModel, larger: ScaleDownModel, records: Sequen
                   folder: Path) -> None:
     """Let the compressor imitate the memory of ``larger``; an encoder learns to read before that."""
     # An encoder has a vocabulary of its own; fewer layers of the generator have the generator's.
-    if model.config.compressor_type != larger.config.compressor_type:
+    if model.config.reads_with == ENCODER:
         read_first(model, records, steps, folder)
     if not steps.imitation_steps:
         return
