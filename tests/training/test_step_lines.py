@@ -50,14 +50,17 @@ class Run:
         self.state, self.lines = TrainerState(max_steps=num_steps), StepLines()
         self.call("on_train_begin")
 
-    def call(self, event, **values):
-        getattr(self.lines, event)(self.arguments, self.state, TrainerControl(), **values)
+    def call(self, event, is_logged=False, **values):
+        control = TrainerControl(should_log=is_logged)
+        getattr(self.lines, event)(self.arguments, self.state, control, **values)
 
-    def train(self, check_every=None):
+    def train(self, check_every=None, log_every=1):
         for step in range(1, self.state.max_steps + 1):
             self.state.global_step, self.now = step, self.now + self.seconds_a_step
-            self.call("on_step_end")
-            self.call("on_log", logs={"loss": 1.0, "answer_loss": 1.0})
+            is_logged = step % log_every == 0
+            self.call("on_step_end", is_logged=is_logged)
+            if is_logged:
+                self.call("on_log", logs={"loss": 1.0, "answer_loss": 1.0})
             if check_every and step % check_every == 0:
                 self.call("on_log", logs={"eval_answer_loss": 2.0})
         self.call("on_log", logs={"train_runtime": self.now, "train_loss": 1.0})
@@ -96,6 +99,37 @@ def test_time_left_is_measured_from_the_end_of_the_first_step(tmp_path, monkeypa
     training.train()
     lines = capsys.readouterr().out.splitlines()
     assert "left" not in lines[0] and lines[1].endswith("| 8 min left")
+
+
+def test_slow_steps_say_their_place_before_the_first_losses_and_between_them(tmp_path, monkeypatch, capsys):
+    """36 steps of 110 s, with an entry every 10: the first one comes after 18 minutes."""
+    training = Run(tmp_path, monkeypatch, seconds_a_step=110.0, num_steps=36)
+    training.arguments.logging_steps = 10
+    training.train(log_every=10)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step  2 of 36 | 1 h 2 min left", "as soon as the speed is known"
+
+    with_losses = [line.split(" |")[0] for line in lines if "loss" in line]
+    assert with_losses == ["step 10 of 36", "step 20 of 36", "step 30 of 36"]
+    places = [int(line.split()[1]) for line in lines[:-1]]
+    gaps = [(late - early) * 110 for early, late in zip(places, places[1:], strict=False)]
+    assert places == sorted(places) and max(gaps) <= 600 and len(lines) <= 15
+
+
+def test_steps_whose_losses_come_soon_have_no_other_lines(tmp_path, monkeypatch, capsys):
+    training = Run(tmp_path, monkeypatch, seconds_a_step=4.0, num_steps=500)
+    training.arguments.logging_steps = 10
+    training.train(log_every=10)
+    *steps, _ = capsys.readouterr().out.splitlines()
+    assert all("loss" in line for line in steps)
+
+
+def test_on_a_terminal_the_bar_alone_says_the_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    training = Run(tmp_path, monkeypatch, seconds_a_step=110.0, num_steps=9)
+    training.arguments.logging_steps = 10
+    training.train(log_every=10)
+    assert capsys.readouterr().out.splitlines() == ["trained up to step 9 of 9 in 16 min"]
 
 
 def test_on_a_terminal_the_lines_stand_above_a_bar(tmp_path, monkeypatch, capsys):

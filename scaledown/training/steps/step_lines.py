@@ -91,7 +91,8 @@ class StepLines(TrainerCallback):
     """Prints the first entry of the log, the last one, some between them, and every held-out check.
 
     Between two lines at least ``SECONDS_A_LINE`` pass, and about a ``LINES_A_RUN``-th of the run's time, but not more
-    than ``LONGEST_SILENCE_SECONDS``.
+    than ``LONGEST_SILENCE_SECONDS``. If the steps are so slow that the next entry is far away, lines with the place and
+    the time left come before it; on a terminal the bar has both.
     """
 
     def __init__(self) -> None:
@@ -100,6 +101,9 @@ class StepLines(TrainerCallback):
         self._in_training: Mapping[str, Any] = {}
         self._not_printed: str | None = None
         self._last_time: float | None = None
+        # When the last line of any kind was printed, at first when the training began; and the wait for the next one
+        # that has no losses.
+        self._last_sign, self._wait_for_sign = 0.0, float(SECONDS_A_LINE)
         # The step from which the speed is measured, and its end.
         self._first_step, self._first_end = 0, 0.0
         self._seconds_a_step: float | None = None
@@ -110,17 +114,30 @@ class StepLines(TrainerCallback):
         if state.is_world_process_zero:
             self._bar = Bar(total=state.max_steps, initial=state.global_step, desc="training", unit="step",
                             dynamic_ncols=True, leave=False, disable=None)
+        self._last_sign = monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                     **kwargs: Any) -> None:
-        """Move the bar, and measure the speed: from the end of the first step on, which compiles or warms up."""
+        """Move the bar, and measure the speed: from the end of the first step on, which compiles or warms up.
+
+        Without a bar, print the place if there was no line for long and none is near.
+        """
         now = monotonic()
         if not self._first_step:
             self._first_step, self._first_end = state.global_step, now
         else:
             self._seconds_a_step = (now - self._first_end) / (state.global_step - self._first_step)
-        if self._bar is not None:
-            self._bar.update()
+        if self._bar is None:
+            return
+
+        self._bar.update()
+        is_silent = self._bar.disable and now - self._last_sign >= self._wait_for_sign
+        if is_silent and self._seconds_a_step and not control.should_log:
+            # A line with losses is better, if it comes soon.
+            if args.logging_steps * self._seconds_a_step > 2 * self._wait_for_sign:
+                place = [_place("step", state.global_step, state.max_steps), *_left(self._seconds_left(state))]
+                self._write(" | ".join(place))
+                self._wait_for_sign = self._wait(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -153,18 +170,22 @@ class StepLines(TrainerCallback):
         return self._seconds_a_step * num_left if self._seconds_a_step and num_left else None
 
     def _is_due(self, state: TrainerState) -> bool:
-        if self._last_time is None:
-            return True
+        return self._last_time is None or monotonic() - self._last_time >= self._wait(state)
+
+    def _wait(self, state: TrainerState) -> float:
         seconds_of_run = (self._seconds_a_step or 0.0) * state.max_steps
-        wait = max(SECONDS_A_LINE, min(seconds_of_run / LINES_A_RUN, LONGEST_SILENCE_SECONDS))
-        return monotonic() - self._last_time >= wait
+        return max(SECONDS_A_LINE, min(seconds_of_run / LINES_A_RUN, LONGEST_SILENCE_SECONDS))
 
     def _print(self, line: str) -> None:
+        self._write(line)
+        self._not_printed, self._last_time = None, self._last_sign
+
+    def _write(self, line: str) -> None:
         # tqdm's print, which draws the bar again below the line.
         Bar.write(line, file=sys.stdout)
         # A pipe would show the line when its buffer is full.
         sys.stdout.flush()
-        self._not_printed, self._last_time = None, monotonic()
+        self._last_sign = monotonic()
 
     def _print_last(self) -> None:
         if self._not_printed is not None:
