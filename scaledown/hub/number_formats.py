@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +14,9 @@ BFLOAT16_CAPABILITY = (8, 0)
 """NVIDIA's GPUs have units for bfloat16 from Ampere on."""
 FLOAT16_CAPABILITY = (7, 0)
 """They have units for float16 from Volta on."""
+EMULATED_FROM = 4.0
+"""A number format that takes a CPU this many times as long as float32 is one that it has no instructions for."""
+_TIMED_SIZE, _NUM_TIMED = 256, 3
 
 
 def dtype_for(device: torch.device) -> torch.dtype:
@@ -62,3 +68,44 @@ def dtype_to_rank(device: torch.device | str) -> torch.dtype:
     import torch
 
     return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
+    """Warn if ``device`` is a CPU without instructions for ``dtype``: there a minute in float32 can become an hour.
+
+    Not if there is a GPU: a model that is loaded onto the CPU beside one is mostly on its way to it.
+    """
+    import torch
+
+    if device.type != "cpu" or dtype == torch.float32 or torch.cuda.is_available():
+        return
+    slowdown = slowdown_of(dtype)
+    if slowdown >= EMULATED_FROM:
+        name = str(dtype).removeprefix("torch.")
+        warnings.warn(f"this CPU has no instructions for {name}: a product of matrices takes it {slowdown:.0f} times "
+                      "as long as in float32, which gives better results, too", stacklevel=3)
+
+
+@functools.cache
+def slowdown_of(dtype: torch.dtype) -> float:
+    """Return how many times as long as in float32 a product of matrices takes the CPU in ``dtype``.
+
+    It is measured, in a tenth of a second at most: what libraries say of a processor's instructions differs between
+    makers, and what counts is whether torch uses them.
+    """
+    import torch
+
+    return _seconds_of_product(dtype) / _seconds_of_product(torch.float32)
+
+
+def _seconds_of_product(dtype: torch.dtype) -> float:
+    import torch
+
+    matrix = torch.ones(_TIMED_SIZE, _TIMED_SIZE, dtype=dtype)
+    seconds = []
+    # The first product also sets up the library, and other work may slow one of them down: the shortest time counts.
+    for _ in range(_NUM_TIMED):
+        start = perf_counter()
+        matrix @ matrix
+        seconds.append(perf_counter() - start)
+    return min(seconds)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from scaledown.config import DEVICES, DTYPES
-from scaledown.hub.number_formats import dtype_to_train
+from scaledown.hub.number_formats import dtype_to_train, warn_if_emulated
 
 _KINDS = {"gpu": "cuda", "trainium": "neuron"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -66,8 +66,10 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         return dtype_to_train(device)
     if name not in DTYPES:
         raise ValueError(f"--dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
-    check_trains_in(getattr(torch, name), device)
-    return getattr(torch, name)
+    dtype = getattr(torch, name)
+    check_trains_in(dtype, device)
+    warn_if_emulated(dtype, device)
+    return dtype
 
 
 def check_trains_in(dtype: torch.dtype, device: torch.device) -> None:

@@ -4,12 +4,15 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from scaledown.hub import number_formats
 from scaledown.hub.number_formats import dtype_for, dtype_to_load, dtype_to_rank, dtype_to_train
+from scaledown.models.loading.placement import dtype_of
 from scaledown.training import devices
 from scaledown.training.devices import DEVICES, check_trains_in, resolve_device, resolve_dtype
 
@@ -116,6 +119,34 @@ def test_cpu_and_apple_compute_in_float32():
                                              ("bfloat16", torch.bfloat16)])
 def test_a_dtype_by_name(name, dtype):
     assert resolve_dtype(name, torch.device("cpu")) is dtype
+
+
+@pytest.mark.parametrize("find", [resolve_dtype, dtype_of], ids=["to train", "to answer"])
+def test_a_number_format_that_the_cpu_emulates_is_warned_of(find, monkeypatch):
+    monkeypatch.setattr(number_formats, "slowdown_of", lambda dtype: 70.4 if dtype is torch.bfloat16 else 1.0)
+    with pytest.warns(UserWarning, match="no instructions for bfloat16: .* takes it 70 times as long as in float32"):
+        assert find("bfloat16", torch.device("cpu")) is torch.bfloat16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find("float32", torch.device("cpu"))
+        find("auto", torch.device("cpu"))
+        # A model that is stored in it, and one that is loaded beside a GPU and moved there.
+        dtype_of(torch.bfloat16, torch.device("cpu"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        find("bfloat16", torch.device("cpu"))
+
+
+def test_a_cpu_that_computes_in_bfloat16_is_not_warned_of(monkeypatch):
+    monkeypatch.setattr(number_formats, "slowdown_of", lambda dtype: 0.4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve_dtype("bfloat16", torch.device("cpu"))
+
+
+def test_the_slowdown_of_a_number_format_is_measured_against_float32():
+    assert 0.1 < number_formats.slowdown_of.__wrapped__(torch.float32) < 10
+    assert number_formats.slowdown_of.__wrapped__(torch.bfloat16) > 0
 
 
 def test_an_unknown_dtype_lists_the_known():

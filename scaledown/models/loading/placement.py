@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from scaledown.hub.number_formats import dtype_for
+from scaledown.hub.number_formats import dtype_for, warn_if_emulated
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,4 +72,8 @@ def dtype_of(dtype: Any, device: torch.device) -> torch.dtype:
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ValueError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, got {dtype!r}")
+
+    # Whoever gives torch's own dtype, as merge does, may want to store in it, not to compute.
+    if isinstance(dtype, str):
+        warn_if_emulated(found, device)
     return found
