@@ -151,6 +151,19 @@ def test_a_process_ends_with_the_code_and_without_a_traceback():
     assert (ended.returncode, ended.stderr) == (2, "error: broken\n")
 
 
+def test_a_warning_is_its_text_alone_and_those_for_programmers_say_where():
+    script = ("import warnings\nfrom scaledown.cli import command\n"
+              "@command\ndef main(argv=None):\n"
+              "    warnings.warn('slow here')\n"
+              "    warnings.warn('old name', FutureWarning)\n"
+              "    return 0\n"
+              "main()\nwarnings.warn('later')")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert ended.stderr.splitlines() == ["warning: slow here", "<string>:6: FutureWarning: old name",
+                                         "<string>:9: UserWarning: later"]
+
+
 def test_a_disk_that_torch_finds_full_gets_a_message(tmp_path, capsys):
     """torch tells it as a RuntimeError of its own writer, here under a limit on a file's size."""
     @command

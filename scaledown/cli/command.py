@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
@@ -9,7 +10,9 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from scaledown import progress
 from scaledown.cli import interrupts, loading_note, pulse
@@ -30,7 +33,8 @@ def command(main: Main) -> Main:
     """Decorate a script's ``main``: a ``ValueError`` (the user's mistake) becomes one message and exit code 2.
 
     So does a disk that cannot be written to; any other fault is ours and keeps its traceback. Standard output takes
-    any text, progress bars are lines if standard error is no terminal, and if it is one there are signs of life.
+    any text, warnings are one line, progress bars are lines if standard error is no terminal, and if it is one there
+    are signs of life.
     """
 
     @functools.wraps(main)
@@ -40,7 +44,8 @@ def command(main: Main) -> Main:
             sys.stdout.reconfigure(errors="backslashreplace")
 
         try:
-            with interrupts.state, progress.as_lines(), pulse.beating(), loading_note.on_import():
+            with (interrupts.state, _plain_warnings(), progress.as_lines(), pulse.beating(),
+                  loading_note.on_import()):
                 code = main(argv)
         except (ValueError, OSError, RuntimeError) as fault:
             if isinstance(fault, BrokenPipeError) and _is_output_closed():
@@ -57,6 +62,21 @@ def command(main: Main) -> Main:
         return code
 
     return guarded
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show a ``UserWarning`` as its text alone in the ``with`` block: whoever runs a command did not write its code."""
+    with_place = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        return f"warning: {message}\n" if category is UserWarning else with_place(message, category, *place, **more)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = with_place
 
 
 def _is_output_closed() -> bool:
