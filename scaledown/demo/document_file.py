@@ -10,9 +10,10 @@ from json import JSONDecodeError
 from pathlib import PurePath
 from typing import Any
 
+from scaledown.data.storage.lines import Faults, json_values
 from scaledown.demo.box_text import documents_in
 from scaledown.files import parse_json
-from scaledown.models.serving.inputs.documents import UserDocument
+from scaledown.models.serving.inputs.documents import UserDocument, read_document
 from scaledown.models.serving.inputs.user_input import read_documents
 
 MOST_FILE_BYTES = 2**20
@@ -42,34 +43,38 @@ def documents_of_file(name: str, content: bytes) -> list[UserDocument]:
     except UnicodeDecodeError as fault:
         raise ValueError(f"{shown}: not UTF-8 text (byte {fault.start + 1}); save it as UTF-8") from None
 
-    try:
-        documents = read_documents(_values(text, ending))
-    except ValueError as fault:
-        raise ValueError(f"{shown}: {fault}") from None
+    if ending == ".jsonl":
+        documents = _documents_of_lines(shown, text)
+    else:
+        try:
+            documents = read_documents(documents_in(text) if ending == ".txt" else _json_list(text))
+        except ValueError as fault:
+            raise ValueError(f"{shown}: {fault}") from None
     if not documents:
         raise ValueError(f"{shown}: there is no document in it")
     return documents
 
 
-def _values(text: str, ending: str) -> list[Any]:
-    """Return what stands for documents in a file's text."""
-    if ending == ".txt":
-        return documents_in(text)
-    if ending == ".json":
-        value = _json(text, "no JSON")
-        if not isinstance(value, list):
-            raise ValueError('must be a list of documents, such as ["a text", {"title": "a title", "text": "a text"}]')
-        return value
+def _documents_of_lines(name: str, text: str) -> list[UserDocument]:
+    """Return the documents of JSON lines; their faults are told together, each with its line."""
+    faults = Faults(name, "lines")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    documents = []
+    for number, value in json_values(lines, faults):
+        try:
+            documents.append(read_document(value))
+        except ValueError as fault:
+            faults.add(f"line {number}", str(fault))
 
-    values = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            values.append(_json(line, f"line {number} is no JSON"))
-    return values
+    faults.raise_any()
+    return documents
 
 
-def _json(text: str, fault_text: str) -> Any:
+def _json_list(text: str) -> list[Any]:
     try:
-        return parse_json(text)
+        value = parse_json(text)
     except JSONDecodeError as fault:
-        raise ValueError(f"{fault_text} ({fault.msg}, line {fault.lineno}, column {fault.colno})") from None
+        raise ValueError(f"no JSON ({fault.msg}, line {fault.lineno}, column {fault.colno})") from None
+    if not isinstance(value, list):
+        raise ValueError('must be a list of documents, such as ["a text", {"title": "a title", "text": "a text"}]')
+    return value

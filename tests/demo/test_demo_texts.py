@@ -76,7 +76,9 @@ def test_each_kind_of_file_is_read():
     ("a.json", b"[3]", "document 0: must be a string"),
     ("a.json", b'["a", {"name": "b"}]', "document 1: must have its text under one of text"),
     ("a.json", b'["\\ud800"]', "half a character"),
-    ("a.jsonl", b'"one"\n\n{"text": ', "line 3 is no JSON"),
+    ("a.jsonl", b'"one"\n\n{"text": ', "line 3: not valid JSON"),
+    ("a.jsonl", b'7\n\n{"name": "b"}\n"two"', "a.jsonl: 2 faults in its lines\n  line 1: must be a string"),
+    ("a.jsonl", b'7\n\n{"name": "b"}\n"two"', "\n  line 3: must have its text under one of text"),
     ("a.txt", b"x" * (MOST_FILE_BYTES + 1), "longer than 1 MiB"),
 ])
 def test_a_bad_file_is_named_with_its_fault(name, content, message):
