@@ -179,8 +179,9 @@ def walk(folder: Path, is_terminal: bool) -> int:
         # All of it goes to a file, with the second at which each piece came.
         with (folder.parent / f"{'terminal' if is_terminal else 'piped'}.log").open("a", encoding="utf-8") as log:
             log.write(f"\n$ {line}\n")
-            log.writelines(f"[{piece.seconds:7.1f}] {text}\n" for piece in outcome.shown
-                           for text in re.split(r"[\r\n]+", piece.text) if text)
+            for piece in outcome.shown:
+                texts = re.split(r"[\r\n]+", piece.text)
+                log.writelines(f"[{piece.seconds:7.1f}] {text}\n" for text in texts if text)
     return num_faults
 
 

@@ -79,8 +79,9 @@ def _output(following: list[str]) -> str:
 
 
 def _lines(block: str) -> list[str]:
-    lines = (re.sub(r"(^|\s)#.*$", "", line) for line in block.replace("\\\n", " ").splitlines())
-    return [line for line in (" ".join(line.split()) for line in lines) if line]
+    lines = [re.sub(r"(^|\s)#.*$", "", line) for line in block.replace("\\\n", " ").splitlines()]
+    lines = [" ".join(line.split()) for line in lines]
+    return [line for line in lines if line]
 
 
 def notebook_steps() -> Iterator[Step]:

@@ -220,5 +220,5 @@ def test_help_shows_thirty_flags_in_groups_and_help_all_the_others(script, capsy
 
 def test_both_training_scripts_have_the_same_names_but_for_pretraining_and_the_evaluation():
     names = [set(vars(script.build_parser().parse_args([]))) for script in (train, train_with_evaluation)]
-    own = [{field.name for field in dataclasses.fields(cls)} for cls in (PretrainingConfig, EvaluationConfig)]
-    assert names[0] - names[1] == own[0] and names[1] - names[0] == own[1]
+    assert names[0] - names[1] == {field.name for field in dataclasses.fields(PretrainingConfig)}
+    assert names[1] - names[0] == {field.name for field in dataclasses.fields(EvaluationConfig)}

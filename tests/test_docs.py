@@ -7,6 +7,7 @@ flags are checked by its parser.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
@@ -26,7 +27,8 @@ from scaledown.evaluation.cost import question_cost
 from scaledown.settings import RETIRED
 
 LOG = "LOG.md"
-STEPS = [step for path in GUIDES for step in guides.steps(path)]
+STEPS = list(itertools.chain.from_iterable(guides.steps(path) for path in GUIDES))
+INLINE_STEPS = list(itertools.chain.from_iterable(guides.inline_steps(path) for path in GUIDES if path.name != LOG))
 NOT_RUN = {  # The first that is found in a step's text, or is its file's name, says why it is not run here.
     LOG: "a log: commands of their day, hours of them",
     "test_training.py": "two minutes; tests/test_scripts.py runs it shortened",
@@ -171,8 +173,8 @@ def check_written(paths: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("step", dict.fromkeys([
-    *(step for step in STEPS if not step.is_python), *guides.notebook_steps(),
-    *(step for path in GUIDES if path.name != LOG for step in guides.inline_steps(path))]), ids=lambda step: step.name)
+    *(step for step in STEPS if not step.is_python), *guides.notebook_steps(), *INLINE_STEPS]),
+    ids=lambda step: step.name)
 def test_a_command_is_one_that_its_program_takes(step, capsys):
     found = guides.program(step.text)
     if found is None:  # A setting of the shell alone has no words.
@@ -227,24 +229,31 @@ def headings(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
 def test_every_path_of_the_project_that_is_named_exists(path):
     named = re.findall(r"(?<![\w/.$])((?:scaledown|lab|tests|docs|configs)/[\w/.-]+\w|\w+\.ipynb)", guides.prose(path))
-    named += [name for code in guides.inline_code(path) for name in re.findall(r"^\w+\.(?:py|sh|toml)$", code)]
+    for code in guides.inline_code(path):
+        named += re.findall(r"^\w+\.(?:py|sh|toml)$", code)
     missing = [name for name in named if not (ROOT / name).exists() and not any(ROOT.glob(f"scaledown/**/{name}"))
                and not any(ROOT.glob(f"tests/**/{name}"))]
     assert not missing, f"{path.name} names what is not there: {missing}"
 
 
 def test_every_flag_that_is_named_is_one_of_a_command():
-    known = {flag for parser in guides.parsers() for flag in parser._option_string_actions} | NOT_OURS
+    flags = itertools.chain.from_iterable(parser._option_string_actions for parser in guides.parsers())
+    known = {*flags, *NOT_OURS}
     for path in GUIDES:
-        if path.name != LOG:
-            named = {flag for code in guides.inline_code(path) for flag in re.findall(r"(?<!\S)--[a-z]\w+", code)}
-            assert not named - known, path.name
+        if path.name == LOG:
+            continue
+        named = set()
+        for code in guides.inline_code(path):
+            named.update(re.findall(r"(?<!\S)--[a-z]\w+", code))
+        assert not named - known, path.name
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
 def test_every_table_of_figures_says_where_they_come_from(path):
-    silent = [table for table in guides.figures_without_source(path, is_log=path.name == LOG)
-              if not any(name in table for name in TRIALS)]
+    silent = []
+    for table in guides.figures_without_source(path, is_log=path.name == LOG):
+        if not any(name in table for name in TRIALS):
+            silent.append(table)
     assert not silent, f"{path.name}: name the command near these, or say that it is an estimate: {silent}"
 
 

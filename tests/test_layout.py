@@ -76,6 +76,15 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def imports_of(packages: set[str], paths: Iterable[Path]) -> list[str]:
+    """Return a line for each import of one of ``packages`` in the files."""
+    found = []
+    for path in paths:
+        names = [name for name in imported_modules(path) if name.split(".")[0] in packages]
+        found += [f"{name_of(path)} imports {name}" for name in names]
+    return found
+
+
 def imported_rooms(path: Path) -> set[str]:
     names = [name.split(".")[1] for name in imported_modules(path) if name.startswith("scaledown.")]
     return {HANDED_ON.get(name, name) for name in names}
@@ -113,17 +122,18 @@ def attributes(path: Path) -> set[str]:
 
 def test_imports_run_one_way():
     assert {room_of(path) for path in PACKAGE} - {"__init__"} == MAY_IMPORT.keys(), "rooms that the layout should know"
-    wrong = [f"{name_of(path)} imports {room}" for path in PACKAGE if room_of(path) != "__init__"
-             for room in sorted(imported_rooms(path) - MAY_IMPORT[room_of(path)] - {room_of(path)})]
+    wrong = []
+    for path in PACKAGE:
+        room = room_of(path)
+        if room != "__init__":
+            foreign = imported_rooms(path) - MAY_IMPORT[room] - {room}
+            wrong += [f"{name_of(path)} imports {other}" for other in sorted(foreign)]
     assert not wrong, wrong
 
 
 def test_the_package_imports_no_lab_script_or_test():
     foreign = {script.stem for script in SCRIPTS} | {path.stem for path in TESTS} | {"tests", "lab", "integrations"}
-    wrong = [f"{name_of(path)} imports {name}" for path in (*PACKAGE, *SCRIPTS) for name in imported_modules(path)
-             if name.split(".")[0] in foreign]
-    wrong += [f"{name_of(path)} imports {name}" for path in LAB for name in imported_modules(path)
-              if name.split(".")[0] in foreign - {"lab"}]
+    wrong = imports_of(foreign, (*PACKAGE, *SCRIPTS)) + imports_of(foreign - {"lab"}, LAB)
     assert not wrong, wrong
 
 
@@ -152,10 +162,11 @@ def entry_in(folder: str, module: str) -> str:
 
 
 def test_no_folder_has_more_entries_than_an_eye_takes_in():
-    entries = {name_of(folder): [path.name for path in folder.iterdir() if path.name not in NO_ENTRIES]
-               for folder in {path.parent for path in (*PACKAGE, *LAB)}}
-    large = {folder: len(names) for folder, names in entries.items()
-             if len(names) > (MOST_ROOMS if folder == ROOMS else MOST_ENTRIES)}
+    large = {}
+    for folder in {path.parent for path in (*PACKAGE, *LAB)}:
+        entries = [path.name for path in folder.iterdir() if path.name not in NO_ENTRIES]
+        if len(entries) > (MOST_ROOMS if name_of(folder) == ROOMS else MOST_ENTRIES):
+            large[name_of(folder)] = len(entries)
     assert not large, large
 
 
@@ -191,8 +202,10 @@ def test_files_and_functions_of_the_engine_stay_small():
 def lines_of_code(text: str, tree: ast.AST) -> set[int]:
     """Return the numbers of the lines that are neither docstrings, comments nor blank."""
     # A docstring is a line of code that is a text and nothing else.
-    told = {number for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            for number in range(node.lineno, node.end_lineno + 1)}
+    told = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            told.update(range(node.lineno, node.end_lineno + 1))
     return {number for number, line in enumerate(text.splitlines(), 1)
             if number not in told and line.strip() and not line.strip().startswith("#")}
 
@@ -201,8 +214,7 @@ def test_what_needs_no_torch_does_not_import_it():
     names = ["__main__.py", "settings.py", "files.py", "evaluation/metrics.py"]
     for folder in ("cli", "config", "prompt"):
         names += [f"{folder}/{path.name}" for path in (ROOT / "scaledown" / folder).glob("*.py")]
-    wrong = [name for name in names for module in imported_modules(ROOT / "scaledown" / name)
-             if module.split(".")[0] == "torch"]
+    wrong = imports_of({"torch"}, [ROOT / "scaledown" / name for name in names])
     assert not wrong, wrong
 
 
@@ -222,8 +234,11 @@ def test_train_tells_a_wrong_setting_before_it_loads_torch():
 
 def test_no_pickles_and_no_edits_of_the_import_path():
     picklers = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    wrong = {name_of(path): ({name.split(".")[0] for name in imported_modules(path)} & picklers)
-             | (attributes(path) & {"sys.path", "torch.load", "torch.save"}) for path in (*PACKAGE, *LAB, *SCRIPTS)}
+    wrong = {}
+    for path in (*PACKAGE, *LAB, *SCRIPTS):
+        packages = {name.split(".")[0] for name in imported_modules(path)}
+        edits = attributes(path) & {"sys.path", "torch.load", "torch.save"}
+        wrong[name_of(path)] = (packages & picklers) | edits
     # vLLM takes a tensor as torch saves it and in no other form; it is only written there, never read.
     wrong["scaledown/serve/work/vllm.py"] -= {"torch.save"}
     assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
@@ -266,9 +281,11 @@ def test_no_process_is_a_fork_of_one_that_has_threads():
 
 def test_no_code_names_a_folder_of_one_machine():
     machine_path = re.compile(r"(?<![\w.~}])/(?:root|home|Users|opt|mnt|work)" + r"/\w")
-    wrong = [f"{name_of(path)}, line {number}: {line.strip()}" for path in code_files()
-             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-             if machine_path.search(line)]
+    wrong = []
+    for path in code_files():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        wrong += [f"{name_of(path)}, line {number}: {line.strip()}" for number, line in enumerate(lines, 1)
+                  if machine_path.search(line)]
     assert not wrong, wrong
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -42,12 +43,16 @@ def code_cells() -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
 
 
+def outputs_of(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    return list(itertools.chain.from_iterable(cell.get("outputs", ()) for cell in cells))
+
+
 def texts(cells: list[nbformat.NotebookNode]) -> str:
-    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", ()))
+    return "".join(output.get("text", "") for output in outputs_of(cells))
 
 
 def pictures(cells: list[nbformat.NotebookNode]) -> int:
-    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+    return sum("image/png" in output.get("data", {}) for output in outputs_of(cells))
 
 
 def test_the_stored_outputs_are_of_one_whole_run():
@@ -55,7 +60,7 @@ def test_the_stored_outputs_are_of_one_whole_run():
     if not any(cell.outputs for cell in cells):
         pytest.skip("no outputs are stored: python tests/store_notebook.py runs the notebook and stores them")
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert not [output for output in outputs_of(cells) if output.output_type == "error"]
     assert pictures(cells) == 4 and "after training  exact match" in texts(cells)
 
 

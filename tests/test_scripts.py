@@ -41,11 +41,14 @@ def data(tmp_path_factory):
     return str(path)
 
 
+def without(report, *names):
+    return {key: value for key, value in report.items() if key not in names}
+
+
 def without_times(report):
     """A report without what a clock, or the place it was written to, changes."""
-    report = {key: value for key, value in report.items() if key not in ("speed_statistics", "run")}
-    report["baselines"] = {name: {key: value for key, value in row.items() if key != "times"}
-                           for name, row in report["baselines"].items()}
+    report = without(report, "speed_statistics", "run")
+    report["baselines"] = {name: without(row, "times") for name, row in report["baselines"].items()}
     report["training"] = report["training"]["steps"]
     return report
 
