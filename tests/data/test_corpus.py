@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import datasets
@@ -35,7 +36,7 @@ def write_lines(path, rows, end="\n"):
 
 def read_all(corpus):
     notes = corpus_files.PartNotes()
-    return [page for part in corpus.parts for page in part.pages(notes)], notes
+    return list(itertools.chain.from_iterable(part.pages(notes) for part in corpus.parts)), notes
 
 
 def cut(corpus, folder, cutter=None, processes=ALONE):

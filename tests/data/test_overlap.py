@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_the_worlds_halves_share_nothing() -> None:
 def test_evaluation_on_training_data_is_told(script: object, is_named: bool, tmp_path: Path,
                                              capsys: pytest.CaptureFixture) -> None:
     records, path = list(synthetic_records(3, seed=3)), tmp_path / "data.json"
-    num_passages = len({document for each in records for document in each.documents})
+    num_passages = len(set(itertools.chain.from_iterable(each.documents for each in records)))
     write_records(path, records)
     argv = ["--train_data", str(path), "--generator_model", tiny.generator_folder(tmp_path / "generator"),
             "--output_dir", str(tmp_path / "run"), *QUICK, *(MEASURED if script is train_with_evaluation else [])]

@@ -108,10 +108,11 @@ def test_the_evaluation_half_is_drawn_by_the_seed_and_not_trained_on(asked, flag
         assert main([*flags, "--eval_share", "0.3", "--seed", seed]) == 0
         halves = [read_records(path) for path in (train, evaluation)]
         assert [len(half) for half in halves] == [17, 7]
-        assert len({record.id for half in halves for record in half}) == 24
+        both = [*halves[0], *halves[1]]
+        assert len({record.id for record in both}) == 24
         drawn.append([record.id for record in halves[1]])
         if seed == "7":
-            assert all(everything[record.id] == record for half in halves for record in half)
+            assert all(everything[record.id] == record for record in both)
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(questions_of(asked)) == len({*questions_of(asked)})
     assert main([*flags, "--eval_share", "1"]) == 2
@@ -128,8 +129,10 @@ def test_damaged_queries_in_the_work_folder_are_named(asked, flags, tmp_path, ca
 
 
 def test_equal_queries_stay_in_one_half():
-    queries = [Query(f"{i} {guise}", text) for i in range(12)
-               for guise, text in enumerate((f"what is {i}", f"What is {i}?", f"what  is {i} ."))]
+    queries = []
+    for i in range(12):
+        guises = (f"what is {i}", f"What is {i}?", f"what  is {i} .")
+        queries += [Query(f"{i} {guise}", text) for guise, text in enumerate(guises)]
     for seed in range(3):
         train, evaluation = split_queries(queries, 0.1, seed)
         assert len(train) == 27 and len(evaluation) == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -64,17 +65,25 @@ def prepared(source, **settings):
     return part
 
 
+def holding(record):
+    """Return for each document of a record whether it holds the answer."""
+    answers = [padded(answer) for answer in record.references]
+    return [holds_answer(padded(document), answers) for document in record.documents]
+
+
+def documents_of(records):
+    return set(itertools.chain.from_iterable(record.documents for record in records))
+
+
 def test_records_hold_gold_and_hard_negatives_without_the_answer(tmp_path):
     part = prepared(squad_file(tmp_path / "dev.json"))
     assert len(part.train) == 8 and len(part.eval) == 8
     for record in (*part.train, *part.eval):
         assert len(record.documents) == len(set(record.document_ids)) == len(record.titles) == 5
-        holding = [holds_answer(padded(document), [padded(answer) for answer in record.references])
-                   for document in record.documents]
-        assert sum(holding) == 1
+        assert sum(holding(record)) == 1
         keeper_or_code = record.answer.removeprefix("Keeper").removeprefix("code").removesuffix(" Smith")
         assert sum(keeper_or_code in document for document in record.documents) == 1, "one of the gold paragraph"
-        assert record.titles[holding.index(True)] == f"Topic {record.id.split('-')[1]}"
+        assert record.titles[holding(record).index(True)] == f"Topic {record.id.split('-')[1]}"
         assert all(document.startswith(f"{title}. ")
                    for document, title in zip(record.documents, record.titles, strict=True))
         assert max(count_words(record.documents)) <= 40
@@ -89,7 +98,8 @@ def test_negatives_are_the_best_of_bm25(tmp_path):
 
 def test_the_halves_share_no_article_and_no_document(tmp_path):
     part = prepared(squad_file(tmp_path / "dev.json"), num_examples=1000)
-    train, evaluation = ({title for record in half for title in record.titles} for half in (part.train, part.eval))
+    train = set(itertools.chain.from_iterable(record.titles for record in part.train))
+    evaluation = set(itertools.chain.from_iterable(record.titles for record in part.eval))
     assert train and evaluation and not train & evaluation
     assert len(part.train) + len(part.eval) == 48, "with fewer questions than asked for, each is used"
     assert 0.1 < len(part.eval) / 48 < 0.2, "a sixth, as of 1000 and 200"
@@ -102,12 +112,11 @@ def test_the_seed_decides_all_and_file_order_nothing(tmp_path):
     assert {record.id for record in first.train} != {record.id for record in other.train}
     ids = [record.id for record in first.train]
     assert ids != sorted(ids)
-    by_id = {document_id: document for part in (first, other) for record in (*part.train, *part.eval)
-             for document_id, document in zip(record.document_ids, record.documents, strict=True)}
+    by_id = {}
+    for record in (*first.train, *first.eval, *other.train, *other.eval):
+        by_id.update(zip(record.document_ids, record.documents, strict=True))
     assert len(by_id) == len(set(by_id.values())), "a document's id depends on its text alone"
-    gold_places = {next(place for place, document in enumerate(record.documents)
-                        if holds_answer(padded(document), [padded(record.answer)]))
-                   for record in prepared(source, num_examples=40).train}
+    gold_places = {holding(record).index(True) for record in prepared(source, num_examples=40).train}
     assert len(gold_places) >= 4, "gold stands anywhere"
 
 
@@ -172,8 +181,10 @@ def test_questions_whose_ids_start_anew_are_all_used_and_repetitions_counted(tmp
 
 def test_equal_questions_stay_in_one_half_whatever_their_guise(tmp_path):
     guises = ["Who wrote Café {}?", "who wrote café {}", "  Who wrote “Cafe\u0301 {}” ? ", "WHO WROTE CAFÉ-{}!"]
-    path = squad_questions(tmp_path / "dev.json", *(
-        (f"{i} {kind}", guise.format(i), f"Author{i}") for i in range(20) for kind, guise in enumerate(guises)))
+    questions = []
+    for i in range(20):
+        questions += [(f"{i} {kind}", guise.format(i), f"Author{i}") for kind, guise in enumerate(guises)]
+    path = squad_questions(tmp_path / "dev.json", *questions)
     for seed in range(3):
         part = prepared(path, num_examples=40, seed=seed)
         assert len(part.train) == len(part.eval) == 40
@@ -198,9 +209,10 @@ def test_a_question_in_two_datasets_of_a_mix_stays_in_one_half(tmp_path):
     for seed in range(3):
         parts = prepare(QADatasetConfig(dataset="all", source=str(tmp_path), num_examples=40, seed=seed), count_words)
         train, evaluation = mixed(parts, seed)
-        keys = [{question_key(record.query) for record in half} for half in (train, evaluation)]
-        assert len(parts[0].eval) == len(parts[3].eval) == 10 and not keys[0] & keys[1]
-        assert not {d for record in train for d in record.documents} & {d for r in evaluation for d in r.documents}
+        train_keys = {question_key(record.query) for record in train}
+        evaluation_keys = {question_key(record.query) for record in evaluation}
+        assert len(parts[0].eval) == len(parts[3].eval) == 10 and not train_keys & evaluation_keys
+        assert not documents_of(train) & documents_of(evaluation)
 
 
 def test_files_that_are_not_used_are_told(tmp_path, tokenizer, capsys):
@@ -225,9 +237,8 @@ def test_hotpotqa_keeps_both_gold_passages_and_yes_or_no(tmp_path):
         number = record.id.removeprefix("hotpot_qa-h")
         assert {f"Alpha{number}", f"Beta{number}"} <= set(record.titles)
         assert len(record.documents) == 5
-    train, evaluation = ({document for record in half for document in record.documents}
-                         for half in (part.train, part.eval))
-    assert not train & evaluation, "distractors that all questions share belong to one half"
+    shared = documents_of(part.train) & documents_of(part.eval)
+    assert not shared, "distractors that all questions share belong to one half"
     with pytest.raises(ValueError, match="12 because it has more gold passages than --num_documents 1"):
         prepared(tmp_path / "dev.json", dataset="hotpot_qa", num_documents=1)
 
@@ -267,13 +278,16 @@ def test_questions_are_drawn_from_all_rows_of_a_list_and_of_a_stream(tmp_path):
     rows = [{"id": f"{i}", "title": f"T{i}", "context": f"Answer{i}.", "question": "Which?",
              "answers": {"text": [f"Answer{i}"], "answer_start": [0]}} for i in range(100)]
     layout = replace(SQUAD.layouts[1], questions_a_record=1, buffered_rows=50)
-    drawn, streamed = ([int(question.id) for question in read_questions(
-        Source(layout, content, "x"), 10, random.Random(0), Counter())] for content in (rows, iter(rows)))
+
+    def ids_of(content, number):
+        questions = read_questions(Source(layout, content, "x"), number, random.Random(0), Counter())
+        return [int(question.id) for question in questions]
+
+    drawn, streamed = ids_of(rows, 10), ids_of(iter(rows), 10)
     assert len(drawn) == len(set(drawn)) == len(streamed) == len(set(streamed)) == 10
     assert max(drawn) > 60 and drawn != sorted(drawn)
     assert min(streamed) < 50 and max(streamed) > 10 and streamed != sorted(streamed)
-    everything = read_questions(Source(layout, iter(rows), "x"), 1000, random.Random(0), Counter())
-    assert sorted(int(question.id) for question in everything) == list(range(100))
+    assert sorted(ids_of(iter(rows), 1000)) == list(range(100))
 
 
 def test_records_of_a_stream_are_not_its_first_rows(monkeypatch):
@@ -290,9 +304,11 @@ def test_a_paragraph_that_stands_in_articles_of_both_halves_is_used_in_neither()
     found = [candidate(f"q{i}", f"article {i}") for i in range(2)]
     found = [replace(c, question=replace(c.question, paragraphs=(*c.question.paragraphs, same[i])))
              for i, c in enumerate(found)]
-    halves = split(found, 0.5, random.Random(0))
-    texts = [{" ".join(paragraph.text.split()) for paragraph in half.paragraphs} for half in halves]
-    assert all(len(half.candidates) == 1 for half in halves) and not texts[0] & texts[1]
+    texts = []
+    for half in split(found, 0.5, random.Random(0)):
+        assert len(half.candidates) == 1
+        texts.append({" ".join(paragraph.text.split()) for paragraph in half.paragraphs})
+    assert not texts[0] & texts[1]
 
 
 def hub_features():
@@ -333,7 +349,10 @@ def hub_rows():
         return {"start_token": start, "end_token": end, "start_byte": 0, "end_byte": 0}
 
     def columns(*objects):
-        return {key: [value[key] for value in objects] for key in objects[0]}
+        found = {}
+        for key in objects[0]:
+            found[key] = [value[key] for value in objects]
+        return found
 
     rows = {"squad": [], "hotpot_qa": [], "trivia_qa": [], "natural_questions": []}
     for i in range(6):
@@ -412,7 +431,8 @@ def test_the_hub_is_asked_for_the_current_ids(parquet, monkeypatch):
     assert [len(part.train) for part in parts] == [3, 3, 2, 2], "ten in four parts, the first two one more"
     train, evaluation = mixed(parts, 0)
     assert len(train) == 10 and len(evaluation) == 12
-    assert [record.id for record in train] != [record.id for part in parts for record in part.train]
+    unmixed = itertools.chain.from_iterable(part.train for part in parts)
+    assert [record.id for record in train] != [record.id for record in unmixed]
 
 
 def test_all_four_from_one_folder(parquet, monkeypatch):

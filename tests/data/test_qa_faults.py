@@ -95,7 +95,10 @@ def test_null_in_a_column_of_a_parquet_file_is_told_by_row(tmp_path: Path) -> No
 def places(value: Any, path: tuple = ()) -> list[tuple]:
     """Return the path of every value inside ``value``."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, entry in entries for place in ((*path, key), *places(entry, (*path, key)))]
+    found = []
+    for key, entry in entries:
+        found += [(*path, key), *places(entry, (*path, key))]
+    return found
 
 
 def damaged(value: Any, rng: random.Random) -> Any:

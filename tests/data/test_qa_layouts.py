@@ -271,7 +271,9 @@ def test_a_new_dataset_is_read_once_it_is_named(tmp_path, monkeypatch):
 def test_a_dataset_is_known_to_its_own_file_alone():
     layouts = Path(squad.__file__).parent
     others = [path for path in layouts.parents[2].rglob("*.py") if path.parent != layouts]
-    named = [(path.name, dataset.name) for path in others for dataset in DATASETS.values()
-             if dataset.hub_name in (text := path.read_text(encoding="utf-8"))
-             or dataset.name != "squad" and f'"{dataset.name}"' in text]
+    named = []
+    for path in others:
+        text = path.read_text(encoding="utf-8")
+        named += [(path.name, dataset.name) for dataset in DATASETS.values()
+                  if dataset.hub_name in text or dataset.name != "squad" and f'"{dataset.name}"' in text]
     assert len(others) > 50 and not named, "squad is the default, and may be named"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import zlib
 from collections import Counter
@@ -26,7 +27,7 @@ QUERIES = ["Who wrote The Silent Map?", "a river of cheese", "Which firm did Ada
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    texts = [document for record in synthetic_records(8, seed=5) for document in record.documents]
+    texts = itertools.chain.from_iterable(record.documents for record in synthetic_records(8, seed=5))
     pages = [Page(str(number), "", text) for number, text in enumerate(texts)]
     folder = tmp_path_factory.mktemp("passages")
     cutter = cutting.token_cutter(lambda texts: [len(text.split()) for text in texts], 128)
