@@ -6,6 +6,7 @@ finds it, so that each system's answers are known in advance.
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -63,6 +64,10 @@ class FakeGenerator(nn.Module):
             return LlamaForCausalLM(LLAMA)
 
 
+def words_of(documents: list[str], document_tokens: int | None = None) -> list[str]:
+    return list(itertools.chain.from_iterable(document.split()[:document_tokens] for document in documents))
+
+
 class FakeModel(nn.Module):
     """Keeps a list of its calls; a phase named in ``slow_phase`` sleeps 20 ms."""
 
@@ -89,14 +94,14 @@ class FakeModel(nn.Module):
 
     def prefill(self, questions: list[str], memory: SimpleNamespace) -> FakeState:
         self._enter("prefill", questions)
-        seen = [[word for document in each for word in document.split()] for each in memory.documents]
+        seen = [words_of(each) for each in memory.documents]
         return FakeState(questions, seen if self.is_trained else [[] for _ in seen],
                          [8 * len(each) + 2 for each in memory.documents])
 
     def prefill_text(self, questions: list[str], documents: list[list[str]],
                      document_tokens: int | None = None) -> FakeState:
         self._enter("prefill_text", questions)
-        seen = [[word for document in each for word in document.split()[:document_tokens]] for each in documents]
+        seen = [words_of(each, document_tokens) for each in documents]
         return FakeState(questions, seen, [len(words) + 2 for words in seen])
 
     def decode(self, state: FakeState, max_new_tokens: int) -> list[str]:

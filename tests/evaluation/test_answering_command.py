@@ -199,8 +199,8 @@ def test_questions_of_the_embedded_world():
     standard, hard, ten, long = (answering.load_records(None, name, 4, 1) for name in answering.WORLD)
     assert {len(record.documents) for record in standard} == {5} and {len(record.documents) for record in ten} == {10}
     assert [record.query for record in long] == [record.query for record in standard]
-    assert all(text in other for record, filled in zip(standard, long, strict=True)
-               for text, other in zip(record.documents, filled.documents, strict=True))
+    for record, filled in zip(standard, long, strict=True):
+        assert all(text in other for text, other in zip(record.documents, filled.documents, strict=True))
     assert hard != standard
 
 

@@ -45,8 +45,9 @@ def texts(figure: Figure) -> list[Text]:
     left_out = set()
     for axis in itertools.chain.from_iterable((axes.xaxis, axes.yaxis) for axes in figure.axes):
         low, high = sorted(axis.get_view_interval())
-        left_out |= {label for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high
-                     for label in (tick.label1, tick.label2)}
+        for tick in axis.get_major_ticks():
+            if not low <= tick.get_loc() <= high:
+                left_out |= {tick.label1, tick.label2}
     return [text for text in figure.findobj(Text)
             if text.get_visible() and text.get_text().strip() and text not in left_out]
 
@@ -142,7 +143,10 @@ def test_training_curves(tmp_path: Path, drawn: list[Figure], narrow: bool) -> N
     assert [axes.get_ylabel() for axes in figure.axes[:3]] == [
         "weighted sum of the losses", "nats a token", "squared error of a score"]
     assert "Over 300 steps the answer loss in training goes from" in words(figure).replace("\n", " ")
-    names = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.axison]
+    names = []
+    for axes in figure.axes:
+        if axes.axison:
+            names.append([text.get_text() for text in axes.texts])
     assert names == [["training"], ["training", "held out"], ["training"], ["compressor", "generator"],
                      ["exact match"]]
     trained, held_out = figure.axes[1].lines
@@ -161,11 +165,16 @@ def test_the_title_tells_the_course_in_training_and_on_held_out_records(tmp_path
 
 def test_each_kind_of_loss_has_an_axis_of_its_own() -> None:
     names = ("loss", "answer_loss", "reranking_loss", "readout_loss", "eval_answer_loss", "eval_reranking_loss")
-    entries = [{"step": step, **{name: float(number + step) for number, name in enumerate(names)}} for step in (1, 2)]
+    entries = []
+    for step in (1, 2):
+        losses = {name: float(number + step) for number, name in enumerate(names)}
+        entries.append({"step": step, **losses})
     panels = training_curves.loss_panels(entries)
     assert [panel.title for panel in panels] == ["Loss", "Answer loss", "Readout loss", "Reranking loss"]
-    assert [[curve.name for curve in panel.curves] for panel in panels] == [
-        ["training"], ["training", "held out"], ["training"], ["training", "held out"]]
+    curves = []
+    for panel in panels:
+        curves.append([curve.name for curve in panel.curves])
+    assert curves == [["training"], ["training", "held out"], ["training"], ["training", "held out"]]
 
 
 @pytest.mark.parametrize("difference", [0.0, 1e-8])
@@ -251,8 +260,10 @@ def documents_row(system: str, count: int, total: float) -> dict:
 
 
 def test_the_benchmarks_figures_have_messages_for_titles(tmp_path: Path, drawn: list[Figure]) -> None:
-    rows = [documents_row(system, count, base * count) for count in (50, 1, 10)
-            for system, base in (("scaledown", 2.0), ("full_text", 5.0), ("truncated_text", 1.9))]
+    rows = []
+    for count in (50, 1, 10):
+        rows += [documents_row("scaledown", count, 2.0 * count), documents_row("full_text", count, 5.0 * count),
+                 documents_row("truncated_text", count, 1.9 * count)]
     setup = "small preset, batch 4, on CPU (x86_64, 2 threads), n = 7 rounds"
     speed.plot_by_documents(tmp_path / "documents.png", rows, setup)
     speed.plot_by_phase(tmp_path / "phases.png", rows, setup)

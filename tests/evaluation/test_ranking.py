@@ -72,13 +72,14 @@ def test_the_worlds_candidates_are_as_told():
     qrels = qrels_of(records)
     assert {sum(grades.values()) for grades in qrels.values()} == {1, 2}
     assert {len(record.documents) for record in records} == {20}
+    num_silent = 0
     for record in records:
         for name, document, title in zip(record.document_ids, record.documents, record.titles, strict=True):
             if qrels[record.id][name]:
                 assert title in record.query and record.answer in document
-    silent = [title in record.query and not qrels[record.id][name] for record in records
-              for name, title in zip(record.document_ids, record.titles, strict=True)]
-    assert sum(silent) > 20, "documents about the right entity that do not answer"
+            elif title in record.query:
+                num_silent += 1
+    assert num_silent > 20, "documents about the right entity that do not answer"
     assert all(len(record.documents) == 3 for record in ranking_records(20, num_candidates=3))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from scaledown.evaluation.answering import comparison_table, pairs_table
@@ -93,7 +95,8 @@ def benchmark_row(system: str, count: int) -> dict:
 
 
 def test_the_tables_of_the_benchmark_fit() -> None:
-    rows = [benchmark_row(system, count) for count in (1, 10, 20, 50, 100, 500) for system in ratios.SYSTEMS]
+    counts = (1, 10, 20, 50, 100, 500)
+    rows = [benchmark_row(system, count) for count, system in itertools.product(counts, ratios.SYSTEMS)]
     for table in (ratios.ratio_table(rows), ratios.share_table(rows), "\n".join(ratios.growth(rows))):
         assert table
         assert_fits(table)
