@@ -26,8 +26,9 @@ FEW = ["--many_steps", "1", "--mixed_steps", "3", "--name_steps", "1", "--joint_
 def test_documents_get_text_about_others_before_or_behind_them_up_to_a_length_of_their_own():
     records = list(synthetic_records(40, seed=1, split="eval"))
     longer = list(of_many_lengths(records, seed=2, share=1.0, longest_words=90, split="eval"))
-    grown = [(old, new) for one, other in zip(records, longer, strict=True)
-             for old, new in zip(one.documents, other.documents, strict=True)]
+    grown = []
+    for one, other in zip(records, longer, strict=True):
+        grown += zip(one.documents, other.documents, strict=True)
     assert all(old in new for old, new in grown)
     assert all(len(new.split()) <= max(90, len(old.split())) for old, new in grown)
     assert {new.startswith(old) for old, new in grown if new != old} == {True, False}
@@ -99,8 +100,8 @@ def test_near_candidates_are_more_and_of_the_kind_of_what_is_asked_for(shipped, 
 
     monkeypatch.setattr(stage_records, "rankings", counted)
     assert len(best_documents(shipped, 4, 3, NEAR)) == 4 and drawn == [30] * 4
-    relevance = [score for record in ranking_records(30, 3, **NEAR) for score in record.reranking_scores]
-    assert EASY_SCORE not in relevance and EASY_SCORE in next(ranking_records(1, 3)).reranking_scores
+    assert not any(EASY_SCORE in record.reranking_scores for record in ranking_records(30, 3, **NEAR))
+    assert EASY_SCORE in next(ranking_records(1, 3)).reranking_scores
 
 
 def test_answers_are_learnt_first_then_scores_then_both(shipped):
@@ -112,7 +113,9 @@ def test_answers_are_learnt_first_then_scores_then_both(shipped):
     records = {stage.name: stage.records(shipped) for stage in all_stages[1:]}
     assert all(len(each) == 16 for each in records.values())
     assert [stage.training.batch_size for stage in all_stages] == [8] * 2 + [16] * 6
-    ids = [{record.id for record in records[name]} for name in ("mixed", "joint", "kept_1", "kept_2", "kept_3")]
+    ids = []
+    for name in ("mixed", "joint", "kept_1", "kept_2", "kept_3"):
+        ids.append({record.id for record in records[name]})
     assert len(set.union(*ids)) == sum(map(len, ids))
     weights = {stage.name: stage.training.reranking_loss_weight for stage in all_stages}
     assert weights["names"] > weights["kept_1"] == weights["kept_3"] > weights["joint"] > 0

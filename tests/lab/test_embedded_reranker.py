@@ -30,8 +30,8 @@ def test_it_trains_and_scores_as_a_teacher(tmp_path, capsys):
     teacher = Reranker(RerankerConfig(str(folder)))
     read = teacher.cross_encoder.tokenizer("Who?", "Ada did.").input_ids
     plain = load_tokenizer("embedded")
-    parts = ("Who?", "\n", "Ada did.")
-    assert read == [*(token for part in parts for token in plain(part).input_ids), *Prompt(plain).reply]
+    question, line_end, document = (plain(part).input_ids for part in ("Who?", "\n", "Ada did."))
+    assert read == [*question, *line_end, *document, *Prompt(plain).reply]
     long, short = ("Who is the mayor of Garwick?", "Garwick elected Ada. " * 9), ("Who?", "Ada")
     alone = [dict(teacher.scores([pair]))[0] for pair in (long, short)]
     assert [dict(teacher.scores([long, short]))[number] for number in (0, 1)] == pytest.approx(alone, abs=1e-4)

@@ -33,8 +33,10 @@ def lists(compressor: Compressor, queries: list[list[int]] = QUERIES,
           documents: list[list[list[int]]] = DOCUMENTS) -> TextLists:
     """What the compressor reads: each query is shared by its documents, but an encoder gets whole pairs."""
     special = [0] * len(compressor.special_rows(None))
-    suffixes = [[*document, *special] for each in documents for document in each]
-    prefix = [number for number, each in enumerate(documents) for _ in each]
+    suffixes, prefix = [], []
+    for number, each in enumerate(documents):
+        suffixes += [[*document, *special] for document in each]
+        prefix += [number] * len(each)
     if isinstance(compressor, EncoderCompressor):
         wholes = [[*queries[number], *ids] for number, ids in zip(prefix, suffixes, strict=True)]
         return TextLists(wholes, [], [], [_last(ids, len(special)) for ids in wholes])

@@ -183,14 +183,13 @@ def test_two_steps_learn_from_the_plain_loss(folder: str) -> None:
         wanted = plain_loss(trained, naive(trained)[:, :MEMORY])
         found = trained(trained.processor.collate(records())).answer_loss
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-        grads = [torch.autograd.grad(loss, [each for each in trained.parameters() if each.requires_grad],
-                                     allow_unused=True) for loss in (wanted, found)]
+        learnt = [each for each in trained.parameters() if each.requires_grad]
+        grads = [torch.autograd.grad(loss, learnt, allow_unused=True) for loss in (wanted, found)]
         for one, other in zip(*grads, strict=True):
             assert (one is None) == (other is None)
             if one is not None:
                 assert (one - other).abs().max() < 3e-4 * one.abs().max().clamp(min=1e-2)
-        for parameter, gradient in zip([each for each in trained.parameters() if each.requires_grad], grads[1],
-                                       strict=True):
+        for parameter, gradient in zip(learnt, grads[1], strict=True):
             parameter.grad = gradient
         optimizer.step()
         losses.append(found.item())

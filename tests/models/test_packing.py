@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import pytest
@@ -69,9 +70,12 @@ def test_a_token_sees_its_prefix_and_its_own_text_up_to_itself(window: int | Non
     packing = example().packed().packing
     texts = [0] * 3 + [1] * 2 + [2] * 4 + [3] * 3 + [4] * 3
     before, place = {2: 0, 3: 0, 4: 1}, packing.position.tolist()
-    wanted = {(token, other) for token in range(15) for other in range(15)
-              if texts[other] in (texts[token], before.get(texts[token])) and place[other] <= place[token]
-              and (window is None or place[token] - place[other] < window)}
+    wanted = set()
+    for token, other in itertools.product(range(15), repeat=2):
+        distance = place[token] - place[other]
+        is_near = distance >= 0 and (window is None or distance < window)
+        if is_near and texts[other] in (texts[token], before.get(texts[token])):
+            wanted.add((token, other))
     assert seen(packing, window) == wanted
 
 

@@ -47,8 +47,11 @@ def test_a_quantised_generator_trains_saves_and_answers(generator, tmp_path, fla
     assert type(layer) is nn.Linear and layer.weight.equal(own.weight), "what is trained is a whole copy"
     before = {name: each.clone() for name, each in model.named_parameters() if each.requires_grad}
 
-    losses, wanted = ([row["loss"] for row in run.train(each, SETTINGS, records, tmp_path / name) if "loss" in row]
-                      for name, each in (("run", model), ("plain", plain)))
+    def losses_of(trained, name):
+        log = run.train(trained, SETTINGS, records, tmp_path / name)
+        return [row["loss"] for row in log if "loss" in row]
+
+    losses, wanted = losses_of(model, "run"), losses_of(plain, "plain")
     assert losses == pytest.approx(wanted, rel=0.1) and losses != wanted
     moved = {name for name, each in model.named_parameters() if each.requires_grad and not each.equal(before[name])}
     assert any("lora" in name for name in moved) and any(name.startswith("compressor") for name in moved)

@@ -37,8 +37,11 @@ def model(folder):
 
 
 def memory(scores):
-    counts = torch.tensor([sum(score is not None for score in row) for row in scores])
-    padded = torch.tensor([[-torch.inf if score is None else score for score in row] for row in scores])
+    counts = torch.tensor([len(row) - row.count(None) for row in scores])
+    rows = []
+    for row in scores:
+        rows.append([-torch.inf if score is None else score for score in row])
+    padded = torch.tensor(rows)
     return Memory(torch.arange(padded.numel()).float().view(*padded.shape, 1, 1), padded, counts)
 
 

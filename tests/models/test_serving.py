@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_threads_get_the_answers_that_each_would_alone(model: ScaleDownModel) ->
                 [QUESTIONS[number]], [DOCUMENTS[number]], max_new_tokens=4, stream=True)],
             "full text": lambda number: model.decode(model.prefill_text([QUESTIONS[number]], [DOCUMENTS[number]]), 4),
             "rerank": lambda number: model.rerank(QUESTIONS[number], DOCUMENTS[number])}
-    calls = [(way, number) for way in ways for number in range(len(QUESTIONS))]
+    calls = list(itertools.product(ways, range(len(QUESTIONS))))
     wanted = [ways[way](number) for way, number in calls]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):

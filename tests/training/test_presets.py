@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -141,11 +142,14 @@ def test_a_baseline_without_a_compressor_leaves_out_what_belongs_to_one():
 
 
 def test_the_table_in_the_guide_is_the_codes():
-    names = dict.fromkeys(name for each in PRESETS.values() for name in each)
-    defaults = {field.name: field.default for config in CONFIGS for field in dataclasses.fields(config)}
+    names = dict.fromkeys(itertools.chain.from_iterable(PRESETS.values()))
+    fields = itertools.chain.from_iterable(dataclasses.fields(config) for config in CONFIGS)
+    defaults = {field.name: field.default for field in fields}
     defaults["learning_rate_compressor"] = "by type"
     rows = [["setting", *PRESETS]]
-    rows += [[f"`{name}`", *(f"{each.get(name, defaults[name])}" for each in PRESETS.values())] for name in names]
+    for name in names:
+        values = [str(each.get(name, defaults[name])) for each in PRESETS.values()]
+        rows.append([f"`{name}`", *values])
     for row in rows:
         assert f"| {' | '.join(row)} |" in GUIDE.read_text(encoding="utf-8")
 

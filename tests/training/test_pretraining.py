@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pyarrow as pa
@@ -64,7 +65,8 @@ def test_texts_come_from_each_kind_of_file(tmp_path):
     write_records(tmp_path / "a.jsonl", [*records, records[0].__class__("again", "q", records[0].documents, "a")])
     pq.write_table(pa.table({"text": ["first", "second", " "], "url": ["x"] * 3}), tmp_path / "a.parquet")
     assert [text.strip() for text in read_texts(str(tmp_path / "a.txt"), 9, 0)] == paragraphs
-    assert read_texts(str(tmp_path / "a.jsonl"), 99, 0) == [text for record in records for text in record.documents]
+    documents = itertools.chain.from_iterable(record.documents for record in records)
+    assert read_texts(str(tmp_path / "a.jsonl"), 99, 0) == list(documents)
     assert read_texts(str(tmp_path / "a.parquet"), 9, 0) == ["first", "second"]
     assert read_texts(str(tmp_path / "a.txt"), 1, 0) == paragraphs[:1]
 
