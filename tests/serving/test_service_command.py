@@ -63,6 +63,7 @@ def test_sigterm_lets_what_runs_end_and_a_killed_service_starts_anew():
     (["--max_requests", "0"], "--max_requests must be above 0"),
     (["--batch_wait_ms", "-1"], "--batch_wait_ms must be at least 0"),
     (["--vllm_url", "localhost:8001"], "--vllm_url must look like"),
+    (["--vllm_url", "http://me:secret@localhost:8001/v1"], "--vllm_url must hold no login and no query"),
     (["--vllm_url", "http://localhost:abc/v1"], "--vllm_url must look like"),
     (["--vllm_url", "http://localhost:99999/v1"], "--vllm_url must look like"),
     (["--vllm_url", "http://localhost:8001/v1\n"], "--vllm_url must look like"),
