@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from scaledown.models.serving.inputs.user_input import check_number
+
 
 class ScaleDownRefiner:
     """Refine what was retrieved for each question of a FlashRAG dataset, as ``pipeline.refiner``.
@@ -22,7 +24,13 @@ class ScaleDownRefiner:
     input_prompt_flag = False
 
     def __init__(self, model: Any, top_n: int = 3) -> None:
-        """Keep the ``top_n`` best documents of a question; ``model`` was trained with ``--enable_reranking``."""
+        """Keep the ``top_n`` best documents of a question; ``model`` was trained with ``--enable_reranking``.
+
+        Raises:
+            ValueError: if ``top_n`` is no whole number above 0.
+        """
+        # As a slice takes it, -1 would leave out the last document.
+        check_number("top_n", top_n)
         self.model, self.top_n = model, top_n
 
     def batch_run(self, dataset: Any, batch_size: int = 8) -> list[str]:

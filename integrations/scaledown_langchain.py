@@ -14,6 +14,9 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import field_validator
+
+from scaledown.models.serving.inputs.user_input import check_number
 
 
 class ScaleDownCompressor(BaseDocumentCompressor):
@@ -26,6 +29,13 @@ class ScaleDownCompressor(BaseDocumentCompressor):
 
     model: Any
     top_n: int = 3
+
+    @field_validator("top_n", mode="before")
+    @classmethod
+    def _check_top_n(cls, value: Any) -> Any:
+        # As a slice takes it, -1 would leave out the last document.
+        check_number("top_n", value)
+        return value
 
     def compress_documents(self, documents: Sequence[Document], query: str,
                            callbacks: Callbacks | None = None) -> Sequence[Document]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.base.response.schema import Response
+from llama_index.core.bridge.pydantic import field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import CustomQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+
+from scaledown.models.serving.inputs.user_input import check_number
 
 
 class ScaleDownPostprocessor(BaseNodePostprocessor):
@@ -20,6 +23,13 @@ class ScaleDownPostprocessor(BaseNodePostprocessor):
 
     model: Any
     top_n: int = 3
+
+    @field_validator("top_n", mode="before")
+    @classmethod
+    def _check_top_n(cls, value: Any) -> Any:
+        # As a slice takes it, -1 would leave out the last document.
+        check_number("top_n", value)
+        return value
 
     @classmethod
     def class_name(cls) -> str:

@@ -82,6 +82,8 @@ def test_a_compressor_of_langchain_keeps_the_best_and_changes_nothing(model):
         [scores[number] for number in order[:2]])
     assert all("relevance_score" not in document.metadata for document in documents)
     assert list(ScaleDownCompressor(model=model).compress_documents([], QUESTION)) == []
+    with pytest.raises(ValueError, match="top_n must be a whole number above 0, got -1"):
+        ScaleDownCompressor(model=model, top_n=-1)
 
 
 def test_the_steps_of_llama_index_order_and_answer_as_the_model(model):
@@ -97,6 +99,8 @@ def test_the_steps_of_llama_index_order_and_answer_as_the_model(model):
     kept = ScaleDownPostprocessor(model=model, top_n=2).postprocess_nodes(nodes, query_str=QUESTION)
     assert [(each.node.node_id, each.score) for each in kept] == [
         (str(number), pytest.approx(scores[number])) for number in order[:2]]
+    with pytest.raises(ValueError, match="top_n must be a whole number above 0, got 0"):
+        ScaleDownPostprocessor(model=model, top_n=0)
     with pytest.raises(ValueError, match="pass query_str"):
         ScaleDownPostprocessor(model=model).postprocess_nodes(nodes)
 
@@ -137,4 +141,6 @@ def test_a_refiner_hands_on_the_best_and_answers_as_the_model(model):
         best, second = model.rerank(item.question, documents)[0][:2]
         assert text == f"Doc 1(Title: T{best}) {TEXTS[best]}\nDoc 2(Title: T{second}) {TEXTS[second]}\n"
         assert refiner.run(item) == text
+    with pytest.raises(ValueError, match="top_n must be a whole number above 0, got -1"):
+        ScaleDownRefiner(model, top_n=-1)
     assert refiner.answer(dataset) == model.answer([item.question for item in dataset], [documents] * 2)

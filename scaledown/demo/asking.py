@@ -33,7 +33,7 @@ class ReadPassage:
     """A document as the compressor read it, or a passage of a long one.
 
     Attributes:
-        name: its title, id or number, and the number of the passage.
+        name: its title or its number, and the number of the passage; an id is not shown.
         text: as it was read, with the title.
         place: its characters in the text of its document; None if it is the whole document.
         score: None without reranking.

@@ -27,12 +27,19 @@ def documents_in(text: str) -> list[dict[str, str]]:
 
 
 def box_text(documents: Sequence[UserDocument]) -> str:
-    """Return the text of the box from which :func:`documents_in` reads the same documents."""
+    """Return the text of the box from which :func:`documents_in` reads these documents, none of which is empty.
+
+    Their ids are left out, and the spaces around their texts. A line of three dashes in a document gets one more, and
+    so does the "#" of a first line that would become the title of a document without one.
+    """
     blocks = []
     for document in documents:
         body = "\n".join(_inside(line) for line in document.body.strip().split("\n"))
         title = " ".join(document.title.split())
-        blocks.append(f"{TITLE}{title}\n{body}" if title else body)
+        if title:
+            blocks.append(f"{TITLE}{title}\n{body}")
+        else:
+            blocks.append(f"#{body}" if "title" in _document(body) else body)
 
     # A separator is needed as soon as one document has blank lines, also behind a single document.
     if any(_BLANK_LINES.search(block) for block in blocks):

@@ -14,7 +14,6 @@ from scaledown.data.storage.lines import Faults, json_values
 from scaledown.demo.box_text import documents_in
 from scaledown.files import parse_json
 from scaledown.models.serving.inputs.documents import UserDocument, read_document
-from scaledown.models.serving.inputs.user_input import read_documents
 
 MOST_FILE_BYTES = 2**20
 ENDINGS = (".txt", ".json", ".jsonl")
@@ -45,11 +44,10 @@ def documents_of_file(name: str, content: bytes) -> list[UserDocument]:
 
     if ending == ".jsonl":
         documents = _documents_of_lines(shown, text)
+    elif ending == ".json":
+        documents = _documents_of_list(shown, text)
     else:
-        try:
-            documents = read_documents(documents_in(text) if ending == ".txt" else _json_list(text))
-        except ValueError as fault:
-            raise ValueError(f"{shown}: {fault}") from None
+        documents = [read_document(value) for value in documents_in(text)]
     if not documents:
         raise ValueError(f"{shown}: there is no document in it")
     return documents
@@ -61,20 +59,37 @@ def _documents_of_lines(name: str, text: str) -> list[UserDocument]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     documents = []
     for number, value in json_values(lines, faults):
-        try:
-            documents.append(read_document(value))
-        except ValueError as fault:
-            faults.add(f"line {number}", str(fault))
+        _add_document(documents, value, f"line {number}", faults)
 
     faults.raise_any()
     return documents
 
 
-def _json_list(text: str) -> list[Any]:
+def _documents_of_list(name: str, text: str) -> list[UserDocument]:
+    """Return the documents of a JSON list; their faults are told together, each with its number."""
     try:
-        value = parse_json(text)
+        values = parse_json(text)
     except JSONDecodeError as fault:
-        raise ValueError(f"no JSON ({fault.msg}, line {fault.lineno}, column {fault.colno})") from None
-    if not isinstance(value, list):
-        raise ValueError('must be a list of documents, such as ["a text", {"title": "a title", "text": "a text"}]')
-    return value
+        raise ValueError(f"{name}: no JSON ({fault.msg}, line {fault.lineno}, column {fault.colno})") from None
+    if not isinstance(values, list):
+        raise ValueError(f'{name}: must be a list of documents, such as ["a text", {{"title": "a title", "text": '
+                         '"a text"}]')
+
+    faults, documents = Faults(name, "documents"), []
+    for number, value in enumerate(values):
+        _add_document(documents, value, f"document {number}", faults)
+
+    faults.raise_any()
+    return documents
+
+
+def _add_document(documents: list[UserDocument], value: Any, place: str, faults: Faults) -> None:
+    """Add a document to others, or its fault to theirs."""
+    try:
+        document = read_document(value)
+        # The box would drop it, or take its title for a text.
+        if not document.body.strip():
+            raise ValueError("its text is empty; give it one, or leave the document out")
+        documents.append(document)
+    except ValueError as fault:
+        faults.add(place, str(fault))

@@ -7,6 +7,7 @@ browser is told to load nothing from elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 from json import JSONDecodeError
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scaledown.files import parse_json
+from scaledown.serve.web.body import BODY_SECONDS
 
 MOST_BODY_BYTES = 4 * 2**20
 """A file of 1 MiB takes 1.4 MiB in base64."""
@@ -48,7 +50,12 @@ class PageGate:
             return
 
         if scope["method"] == "POST":
-            body = await _read(receive)
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await _read(receive)
+            except TimeoutError:
+                await self._refuse(408, f"the body did not come within {BODY_SECONDS:g} seconds", scope, receive, send)
+                return
             if body is None:
                 await self._refuse(413, f"more than {MOST_BODY_BYTES // 2**20} MiB", scope, receive, send)
                 return

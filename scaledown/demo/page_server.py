@@ -36,7 +36,7 @@ def serve_page(args: argparse.Namespace, place: socket.socket) -> None:
         place: the socket to listen on.
 
     Raises:
-        ValueError: if the model has no compressor.
+        ValueError: if the model has no compressor, or another program listens there by now.
     """
     cli.tell(f"loading {args.checkpoint} ...")
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=resolve_device(args.device), dtype=args.dtype)

@@ -137,7 +137,10 @@ async def _refused(_: Request, refusal: Refusal) -> Response:
 
 async def _no_route(request: Request, fault: HTTPException) -> Response:
     """Return OpenAI's form of an error for a path or method that there is not."""
-    return Refusal(fault.status_code, f"{request.method} {request.url.path}: {fault.detail}").response()
+    response = Refusal(fault.status_code, f"{request.method} {request.url.path}: {fault.detail}").response()
+    # Of a 405: the methods that there are.
+    response.headers.update(fault.headers or {})
+    return response
 
 
 async def _failed(request: Request, fault: Exception) -> Response:

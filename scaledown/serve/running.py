@@ -9,6 +9,7 @@ import socket
 import uvicorn
 
 from scaledown import ScaleDownModel, cli
+from scaledown.models.serving.compressing import reader_for
 from scaledown.models.serving.disk.disk_store import DiskStore
 from scaledown.serve.app import build_app
 from scaledown.serve.limits import Limits
@@ -29,6 +30,9 @@ def run(args: argparse.Namespace, place: socket.socket, key: str, model_of_vllm:
         place: the socket to listen on.
         key: that clients must send; "" for none.
         model_of_vllm: the name of the merged generator on the vLLM server, if one answers.
+
+    Raises:
+        ValueError: if the store is another checkpoint's, or another program listens there by now.
     """
     cli.tell(f"loading {args.checkpoint} ...")
     store = None if args.read_ahead is None else DiskStore(args.read_ahead)
@@ -36,6 +40,9 @@ def run(args: argparse.Namespace, place: socket.socket, key: str, model_of_vllm:
     model = ScaleDownModel.from_pretrained(args.checkpoint, device=resolve_device(args.device), dtype=args.dtype)
     if not (model.config.load_in_4bit or model.config.load_in_8bit):
         model.for_answering()
+    if store is not None:
+        # Here and not with the first request, whose client could do nothing about it.
+        store.check(reader_for(model, store))
 
     limits = Limits(args.max_requests, args.max_body_mib, args.max_documents, args.max_input_tokens,
                     args.max_new_tokens)

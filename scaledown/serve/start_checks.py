@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 
 from scaledown.data.pipeline.addresses import url_faults
+from scaledown.files import parse_json
 from scaledown.models.serving.disk.store_index import FILE, check_folder
 from scaledown.serving.read_ahead import check_order
 from scaledown.settings import not_negative, positive
@@ -70,15 +71,18 @@ def check_store(checkpoint: str, folder: str) -> None:
     check_order(checkpoint)
 
 
-def read_key() -> str:
-    """Return the key that clients must send, "" for none.
+def read_key(name: str = KEY) -> str:
+    """Return a key of the environment, "" for none.
+
+    Args:
+        name: of its variable [the key that clients must send].
 
     Raises:
         ValueError: if it has characters that a header cannot carry.
     """
-    key = os.environ.get(KEY, "").strip()
+    key = os.environ.get(name, "").strip()
     if not key.isascii() or not key.isprintable():
-        raise ValueError(f"{KEY}, in the environment, holds characters that a header cannot carry")
+        raise ValueError(f"{name}, in the environment, holds characters that a header cannot carry")
     return key
 
 
@@ -97,6 +101,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError as fault:
         place.close()
         raise ValueError(f"--host {host} --port {port}: cannot listen there ({fault.strerror or fault})") from None
+    except (TypeError, UnicodeError):
+        # A name that cannot be written as a name of the network, such as one with two dots in a row.
+        place.close()
+        raise ValueError(f"--host {host}: is no address and no name of a machine") from None
     return place
 
 
@@ -112,19 +120,22 @@ def vllm_model(url: str) -> str:
     """Return the name of the model that the server at ``url`` serves: the adapter's, if it serves one.
 
     Raises:
-        ValueError: if there is no such server, or it serves nothing, or several adapters.
+        ValueError: if there is no such server, or it serves nothing, or several adapters, or its key cannot be sent.
     """
+    address, headers = f"{url.rstrip('/')}/models", vllm_headers()
     try:
-        response = httpx2.get(f"{url.rstrip('/')}/models", headers=vllm_headers(), timeout=VLLM_SECONDS)
+        response = httpx2.get(address, headers=headers, timeout=VLLM_SECONDS)
         response.raise_for_status()
-        served = response.json()["data"]
+        served = parse_json(response.content)["data"]
         # The generator that adapters lie on is listed before them; they name it as their parent.
         names = [each["id"] for each in served if each.get("parent")] or [served[0]["id"]]
-    except httpx2.HTTPError as fault:
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError
+    except (httpx2.HTTPError, httpx2.InvalidURL) as fault:
         raise ValueError(f"--vllm_url {url}: cannot be used ({fault}); is vLLM running, does the URL end in /v1, and "
                          f"is its key in the environment, {VLLM_KEY}?") from None
-    except (ValueError, LookupError, TypeError):
-        raise ValueError(f"--vllm_url {url}: {url}/models does not list a model as vLLM does") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"--vllm_url {url}: {address} does not list a model as vLLM does") from None
     if len(names) > 1:
         raise ValueError(f"--vllm_url {url}: serves several adapters ({', '.join(names)}); start it with the "
                          "checkpoint's alone")
@@ -132,6 +143,10 @@ def vllm_model(url: str) -> str:
 
 
 def vllm_headers() -> dict[str, str]:
-    """Return the headers of requests to the vLLM server."""
-    key = os.environ.get(VLLM_KEY, "").strip()
+    """Return the headers of requests to the vLLM server.
+
+    Raises:
+        ValueError: if its key has characters that they cannot carry.
+    """
+    key = read_key(VLLM_KEY)
     return {"Authorization": f"Bearer {key}"} if key else {}

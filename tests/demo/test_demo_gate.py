@@ -9,6 +9,7 @@ import json
 import pytest
 
 from scaledown.demo import __main__ as command
+from scaledown.demo import page_gate
 from scaledown.demo.page_gate import MOST_BODY_BYTES, PageGate, is_open, is_plain
 
 
@@ -61,6 +62,23 @@ def test_a_body_reaches_the_page_whole_and_one_that_is_too_long_does_not():
     assert replied("POST", "/gradio_api/queue/join", body[:10], body[10:])[:2] == (200, body)
     assert replied("POST", "/gradio_api/reset", b"x" * MOST_BODY_BYTES)[0] == 200
     assert replied("POST", "/gradio_api/reset", b"x" * MOST_BODY_BYTES, b"x")[0] == 413
+
+
+def test_a_body_that_does_not_come_to_its_end_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(page_gate, "BODY_SECONDS", 0.01)
+    waits, sent = [30.0, 0.0], []
+
+    async def receive():
+        # Nothing comes for so long, then the end.
+        await asyncio.sleep(waits.pop(0))
+        return {"type": "http.request", "body": b"", "more_body": bool(waits)}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/reset", "headers": []}
+    asyncio.run(PageGate(echo)(scope, receive, send))
+    assert sent[0]["status"] == 408
 
 
 @pytest.mark.parametrize("body", [

@@ -49,6 +49,14 @@ def test_a_separator_inside_a_document_separates_nothing():
     assert texts(box_text(read_documents(["above\n---\nbelow", "other"]))) == ["above\n----\nbelow", "other"]
 
 
+def test_a_heading_inside_a_document_is_no_title():
+    for text in ("# Canal\nIt opened.", "# Canal\n\nIt opened.", "# \nIt opened."):
+        assert texts(box_text(read_documents([text, "other"]))) == [f"#{text}", "other"]
+    for document in ("# Canal", {"title": "Kel", "text": "# Canal\nIt opened."}):
+        read = read_documents([document])
+        assert texts(box_text(read)) == texts_of(read)
+
+
 def file_texts(name: str, content: str | bytes) -> list[str]:
     content = content.encode() if isinstance(content, str) else content
     return texts_of(documents_of_file(name, content))
@@ -75,6 +83,9 @@ def test_each_kind_of_file_is_read():
     ("a.json", b"{}", "must be a list of documents"),
     ("a.json", b"[3]", "document 0: must be a string"),
     ("a.json", b'["a", {"name": "b"}]', "document 1: must have its text under one of text"),
+    ("a.json", b'["a", "", {"title": "b", "text": " "}]', "2 faults in its documents\n  document 1: its text is"),
+    ("a.json", b'["a", "", {"title": "b", "text": " "}]', "\n  document 2: its text is empty"),
+    ("a.jsonl", b'"a"\n\n""', "line 3: its text is empty"),
     ("a.json", b'["\\ud800"]', "half a character"),
     ("a.jsonl", b'"one"\n\n{"text": ', "line 3: not valid JSON"),
     ("a.jsonl", b'7\n\n{"name": "b"}\n"two"', "a.jsonl: 2 faults in its lines\n  line 1: must be a string"),

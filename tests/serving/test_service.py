@@ -12,7 +12,9 @@ from running_service import CLIENT, DOCUMENTS, QUESTION, asked, counted, running
 
 from scaledown import ScaleDownModel
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.serve import app
 from scaledown.serve.limits import Limits
+from scaledown.serve.web import replies
 
 TOWN = DOCUMENTS[1]["text"]
 LIMITS = Limits(max_body_mib=0.25, max_documents=8, max_input_tokens=2_000, max_new_tokens=40)
@@ -106,11 +108,19 @@ def test_a_ranking_has_the_form_of_cohere_and_jina(url, path):
     assert first["relevance_score"] > second["relevance_score"]
     assert reply["usage"]["total_tokens"] > 20 and reply["id"]
 
+    body["documents"] = [{"title": "Gartonby", "text": TOWN, "id": 7}]
+    [only] = CLIENT.post(url + path, json=body).json()["results"]
+    assert only["document"] == {"title": "Gartonby", "text": TOWN, "id": 7}
+
 
 def test_a_ranking_has_the_form_of_text_embeddings_inference(url):
     body = {"query": QUESTION, "texts": [DOCUMENTS[0], TOWN], "raw_scores": True, "return_text": True}
     [first, second] = CLIENT.post(f"{url}/rerank", json=body).json()
     assert first["index"] == 1 and first["text"] == TOWN and first["score"] > second["score"]
+    assert first.keys() == {"index", "score", "text"}
+    body["texts"] = [{"title": "Gartonby", "text": TOWN}]
+    [only] = CLIENT.post(f"{url}/rerank", json=body).json()
+    assert (only["title"], only["text"]) == ("Gartonby", TOWN)
 
 
 def chat(**fields):
@@ -139,7 +149,10 @@ def chat(**fields):
     (chat(temperature=float("nan")), 422, "temperature must be left out"),
     (chat(n=2), 422, "n must be left out"),
     (chat(keep_document=1), 422, "keep_document: no field"),
-    (chat(keep_documents=0), 422, "keep_documents"),
+    (chat(keep_documents=0), 422, 'keep_documents: must be a whole number above 0, or "auto"'),
+    (chat(keep_documents="best"), 422, 'keep_documents: must be a whole number above 0, or "auto"'),
+    (chat(documents=[{"text": "a", "id": [1]}]), 422, "documents.0.id: must be a string or a whole number"),
+    (chat(question=None), 422, "messages: the content of the message must be a string, or a list of parts of type"),
     (chat(keep_tokens=1), 422, "keep_tokens must be a whole number of at least 8"),
     (chat(question=""), 422, "messages: must not be empty"),
     (chat(question=[{"type": "prompt_embeds", "data": "AA=="}]), 422, "only parts of type text"),
@@ -164,6 +177,7 @@ def test_other_paths_methods_and_types_get_the_same_form(url):
     for reply, status in ((CLIENT.get(f"{url}/nowhere"), 404), (CLIENT.get(url + CHAT), 405),
                           (CLIENT.post(url + CHAT, content=b"{}", headers={"Content-Type": "text/plain"}), 415)):
         assert reply.status_code == status and reply.json()["error"]["message"]
+    assert CLIENT.get(url + CHAT).headers["Allow"] == "POST"
 
 
 def test_a_key_is_asked_for_before_anything_is_read(model):
@@ -205,6 +219,20 @@ def test_a_client_that_hangs_up_frees_its_place(model, is_streamed):
         connection.close()
         wait_for(lambda: counted(url, "scaledown_open_requests") == 0)
         assert CLIENT.post(url + CHAT, json=asked()).json()["choices"][0]["message"]["content"] == "Sarik Ulmer"
+
+
+def test_a_fault_of_ours_is_counted_as_one(model, monkeypatch):
+    monkeypatch.setattr(app, "ranking", lambda *_: {}["broken"])
+    with running_service(model) as url:
+        reply = CLIENT.post(url + RERANK, json={"query": QUESTION, "documents": DOCUMENTS})
+        assert reply.status_code == 500 and "broken" not in reply.text
+        assert counted(url, f'scaledown_requests_total{{path="{RERANK}",status="500"}}') == 1
+        assert counted(url, f'scaledown_requests_total{{path="{RERANK}",status="499"}}') == 0
+
+
+def test_an_event_has_no_number_that_is_no_json():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replies.event({"score": float("nan")})
 
 
 def test_metrics_count_tokens_with_and_without_compression(url):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from scaledown import ScaleDownModel
 from scaledown.config import ScaleDownConfig
+from scaledown.models.memory import Memory
 from scaledown.models.serving.disk.disk_store import DiskStore
 from scaledown.serve.refusals import Refusal
 from scaledown.serve.work.batch_worker import BatchWorker
@@ -111,6 +114,46 @@ def test_documents_of_a_store_give_the_same_answers_and_new_ones_are_added(model
                                         max_new_tokens=LONG)
     assert len(store) == 2
     store.close()
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another checkpoint"])
+def test_a_store_that_fails_is_our_fault_and_only_the_log_names_it(model: ScaleDownModel, fault: str, tmp_path: Path,
+                                                                  caplog: pytest.LogCaptureFixture) -> None:
+    reader = model if fault == "damaged" else ScaleDownModel(model.config)
+    store = DiskStore(tmp_path / "store")
+    reader.read_documents([DOCUMENTS[0]], store)
+    store.close()
+    if fault == "damaged":
+        [shard] = store.folder.glob("*.safetensors")
+        shard.write_bytes(shard.read_bytes()[:-8] + b"\xff" * 8)
+
+    store = DiskStore(store.folder)
+    [job] = computed(model, lambda: KeptJob("Who sings?"), store=store)
+    store.close()
+    [refusal] = job.sent
+    assert refusal.status == 500 and str(tmp_path) not in refusal.message
+    assert str(tmp_path) in caplog.text
+
+
+def test_scores_that_are_no_numbers_are_our_fault(model: ScaleDownModel, monkeypatch: pytest.MonkeyPatch,
+                                                  caplog: pytest.LogCaptureFixture) -> None:
+    def fewer() -> KeptJob:
+        job = KeptJob("Who is old?")
+        job.documents = DOCUMENTS[:1]
+        return job
+
+    # A job with fewer documents than another has places without a score.
+    assert all(isinstance(job.sent[-1], Ending) for job in computed(model, lambda: KeptJob("Who?"), fewer))
+
+    real = model.compress
+
+    def spoilt(*given: object, **options: object) -> Memory:
+        memory = real(*given, **options)
+        return dataclasses.replace(memory, scores=memory.scores * torch.nan)
+    monkeypatch.setattr(model, "compress", spoilt)
+    for job in computed(model, lambda: KeptJob("Who sings?"), fewer):
+        [refusal] = job.sent
+        assert refusal.status == 500 and "no finite number" in caplog.text
 
 
 def test_jobs_that_come_together_are_computed_together_and_none_without_a_client() -> None:

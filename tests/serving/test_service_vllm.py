@@ -136,6 +136,14 @@ def test_a_vllm_server_that_fails_is_named(model: ScaleDownModel, vllm_url: str,
         vllm_model("http://127.0.0.1:9/v1")
 
 
+@pytest.mark.parametrize("served", [[], [None], ["a"], [{"id": 7}], {"id": "a"}, 3,
+                                    [GENERATOR, ADAPTER | {"id": None}]])
+def test_a_list_of_models_that_is_none_is_told(vllm_url: str, served: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandIn, "served", served)
+    with pytest.raises(ValueError, match="/v1/models does not list a model as vLLM does"):
+        vllm_model(vllm_url)
+
+
 def test_of_a_generator_with_an_adapter_the_adapter_is_asked(vllm_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StandIn, "served", [GENERATOR, ADAPTER])
     assert vllm_model(vllm_url) == "scaledown"

@@ -23,10 +23,11 @@ def url_faults(flag: str, url: str, example: str, key: str) -> list[str]:
         return [f"{flag} must hold no login and no query (?...), which would be written down with the settings; give "
                 f"the key in the environment, {key}"]
 
-    # urlsplit refuses some malformed hosts.
+    # urlsplit drops line breaks, and refuses some malformed hosts; a port is only looked at when it is asked for.
+    has_gaps = any(character.isspace() or not character.isprintable() for character in url)
     try:
         address = urlsplit(url)
-        is_web = bool(address.hostname) and address.scheme in ("http", "https")
+        is_web = bool(address.hostname) and address.scheme in ("http", "https") and address.port != 0 and not has_gaps
     except ValueError:
         is_web = False
     return [] if is_web else [f"{flag} must look like {example}, got {url!r}"]

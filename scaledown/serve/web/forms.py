@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from scaledown.config import AUTO
 from scaledown.models.serving.inputs.documents import check_text
 
 ONE_QUESTION = ("must be one message of the user, with the question: this service answers single questions, without a "
@@ -42,12 +43,26 @@ def _text(value: str) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 
 
+def _document_id(value: Any) -> Any:
+    # True and False are ints, but no ids.
+    if value is not None and not (isinstance(value, str | int) and not isinstance(value, bool)):
+        raise ValueError("must be a string or a whole number")
+    return value
+
+
+def _keep_documents(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value not in (None, AUTO) and not (is_number and value > 0):
+        raise ValueError(f'must be a whole number above 0, or "{AUTO}"')
+    return value
+
+
 class ServedDocument(StrictForm):
     """A document: its text, and perhaps a title and an id, by which sources name it."""
 
     text: str
     title: str | None = None
-    id: str | int | None = None
+    id: Annotated[str | int | None, BeforeValidator(_document_id)] = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the model takes documents."""
@@ -75,8 +90,10 @@ def _question(messages: Any) -> Any:
 
     # A text, or parts of which each has a type.
     content = message.get("content")
-    if not isinstance(content, list):
+    if isinstance(content, str):
         return content
+    if not isinstance(content, list):
+        raise ValueError("the content of the message must be a string, or a list of parts of type text")
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
@@ -109,7 +126,7 @@ class ChatForm(StrictForm):
     max_completion_tokens: int | None = Field(None, ge=1)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    keep_documents: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    keep_documents: Annotated[int | Literal["auto"] | None, BeforeValidator(_keep_documents)] = None
     keep_tokens: int | None = Field(None, ge=1)
     text_documents: int | None = Field(None, ge=0)
 

@@ -19,6 +19,7 @@ from scaledown.serve.work.jobs import Job
 HEALTH = "/health"
 HUNG_UP = 499
 """The status by which a request is counted whose client has gone before its reply; nginx began to count it so."""
+FAILED = 500
 OTHER = "other"
 JOBS = "scaledown.jobs"
 
@@ -45,7 +46,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), HUNG_UP
+        started, status = time.perf_counter(), None
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -60,9 +61,13 @@ class Gate:
                 await self._computed(scope, receive, noting)
             else:
                 await self._app(scope, receive, noting)
+        except Exception:
+            # Starlette's reply to a fault of ours is sent outside of this gate.
+            status = status or FAILED
+            raise
         finally:
             path = scope["path"] if scope["path"] in self._paths else OTHER
-            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.requests.labels(path, str(status or HUNG_UP)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - started)
 
     async def _computed(self, scope: Scope, receive: Receive, send: Send) -> None:

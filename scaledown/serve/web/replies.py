@@ -42,8 +42,12 @@ class Completion:
 
 
 def event(body: dict[str, Any]) -> str:
-    """Return a body as an event of a stream."""
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    """Return a body as an event of a stream.
+
+    Raises:
+        ValueError: if it has a number that is no JSON, which whole replies refuse, too.
+    """
+    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
 def usage(opening: Opening, ending: Ending) -> dict[str, int]:
@@ -70,7 +74,7 @@ def ranking(form: RerankForm, found: Scores, model: str) -> dict[str, Any]:
     for number in found.order[:form.top_n]:
         result: dict[str, Any] = {"index": number, "relevance_score": found.scores[number]}
         if form.return_documents:
-            result["document"] = {"text": form.documents[number].text}
+            result["document"] = form.documents[number].as_dict()
         results.append(result)
     return {"id": f"rerank-{uuid.uuid4().hex}", "object": "list", "model": model, "results": results,
             "usage": {"prompt_tokens": found.num_tokens, "total_tokens": found.num_tokens}}
@@ -82,6 +86,6 @@ def plain_ranking(form: RerankForm, found: Scores) -> list[dict[str, Any]]:
     for number in found.order[:form.top_n]:
         result: dict[str, Any] = {"index": number, "score": found.scores[number]}
         if form.return_documents:
-            result["text"] = form.documents[number].text
+            result |= form.documents[number].as_dict()
         results.append(result)
     return results

@@ -14,6 +14,7 @@ from scaledown.models.memory import Memory
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving import question_answering
 from scaledown.models.serving.choosing import rankings
+from scaledown.models.serving.disk.store_index import StoreFault
 from scaledown.models.serving.inputs.user_input import read_input
 from scaledown.models.serving.question_answering import Answer, Generation, PromptBatch
 from scaledown.models.serving.store import Store
@@ -72,6 +73,7 @@ class BatchWorker:
 
         memory = self._model.compress([job.question for job in short], [job.documents for job in short],
                                       batch_size=len(short), store=self._store)
+        _check_scores(memory)
         by_choice: dict[Choice, list[int]] = {}
         for number, job in enumerate(short):
             if isinstance(job, AnswerJob):
@@ -129,11 +131,23 @@ class BatchWorker:
         question_answering.generate(self._model, batch.prompts, Generation(generation.config, options))
 
 
+def _check_scores(memory: Memory) -> None:
+    """Refuse scores that say nothing, and that JSON cannot hold.
+
+    Raises:
+        ArithmeticError: if the score of a document is no finite number.
+    """
+    # Places without a document have -inf.
+    if memory.scores is not None and (memory.scores.isfinite().sum(1).cpu() < memory.num_documents).any():
+        raise ArithmeticError("a document's score is no finite number: the checkpoint's weights are damaged, or "
+                              "their numbers are beyond --dtype")
+
+
 def _refusal(fault: Exception) -> Refusal:
-    """Return what a client is told: what it can mend is a ValueError, and all else is ours."""
+    """Return what a client is told: what it can mend is a ValueError, unless a store's, and all else is ours."""
     if isinstance(fault, Refusal):
         return fault
-    if isinstance(fault, ValueError):
+    if isinstance(fault, ValueError) and not isinstance(fault, StoreFault):
         return Refusal(422, str(fault))
     logger.error("a request failed", exc_info=fault)
     return Refusal(500, "the service failed at this request; its log says why")

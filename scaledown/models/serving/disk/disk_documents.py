@@ -15,7 +15,7 @@ import numpy as np
 
 from scaledown.models.serving.disk import shards
 from scaledown.models.serving.disk.shards import Tensors
-from scaledown.models.serving.disk.store_index import FLOAT16
+from scaledown.models.serving.disk.store_index import FLOAT16, StoreFault
 from scaledown.models.serving.disk.tensor_folder import DESCRIPTION, TensorFolder
 from scaledown.models.serving.store import DocumentKey, Reader, Store
 
@@ -82,7 +82,7 @@ class DiskDocuments(Store):
         """Refuse another checkpoint than the one whose documents these are; a new store becomes this one's.
 
         Raises:
-            ValueError: if it is another one.
+            StoreFault: if it is another one.
         """
         own = self._index.setting("checkpoint")
         if own is None:
@@ -92,7 +92,7 @@ class DiskDocuments(Store):
                 self._index.set("checkpoint", own)
                 self._index.set(DESCRIPTION, {"checkpoint": own, "number_format": self.number_format})
         if own != reader.fingerprint:
-            raise ValueError(f"{self.folder}: its documents were read by another checkpoint, or by this one before it "
+            raise StoreFault(f"{self.folder}: its documents were read by another checkpoint, or by this one before it "
                              f"was trained further ({own}, not {reader.fingerprint}); give another folder, or delete "
                              "this one and read the documents again")
 
@@ -116,7 +116,7 @@ class DiskDocuments(Store):
         """Write the documents that were added.
 
         Raises:
-            ValueError: if the disk cannot take them.
+            StoreFault: if the disk cannot take them.
         """
         gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
         if gathered:

@@ -42,7 +42,7 @@ class DiskStore(DiskDocuments):
         """Gather documents, and write them as soon as they fill a shard.
 
         Raises:
-            ValueError: if the disk cannot take them, or a number is beyond float16.
+            StoreFault: if the disk cannot take them, or a number is beyond float16.
         """
         if self._shapes is None and layers:
             # All documents of a checkpoint share them.
@@ -59,7 +59,7 @@ class DiskStore(DiskDocuments):
         Documents that have left meanwhile, as in a store with a small limit, are read again.
 
         Raises:
-            ValueError: if a shard is damaged.
+            StoreFault: if a shard is damaged.
         """
         found = self._find(documents)
         gone = [ids for ids in dict.fromkeys(documents) if ids not in found]

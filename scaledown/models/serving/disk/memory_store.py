@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scaledown.models.serving.disk.disk_documents import MEMORY, DiskDocuments
 from scaledown.models.serving.disk.shards import Tensors
-from scaledown.models.serving.disk.store_index import FLOAT16
+from scaledown.models.serving.disk.store_index import FLOAT16, StoreFault
 from scaledown.models.serving.store import DocumentKey, MemoryReader
 
 
@@ -41,7 +41,7 @@ class MemoryStore(DiskDocuments):
         """Refuse another checkpoint, or another number of memory tokens; a new store becomes theirs.
 
         Raises:
-            ValueError: if it is another one.
+            StoreFault: if it is another one.
         """
         super().check(reader)
         with self._index.writing():
@@ -49,14 +49,14 @@ class MemoryStore(DiskDocuments):
                 self._index.set("num_memory_tokens", reader.num_memory_tokens)
         own = self._index.setting("num_memory_tokens")
         if own != reader.num_memory_tokens:
-            raise ValueError(f"{self.folder}: holds memory of {own} tokens a document, not {reader.num_memory_tokens}; "
+            raise StoreFault(f"{self.folder}: holds memory of {own} tokens a document, not {reader.num_memory_tokens}; "
                              f"give num_memory_tokens={own}, or another folder")
 
     def add(self, documents: Sequence[DocumentKey], memory: Sequence[Tensor]) -> None:
         """Gather documents with their memory (L, D) each, and write them as soon as they fill a shard.
 
         Raises:
-            ValueError: if the disk cannot take them, or a number is beyond float16.
+            StoreFault: if the disk cannot take them, or a number is beyond float16.
         """
         for ids, embeddings in zip(documents, memory, strict=True):
             self._add(ids, _encoded(embeddings))
@@ -67,7 +67,7 @@ class MemoryStore(DiskDocuments):
         Documents that have left meanwhile, as in a store with a small limit, are compressed again.
 
         Raises:
-            ValueError: if a shard is damaged.
+            StoreFault: if a shard is damaged.
         """
         found = self._find(documents)
         gone = [ids for ids in dict.fromkeys(documents) if ids not in found]
@@ -82,11 +82,11 @@ def _encoded(embeddings: Tensor) -> Tensors:
     """Return the tensor that is stored of a document, on the CPU.
 
     Raises:
-        ValueError: if a number is beyond the range of float16.
+        StoreFault: if a number is beyond the range of float16.
     """
     # A copy in any case, as a view would hold its whole batch.
     halves = embeddings.to(torch.float16, copy=True).cpu()
     if not halves.isfinite().all():
-        raise ValueError("a document's memory is beyond float16, which ends at 65,504: keep this model's in files "
+        raise StoreFault("a document's memory is beyond float16, which ends at 65,504: keep this model's in files "
                          "(Memory.save), or train it with --memory_norm")
     return {"embeddings": halves}

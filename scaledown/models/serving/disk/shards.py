@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scaledown.files import WHAT_TO_DO, disk_faults
 from scaledown.models.loading import tensor_file
-from scaledown.models.serving.disk.store_index import Entry
+from scaledown.models.serving.disk.store_index import Entry, StoreFault
 
 Tensors = dict[str, Tensor]
 """What is stored under one key: tensors by name, on the CPU."""
@@ -57,15 +57,26 @@ def write(path: Path, entries: Mapping[bytes, Tensors], description: Mapping[str
     """Write a shard whole or not at all, and return the size of its file.
 
     Raises:
-        ValueError: if the disk cannot take it.
+        StoreFault: if the disk cannot take it.
     """
     tensors = {}
     for key, of_entry in entries.items():
         for name, tensor in of_entry.items():
             tensors[f"{key.hex()}.{name}"] = tensor
-    tensor_file.write(path, tensors, description)
+    try:
+        tensor_file.write(path, tensors, description)
+        return _kept_size(path)
+    except ValueError as fault:
+        raise StoreFault(str(fault)) from fault
 
-    # On the disk before an index says so, also after a power failure: the file first, then its name in the folder.
+
+def _kept_size(path: Path) -> int:
+    """Return the size of a file once it is on the disk, also after a power failure.
+
+    Raises:
+        ValueError: if the disk fails.
+    """
+    # Before an index says so: the file first, then its name in the folder.
     with disk_faults(path, WHAT_TO_DO):
         for place in (path, path.parent):
             descriptor = os.open(place, os.O_RDONLY)
@@ -94,7 +105,7 @@ class OpenShards:
 
         Raises:
             FileNotFoundError: if there is no such shard.
-            ValueError: if it is damaged.
+            StoreFault: if it is damaged.
         """
         path = path_of(self._folder, entry.shard)
         try:
@@ -110,7 +121,7 @@ class OpenShards:
             raise
         except (SafetensorError, OSError, KeyError, ValueError) as fault:
             self._open.pop(entry.shard, None)
-            raise ValueError(f"{path}: damaged ({fault}); delete this file: what was in it is then read "
+            raise StoreFault(f"{path}: damaged ({fault}); delete this file: what was in it is then read "
                              "again") from None
 
 

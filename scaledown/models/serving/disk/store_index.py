@@ -38,6 +38,13 @@ TABLES = (
 )
 
 
+class StoreFault(ValueError):
+    """A fault of a store that is in use: of its disk, its files, its limit, or the checkpoint that it belongs to.
+
+    Whoever runs a command can mend it; whoever only asks a service cannot.
+    """
+
+
 class Entry(NamedTuple):
     """The place of what is stored under one key.
 
@@ -79,8 +86,8 @@ class StoreIndex:
     """The index in ``folder``, made if there is none; threads of a process may share it.
 
     Raises:
-        ValueError: if the folder is something else, or cannot be written to; of any method, if the file is damaged or
-            the disk is full.
+        ValueError: if the folder is something else.
+        StoreFault: of any method, if the file is damaged or cannot be written, or the disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +115,7 @@ class StoreIndex:
         """Change the index in one transaction, whole or not at all, while no other process writes.
 
         Raises:
-            ValueError: if it cannot be written, or another process has been writing for a minute.
+            StoreFault: if it cannot be written, or another process has been writing for a minute.
         """
         with self._lock, self._faults():
             self._database.execute("BEGIN IMMEDIATE")
@@ -295,13 +302,13 @@ class StoreIndex:
             # The lowest byte is the kind of an error, the others say more of it.
             code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_BUSY:
-                raise ValueError(f"{self.path}: another process has been writing for {PATIENCE_SECONDS:.0f} s; if none "
+                raise StoreFault(f"{self.path}: another process has been writing for {PATIENCE_SECONDS:.0f} s; if none "
                                  "is, end the one that hangs, and run the same command again") from None
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise ValueError(f"{self.path}: damaged, or no index of a store ({fault}); delete the folder "
+                raise StoreFault(f"{self.path}: damaged, or no index of a store ({fault}); delete the folder "
                                  f"{self.path.parent}, and read the documents again") from None
             # A full disk, no permission, a disk that fails.
-            raise ValueError(f"{self.path}: cannot be read or written ({fault}); what is finished is kept: mend that, "
+            raise StoreFault(f"{self.path}: cannot be read or written ({fault}); what is finished is kept: mend that, "
                              "and run the same command again") from None
         except OSError as fault:
-            raise ValueError(f"{self.path}: cannot be read or written ({fault.strerror or fault})") from None
+            raise StoreFault(f"{self.path}: cannot be read or written ({fault.strerror or fault})") from None

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scaledown.models.engine.packing import KeysValues
-from scaledown.models.serving.disk.store_index import FLOAT16, INT8
+from scaledown.models.serving.disk.store_index import FLOAT16, INT8, StoreFault
 
 LARGEST_INT8 = 127
 SMALLEST_SCALE = 1e-12
@@ -59,7 +59,7 @@ def encode(layers: Sequence[KeysValues], number_format: str) -> dict[str, Tensor
         ``numbers`` (n,), those of all layers one after the other, keys before values; for int8 also ``scales`` (m,).
 
     Raises:
-        ValueError: if a number is beyond the range of float16.
+        StoreFault: if a number is beyond the range of float16.
     """
     numbers, scales = [], []
     for keys, values in layers:
@@ -78,7 +78,7 @@ def encode(layers: Sequence[KeysValues], number_format: str) -> dict[str, Tensor
         return {"numbers": torch.cat(numbers).cpu(), "scales": torch.cat(scales).cpu()}
     halves = torch.cat(numbers).to(torch.float16).cpu()
     if not halves.isfinite().all():
-        raise ValueError("a document's keys or values are beyond float16, which ends at 65,504: keep this model's in a "
+        raise StoreFault("a document's keys or values are beyond float16, which ends at 65,504: keep this model's in a "
                          "store of int8 numbers, which have scales (number_format=\"int8\", --number_format int8)")
     return {"numbers": halves}
 
@@ -97,7 +97,7 @@ def decode(tensors: Mapping[str, Tensor], shapes: Sequence[LayerShape], num_toke
         float16 tensors, or float32 ones if they were int8 numbers.
 
     Raises:
-        ValueError: if the tensors have other sizes.
+        StoreFault: if the tensors have other sizes.
     """
     numbers = tensors["numbers"].to(device)
     scales = tensors["scales"].to(device) if "scales" in tensors else None
@@ -106,7 +106,7 @@ def decode(tensors: Mapping[str, Tensor], shapes: Sequence[LayerShape], num_toke
         sizes += [shape.num_heads * num_tokens * shape.key_width, shape.num_heads * num_tokens * shape.value_width]
         scale_sizes += [shape.num_heads * shape.key_width, shape.num_heads * num_tokens]
     if len(numbers) != sum(sizes) or (scales is not None and len(scales) != sum(scale_sizes)):
-        raise ValueError(f"{len(numbers)} numbers for a document of {num_tokens} tokens; expected {sum(sizes)}")
+        raise StoreFault(f"{len(numbers)} numbers for a document of {num_tokens} tokens; expected {sum(sizes)}")
 
     parts = numbers.split(sizes)
     scale_parts = [None] * len(parts) if scales is None else scales.split(scale_sizes)

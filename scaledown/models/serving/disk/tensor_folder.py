@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scaledown.models.serving.disk import shards
 from scaledown.models.serving.disk.shards import OpenShards, Tensors
-from scaledown.models.serving.disk.store_index import Entry, StoreIndex
+from scaledown.models.serving.disk.store_index import Entry, StoreFault, StoreIndex
 
 SHARD_BYTES = 64 * 2**20
 """The size at which a shard is written; a kill loses what was gathered for one."""
@@ -70,7 +70,7 @@ class TensorFolder:
         """Return the tensors of those keys that are there, and note that they were used.
 
         Raises:
-            ValueError: if a shard is damaged.
+            StoreFault: if a shard is damaged.
         """
         found = {}
         for key, entry in self.index.find(keys).items():
@@ -89,7 +89,7 @@ class TensorFolder:
             entries: tensors by key.
 
         Raises:
-            ValueError: if the disk cannot take them, or the limit is too small for them.
+            StoreFault: if the disk cannot take them, or the limit is too small for them.
         """
         with self.index.writing():
             self._remove_unknown_files()
@@ -145,14 +145,14 @@ class TensorFolder:
         """Remove what was used longest ago until ``num_bytes`` more fit; return the shards that are not needed.
 
         Raises:
-            ValueError: if they would not fit an empty folder.
+            StoreFault: if they would not fit an empty folder.
         """
         max_bytes = self.index.setting(MAX_BYTES)
         excess = 0 if max_bytes is None else self.index.num_bytes() + num_bytes - max_bytes
         if excess <= 0:
             return []
         if num_bytes > max_bytes:
-            raise ValueError(f"{self.folder}: its limit of {max_bytes:,} bytes is too small for {num_bytes:,} more; "
+            raise StoreFault(f"{self.folder}: its limit of {max_bytes:,} bytes is too small for {num_bytes:,} more; "
                              "raise it (max_bytes, --max_gib)")
 
         to_remove = excess + min(max_bytes // REMOVED_SHARE, MOST_SHARDS_REMOVED * self.shard_bytes)
@@ -186,7 +186,7 @@ class TensorFolder:
         """Move what is in use of some shards into new ones, and forget these shards.
 
         Raises:
-            ValueError: if one of them is damaged.
+            StoreFault: if one of them is damaged.
         """
         gathered: dict[bytes, Tensors] = {}
         size, largest = 0, self.shard_bytes
