@@ -56,6 +56,11 @@ def test_every_form(tmp_path, text, queries):
     assert read(tmp_path, text).queries == queries
 
 
+def test_an_answer_may_have_more_digits_than_a_float(tmp_path):
+    digits = "1" * 400
+    assert read(tmp_path, f'{{"query": "how many?", "answer": {digits}}}').queries[0].answers == (digits,)
+
+
 def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
     assert read(tmp_path, "who?\n\n").left_out == {"empty": 1}
     found = read(tmp_path, "who?\n\n  \nwhat?\n who? \n")

@@ -60,7 +60,7 @@ def test_references_are_the_aliases_or_the_answer():
 
 
 def test_an_answer_without_spaces_around_it_is_stated():
-    record = Record("1", "日本の首都は", ("日本の首都は東京です。", "The capital, Tokyo.", "Tokyos"), "東京", ("Tokyo",))
+    record = Record("1", "日本の首都", ("日本の首都は東京です", "The capital, Tokyo.", "Tokyos"), "東京", ("Tokyo",))
     assert record.stated_answers == ("東京", "Tokyo", "")
 
 

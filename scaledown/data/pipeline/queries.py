@@ -218,20 +218,27 @@ def _answers(value: Any) -> Iterable[str]:
         ValueError: if there is an answer that is neither text nor a number.
     """
     if isinstance(value, dict):
-        value = _answer_in(value, ("text", "aliases", "value"))  # SQuAD's by columns, TriviaQA's
+        value = _answer_in(value, ("text", "aliases", "value", "answer"))  # SQuAD's by columns, TriviaQA's, KILT's
 
     entries = value if isinstance(value, list | tuple) else [value]
     for entry in entries:
         answer = _answer_in(entry, ("answer", "text")) if isinstance(entry, dict) else entry  # KILT's, SQuAD's
         if isinstance(answer, str):
             answer = answer.strip()
-        elif isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer):
+        elif _is_number(answer):
             answer = str(answer)
         elif answer is not None:
             raise ValueError(f"an answer is {shown(answer)}; expected text or a number")
 
         if answer:
             yield answer
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether ``value`` is a number, neither true or false nor infinite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _answer_in(values: dict[str, Any], names: Sequence[str]) -> Any:
