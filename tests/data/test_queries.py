@@ -49,6 +49,7 @@ def read(tmp_path, text):
     ("1,000 metres are how many miles?\n", [Query("1", "1,000 metres are how many miles?")]),
     ("id, please: whose?\n", [Query("1", "id, please: whose?")]),
     ("1\twho?\t\n", [Query("1", "who?")]),
+    ("who?\t['a']\nwhat?\t[]\n", [Query("1", "who?", ("a",)), Query("2", "what?")]),
     ('[{"id": "r", "query": "who?", "documents": ["d"], "answer": "t", "answers": ["a"]}]',
      [Query("r", "who?", ("a",))]),
 ])
@@ -84,6 +85,7 @@ def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
     ("qid\tquery\n1\twho?\textra\n2\n", "2 faults.*\n  line 2: 3 columns; expected 2.*qid, query\n  line 3: 1 col"),
     ('id,query\n1,"who?"x\n2,what?\n', "1 fault.*\n  line 2: not valid CSV"),
     ("who?\t['a']\nwhat?\tb\n", "line 2: .*expected question TAB"), ("who?\n1\twhat?\n", "line 2: a TAB in it"),
+    ("who?\t['a']\nwhat?\t[{[]}]\n", "line 2: .*expected question TAB"),
     ("id\tquery\n\twho?\n", "line 2: its id: expected text that is not blank, or a whole number"),
     ('{"id": {"a": 1}, "query": "a?"}\n{"id": true, "query": "b?"}\n{"id": 1.5, "query": "c?"}',
      "3 faults.*\n  line 1: its id: .*got .*\n  line 2: .*got true\n  line 3: .*got 1.5"),
