@@ -9,7 +9,7 @@ training, go to X_eval.json beside X.json.
 
 from __future__ import annotations
 
-from scaledown import cli  # first, so that Ctrl-C ends quietly from here on
+from scaledown import cli, files  # first, so that Ctrl-C ends quietly from here on
 
 # isort: split
 import argparse
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(positive(args, "num_examples", "num_documents"))
 
     # The halves share no entity, so the second measures what training could not memorise.
-    training, evaluation = Path(args.output_file), eval_path(args.output_file)
+    evaluation = eval_path(args.output_file)
+    training = files.output_file(args.output_file)
     halves = {training: list(make_records(args, args.num_examples, "train")),
               evaluation: list(make_records(args, max(1, args.num_examples // 5), "eval"))}
     for file in write(halves, args.ranking):

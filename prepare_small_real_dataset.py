@@ -8,13 +8,12 @@ Each question comes with its gold passages among hard negatives. The evaluation 
 
 from __future__ import annotations
 
-from scaledown import cli, hub  # first, so that Ctrl-C ends quietly from here on
+from scaledown import cli, files, hub  # first, so that Ctrl-C ends quietly from here on
 
 # isort: split
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from scaledown.config import EMBEDDED
 from scaledown.data.qa.datasets import QADatasetConfig, mixed, prepare, require_source
@@ -40,12 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare both halves, write them, and describe them."""
     args = build_parser().parse_args(argv)
     config = cli.config_from(args, QADatasetConfig)
-    training_path, evaluation_path = Path(args.output_file), eval_path(args.output_file)
+    evaluation_path = eval_path(args.output_file)
     print(f"{config.dataset}: {config.num_examples} training and {config.num_eval_examples} evaluation records of "
           f"{config.num_documents} documents, from {config.source or 'the Hub'} ({config.split})")
 
-    # A source that cannot be had is reported within seconds.
+    # A source that cannot be had, or an output that cannot be written, is reported within seconds.
     require_source(config)
+    training_path = files.output_file(args.output_file)
     count_tokens = token_counter(hub.load_tokenizer(args.generator_model))
     datasets = prepare(config, count_tokens)
     for dataset in datasets:

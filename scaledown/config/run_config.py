@@ -157,8 +157,8 @@ class PretrainingConfig:
     pretrain_steps: int | None = setting(None, "steps of pretraining before the training [none]")
     pretrain_data: str | None = setting(
         None, "texts to pretrain on: a text file (paragraphs between blank lines), records (their documents), a "
-        f"parquet file or a Hub dataset with a column 'text' [{DEFAULT_PRETRAINING_TEXTS}, streamed]", group="data",
-        is_advanced=True)
+        "parquet file with a column 'text', a folder of such files, or a Hub dataset "
+        f"[{DEFAULT_PRETRAINING_TEXTS}, streamed]", group="data", is_advanced=True)
 
     def __post_init__(self) -> None:
         faults = positive(self, "pretrain_steps")

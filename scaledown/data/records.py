@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaledown.data.answers import is_found_in_text, padded
+from scaledown.data.answers import holds_answer, is_found_in_text, padded
 from scaledown.data.storage.lines import Faults, is_text, json_values, kind_of, shown
-from scaledown.files import finish_replacements, parse_json, whole_file, whole_files
+from scaledown.files import disk_faults, finish_replacements, parse_json, whole_file, whole_files
 from scaledown.prompt import titled
 
 
@@ -50,9 +50,8 @@ class Record:
 
         stated = []
         for document in self.documents:
-            # Both padded with spaces, so that only whole words match.
             text = padded(document)
-            stated.append(next((answer for answer, words in padded_answers.items() if words in text), ""))
+            stated.append(next((answer for answer, words in padded_answers.items() if holds_answer(text, [words])), ""))
         return tuple(stated)
 
     @property
@@ -146,8 +145,25 @@ def write_records(path: Path | str, records: Iterable[Record]) -> None:
             or holds half a surrogate pair.
     """
     path = Path(path)
+    with whole_file(path) as draft:
+        _write_draft(draft, path, records)
+
+
+def write_records_together(files: Mapping[Path, Iterable[Record]]) -> None:
+    """Write files of records that belong together, in one folder: all of them replace the old ones, or none does.
+
+    Raises:
+        ValueError: as :func:`write_records`.
+    """
+    with whole_files(list(files)) as drafts:
+        for draft, (path, records) in zip(drafts, files.items(), strict=True):
+            _write_draft(draft, path, records)
+
+
+def _write_draft(draft: Path, path: Path, records: Iterable[Record]) -> None:
+    """Write ``records`` to ``draft``, which is to become ``path``; messages name ``path``."""
     start, separator, end = ("", "\n", "\n") if path.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
-    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+    with disk_faults(path), draft.open("w", encoding="utf-8") as file:
         file.write(start)
         for number, record in enumerate(records, start=1):
             # The same checks as in reading: a teacher's answer, for one, may be anything.
@@ -161,17 +177,6 @@ def write_records(path: Path | str, records: Iterable[Record]) -> None:
                 file.write(separator)
             file.write(json.dumps(values, ensure_ascii=False))
         file.write(end)
-
-
-def write_records_together(files: Mapping[Path, Iterable[Record]]) -> None:
-    """Write files of records that belong together, in one folder: all of them replace the old ones, or none does.
-
-    Raises:
-        ValueError: as :func:`write_records`.
-    """
-    with whole_files(list(files)) as drafts:
-        for draft, records in zip(drafts, files.values(), strict=True):
-            write_records(draft, records)
 
 
 def _read_text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Plain texts to pretrain on: paragraphs of a text file, documents of records, a parquet file, or a Hub dataset."""
+"""Plain texts to pretrain on: paragraphs of a text file, documents of records, parquet, or a Hub dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
 
     Args:
         source: a ``.txt`` file (paragraphs between blank lines), ``.json`` or ``.jsonl`` records (each document once),
-            a ``.parquet`` file, a folder of such, or a Hub dataset (their column ``text``, split ``train``).
+            a ``.parquet`` file (its column ``text``), a folder of such files, which are read in the order of their
+            paths, or a Hub dataset (its column ``text``, split ``train``).
         num_texts: most texts to read.
         seed: draws the order in which a dataset's files are read.
 
@@ -34,14 +35,19 @@ def read_texts(source: str, num_texts: int, seed: int) -> list[str]:
     """
     # A name that looks like a file is none on the Hub.
     path = Path(source).expanduser()
-    if not path.is_file() and path.suffix in TEXT_SUFFIXES:
+    if not path.exists() and path.suffix in TEXT_SUFFIXES:
         raise ValueError(f"--pretrain_data {source}: no such file")
     if path.is_file() and path.suffix in TABLES:
         raise ValueError(f"--pretrain_data {source}: a table, whose ids and headings are no texts; expected one of "
                          f"{', '.join(TEXT_SUFFIXES)}")
 
     # Sources are streams: nothing behind the last text asked for is read.
-    source_texts = _of_file(path, seed) if path.is_file() else _of_hub(source, seed)
+    if path.is_file():
+        source_texts = _of_file(path, seed)
+    elif path.is_dir():
+        source_texts = _of_folder(path, seed)
+    else:
+        source_texts = _of_hub(source, seed)
     not_blank = (text for text in source_texts if text.strip())
     progress = Bar(not_blank, desc=f"reading texts of {source}", unit=" texts", leave=False)
     texts = list(itertools.islice(progress, num_texts))
@@ -66,6 +72,14 @@ def _of_file(path: Path, seed: int) -> Iterable[str]:
     except UnicodeDecodeError as fault:
         raise ValueError(f"--pretrain_data {path}: not UTF-8 text (byte {fault.start}); expected one of "
                          f"{', '.join(TEXT_SUFFIXES)}") from None
+
+
+def _of_folder(folder: Path, seed: int) -> Iterator[str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXT_SUFFIXES]
+    if not files:
+        raise ValueError(f"--pretrain_data {folder}: no file of {', '.join(TEXT_SUFFIXES)} in this folder")
+    for path in files:
+        yield from _of_file(path, seed)
 
 
 def _of_hub(name: str, seed: int) -> Iterator[str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scaledown.progress import Bar
 from scaledown.prompt import titled
+from scaledown.prompt.plain_text import plain_ids
 from scaledown.prompt.sentences import WORD, Span, cut
 
 TokenCounter = Callable[[list[str]], list[int]]
@@ -45,11 +47,11 @@ class Passage:
         return self.start < span[1] and span[0] < self.end
 
 
-def token_counter(tokenizer: Callable[..., dict[str, list[list[int]]]]) -> TokenCounter:
-    """Return a function that counts the tokens of many texts by a transformers tokenizer, without special tokens."""
+def token_counter(tokenizer: Any) -> TokenCounter:
+    """Return a function that counts the tokens of many texts as a model with this transformers tokenizer reads them."""
 
     def count_tokens(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        return [len(ids) for ids in plain_ids(tokenizer, texts)]
 
     return count_tokens
 

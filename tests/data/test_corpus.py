@@ -15,8 +15,10 @@ from scaledown import hub
 from scaledown.data.pipeline.corpus import corpus_files, cutting, passage_store
 from scaledown.data.pipeline.corpus.cutting import Page, kilt_text, page_of
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
-from scaledown.data.pipeline.stages.search_results import cut_to_tokens
+from scaledown.data.pipeline.stages.search_results import Documents
 from scaledown.processes import Processes
+from scaledown.prompt.passages import token_counter
+from scaledown.prompt.plain_text import plain_ids
 
 ALONE = (Processes(),)
 KILT = {"_id": "290", "wikipedia_id": "290", "wikipedia_title": "A", "anchors": [], "categories": "",
@@ -210,14 +212,17 @@ def test_pages_without_text_are_counted(tmp_path):
     assert (report["lines"], report["blank"], report["faults"]) == (3, 2, 0)
 
 
-def test_texts_are_cut_where_the_student_stops_reading():
+def test_documents_are_cut_and_counted_as_the_student_reads_them(tmp_path):
     tokenizer = tiny.tokenizer()
-    text = "Ada Lovelace was born in London </s> in 1815."
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-    for limit in range(1, len(ids) + 2):
-        kept, = cut_to_tokens([text], tokenizer, limit)
-        assert text.startswith(kept)
-        assert tokenizer(kept, add_special_tokens=False, split_special_tokens=True).input_ids[:limit] == (
-            ids[:limit] if limit <= len(ids) and not text[len(kept):len(kept) + 1].isspace() else
-            tokenizer(kept, add_special_tokens=False, split_special_tokens=True).input_ids)
-    assert cut_to_tokens([text], tokenizer, len(ids)) == [text]
+    tokenizer.add_tokens(["<think>"])
+    text = "Ada Lovelace 🦉 was born in London </s> in <think> 1815."
+    ids, = plain_ids(tokenizer, [text])
+    count_tokens = token_counter(tokenizer)
+    store = cut(corpus_files.of_pages("pages", [Page("a", "", text)], "f"), tmp_path,
+                cutting.word_cutter(count_tokens, 100))
+    assert store.num_tokens(0) == len(ids), "'</s>' and '<think>' are several tokens each"
+
+    for limit in range(1, len(ids) + 1):
+        kept = Documents(store, tokenizer, limit).text(0)
+        assert text.startswith(kept) and count_tokens([kept])[0] <= limit
+    assert kept == text

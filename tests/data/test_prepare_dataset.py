@@ -94,6 +94,18 @@ def test_more_queries_ask_only_for_what_is_new(asked, flags, tmp_path):
     assert len(questions_of(asked)) == 24 == len(set(questions_of(asked)))
 
 
+def test_the_trec_run_is_of_this_run_s_queries_though_all_were_searched_before(asked, flags, tmp_path):
+    flags = [*flags, "--last_stage", "retrieval"]
+    assert main(flags) == 0
+    found, = (tmp_path / "out_work").glob("retrieval-*/found.run")
+    whole = found.read_bytes()
+    found.unlink()  # as after a kill before it was written
+    assert main(flags) == 0
+    assert found.read_bytes() == whole
+    assert main([*flags, "--max_queries", "10"]) == 0
+    assert len(read_run(found)) == 10
+
+
 def both_halves(path):
     return path, eval_path(path)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from transformers import BatchEncoding
 
 import prepare_small_real_dataset as script
 from scaledown import hub
@@ -459,7 +460,7 @@ def test_settings_that_cannot_be(tmp_path):
 @pytest.fixture
 def tokenizer(monkeypatch):
     def split_words(texts, **options):
-        return {"input_ids": [text.split() for text in texts]}
+        return BatchEncoding({"input_ids": [text.split() for text in texts]})
 
     monkeypatch.setattr(hub, "load_tokenizer", lambda name: split_words)
 

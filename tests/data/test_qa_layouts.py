@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from scaledown.data.qa.checks import fields, plain_text
 from scaledown.data.qa.layouts import DATASETS, hotpotqa, natural_questions, squad, triviaqa
 from scaledown.data.qa.layouts.row_fields import detokenise
 from scaledown.data.qa.question import Layout, QADataset, Unusable, has_keys, same_rows
+from scaledown.data.qa.reading import read_questions
 from scaledown.data.qa.sources import open_local
 
 SQUAD = {"version": "1.1", "data": [{"title": "Beyonc%C3%A9_Knowles", "paragraphs": [{
@@ -256,6 +258,36 @@ def test_a_folder_is_searched_for_the_split(tmp_path):
         description("none", "validation")
     with pytest.raises(ValueError, match="no such file or folder"):
         description("nowhere", "validation")
+
+
+@pytest.mark.parametrize("name, is_list", [("x.jsonl", False), ("x.json", False), ("x.json.gz", False),
+                                           ("x.json", True)])
+@pytest.mark.parametrize("dataset, value", [("squad", SQUAD), ("hotpot_qa", HOTPOT), ("natural_questions", nq_row())])
+def test_an_official_file_in_any_container(tmp_path, name, is_list, dataset, value):
+    text = json.dumps([value] if is_list else value).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    source = open_local(dataset, "validation", tmp_path / name, random.Random(0))
+    assert len(read_questions(source, 10, random.Random(0), Counter())) == 1, "each has one that can be used"
+
+
+@pytest.mark.parametrize("dataset, value", [("squad", SQUAD), ("trivia_qa", {"Data": []})])
+def test_several_whole_files_in_one_are_refused(tmp_path, dataset, value):
+    path = write_json(tmp_path / "x.json", [value, value])
+    with pytest.raises(ValueError, match="several whole files in one; give each as a file of its own"):
+        open_local(dataset, "validation", path, random.Random(0))
+
+    (tmp_path / "x.jsonl").write_text(json.dumps(value) + "\n{", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2: not valid JSON"):
+        open_local(dataset, "validation", tmp_path / "x.jsonl", random.Random(0))
+
+
+def test_a_hotpotqa_test_file_is_told_as_one(tmp_path):
+    path = write_json(tmp_path / "x.json", [{name: HOTPOT[name] for name in ("_id", "question", "context")}])
+    with pytest.raises(Unusable, match=r"no answer or no supporting facts \(test set\)"):
+        questions("hotpot_qa", path)
+    squad_row = {"id": "a", "title": "Ada", "context": "She sang.", "question": "Who sang?"}
+    with pytest.raises(ValueError, match="not a known layout"):
+        questions("hotpot_qa", write_json(path, [squad_row]))
 
 
 def test_a_new_dataset_is_read_once_it_is_named(tmp_path, monkeypatch):

@@ -32,6 +32,10 @@ def read(tmp_path, text):
      [Query("1", "who?", ("a", "b")), Query("5", "what?", ("c",))]),
     ('{"_id": "q", "text": "who?"}\n', [Query("q", "who?")]),
     ('{"id": "k", "input": "who?", "output": [{"answer": "a"}, {"provenance": []}]}', [Query("k", "who?", ("a",))]),
+    ('{"query": "when?", "answers": [1945, "then", 0.5, null]}\n{"query": "how many?", "answer": 0}\n',
+     [Query("1", "when?", ("1945", "then", "0.5")), Query("2", "how many?", ("0",))]),
+    ('{"query": "who?", "answers": {"value": "a", "aliases": []}}\n{"query": "what?", "answers": [{"text": "b"}]}',
+     [Query("1", "who?", ("a",)), Query("2", "what?", ("b",))]),
     ('{"question": "who?", "answers": {"text": ["a"], "answer_start": [1]}}', [Query("1", "who?", ("a",))]),
     ("who wrote it?\t['Ada Lovelace']\nwhat?\t['a', \"b's\"]\n",
      [Query("1", "who wrote it?", ("Ada Lovelace",)), Query("2", "what?", ("a", "b's"))]),
@@ -45,11 +49,17 @@ def read(tmp_path, text):
     ("1,000 metres are how many miles?\n", [Query("1", "1,000 metres are how many miles?")]),
     ("id, please: whose?\n", [Query("1", "id, please: whose?")]),
     ("1\twho?\t\n", [Query("1", "who?")]),
+    ("who?\t['a']\nwhat?\t[]\n", [Query("1", "who?", ("a",)), Query("2", "what?")]),
     ('[{"id": "r", "query": "who?", "documents": ["d"], "answer": "t", "answers": ["a"]}]',
      [Query("r", "who?", ("a",))]),
 ])
 def test_every_form(tmp_path, text, queries):
     assert read(tmp_path, text).queries == queries
+
+
+def test_an_answer_may_have_more_digits_than_a_float(tmp_path):
+    digits = "1" * 400
+    assert read(tmp_path, f'{{"query": "how many?", "answer": {digits}}}').queries[0].answers == (digits,)
 
 
 def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
@@ -75,7 +85,14 @@ def test_empty_and_repeated_lines_are_left_out_and_counted(tmp_path):
     ("qid\tquery\n1\twho?\textra\n2\n", "2 faults.*\n  line 2: 3 columns; expected 2.*qid, query\n  line 3: 1 col"),
     ('id,query\n1,"who?"x\n2,what?\n', "1 fault.*\n  line 2: not valid CSV"),
     ("who?\t['a']\nwhat?\tb\n", "line 2: .*expected question TAB"), ("who?\n1\twhat?\n", "line 2: a TAB in it"),
-    ("id\tquery\n\twho?\n", "line 2: its id is blank"),
+    ("who?\t['a']\nwhat?\t[{[]}]\n", "line 2: .*expected question TAB"),
+    ("id\tquery\n\twho?\n", "line 2: its id: expected text that is not blank, or a whole number"),
+    ('{"id": {"a": 1}, "query": "a?"}\n{"id": true, "query": "b?"}\n{"id": 1.5, "query": "c?"}',
+     "3 faults.*\n  line 1: its id: .*got .*\n  line 2: .*got true\n  line 3: .*got 1.5"),
+    ('{"query": "a?", "answers": [true]}\n{"query": "b?", "answers": {"a": 1}}\n{"query": "c?", "answers": [["x"]]}\n'
+     '{"query": "d?", "answers": NaN}',
+     r"4 faults.*\n  line 1: an answer is true; expected text or a number\n  line 2: .*\{\"a\": 1\}.*\n  line 3: "
+     r".*\[\"x\"\].*\n  line 4: .*NaN"),
     ('{"query": "\\ud83d?"}\n{"query": "q", "answers": ["\\ud83d"]}', "2 faults.*\n  line 1: it holds half a surr"),
     ("[{]", "not valid JSON"), ('{"id": 1}\n' * 25, "25 faults(.*\n)*  and 5 more")])
 def test_faults_are_told_together(tmp_path, text, message):

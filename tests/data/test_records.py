@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from scaledown.data.records import Record, eval_path, read_records, write_records
+from scaledown.data.records import Record, eval_path, read_records, write_records, write_records_together
 
 PLAIN = {"query": "Who?", "documents": ["Ada wrote it.", "Nobody did."], "answer": "Ada"}
 FULL = Record(id="q1", query="Où ?", documents=("À Paris.", "東京"), answer="Paris", answers=("Paris", "la ville"),
@@ -56,6 +57,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_references_are_the_aliases_or_the_answer():
     assert FULL.references == ("Paris", "la ville")
     assert Record("1", "Who?", (), "Ada").references == ("Ada",)
+
+
+def test_an_answer_without_spaces_around_it_is_stated():
+    record = Record("1", "日本の首都", ("日本の首都は東京です", "The capital, Tokyo.", "Tokyos"), "東京", ("Tokyo",))
+    assert record.stated_answers == ("東京", "Tokyo", "")
+
+
+def test_a_fault_in_records_written_together_names_their_own_file(tmp_path):
+    broken = Record("1", "Who?", ("Ada.",), "\ud83d")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}/x_eval.json: 1 fault"):
+        write_records_together({tmp_path / "x.json": [FULL], tmp_path / "x_eval.json": [broken]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_evaluation_half_lies_beside(tmp_path):

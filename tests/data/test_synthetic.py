@@ -88,6 +88,13 @@ def test_possessives(name, possessive):
     assert possessive_of(name) == possessive
 
 
+@pytest.mark.parametrize("num_documents", [2, 5, 60])
+def test_no_two_documents_of_a_two_hop_question_share_a_name(num_documents):
+    count = 40 if num_documents == 60 else 1000
+    for record in records(count=count, difficulty=Difficulty((num_documents, num_documents), two_hop_share=1.0)):
+        assert len(set(record.titles)) == num_documents, "they would contradict each other"
+
+
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="train, eval"):
         World(random.Random(0), "test")

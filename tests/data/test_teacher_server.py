@@ -84,7 +84,9 @@ def test_answers_come_as_they_are_ready_and_no_more_are_asked_at_once_than_allow
 
 @pytest.mark.parametrize("trouble", [
     Reply(429, "slow down", {"Retry-After": "0"}), Reply(500, "oops"), Reply(503, "loading"),
-    Reply(200, "<html>proxy</html>"), Reply(200, "{}"), Reply(200, '{"choices": []}'), completion(None)])
+    Reply(200, "<html>proxy</html>"), Reply(200, "{}"), Reply(200, '{"choices": []}'), completion(None),
+    Reply(200, '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}'),
+    Reply(200, "[" * 100_000)])
 def test_what_may_pass_is_asked_again(trouble):
     with chat_server(all_but_the_first(lambda body, times: trouble if times < 3 else echo(body, times))) as asked:
         got = dict(teacher(asked.url).answers(QUESTIONS[:2]))

@@ -71,6 +71,26 @@ def test_texts_come_from_each_kind_of_file(tmp_path):
     assert read_texts(str(tmp_path / "a.txt"), 1, 0) == paragraphs[:1]
 
 
+def test_a_folder_is_its_files_one_after_another(tmp_path):
+    folder = tmp_path / "texts"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("One paragraph\nof two lines.\n\nAnother.", encoding="utf-8")
+    records = list(synthetic_records(1, seed=1))
+    write_records(folder / "b.json", records)
+    pq.write_table(pa.table({"text": ["first", "second"]}), folder / "more" / "c.parquet")
+    (folder / "README.md").write_text("No text to train on.", encoding="utf-8")
+    in_order = ["One paragraph\nof two lines.", "Another.", *records[0].documents, "first", "second"]
+    assert read_texts(str(folder), 99, 0) == in_order
+
+    (folder / "z.txt").write_bytes(b"caf\xe9")
+    assert read_texts(str(folder), len(in_order), 0) == in_order, "nothing behind the last text asked for is read"
+    with pytest.raises(ValueError, match="z.txt: not UTF-8"):
+        read_texts(str(folder), 99, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no file of .txt, .json, .jsonl, .parquet in this folder"):
+        read_texts(str(tmp_path / "empty"), 99, 0)
+
+
 def test_a_hub_dataset_is_streamed_no_further_than_needed(monkeypatch):
     asked = []
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from scaledown import hub
+from scaledown import files, hub
 from scaledown.data.answers import holds_answer, is_found_in_text, padded
 from scaledown.data.pipeline.corpus import corpus_files
 from scaledown.data.pipeline.pipeline_config import PipelineConfig
@@ -53,6 +53,8 @@ def _checks(config: PipelineConfig) -> Iterator[Callable[[], object]]:
     queries, retrieval, reranker, teacher = config.queries, config.retrieval, config.reranker, config.teacher
     if queries.queries_file is not None:
         yield partial(_require_file, "--queries_file", queries.queries_file)
+    if config.reaches("records"):
+        yield partial(files.output_file, config.records.output_file)
     if config.reaches("records") and not config.records.eval_share:
         yield partial(require_no_half, Path(config.records.output_file))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from scaledown.data.pipeline.query_rows import (
     QUERY_TEXT_NAMES,
     rows_of,
 )
-from scaledown.data.storage.lines import SHOWN_FAULTS, Faults, first_value
+from scaledown.data.storage.lines import SHOWN_FAULTS, Faults, first_value, shown
 from scaledown.files import has_half_surrogate
 from scaledown.settings import positive, require, setting
 
@@ -197,12 +198,13 @@ def _query(values: Any, number: str) -> Query:
         raise ValueError(f"it has no query; expected text under one of {', '.join(QUERY_TEXT_NAMES)}")
 
     id = first_value(values, QUERY_ID_NAMES)
-    id = number if id is None else str(id).strip()
-    if not id:
-        raise ValueError("its id is blank")
+    id = number if id is None else id
+    # A bool is an int to Python, and no id.
+    if isinstance(id, bool) or not (isinstance(id, int) or isinstance(id, str) and id.strip()):
+        raise ValueError(f"its id: expected text that is not blank, or a whole number, got {shown(id)}")
 
     answers = tuple(dict.fromkeys(_answers(first_value(values, QUERY_ANSWER_NAMES))))  # each answer once
-    query = Query(id, " ".join(text.split()), answers)
+    query = Query(str(id).strip(), " ".join(text.split()), answers)
     # JSON can write half a character ("\ud83d"), which no file in UTF-8 can hold later.
     if any(map(has_half_surrogate, (query.id, query.text, *query.answers))):
         raise ValueError("it holds half a surrogate pair, which is no character")
@@ -210,12 +212,42 @@ def _query(values: Any, number: str) -> Query:
 
 
 def _answers(value: Any) -> Iterable[str]:
-    """Yield answers as datasets write them: a text, a list, KILT's ``[{"answer"}]`` or SQuAD's ``{"text": [...]}``."""
+    """Yield answers as datasets write them: a text or a number, a list, or objects such as SQuAD's and KILT's.
+
+    Raises:
+        ValueError: if there is an answer that is neither text nor a number.
+    """
     if isinstance(value, dict):
-        value = value.get("text") or value.get("aliases") or value.get("value")  # SQuAD's, TriviaQA's
+        value = _answer_in(value, ("text", "aliases", "value", "answer"))  # SQuAD's by columns, TriviaQA's, KILT's
 
     entries = value if isinstance(value, list | tuple) else [value]
     for entry in entries:
-        answer = entry.get("answer") if isinstance(entry, dict) else entry
-        if isinstance(answer, str) and answer.strip():
-            yield answer.strip()
+        answer = _answer_in(entry, ("answer", "text")) if isinstance(entry, dict) else entry  # KILT's, SQuAD's
+        if isinstance(answer, str):
+            answer = answer.strip()
+        elif _is_number(answer):
+            answer = str(answer)
+        elif answer is not None:
+            raise ValueError(f"an answer is {shown(answer)}; expected text or a number")
+
+        if answer:
+            yield answer
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether ``value`` is a number, neither true or false nor infinite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _answer_in(values: dict[str, Any], names: Sequence[str]) -> Any:
+    """Return the value under the first of ``names`` that has one, or None.
+
+    Raises:
+        ValueError: if the object has none of these names.
+    """
+    # Of KILT's objects some have no answer, but other passages to find it in.
+    if values.keys().isdisjoint((*names, "provenance", "meta")):
+        raise ValueError(f"an answer is {shown(values)}; expected text or a number")
+    return next((values[name] for name in names if values.get(name) not in (None, "", [])), None)

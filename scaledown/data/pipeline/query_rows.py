@@ -22,7 +22,7 @@ MARKUP = re.compile(r"\s*<(?:[a-z]+>|\?xml|!doctype|topics?\b|quer(?:y|ies)\b)",
 NOT_QUERIES = {"lines of a TREC run or of qrels": re.compile(r"\s*\S+\s+Q?0\s+\S+\s+-?\d\S*(?:\s|$)"),
                "columns separated by commas, without a heading": re.compile(r'\s*"?\d+"?,')}
 """Kinds of file that hold no queries: all lines, if there is more than one, begin with the pattern."""
-READING = "columns by their heading"
+READING = "columns by their heading, numbers as answers"
 """The way in which rows are read: part of the queries' fingerprint, so that those of another way are read again."""
 
 QueryRow = tuple[str, Any]

@@ -48,6 +48,7 @@ class Layout:
         questions_a_record: questions that are read for each record wanted. More make a larger pool of hard negatives;
             fewer are enough if each comes with a whole article.
         buffered_rows: rows that are shuffled together, if they come as a stream.
+        is_whole_file: one object holds all questions of a file; otherwise one object is one question.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Layout:
     question: Callable[[Any], QAQuestion]
     questions_a_record: float
     buffered_rows: int
+    is_whole_file: bool = False
 
 
 @dataclass(frozen=True)

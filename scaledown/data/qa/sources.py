@@ -128,10 +128,10 @@ def _open(files: list[Path], dataset: str) -> Source:
         faults = Faults(path, "lines")
         rows = ((f"line {number}", row) for number, row in json_values(text_lines(path), faults))
         return _of_rows(dataset, rows, faults, to_the_end=True)
-    if isinstance(content, dict):
-        return _of_object(dataset, content, Faults(path, "records"))
 
-    rows = ((f"record {number}", row) for number, row in enumerate(content, start=1))
+    # One object is a whole file, or a single question.
+    values = content if isinstance(content, list) else [content]
+    rows = ((f"record {number}", row) for number, row in enumerate(values, start=1))
     source = _of_rows(dataset, rows, Faults(path, "records"), to_the_end=True)
     return replace(source, rows=list(source.rows))  # in memory already, so checked at once and shuffled as a whole
 
@@ -159,18 +159,11 @@ def _json_content(path: Path) -> dict[str, Any] | list[Any] | None:
     return content
 
 
-def _of_object(dataset: str, content: dict[str, Any], faults: Faults) -> Source:
-    """Return the questions of a file that is one object."""
-    layout = _layout_of(dataset, content, str(faults.path))
-    faults.what += f", read as {layout.name}"
-    for field, fault in layout.check(content, ""):
-        faults.add(field, fault)
-    faults.raise_any()
-    return _source(layout, content, str(faults.path))
-
-
 def _of_rows(dataset: str, rows: PlacedRows, faults: Faults, to_the_end: bool) -> Source:
-    """Return the questions of rows, whose layout the first one shows; each is checked as it is read."""
+    """Return the questions of rows, whose layout the first one shows; each is checked as it is read.
+
+    An official file that is one object is a single row.
+    """
     rows, place = iter(rows), str(faults.path)
     head = next(rows, None)
     if head is None:
@@ -179,7 +172,21 @@ def _of_rows(dataset: str, rows: PlacedRows, faults: Faults, to_the_end: bool) -
 
     layout = _layout_of(dataset, head[1], place)
     faults.what += f", read as {layout.name}"
+    if layout.is_whole_file:
+        return _of_whole_file(layout, head[1], rows, faults)
     return _source(layout, rows_without_faults(itertools.chain([head], rows), layout.check, faults, to_the_end), place)
+
+
+def _of_whole_file(layout: Layout, content: Any, further_rows: PlacedRows, faults: Faults) -> Source:
+    """Return the questions of a file that is one object, with nothing behind it."""
+    place = str(faults.path)
+    if next(iter(further_rows), None) is not None:
+        raise ValueError(f"{place}: several whole files in one; give each as a file of its own ({layout.name})")
+
+    for field, fault in layout.check(content, ""):
+        faults.add(field, fault)
+    faults.raise_any()
+    return _source(layout, content, place)
 
 
 def _source(layout: Layout, content: Any, place: str) -> Source:

@@ -14,9 +14,8 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from scaledown import cli
+from scaledown import cli, files
 from scaledown.data.records import read_records, write_records
 from scaledown.data.reranking.cross_encoder import Pair, Reranker, RerankerConfig, pairs_of, with_scores
 from scaledown.data.storage import fingerprints
@@ -39,8 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score every document of every record."""
     args = build_parser().parse_args(argv)
-    config, output_file = cli.config_from(args, RerankerConfig), Path(args.output_file)
+    config = cli.config_from(args, RerankerConfig)
     records = read_records(args.train_data)
+    output_file = files.output_file(args.output_file)
     pairs = pairs_of(records)
     print(f"{args.train_data}: {len(records)} records, {len(pairs)} documents to be scored by {config.reranker_model}")
 

@@ -1,4 +1,4 @@
-"""A log of results, written one by one as they come: a kill loses only the result in progress."""
+"""A log of results, written one by one as they come: a kill loses only what was not appended yet."""
 
 from __future__ import annotations
 

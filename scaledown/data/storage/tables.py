@@ -106,10 +106,10 @@ def python_list(text: str) -> list[str] | None:
     if not (text.startswith("[") and text.endswith("]")):
         return None
 
-    # literal_eval runs no code, but overflows on lists nested too deeply.
+    # literal_eval runs no code, but overflows on lists nested too deeply, and builds no set of lists.
     try:
         values = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
     return values if all(isinstance(value, str) for value in values) else None
 

@@ -7,8 +7,8 @@ without its document. Names are of the training or of the evaluation half, so th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 from scaledown.data.records import Record
 from scaledown.data.world.naming import Names, possessive_of
@@ -145,8 +145,11 @@ class World(Names):
             questions.append(Question(self.ask(entity, relation), entity.facts[relation.name], (place,)))
         return documents, questions
 
-    def _documents(self, difficulty: Difficulty, count: int, kind: Kind) -> list[Document]:
-        """Return ``count`` documents about entities of different names, the first of them of ``kind``."""
+    def _documents(self, difficulty: Difficulty, count: int, kind: Kind, taken: Collection[str] = ()) -> list[Document]:
+        """Return ``count`` documents about entities of different names, the first of them of ``kind``.
+
+        None but the first has a name that is ``taken``.
+        """
         rng = self.rng
         is_hard = rng.random() < difficulty.hard_share
         num_facts = rng.randint(*difficulty.num_facts)
@@ -165,7 +168,7 @@ class World(Names):
                 name = self.similar_name(documents[0].entity.name, kind.name)
             else:
                 name = self.name(kind.name)
-            if name not in names:
+            if name not in names and not (documents and name in taken):
                 names.add(name)
                 documents.append(self.document(self.entity(kind, name), stated, difficulty))
         return documents
@@ -188,12 +191,20 @@ class World(Names):
         documents = self._documents(difficulty, (count + 1) // 2, kind)
         if link not in documents[0].stated:
             documents[0] = self.document(documents[0].entity, [link, *documents[0].stated[1:]], difficulty)
+
+        # The entity that the link names gets a document of its own: another draw, if there is one of that name.
+        names = {document.entity.name for document in documents}
+        while documents[0].entity.facts[link.name] in names:
+            facts = documents[0].entity.facts | {link.name: self.value(link.value)}
+            start = replace(documents[0].entity, facts=facts)
+            documents[0] = self.document(start, list(documents[0].stated), difficulty)
         start = documents[0].entity
+        names.add(start.facts[link.name])
 
         # The other half begins with the document about the entity that the link names, which takes the place of one
         # drawn at random.
         target_kind = next(kind for kind in KINDS if kind.name == link.value)
-        others = self._documents(difficulty, count // 2, target_kind)
+        others = self._documents(difficulty, count // 2, target_kind, names)
         asked = rng.choice(others[0].stated)
         target = self.entity(target_kind, start.facts[link.name])
         others[0] = self.document(target, list(others[0].stated), difficulty)

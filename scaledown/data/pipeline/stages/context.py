@@ -67,7 +67,7 @@ class Context:
         return AppendLog(stage.folder, self.processes.rank)
 
     def in_chunks(self, stage: StageFolder, log: AppendLog, queries: Sequence[Query], key: Callable[[Query], str],
-                  size: int, compute: Callable[[Sequence[Query]], Sequence[Any]]) -> int:
+                  size: int, compute: Callable[[Sequence[Query]], Sequence[Any]]) -> None:
         """Compute and store the missing results, a chunk of queries at a time, shared among the processes.
 
         The chunks depend neither on what is stored already nor on the number of processes: each text is always
@@ -80,9 +80,6 @@ class Context:
             key: the key that a query's result is stored under.
             size: queries of a chunk.
             compute: gives the results of a chunk's queries, in their order.
-
-        Returns:
-            The number of queries that were computed.
         """
         # A chunk is computed again if any of its results is missing.
         missing_chunks = []
@@ -110,4 +107,3 @@ class Context:
 
         self.processes.wait()
         log.refresh()  # the results of the other processes
-        return num_missing

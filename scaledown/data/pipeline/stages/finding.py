@@ -47,10 +47,10 @@ def retrieve(context: Context, queries: Sequence[Query], passages: StageFolder, 
     def search_distinct(chunk: Sequence[Query]) -> list[Passages]:
         return [_without_repeats(ranking, documents) for ranking in search(chunk)]
 
-    num_new = context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, search_distinct)
+    context.in_chunks(stage, log, queries, key, RETRIEVAL_CHUNK, search_distinct)
 
-    # The run holds all queries, so one process writes it, and only if there is anything new in it.
-    if num_new and context.processes.is_main:
+    # The run holds all queries, so one process writes it; always, since the one there may be of other queries.
+    if context.processes.is_main:
         _write_run(context, stage.folder / TREC_RUN_FILE, queries, key, log, documents.store)
     context.work.finish(stage, {})
     return log

@@ -10,22 +10,9 @@ from typing import Any
 from scaledown.data.pipeline.corpus.passage_store import PassageStore
 from scaledown.data.pipeline.queries import Query
 from scaledown.data.storage.append_log import AppendLog, key_of
+from scaledown.prompt.plain_text import cut_texts
 
 REMEMBERED_DOCUMENTS = 50_000
-
-
-def cut_to_tokens(texts: Sequence[str], tokenizer: object, max_tokens: int) -> list[str]:
-    """Return the texts as a student with a budget of ``max_tokens`` reads them: longer ones end after a whole token."""
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
-                        verbose=False)
-
-    short_texts = []
-    for text, offsets in zip(texts, encoded["offset_mapping"], strict=True):
-        if len(offsets) > max_tokens:
-            end = offsets[max_tokens - 1][1]  # of the last token that fits, in characters
-            text = text[:end].rstrip()
-        short_texts.append(text)
-    return short_texts
 
 
 class Documents:
@@ -46,7 +33,7 @@ class Documents:
         # Passages cut by tokens fit; those cut by words may be longer.
         if self.store.num_tokens(number) <= self._document_tokens:
             return text
-        return cut_to_tokens([text], self._tokenizer, self._document_tokens)[0]
+        return cut_texts(self._tokenizer, [text], self._document_tokens)[0]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import httpx2
 
 from scaledown.data.pipeline.addresses import OPENAI_KEY
 from scaledown.data.pipeline.teacher.teacher import TeacherConfig, TeacherQuestion
+from scaledown.files import parse_json
 from scaledown.prompt import TEMPLATE_SETTINGS, chat_messages
 
 LONGEST_CONNECT_SECONDS = 10
@@ -133,14 +133,14 @@ class Endpoint:
 def _read(content: bytes) -> Reply | None:
     """Return the answer in a chat completion, or None if ``content`` is none."""
     try:
-        reply = json.loads(content)
+        reply = parse_json(content)
         text = reply["choices"][0]["message"]["content"]
 
-        # Not every server counts tokens, and some send null.
+        # Not every server counts tokens, and some send null. JSON's 1e999 is infinite, and no integer.
         usage = reply.get("usage") or {}
         num_prompt_tokens = int(usage.get("prompt_tokens") or 0)
         num_answer_tokens = int(usage.get("completion_tokens") or 0)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
     if not isinstance(text, str):
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from scaledown.data.qa.checks import each, fields, label, pairs, plain_text, whole_number
 from scaledown.data.qa.layouts.row_fields import as_pairs, clean_query, distinct_answers
-from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, has_keys, same_rows
+from scaledown.data.qa.question import Gold, Layout, QADataset, QAQuestion, Unusable, same_rows
 from scaledown.prompt.passages import Paragraph
 from scaledown.prompt.sentences import Span
 
@@ -60,8 +60,17 @@ def _join_sentences(sentences: list[str]) -> tuple[str, list[Span]]:
     return text, spans
 
 
+def _is_hotpotqa(head: dict[str, Any]) -> bool:
+    """Return whether a row is HotpotQA's, also one of the test set, which has neither answer nor supporting facts."""
+    if "question" not in head or "context" not in head:
+        return False
+
+    # SQuAD's rows have these fields too, but their context is one text.
+    return "supporting_facts" in head or isinstance(head["context"], list | dict)
+
+
 _LAYOUT = Layout("HotpotQA's JSON, a list of {_id, question, answer, supporting_facts, context}",
-                 has_keys("question", "context", "supporting_facts"), _FIELDS, same_rows, question,
+                 _is_hotpotqa, _FIELDS, same_rows, question,
                  questions_a_record=4, buffered_rows=20_000)
 HOTPOT_QA = QADataset("hotpot_qa", hub_name="hotpotqa/hotpot_qa", hub_config="distractor",
                       folders=("hotpot_qa", "hotpotqa"), layouts=(_LAYOUT,))

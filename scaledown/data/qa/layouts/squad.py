@@ -68,7 +68,7 @@ def _is_official(head: dict[str, Any]) -> bool:
 
 
 _OFFICIAL = Layout("SQuAD's JSON ({data: [{title, paragraphs: [{context, qas}]}]})", _is_official, _OFFICIAL_FIELDS,
-                   official_rows, question, questions_a_record=20, buffered_rows=0)
+                   official_rows, question, questions_a_record=20, buffered_rows=0, is_whole_file=True)
 _ON_THE_HUB = Layout("SQuAD's rows on the Hub (id, title, context, question, answers)",
                      has_keys("context", "question", "answers"), _ROW_FIELDS, same_rows, question,
                      questions_a_record=20, buffered_rows=100_000)

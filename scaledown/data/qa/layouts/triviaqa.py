@@ -127,7 +127,8 @@ def _evidence_folder(path: Path) -> Path:
 
 
 _OFFICIAL = Layout("TriviaQA's folder with qa/*.json ({Data: [...]}) and evidence/", has_keys("Data"),
-                   _OFFICIAL_FIELDS, official_rows, question, questions_a_record=1.5, buffered_rows=0)
+                   _OFFICIAL_FIELDS, official_rows, question, questions_a_record=1.5, buffered_rows=0,
+                   is_whole_file=True)
 _ON_THE_HUB = Layout("TriviaQA's rows on the Hub (question, answer, entity_pages, search_results)",
                      has_keys("question", "answer", "entity_pages", "search_results"), _ROW_FIELDS, same_rows,
                      question, questions_a_record=1.5, buffered_rows=200)
