@@ -207,3 +207,9 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(memory: Memory, tmp_pa
     with pytest.raises(ValueError, match="memory.safetensors: cannot be written .No space left"):
         memory.save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_questions_have_no_prompts(folder):
+    model = ScaleDownModel.from_pretrained(folder)
+    prompts = model.prefill([], model.compress([], []))
+    assert prompts.embeddings.shape[:2] == prompts.mask.shape == (0, 0)

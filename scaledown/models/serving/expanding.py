@@ -108,10 +108,12 @@ def answers(model: ScaleDownModel, request: Request, threshold: float, num_texts
         memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache,
                           show_progress_bar=request.show_progress_bar, long_documents=request.long_documents)
     first = _readings(model, dataclasses.replace(request, memory=memory))
+    # Taken once: each makes the lists of all questions anew.
+    documents, document_ids = given.documents, given.document_ids
 
     # Once more for those of which it is unsure; a question without documents has nothing more to read.
     unsure = [number for number, reading in enumerate(first)
-              if reading.probability < threshold and given.documents[number]]
+              if reading.probability < threshold and documents[number]]
     again = dataclasses.replace(request, given=given.select(unsure), memory=memory.select(unsure),
                                 text_documents=num_texts)
     second = dict(zip(unsure, _readings(model, again), strict=True))
@@ -119,7 +121,7 @@ def answers(model: ScaleDownModel, request: Request, threshold: float, num_texts
     found = []
     for number, reading in enumerate(first):
         readings = [reading, second[number]] if number in second else [reading]
-        read, ids = readings[-1].text_documents, given.document_ids[number]
+        read, ids = readings[-1].text_documents, document_ids[number]
         found.append(ExpandedAnswer(
             readings[-1].text, reading.text, reading.probability, read, tuple(ids[document] for document in read),
             tuple(each.num_prompt_tokens for each in readings), tuple(each.num_new_tokens for each in readings)))
