@@ -164,9 +164,9 @@ def test_a_training_prints_no_dictionary_and_its_log_keeps_all_numbers(tmp_path,
 
 
 def test_the_last_held_out_check_is_taken_from_the_log():
-    log = [{"loss": 2.0}, {"eval_answer_loss": 2.5, "epoch": 1.0}, {"eval_answer_loss": 1.5, "eval_reranking_loss": 0.1},
+    log = [{"loss": 2.0}, {"eval_answer_loss": 2.5, "epoch": 1.0}, {"eval_answer_loss": 1.5, "eval_readout_loss": 0.1},
            {"loss": 1.0}, {"train_runtime": 3.0}]
-    assert run.last_check(log) == {"answer_loss": 1.5, "reranking_loss": 0.1}
+    assert run.last_check(log) == {"answer_loss": 1.5, "readout_loss": 0.1}
     assert run.last_check([{"loss": 1.0}]) == {}
 
 
