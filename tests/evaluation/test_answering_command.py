@@ -138,7 +138,8 @@ def test_pairs_are_better_a_tie_or_worse():
     assert list(rows) == ["a against text", "b against text", "b against a", "c against text", "c against a",
                           "c against b"]
     assert [rows[name][-1] for name in rows] == ["better", "better", "tie", "tie", "worse", "worse"]
-    assert rows["a against text"][3:] == ["+0.400", "below", "0.001", "better", "+0.400", "better"]
+    assert rows["a against text"][3:] == ["+0.400", "below", "0.001", "better", "+0.400",
+                                            "below", "0.001", "better"]
 
 
 def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, capsys):
