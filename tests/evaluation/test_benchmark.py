@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
 from scaledown.config import ScaleDownConfig
@@ -148,6 +149,18 @@ def test_numbers_of_documents_take_turns_too(tmp_path: Path, monkeypatch: pytest
     flags = [*FAST, "--num_documents", "1", "2", "--systems", "scaledown", "full_text", "--output_dir", str(tmp_path)]
     assert benchmark.main(["inference", *flags]) == benchmark.main(["training", *flags]) == 0
     assert together == [[(1, "scaledown"), (1, "full_text"), (2, "scaledown"), (2, "full_text")]] * 2
+
+
+def test_figures_name_the_model_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setups: list[str] = []
+    monkeypatch.setattr(speed, "plot_by_documents", lambda path, rows, setup: setups.append(setup))
+    monkeypatch.setattr(speed, "plot_by_phase", lambda path, rows, setup: setups.append(setup))
+    generator = tiny.generator_folder(tmp_path / "generator")
+    flags = ["inference", *FAST, "--num_documents", "1", "--systems", "full_text", "--output_dir", str(tmp_path)]
+    assert benchmark.main([*flags, "--generator_model", generator, "--num_layers", "1"]) == 0
+    assert len(setups) == 2 and all(setup.startswith(f"{generator}, batch 2") for setup in setups)
+    assert benchmark.main(flags) == 0
+    assert all(setup.startswith("tiny preset, batch 2") for setup in setups[2:])
 
 
 def test_a_figure_that_fails_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -94,7 +94,9 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
         from scaledown.evaluation.figures import speed
         from scaledown.evaluation.figures.style import Figures
 
-        setup = (f"{args.preset} preset, batch {args.batch_size}, on {report['run']['device']}, "
+        # A generator of its own takes the place of the preset.
+        model = args.generator_model or f"{args.preset} preset"
+        setup = (f"{model}, batch {args.batch_size}, on {report['run']['device']}, "
                  f"n = {args.rounds} rounds")
         figures = Figures(folder)
         figures.draw("cost_by_documents.png", speed.plot_by_documents, rows, setup)
