@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from scaledown.config import ScaleDownConfig
+from scaledown.data.answers import normalise
 from scaledown.data.records import Record, write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.figures.needle import (
@@ -105,6 +106,16 @@ def test_a_needle_is_found_token_by_token():
     assert find_needle(tokenizer, document, ["London"], needle.last) is None
 
 
+def test_a_needle_is_a_whole_word_at_its_own_place():
+    """Not a part of another word or number; and not moved by letters whose lower case is longer."""
+    tokenizer = tiny.tokenizer()
+    assert find_needle(tokenizer, "Norwegian words of 11815 pages", ["way", "1815", "Norwegia"], 100) is None
+    document = "\u0130\u0130\u0130\u0130 came after 11815 in 1815 and left"
+    needle = find_needle(tokenizer, document, ["1815"], 100)
+    assert tokenizer.decode(needle.ids[needle.first:needle.last + 1]).strip() == "1815"
+    assert tokenizer.decode(needle.ids[needle.last + 1:]).strip() == "and left"
+
+
 def test_likeness_is_cosine_and_nearest_are_vocabulary_rows(model, records):
     table = model.generator.base.get_input_embeddings().weight.detach()
     assert cosines(table[5:7], table[5:7]).diagonal().tolist() == pytest.approx([1, 1])
@@ -114,7 +125,8 @@ def test_likeness_is_cosine_and_nearest_are_vocabulary_rows(model, records):
     assert len(example["similarity"]) == len(example["nearest"]) == 4
     assert {len(row) for row in example["similarity"]} == {len(example["tokens"])}
     first, last = example["answer_tokens"]
-    assert "".join(example["tokens"][first:last + 1]).strip().lower() == example["answer"].lower()
+    # The word's punctuation counts as part of it.
+    assert normalise("".join(example["tokens"][first:last + 1])) == normalise(example["answer"])
     assert around["distance_tokens"] == sorted(around["distance_tokens"]) and 0 in around["distance_tokens"]
     assert max(map(abs, around["distance_tokens"])) <= WINDOW_TOKENS
     assert all(row[0]["cosine"] >= row[1]["cosine"] for row in example["nearest"])
