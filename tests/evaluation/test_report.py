@@ -337,6 +337,8 @@ def test_sample_answers_stand_side_by_side(results: RunResults) -> None:
     assert "| find name0 | value0 | ✗ x\\|y | ✓ value0 | ✓ value0 |" in page
     rows = [line for line in page.split("\n") if line.startswith("| find name")]
     assert len(rows) == report_page.NUM_SAMPLES
+    # Over all 12, not the first 8 of them.
+    assert [row.split(" | ")[0] for row in rows] == [f"| find name{n}" for n in (0, 1, 3, 4, 6, 7, 9, 10)]
 
 
 def test_every_table_row_has_its_headers_columns(results: RunResults) -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.evaluator.timing import PHASES
+from scaledown.evaluation.evaluator.timing import PHASES, evenly_spaced
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import printable
 from scaledown.evaluation.figures.text_tables import flops_unit, markdown_table, score, short
@@ -144,11 +144,10 @@ def _cost_notes(report: Mapping[str, Any]) -> str:
 
 def _sample_table(before: SystemResult, after: SystemResult, full_text: SystemResult) -> str:
     """Return a table of evenly spaced questions: chosen by place, not by how well they were answered."""
-    step = max(1, len(after.questions) // NUM_SAMPLES)
     answered = list(zip(before.questions, after.questions, full_text.questions, strict=True))
 
     rows = []
-    for old, new, full in answered[::step][:NUM_SAMPLES]:
+    for old, new, full in evenly_spaced(answered, NUM_SAMPLES):
         rows.append([sample(new.query), sample("; ".join(new.references)), _answer(old), _answer(new), _answer(full)])
 
     return markdown_table(["question", "accepted answers", "before training", "after training", "full text"], rows)
