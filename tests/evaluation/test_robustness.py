@@ -95,6 +95,18 @@ def test_questions_without_one_right_document_are_left_out(records):
         cases(unfit, 9, 1)
 
 
+def test_points_that_a_question_cannot_fill_are_left_out(capsys):
+    few = [Record(str(number), "who?", (f"answer{number} came", f"nobody{number} came"), f"answer{number}")
+           for number in range(4)]
+    left = settings(cases(few, 4, 1), (4,), 40, lambda text: len(text.split()))
+    assert [(point.sweep, point.value) for point in left] == [
+        *(("num_documents", value) for value in (1, 2, 5)), *(("gold_place", value) for value in (1, 3, 5, 8)),
+        ("alike_share", 0.0), ("alike_share", 0.25), ("document_tokens", 0)]
+    warning, = capsys.readouterr().out.strip().splitlines()
+    assert "num_documents 10, num_documents 20, num_documents 50, gold_place 10, alike_share 0.5" in warning
+    assert "document_tokens 40; there is a question with 8 documents" in warning and "with 1 look-alikes" in warning
+
+
 def test_a_needle_is_found_token_by_token():
     tokenizer = tiny.tokenizer()
     document = "Ada Lovelace was born in London in 1815."
