@@ -31,7 +31,8 @@ from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.files import write_json
 
 FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
-         "before_training_results.json", "after_training_results.json", "report.md", "report.html", "memory.png"}
+         "before_training_results.json", "after_training_results.json", "baseline_results.json", "report.md",
+         "report.html", "memory.png"}
 MEMORY = {"query": "find name0", "answer": "value0", "tokens": ["name0", "=", "<b>value0"], "answer_tokens": [2, 2],
           "similarity": [[0.1, 0.2, 0.9]], "nearest": [[{"token": "<b>|", "cosine": 0.9}, {"token": " ", "cosine": 0.2},
                                                         {"token": "word", "cosine": 0.1}]]}
@@ -100,6 +101,23 @@ def test_every_file_is_written_and_nothing_else(written: Path, results: RunResul
     page = (folder / "report.md").read_text()
     assert all(f"]({name})" in page for name in FILES if name.endswith(".png"))
     assert "- The compressor started as a copy." in page and "train.py --train_data 'my data.json'" in page
+
+
+def test_each_baselines_answers_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(model, system, *rest):
+        if system is SCALEDOWN:
+            raise KeyboardInterrupt
+        result = evaluate_system(model, system, *rest, progress=False)
+        answers[system.name] = result.to_dict()
+        return result
+
+    answers: dict[str, dict] = {}
+    monkeypatch.setattr(before_after, "evaluate_system", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        before_after.measure_before(FakeModel(), make_records(3), EVALUATION, 0, tmp_path)
+    written = json.loads((tmp_path / "baseline_results.json").read_text())
+    assert list(written) == [system.name for system in BASELINES] and written == json.loads(json.dumps(answers))
+    assert all(question["prediction"] for question in written["full_text"]["questions"])
 
 
 @pytest.mark.usefixtures("plain_figures")
