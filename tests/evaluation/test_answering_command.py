@@ -160,6 +160,18 @@ def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, cap
         assert "--keep_documents" in (said := capsys.readouterr().err) and "above 0" in said
 
 
+@pytest.mark.parametrize("flags", [("--keep_documents", "1"), ("--text_documents", "1"), ("--expand", "1")])
+def test_a_later_checkpoint_s_fault_is_told_before_any_answers(checkpoints, tmp_path, capsys, flags):
+    torch.manual_seed(1)
+    able = ScaleDownModel(ScaleDownConfig(tiny.generator_folder(tmp_path / "generator"), num_memory_tokens=2,
+                                          enable_reranking=True, keep_threshold=0.0, expand_threshold=0.5))
+    able.save_pretrained(tmp_path / "able")
+    assert answering.main(argv([str(tmp_path / "able"), checkpoints[0]], tmp_path, *flags)) == 2
+    said = capsys.readouterr().err
+    assert f"{flags[0]} with --checkpoint {checkpoints[0]}" in said and "reranking head" in said
+    assert not (tmp_path / "figures.json").exists(), "nothing was measured"
+
+
 def test_what_the_query_is_worth_is_measured_on_the_same_questions(checkpoints, tmp_path, capsys):
     """Beside the memory that has read the query, with the paired difference; the prompts are equally long."""
     name = checkpoints[0]
