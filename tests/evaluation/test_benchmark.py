@@ -183,12 +183,14 @@ def test_training_takes_the_lengths_of_records(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "benchmark_training.json").read_text())["rows"]
     assert {row["system"] for row in rows} == set(benchmark.SYSTEMS)
     assert all(row["examples_per_second"] > 0 for row in rows)
+    assert {row["num_documents"] for row in rows} == {2.0}, "the records' own"
 
 
 @pytest.mark.parametrize(("flags", "named"), [
     (["inference", "--rounds", "0", "--batch_size", "0"], "--batch_size"),
     (["inference", "--document_tokens", "12"], "--document_tokens"),
     (["inference", "--train_data", "x.json"], "--train_data"),
+    (["training", "--train_data", "x.json", "--num_documents", "5"], "--num_documents does not go with --train_data"),
     (["training", "--preset", "tiny", "--num_layers", "99"], "--num_layers"),
     (["inference", *FAST, "--output_dir", __file__], "--output_dir"),
     (["training", *FAST, "--train_data", "nowhere.json"], "nowhere.json")])
