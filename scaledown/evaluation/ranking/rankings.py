@@ -179,4 +179,5 @@ def table(scores: Mapping[str, RankingScores]) -> str:
         cells = [f"{score(system.means[measure])}\n{interval_text(system.ci95[measure])}" for measure in measures]
         rows.append([name, *cells])
 
-    return console_table(["mean [95%]", *measures], rows)
+    num_queries = next(iter(scores.values())).num_queries  # the same of every system
+    return console_table([f"n = {num_queries}\nmean [95%]", *measures], rows)
