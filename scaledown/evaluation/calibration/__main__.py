@@ -51,7 +51,8 @@ def threshold_for(run: Run, qrels: Qrels, recall: float) -> float:
 
     # Best first: the last of the ceil(recall * n) documents that must be kept sets the threshold.
     relevant.sort(reverse=True)
-    return relevant[math.ceil(recall * len(relevant)) - 1]
+    # 0.55 * 100 is a little above 55 in floating point.
+    return relevant[max(1, math.ceil(recall * len(relevant) - 1e-9)) - 1]
 
 
 def mean_kept(run: Run, threshold: float) -> float:

@@ -22,6 +22,7 @@ from scaledown.models.serving.compressing import check_compresses, compress
 from scaledown.models.serving.question_answering import Answer, Generation, Request
 
 if TYPE_CHECKING:
+    from scaledown.config import ScaleDownConfig
     from scaledown.models.model import ScaleDownModel
 
 
@@ -83,12 +84,21 @@ def checked_threshold(model: ScaleDownModel, threshold: float | None) -> float:
         ValueError: if there is none, or the model cannot choose documents.
     """
     check_compresses(model)
-    if not model.config.enable_reranking:
+    return threshold_of(model.config, threshold)
+
+
+def threshold_of(config: ScaleDownConfig, threshold: float | None) -> float:
+    """Return the threshold to use with a model of these settings, as :func:`checked_threshold` does.
+
+    Raises:
+        ValueError: if there is none, or the model cannot choose documents.
+    """
+    if not config.enable_reranking:
         raise ValueError("this model has no reranking head to choose the documents to read as text; train one with "
                          "--enable_reranking")
     # The calibrated one, which the checkpoint remembers.
     if threshold is None:
-        threshold = model.config.expand_threshold
+        threshold = config.expand_threshold
     if threshold is None:
         raise ValueError("answer_expanding needs a threshold, which this model has not; give threshold=0.9, or find it "
                          "with python -m scaledown.evaluation.calibration --find expand_threshold")
