@@ -371,7 +371,7 @@ class ScaleDownModel(AnsweringSteps):
         """Write a checkpoint (:mod:`scaledown.models.loading.checkpoint`); an existing one is replaced as a whole."""
         self._check_whole()
         config = generator_files.relative_to(Path(folder), self.config)
-        with checkpoint.whole_folder(Path(folder)) as draft:
+        with checkpoint.whole_folder(Path(folder), is_checkpoint=True) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, self.config, draft)
             self.progress.save(draft)

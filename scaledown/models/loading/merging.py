@@ -8,6 +8,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import ScaleDownConfig
+from scaledown.files import make_folder
 from scaledown.models.generator import Generator, with_adapter
 from scaledown.models.loading import checkpoint, pretrained
 from scaledown.models.loading.parameters import trained
@@ -24,7 +25,15 @@ def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.d
         stop_ids: the tokens that end an answer.
         tokenizer: the generator's.
         folder: if given, the model and its tokenizer are also written there.
+
+    Raises:
+        ValueError: if the folder holds a model, the base cannot be read, or the disk is full.
     """
+    # Refused before the base is loaded, which takes long.
+    if folder is not None:
+        checkpoint.check_target(Path(folder))
+        make_folder(Path(folder), "folder")
+
     # A new base with a new adapter. Not a Generator, which changes its base's attention and head.
     model = with_adapter(config, pretrained.load_base(config, dtype))
 
