@@ -27,6 +27,7 @@ from scaledown.models.generator import Generator
 from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, placement, pretrained
 from scaledown.models.loading.build import build_compressor, resolve, start_memory_as_reply
 from scaledown.models.loading.description import describe
+from scaledown.models.loading.model_places import relative_to
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
 from scaledown.models.memory import Memory
@@ -159,8 +160,7 @@ class ScaleDownModel(AnsweringSteps):
                max_new_tokens: int = 64, batch_size: int = 8, num_memory_tokens: int | None = None,
                keep_documents: Keep = None, cache: MemoryCache | None = None, stream: bool = False,
                show_progress_bar: bool = False, long_documents: str | None = None, keep_tokens: int | None = None,
-               text_documents: TextDocuments = None,
-               **options: Any) -> str | list[str] | Iterator[Piece]:
+               text_documents: TextDocuments = None, **options: Any) -> str | list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave for them, or for all.
 
         A model that was trained with ``--compressor_type none`` answers from the documents' full text.
@@ -326,8 +326,8 @@ class ScaleDownModel(AnsweringSteps):
 
         with self._autocast():
             memory, scores, states_of_memory = self.compressor(batch["documents"], self.generator.embed,
-                                                               batch["num_memory_tokens"])
-            answer_loss, readout_loss = None, None                            # memory (P, L, D), scores (P,)
+                                                               batch["num_memory_tokens"])  # (P, L, D), (P,)
+            answer_loss, readout_loss = None, None
 
             if "prompts" in batch:
                 # All documents are compressed; those that a prompt has as text are not read from memory.
@@ -370,7 +370,7 @@ class ScaleDownModel(AnsweringSteps):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (:mod:`scaledown.models.loading.checkpoint`); an existing one is replaced as a whole."""
         self._check_whole()
-        config = generator_files.relative_to(Path(folder), self.config)
+        config = relative_to(Path(folder), self.config)
         with checkpoint.whole_folder(Path(folder), is_checkpoint=True) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, self.config, draft)

@@ -5,7 +5,8 @@
     generator.safetensors    LoRA and the separator token
     tokenizer/               the generator's tokenizer and chat template
     compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
-    generator_files.json     a fingerprint of the base's files: the weights here fit no other base
+    generator_files.json     a fingerprint of the base's files, and of the model's that a compressor's LoRA lies on:
+                             the weights here fit no others
     training.json            the number of steps and scores that it was trained on
     README.md                the model card
 """
