@@ -59,7 +59,7 @@ def record(query: str, documents: list[str], answer: str, scores: list[float] | 
 
 
 @pytest.fixture(params=[("n_layers", family) for family in tiny.FAMILIES] + [("modernbert", "llama"),
-                        ("embedded", "qwen2"), ("llm", "mistral"), ("n_layers", "no_system")], ids="-".join)
+                        ("embedded", "mistral"), ("llm", "mistral"), ("n_layers", "no_system")], ids="-".join)
 def model(request: pytest.FixtureRequest, folders: dict[str, str]) -> ScaleDownModel:
     return build(folders, *request.param)
 
