@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import tiny
 
 from scaledown import ScaleDownConfig, ScaleDownModel
 from scaledown.models import merge
+from scaledown.models.loading.pretrained import load_generator_tokenizer
 
 LONG_NAME = "x" * 300
 
@@ -84,3 +86,26 @@ def test_merge_refuses_such_a_name_before_it_loads_the_model(tmp_path: Path, nam
     assert merge.main(["--checkpoint", "embedded", "--output_dir", str(tmp_path / name)]) == 2
     told = capsys.readouterr().err
     assert "--output_dir" in told and name in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version":', "null", "5"])
+def test_a_damaged_tokenizer_is_named_by_its_folder(tmp_path: Path, name: str, text: str) -> None:
+    folder = tmp_path / "tokenizer"
+    tiny.tokenizer().save_pretrained(folder)
+    (folder / name).write_text(text)
+    # Some settings may be missing; whatever cannot be read is named.
+    try:
+        load_generator_tokenizer(ScaleDownConfig(), tmp_path)
+    except ValueError as fault:
+        assert f"{folder}: its tokenizer cannot be read" in str(fault)
+    else:
+        assert (name, text) == ("tokenizer_config.json", "{}")
+
+
+def test_an_adapter_names_a_local_generator_as_a_checkpoint_does(generator: str, tmp_path: Path) -> None:
+    model = build(generator)
+    model.save_pretrained(tmp_path / "checkpoint")
+    ScaleDownModel.from_pretrained(tmp_path / "checkpoint").save_adapter(tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "../generator"

@@ -11,6 +11,7 @@ from scaledown.config import ScaleDownConfig
 from scaledown.files import make_folder
 from scaledown.models.generator import Generator, with_adapter
 from scaledown.models.loading import checkpoint, pretrained
+from scaledown.models.loading.model_places import relative_to
 from scaledown.models.loading.parameters import trained
 
 
@@ -59,9 +60,10 @@ def write_adapter(config: ScaleDownConfig, trained_generator: Generator, stop_id
 
     The embedding that separates documents is not in it: like memory, it comes with the prompt.
     """
-    # As it was named, not the place that it has on this machine.
+    # As a checkpoint there would name it: the folders of a machine are nobody's business.
+    name = relative_to(Path(folder), config).generator_model
     for adapter in trained_generator.language_model.peft_config.values():
-        adapter.base_model_name_or_path = config.generator_model
+        adapter.base_model_name_or_path = name
 
     with checkpoint.whole_folder(Path(folder)) as draft:
         # Token embeddings are not trained, and to find that out peft would ask the Hub.
