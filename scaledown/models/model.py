@@ -21,13 +21,13 @@ from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.hub import using_token
+from scaledown.hub.model_places import relative_to
 from scaledown.models import losses
 from scaledown.models.engine.moving import moved
 from scaledown.models.generator import Generator
 from scaledown.models.loading import checkpoint, generator_files, model_card, parameters, placement, pretrained
 from scaledown.models.loading.build import build_compressor, resolve, start_memory_as_reply
 from scaledown.models.loading.description import describe
-from scaledown.models.loading.model_places import relative_to
 from scaledown.models.loading.training_progress import TrainingProgress
 from scaledown.models.losses import Losses
 from scaledown.models.memory import Memory

@@ -14,8 +14,8 @@ from huggingface_hub import constants
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from scaledown.config import ScaleDownConfig
-from scaledown.hub import SHIPPED_CHECKPOINTS, packaged
-from scaledown.models.loading import generator_files, model_places
+from scaledown.hub import SHIPPED_CHECKPOINTS, model_places, packaged
+from scaledown.models.loading import generator_files
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.run import build_model
 

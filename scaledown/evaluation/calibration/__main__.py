@@ -141,7 +141,8 @@ def _answered_records(given: RankingInput) -> list[Record]:
 
 def _write(model: Any, name: str, thresholds: Mapping[str, float]) -> Path:
     """Write thresholds into the config of a checkpoint, and return its path."""
-    from scaledown.models.loading import checkpoint, model_places
+    from scaledown.hub import model_places
+    from scaledown.models.loading import checkpoint
 
     folder = checkpoint.find(name)
     path = folder / checkpoint.CONFIG_FILE

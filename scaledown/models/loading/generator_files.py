@@ -22,7 +22,7 @@ from torch import Tensor
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
 from scaledown.files import parse_json
-from scaledown.models.loading.model_places import COMPRESSOR, FILE, local_folder, locate, located, needed
+from scaledown.hub.model_places import COMPRESSOR, FILE, local_folder, locate, located, needed
 
 WEIGHTS_FILE = "model.safetensors"
 NOT_COMPARED = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}

@@ -9,9 +9,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from scaledown.config import ScaleDownConfig
 from scaledown.files import make_folder
+from scaledown.hub.model_places import relative_to
 from scaledown.models.generator import Generator, with_adapter
 from scaledown.models.loading import checkpoint, pretrained
-from scaledown.models.loading.model_places import relative_to
 from scaledown.models.loading.parameters import trained
 
 

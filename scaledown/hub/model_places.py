@@ -7,13 +7,13 @@ where the folder was when the checkpoint was written.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
-from scaledown.files import parse_json
 
 FILE = "generator_files.json"
 """The record, written and read by :mod:`scaledown.models.loading.generator_files`."""
@@ -116,7 +116,7 @@ def local_folder(config: ScaleDownConfig, model: NamedModel) -> str | None:
 def _recorded_place(folder: Path, model: NamedModel) -> str | None:
     """Return the folder of a model in a checkpoint's record; None without one. :func:`check` tells of damage."""
     try:
-        record = parse_json((folder / FILE).read_text(encoding="utf-8"))
+        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return str(record[model.place])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
