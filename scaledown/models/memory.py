@@ -222,7 +222,7 @@ class Memory:
             origin = MemoryOrigin.from_json(description["memory"])
             memory = cls(tensors["embeddings"], tensors.get("scores"), tensors["num_documents"], origin)
             memory._check_shapes()
-        except (KeyError, TypeError, ValueError) as fault:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as fault:
             raise ValueError(f"{path}: not a memory that Memory.save wrote, or a damaged one ({fault})") from None
         return memory.to(device)
 

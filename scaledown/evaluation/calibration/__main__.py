@@ -142,11 +142,12 @@ def _answered_records(given: RankingInput) -> list[Record]:
 
 def _write(model: Any, name: str, thresholds: Mapping[str, float]) -> Path:
     """Write thresholds into the config of a checkpoint, and return its path."""
-    from scaledown.models.loading import checkpoint, generator_files
+    from scaledown.hub import model_places
+    from scaledown.models.loading import checkpoint
 
     folder = checkpoint.find(name)
     path = folder / checkpoint.CONFIG_FILE
-    config = dataclasses.replace(generator_files.relative_to(folder, model.config), **thresholds)
+    config = dataclasses.replace(model_places.relative_to(folder, model.config), **thresholds)
     write_json(path, dataclasses.asdict(config))
     return path
 
