@@ -97,6 +97,15 @@ def test_what_does_not_fit_is_refused(model: ScaleDownModel, tmp_path: Path) -> 
         MemoryStore(tmp_path / "keys")
 
 
+def test_another_number_of_memory_tokens_removes_no_documents(model: ScaleDownModel, tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    for document in DOCUMENTS:
+        model.compress(None, [document], store=store)
+    with pytest.raises(ValueError, match="holds memory of 2 tokens"):
+        model.compress(None, DOCUMENTS, num_memory_tokens=1, store=MemoryStore(tmp_path, max_bytes=1000))
+    assert len(store) == 3 and store._index.setting("max_bytes") is None
+
+
 def test_a_folder_of_keys_and_values_from_before_memory_stays_one(tmp_path: Path) -> None:
     store = DiskStore(tmp_path)
     store._index._rows("DELETE FROM settings WHERE name = 'contents'")
