@@ -37,6 +37,11 @@ class MemoryStore(DiskDocuments):
     def __init__(self, folder: Path | str, max_bytes: int | None = None) -> None:
         super().__init__(folder, max_bytes, FLOAT16)
 
+    @property
+    def num_memory_tokens(self) -> int | None:
+        """The number of memory tokens of each document; None for a new store."""
+        return self._index.setting("num_memory_tokens")
+
     def _check_reader(self, reader: MemoryReader) -> None:
         """Refuse another checkpoint, or another number of memory tokens; a new store becomes theirs.
 
@@ -44,10 +49,12 @@ class MemoryStore(DiskDocuments):
             StoreFault: if it is another one.
         """
         super()._check_reader(reader)
-        with self._index.writing():
-            if self._index.setting("num_memory_tokens") is None:
-                self._index.set("num_memory_tokens", reader.num_memory_tokens)
-        own = self._index.setting("num_memory_tokens")
+        own = self.num_memory_tokens
+        if own is None:
+            # Only a new store is written to: whoever uses a filled one need not wait for another process that writes.
+            with self._index.writing():
+                own = self.num_memory_tokens or reader.num_memory_tokens
+                self._index.set("num_memory_tokens", own)
         if own != reader.num_memory_tokens:
             raise StoreFault(f"{self.folder}: holds memory of {own} tokens a document, not {reader.num_memory_tokens}; "
                              f"give num_memory_tokens={own}, or another folder")
