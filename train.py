@@ -37,6 +37,9 @@ def read_data(args: argparse.Namespace) -> tuple[list[Record], Path | None, list
     if args.train_data is None:
         if args.pretrain_steps is None:
             raise ValueError("nothing to train on: give --train_data, or --pretrain_steps to pretrain alone")
+        if args.eval_data is not None:
+            raise ValueError(f"--eval_data {args.eval_data} needs --train_data: without it the run only pretrains, and "
+                             "measures nothing")
         return [], None, []
     records, eval_data = read_records(args.train_data), Path(args.eval_data or eval_path(args.train_data))
     # An evaluation half beside the training records is used without being named.

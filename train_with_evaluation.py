@@ -37,9 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
 def read_data(args: argparse.Namespace) -> tuple[list[Record], Path | None, list[Record]]:
     """Return the training records, the file of the evaluation records, and these; without files, the demo's."""
     if args.train_data is None:
+        if args.eval_data is not None:
+            raise ValueError(f"--eval_data {args.eval_data} needs --train_data: without it the demo's own questions "
+                             "are used")
         return demo.lessons(args.seed), None, list(synthetic_records(args.eval_examples, args.seed, split="eval"))
     records, eval_data = read_records(args.train_data), Path(args.eval_data or eval_path(args.train_data))
-    if not eval_data.exists():
+    # A file that was named is missed by its reader.
+    if not args.eval_data and not eval_data.exists():
         raise ValueError(f"{eval_data}: no evaluation records; give them with --eval_data")
     return records, eval_data, read_records(eval_data)[:args.eval_examples]
 

@@ -195,3 +195,17 @@ def test_a_missing_evaluation_half_is_named(generator, tmp_path, capsys):
     assert train_with_evaluation.main(["--train_data", str(path), "--generator_model", generator,
                                        "--output_dir", str(tmp_path / "x")]) == 2
     assert "--eval_data" in capsys.readouterr().err
+
+
+def test_a_named_evaluation_file_that_is_not_there_is_not_asked_for_again(data, capsys):
+    assert train_with_evaluation.main(["--train_data", data, "--eval_data", "nowhere.json"]) == 2
+    err = capsys.readouterr().err
+    assert "nowhere.json" in err and "give them with --eval_data" not in err
+
+
+@pytest.mark.parametrize(("script", "flags"), [(train, ["--pretrain_steps", "2"]), (train_with_evaluation, [])],
+                         ids=["train", "train_with_evaluation"])
+def test_evaluation_records_without_training_records_are_refused(script, flags, data, tmp_path, capsys):
+    argv = ["--generator_model", "nobody/nothing", "--output_dir", str(tmp_path / "x"), "--eval_data", data, *flags]
+    assert script.main(argv) == 2
+    assert f"--eval_data {data} needs --train_data" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """Checkpoints of a run on disk: a named one is complete.
 
 A checkpoint is written to a draft folder, with a list of its files, and renamed. So a folder ``checkpoint-N`` was
-complete once; the list tells whether it still is.
+complete once; the list tells whether it still is. Other names, such as that of a copy, ``checkpoint-best``, are the
+user's: such folders are neither counted nor deleted.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 DRAFT = ".saving"
 FILES = "files.json"
 PLACES = ("", "checkpoints")
+_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def seal(draft: Path, checkpoint: Path) -> None:
@@ -46,8 +49,13 @@ def complete(folder: Path) -> list[Path]:
     """Return the complete checkpoints in ``folder`` or in its ``checkpoints`` folder, by step."""
     paths = []
     for place in PLACES:
-        paths += [path.parent for path in (folder / place).glob(f"checkpoint-*/{FILES}")]
+        paths += [path for path in named(folder / place) if (path / FILES).exists()]
     return sorted(paths, key=step_of)
+
+
+def named(folder: Path) -> list[Path]:
+    """Return what has the name of a checkpoint in ``folder``, complete or not."""
+    return [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
 
 
 def last(folder: Path) -> Path | None:
@@ -68,7 +76,7 @@ def last(folder: Path) -> Path | None:
 
 def step_of(checkpoint: Path) -> int:
     """Return the step after which a checkpoint was written."""
-    return int(checkpoint.name.rpartition("-")[2])
+    return int(_NAME.fullmatch(checkpoint.name)[1])
 
 
 def _faults(checkpoint: Path) -> list[str]:

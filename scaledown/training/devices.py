@@ -184,8 +184,9 @@ def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> s
     if not num_fitting:
         return f"out of memory: not even one example fits. What helps: a smaller --generator_model, {_LESS_MEMORY}"
 
-    # As many times more micro-batches as a pass must be divided into, rounded up.
-    steps = accumulation_steps * -(-examples // num_fitting)
+    # The batch is divided into equal parts, so of what fits the largest size that divides it.
+    size = max(size for size in range(1, min(examples, num_fitting) + 1) if examples % size == 0)
+    steps = accumulation_steps * (examples // size)
     return (f"out of memory with {examples} examples at a time on this device; {num_fitting} of the longest fit: "
             f"--gradient_accumulation_steps {steps} takes as many and trains alike, and --resume goes "
             f"on with it. What else helps: {_LESS_MEMORY}")
@@ -193,8 +194,13 @@ def out_of_memory(examples: int, num_fitting: int, accumulation_steps: int) -> s
 
 def out_of_memory_of_many(examples: int, accumulation_steps: int) -> str:
     """Return the same for a sharded model, with which no process can try alone what fits."""
+    if examples == 1:
+        return out_of_memory(examples, 0, accumulation_steps)
+
+    # The smallest number of equal parts.
+    parts = min(parts for parts in range(2, examples + 1) if examples % parts == 0)
     return (f"out of memory with {examples} examples at a time on this device. What helps: "
-            f"--gradient_accumulation_steps {2 * accumulation_steps}, with which --resume goes on, and {_LESS_MEMORY}")
+            f"--gradient_accumulation_steps {parts * accumulation_steps}, with which --resume goes on, and {_LESS_MEMORY}")
 
 
 def _what_is_missing(kind: str) -> str | None:

@@ -108,7 +108,7 @@ def _lock(folder: Path) -> AcquireReturnProxy:
 def remove_run(folder: Path) -> None:
     """Remove a run's checkpoints and its config; results are overwritten one by one."""
     parts = [folder / name for name in PARTS]
-    for path in (*folder.glob("checkpoint-*"), folder / checkpoints.DRAFT, *parts):
+    for path in (*checkpoints.named(folder), folder / checkpoints.DRAFT, *parts):
         shutil.rmtree(path, ignore_errors=True)
 
     # Last, so that a folder with a config is known as taken until then.

@@ -17,7 +17,7 @@ from scaledown.evaluation import evaluator
 from scaledown.evaluation.systems import SCALEDOWN
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import checkpoints, run
-from scaledown.training.devices import is_out_of_memory, largest_fitting, out_of_memory
+from scaledown.training.devices import is_out_of_memory, largest_fitting, out_of_memory, out_of_memory_of_many
 from scaledown.training.steps.callbacks import GRADIENT, MOST_SKIPPED, LossGuard
 
 SETTINGS = {"batch_size": 4, "max_steps": 6, "logging_steps": 3, "save_steps": 2}
@@ -155,6 +155,20 @@ def test_the_longest_records_must_fit():
     assert largest_fitting(never, records, 4) == 0
     assert "not even one example fits" in out_of_memory(4, 0, 1)
     assert "--gradient_accumulation_steps 4" in out_of_memory(4, 2, 2)
+
+
+@pytest.mark.parametrize(("examples", "num_fitting", "steps"), [(100, 12, 10), (50, 6, 10), (6, 3, 2), (7, 3, 7)])
+def test_the_advice_divides_the_batch_into_equal_parts(examples, num_fitting, steps):
+    assert f"--gradient_accumulation_steps {steps} " in out_of_memory(examples, num_fitting, 1)
+    assert f"--gradient_accumulation_steps {3 * steps} " in out_of_memory(examples, num_fitting, 3)
+    # As the training checks it.
+    TrainingConfig(batch_size=examples, gradient_accumulation_steps=steps)
+
+
+@pytest.mark.parametrize(("examples", "parts"), [(6, 2), (9, 3), (7, 7)])
+def test_the_advice_for_a_sharded_model_divides_the_batch_as_well(examples, parts):
+    assert f"--gradient_accumulation_steps {2 * parts}," in out_of_memory_of_many(examples, 2)
+    assert "not even one example fits" in out_of_memory_of_many(1, 2)
 
 
 def test_another_fault_is_not_taken_for_memory():

@@ -19,6 +19,14 @@ from scaledown.training.steps.callbacks import Interrupt
 SETTINGS = {"batch_size": 2, "max_steps": 6, "logging_steps": 1, "save_steps": 5, "learning_rate_generator": 1e-3}
 
 
+@pytest.fixture(autouse=True)
+def an_interrupt_that_is_heard():
+    """A shell that starts the tests in the background lets Ctrl-C be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
     return tiny.generator_folder(tmp_path_factory.mktemp("generator"))
@@ -61,15 +69,10 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(optimizer, generator, tmp
 
 
 def test_a_second_interrupt_ends_the_run_at_once(generator, tmp_path, monkeypatch):
-    # A shell that starts this in the background lets Ctrl-C be ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        interrupt_in_step(monkeypatch, 2, times=2)
-        with pytest.raises(KeyboardInterrupt):
-            train(generator, tmp_path, "adamw")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    interrupt_in_step(monkeypatch, 2, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(generator, tmp_path, "adamw")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -84,3 +87,11 @@ def test_in_another_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert entered == [(False, before)]
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert not interrupt.is_asked and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -17,6 +17,7 @@ from scaledown.cli import config_from
 from scaledown.config import (
     COMPRESSOR_TYPES,
     DEFAULT_GENERATOR,
+    EMBEDDED_MODERNBERT,
     PRESET_NAMES,
     EvaluationConfig,
     ScaleDownConfig,
@@ -175,6 +176,14 @@ def test_a_checkpoint_to_start_from_says_what_its_model_is(script, tmp_path):
     assert not args.enable_reranking, "scores are trained only if that is asked for"
     # What is asked for beside it wins here, and is compared with the checkpoint when that is loaded.
     assert parse(SCRIPTS[script], [*start, "--num_memory_tokens", "8"]).num_memory_tokens == 8
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_demos_settings_are_for_the_compressor_of_the_checkpoint(script):
+    start = ["--init_compressor", EMBEDDED_MODERNBERT, "--train_data", "x.json"]
+    args = parse(SCRIPTS[script], start)
+    assert args == parse(SCRIPTS[script], [*start, "--compressor_type", "modernbert"])
+    assert args.readout_loss_weight == 1.0
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

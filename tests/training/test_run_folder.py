@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -52,6 +53,22 @@ def test_resume_finds_the_last_whole_checkpoint(tmp_path):
     last = checkpoint(tmp_path, 10)
     checkpoint(tmp_path, 11, is_whole=False)
     assert claim(tmp_path, RUN, resume=True) == last
+
+
+@pytest.mark.parametrize("name", ["checkpoint-best", "checkpoint-4-2", "checkpoint-4.old"])
+def test_a_copy_of_a_checkpoint_is_the_users(tmp_path, name):
+    claim(tmp_path, RUN)
+    copy = shutil.copytree(checkpoint(tmp_path, 4), tmp_path / name)
+
+    # A later save keeps one checkpoint, beside the copy.
+    draft = tmp_path / checkpoints.DRAFT / "checkpoint-6"
+    draft.mkdir(parents=True)
+    checkpoints.keep(draft, tmp_path, num_kept=1)
+    assert checkpoints.complete(tmp_path) == [tmp_path / "checkpoint-6"] and copy.is_dir()
+    assert claim(tmp_path, RUN, resume=True) == tmp_path / "checkpoint-6"
+
+    claim(tmp_path, RUN, overwrite=True)
+    assert checkpoints.complete(tmp_path) == [] and copy.is_dir()
 
 
 @pytest.mark.parametrize(("damage", "message"), [

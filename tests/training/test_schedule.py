@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 from transformers import TrainingArguments
 
 from scaledown.config import TrainingConfig
+from scaledown.training.steps import schedule
 from scaledown.training.steps.schedule import FEW_STEPS, num_steps, schedule_warnings
 
 
@@ -44,6 +48,19 @@ def test_what_is_offered_is_enough_and_no_more_than_needed(num_records, settings
         assert num_steps(num_records, smallest) < FEW_STEPS
 
 
+@pytest.mark.parametrize("num_records", [500, 1_000_000])
+def test_a_large_batch_is_not_counted_down_one_by_one(num_records, monkeypatch):
+    sizes = []
+
+    def ceil(number):
+        sizes.append(number)
+        return math.ceil(number)
+
+    monkeypatch.setattr(schedule, "math", SimpleNamespace(ceil=ceil, floor=math.floor))
+    warning = schedule_warnings(num_records, TrainingConfig(batch_size=200_000))[0]
+    assert f"--batch_size {(num_records - 1) // 99}, " in warning and len(sizes) < 100
+
+
 def test_the_flag_that_cuts_a_run_short_is_named():
     assert "; a larger --max_steps than 12 helps" in schedule_warnings(9999, TrainingConfig(max_steps=12))[0]
     assert "--pretrain_steps than 12" in schedule_warnings(9999, TrainingConfig(max_steps=12), None,
@@ -56,13 +73,14 @@ def test_a_long_training_with_checks_has_no_warning():
                                                    readout_steps=99), eval_steps=99) == []
 
 
-def test_a_held_out_check_that_is_never_made_is_told_with_a_value_that_makes_some():
+def test_a_held_out_check_that_comes_at_the_end_alone_is_told_with_a_value_that_makes_more():
     config = TrainingConfig(batch_size=4)
     warning, = schedule_warnings(500, config, eval_steps=125)
-    assert "--eval_steps 125 is not reached before the last step, 125" in warning and "--eval_steps 24 " in warning
+    assert "--eval_steps 125 is not reached before the last step, 125: the only held-out check comes at the end" in warning
+    assert "--eval_steps 24 makes more" in warning
     assert schedule_warnings(500, config, eval_steps=124) == []
     # One step has no step before it.
-    assert "makes some" not in schedule_warnings(1, TrainingConfig(max_steps=1), eval_steps=500)[-1]
+    assert "makes more" not in schedule_warnings(1, TrainingConfig(max_steps=1), eval_steps=500)[-1]
 
 
 @pytest.mark.parametrize(("settings", "flag"), [

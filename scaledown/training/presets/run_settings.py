@@ -66,13 +66,14 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         file = _of_the_baseline(flags, file, defaults)
     flags, file = _with_both_rates(flags), _with_both_rates(file)
 
-    # The demo's settings depend on the compressor, which no preset names.
-    asked = defaults | file | flags
-    compressor = asked["compressor_type"], asked["enable_reranking"]
-    preset = settings(asked["preset"], *compressor)
-
     # A checkpoint to start from says what its model is; what is asked for beside that is compared with it later.
-    preset |= _of_checkpoint(asked["init_compressor"])
+    asked = defaults | file | flags
+    start = _of_checkpoint(asked["init_compressor"])
+
+    # The demo's settings depend on the compressor, which no preset names, but a checkpoint does.
+    known = file | start | flags if "preset" in flags else start | file | flags
+    compressor = (defaults | known)["compressor_type"], asked["enable_reranking"]
+    preset = settings(asked["preset"], *compressor) | start
 
     # A preset on the command line wins over the file, as any flag does; one in the file gives way to what stands there.
     chosen = file | preset | flags if "preset" in flags else preset | file | flags

@@ -134,8 +134,10 @@ class Interrupt(TrainerCallback):
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
-        # Only the main thread may handle signals; in others Ctrl-C stays as it is.
-        if threading.current_thread() is threading.main_thread():
+        # Only the main thread may handle signals; in others Ctrl-C stays as it is. And a shell that starts a command in
+        # the background lets Ctrl-C be ignored; so it stays.
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._before = signal.signal(signal.SIGINT, self._ask)
         return self
 

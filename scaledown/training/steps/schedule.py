@@ -47,12 +47,13 @@ def schedule_warnings(num_records: int, config: TrainingConfig, eval_steps: int 
             warnings.append(f"{flag} {value} lasts {_steps(length)}, and the training has {steps:,}: {consequence}. "
                             "A smaller value or a longer training helps")
 
-    # A check is made before the last step, since after it the whole evaluation follows.
+    # A check always follows the last step; those before it show the way there.
     if eval_steps is not None and eval_steps >= steps:
-        message = f"--eval_steps {eval_steps} is not reached before the last step, {steps}: no held-out check is made"
+        message = (f"--eval_steps {eval_steps} is not reached before the last step, {steps}: the only held-out check "
+                   "comes at the end")
         if steps > 1:
             # The largest value that is reached CHECKS times, or that is reached at all.
-            message += f". --eval_steps {max(1, (steps - 1) // CHECKS)} makes some"
+            message += f". --eval_steps {max(1, (steps - 1) // CHECKS)} makes more"
         warnings.append(message)
     return warnings
 
@@ -79,20 +80,24 @@ def _few_steps(steps: int, num_records: int, config: TrainingConfig, steps_flag:
 
 def _batch_size_for(steps: int, num_records: int, config: TrainingConfig) -> int | None:
     """Return the largest batch size with at least ``steps`` steps, a multiple of the micro-batches; None if none is."""
-    parts = config.gradient_accumulation_steps
-    for size in range(config.batch_size - config.batch_size % parts, 0, -parts):
-        if math.ceil(config.num_epochs * math.ceil(num_records / size)) >= steps:
-            return size
-    return None
+    # All steps of an epoch but the last are full, and the last has one record or more.
+    others = max(1, _steps_an_epoch_for(steps, config) - 1)
+    size = min(config.batch_size, (num_records - 1) // others)
+    return size - size % config.gradient_accumulation_steps or None
 
 
 def _records_for(steps: int, config: TrainingConfig) -> int:
     """Return the number of records from which on there are at least ``steps`` steps."""
-    # Steps of an epoch: counted up from a little too few, since a product such as 1.1 * 90 is not exact.
+    return (_steps_an_epoch_for(steps, config) - 1) * config.batch_size + 1
+
+
+def _steps_an_epoch_for(steps: int, config: TrainingConfig) -> int:
+    """Return the number of steps of an epoch from which on there are at least ``steps`` steps."""
+    # Counted up from a little too few, since a product such as 1.1 * 90 is not exact.
     steps_an_epoch = max(1, math.floor((steps - 1) / config.num_epochs) - 1)
     while math.ceil(config.num_epochs * steps_an_epoch) < steps:
         steps_an_epoch += 1
-    return (steps_an_epoch - 1) * config.batch_size + 1
+    return steps_an_epoch
 
 
 def _steps(number: int) -> str:
