@@ -272,6 +272,7 @@ def _numbers(documents: Sequence[Sequence[int]], counts: Sequence[int]) -> list[
     if len(numbers) != len(counts):
         raise ValueError(f"{len(counts)} questions, but documents to keep for {len(numbers)}")
 
+    # A negative number, which a search may give for nothing, would be taken for one from the end.
     faults = []
     for question, (of_question, count) in enumerate(zip(numbers, counts, strict=True)):
         missing = [number for number in of_question if not 0 <= number < count]
