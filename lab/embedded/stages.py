@@ -102,7 +102,7 @@ def _train(stage: TrainingStage, model: ScaleDownModel, folder: Path) -> None:
 
 def save_small(model: ScaleDownModel, folder: Path) -> None:
     """Save ``model`` with its weights in half precision: half the size, and the same answers."""
-    with whole_folder(folder) as draft:
+    with whole_folder(folder, is_checkpoint=True) as draft:
         model.save_pretrained(draft)
         for path in draft.glob("*.safetensors"):
             halves = {name: weight.half() for name, weight in load_file(path).items()}
