@@ -200,7 +200,8 @@ def out_of_memory_of_many(examples: int, accumulation_steps: int) -> str:
     # The smallest number of equal parts.
     parts = min(parts for parts in range(2, examples + 1) if examples % parts == 0)
     return (f"out of memory with {examples} examples at a time on this device. What helps: "
-            f"--gradient_accumulation_steps {parts * accumulation_steps}, with which --resume goes on, and {_LESS_MEMORY}")
+            f"--gradient_accumulation_steps {parts * accumulation_steps}, with which --resume goes on, and "
+            f"{_LESS_MEMORY}")
 
 
 def _what_is_missing(kind: str) -> str | None:
