@@ -112,6 +112,7 @@ class Pretraining:
     def run(self, model: ScaleDownModel) -> list[dict[str, Any]]:
         """Pretrain ``model``, or load the result of an earlier start; return the trainer's log."""
         log: list[dict[str, Any]] = []
+        # An earlier start may have finished the stage.
         if self.records is None:
             processes.say(f"pretraining: done already, in {self.folder}")
             model.load_trained(self.final)
