@@ -89,10 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             steps = num_steps(len(records), training)
             processes.say(f"training for {steps:,} steps of {training.batch_size} questions")
             evaluate = run.mean_loss(model, eval_records, training) if eval_records else None
-            run.train(model, training, records, folder, resume_from, evaluate, args.eval_steps, name=args.train_data)
+            log = run.train(model, training, records, folder, resume_from, evaluate, args.eval_steps,
+                            name=args.train_data)
             processes.warn(objective.note_after(model))
             if evaluate:
-                processes.say(f"on the {len(eval_records):,} held-out records: {objective.in_words(evaluate())}")
+                # The training ends with a check, so nothing is measured again.
+                measured = objective.in_words(run.last_check(log))
+                processes.say(f"on the {len(eval_records):,} held-out records: {measured}")
             final, given = folder / run.FINAL, sys.argv[1:] if argv is None else argv
             processes.say(f"done: {final}\n{next_commands(Path(__file__).name, given, final, folder)}")
     return 0

@@ -12,6 +12,8 @@ from typing import Any
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 LISTS = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
 """Types, and tuples of them, in a message."""
+MOST_DIGITS = 4
+"""Of a number in a text such as "0-5,24-29": no model has so many layers."""
 RETIRED: Mapping[str, Any] = {
     "distill_logits": 0.0, "keep_threshold": None, "expand_threshold": None, "pad_to_max": None,
     "pretrain_batch_size": None, "pretrain_learning_rate": 1e-4, "pretrain_shortest_words": 2,
@@ -69,10 +71,16 @@ def numbers_in(text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
+        last = last or first
+        # Checked before the numbers are listed: there may be billions in a range, and none in a falling one.
+        if not (_is_small_number(first) and _is_small_number(last)) or int(last) < int(first):
             return []
-        numbers += range(int(first), int(last or first) + 1)
+        numbers += range(int(first), int(last) + 1)
     return numbers
+
+
+def _is_small_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 def not_ranges(config: Any, *names: str) -> list[str]:
@@ -82,7 +90,8 @@ def not_ranges(config: Any, *names: str) -> list[str]:
         text = getattr(config, name)
         numbers = None if text is None else numbers_in(text)
         if numbers is not None and (not numbers or numbers != sorted(set(numbers))):
-            faults.append(f"--{name} must be rising numbers such as 0-5,24-29, got {text!r}")
+            faults.append(f"--{name} must be rising numbers such as 0-5,24-29, of at most {MOST_DIGITS} digits, "
+                          f"got {text!r}")
     return faults
 
 
@@ -93,20 +102,24 @@ def not_default(config: Any, *names: str) -> list[str]:
 
 
 def from_dict(cls: type, values: Mapping[str, Any], source: str = "config") -> Any:
-    """Build config ``cls`` from ``values``; a key that it does not know is an error that names ``source``.
+    """Build config ``cls`` from ``values``; a key that it does not know is an error, and all errors name ``source``.
 
     Raises:
         ValueError: for unknown keys, values of another type, or values that the config itself refuses.
     """
     known = [field.name for field in dataclasses.fields(cls)]
-    if faults := wrong_types(values, typing.get_type_hints(cls)):
-        raise ValueError(f"{source}: {'; '.join(faults)}")
+    faults = wrong_types(values, typing.get_type_hints(cls))
     if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{source}: unknown keys {unknown} (did a newer version write it?); {cls.__name__} "
-                         f"has {sorted(known)}")
+        faults.append(f"unknown keys {unknown} (did a newer version write it?); {cls.__name__} has {sorted(known)}")
+    if faults:
+        raise ValueError(f"{source}: {'; '.join(faults)}")
 
     # JSON has lists for tuples.
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        return cls(**given)
+    except ValueError as fault:
+        raise ValueError(f"{source}: {fault}") from None
 
 
 def wrong_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str]:

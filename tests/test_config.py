@@ -6,7 +6,7 @@ import json
 import pytest
 
 from scaledown.config import EvaluationConfig, PretrainingConfig, RunConfig, ScaleDownConfig, TrainingConfig
-from scaledown.settings import from_dict
+from scaledown.settings import from_dict, numbers_in
 
 CONFIGS = (RunConfig, ScaleDownConfig, TrainingConfig, PretrainingConfig, EvaluationConfig)
 
@@ -98,3 +98,35 @@ def test_a_folder_with_a_bad_config_says_what_is_wrong(tmp_path, text, message):
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         ScaleDownConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize("layers", ["0,3-1", "7-2,9", "3-1", "0-99999999999", "9" * 5000, "1,1", ""])
+def test_layers_that_are_no_rising_numbers_are_refused(layers):
+    with pytest.raises(ValueError, match="--layers must be rising numbers such as 0-5,24-29, of at most 4 digits"):
+        ScaleDownConfig(layers=layers)
+
+
+def test_layers_are_numbers_and_ranges_of_them():
+    assert numbers_in("0-2,7,9-9,0010") == [0, 1, 2, 7, 9, 10]
+    assert ScaleDownConfig(layers="0-2,7").layers == "0-2,7"
+
+
+def test_all_faults_of_a_file_are_told_together_and_with_it(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"num_layers": "a", "lora_rank": 1.5, "foo": 1}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json: num_layers is 'a', .*lora_rank is 1\.5, .*keys \['foo'\]"):
+        ScaleDownConfig.load(tmp_path)
+    path.write_text(json.dumps({"num_layers": -1, "lora_dropout": 3}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json: --num_layers must .*--lora_dropout must"):
+        ScaleDownConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"keep_threshold": float("nan")}, "keep_threshold must be finite"),
+    ({"keep_threshold": -float("inf")}, "keep_threshold must be finite"),
+    ({"expand_threshold": 7.0}, "expand_threshold must be from 0 to 1"),
+    ({"expand_threshold": float("nan")}, "expand_threshold must be from 0 to 1"),
+])
+def test_thresholds_that_no_calibration_gives_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ScaleDownConfig(**settings)

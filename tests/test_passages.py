@@ -56,6 +56,22 @@ def test_a_long_sentence_is_cut_between_words_and_a_long_word_inside():
     assert stretches("東京は首都。大阪は町。", 1) == ["東京は首都。", "大阪は町。"]
 
 
+def count_dashes_in_eights(texts):
+    """A tokenizer with one token for eight dashes, and one for each other character."""
+    return [sum(map(len, text.split())) - 7 * text.count("-" * 8) for text in texts]
+
+
+def test_a_long_word_of_uneven_tokens_leaves_the_text_beside_it_whole():
+    sentence = "One two six ten."  # 13 tokens
+    text = " ".join([*[sentence] * 4, "-" * 200 + "x9" * 20, *[sentence] * 4])
+    found = split(text, title="", tokens=16, count=count_dashes_in_eights)
+    documents = [passage.document for passage in found]
+    assert documents[:4] == [sentence] * 4 and documents[-3:] == [sentence] * 3
+    assert max(passage.num_tokens for passage in found) <= 16
+    # 65 tokens of the word take six passages, and the sentence behind it joins the last of these.
+    assert len(documents) <= 4 + 6 + 5 and "".join(documents).replace(" ", "") == text.replace(" ", "")
+
+
 def test_what_is_kept_moves_the_cut():
     text = "One two three four. Five six seven."
     assert stretches(text, 5) == ["One two three four.", "Five six seven."]

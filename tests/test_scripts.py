@@ -23,8 +23,8 @@ QUICK = ["--batch_size", "2", "--max_steps", "2", "--logging_steps", "1", "--num
 MEASURED = ["--eval_examples", "4", "--eval_steps", "1", "--timed_queries", "2", "--max_new_tokens", "4",
             "--bootstrap_resamples", "50"]
 OUTPUT = ("before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
-          "before_training_results.json", "after_training_results.json", "report.md", "report.html",
-          "memory.png", "config.json",
+          "before_training_results.json", "after_training_results.json", "baseline_results.json", "report.md",
+          "report.html", "memory.png", "config.json",
           "checkpoints/final/config.json")
 
 

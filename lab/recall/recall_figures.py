@@ -11,7 +11,7 @@ import numpy as np
 from scaledown.config import EvaluationConfig
 from scaledown.evaluation.figures.text_tables import console_table, score
 from scaledown.evaluation.metrics import bootstrap_ci95, interval_text
-from scaledown.evaluation.report.paired import mcnemar_p
+from scaledown.evaluation.report.paired import sign_test_p
 
 
 def compare_all(found: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def compare_all(found: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
 def difference(values: np.ndarray, others: np.ndarray, seed: int) -> dict[str, Any]:
     """Compare question by question: the differences of the means, their intervals, and McNemar's exact test."""
     num_better, num_worse = (values > others).sum(axis=0), (values < others).sum(axis=0)  # both (measures,)
-    p_values = [mcnemar_p(int(better), int(worse)) for better, worse in zip(num_better, num_worse, strict=True)]
+    p_values = [sign_test_p(int(better), int(worse)) for better, worse in zip(num_better, num_worse, strict=True)]
     return _with_interval(values - others, seed) | {"p_values": p_values}
 
 

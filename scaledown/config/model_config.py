@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -159,6 +160,11 @@ class ScaleDownConfig:
 
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}")
+        # Python's JSON has NaN and infinities, too: no score is above the first, and no text ever read.
+        if self.keep_threshold is not None and not math.isfinite(self.keep_threshold):
+            faults.append(f"keep_threshold must be finite, got {self.keep_threshold}")
+        if self.expand_threshold is not None and not 0 <= self.expand_threshold <= 1:
+            faults.append(f"expand_threshold must be from 0 to 1, got {self.expand_threshold}")
         if self.load_in_4bit and self.load_in_8bit:
             faults.append("--load_in_4bit and --load_in_8bit contradict each other: give one of them")
 

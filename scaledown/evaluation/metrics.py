@@ -112,14 +112,12 @@ class Metric:
         name: its name in tables and sentences.
         meaning: what the number is, below the axis of a figure.
         words_of: what it compares of a text; a reference without any of it counts only if all are.
-        is_right_or_wrong: each answer scores 1 or 0, nothing between.
     """
 
     score: Callable[[str, str], float]
     name: str
     meaning: str
     words_of: Callable[[str], Any] = normalise
-    is_right_or_wrong: bool = False
 
     @property
     def title(self) -> str:
@@ -128,12 +126,10 @@ class Metric:
 
 
 METRICS = {
-    "exact_match": Metric(exact_match, "exact match", "share of answers equal to a reference",
-                          is_right_or_wrong=True),
+    "exact_match": Metric(exact_match, "exact match", "share of answers equal to a reference"),
     "token_f1": Metric(token_f1, "token F1", "words shared with a reference, F1"),
     "rouge_l": Metric(rouge_l, "ROUGE-L", "words in the same order, F1", UnicodeTokenizer().tokenize),
-    "accuracy": Metric(accuracy, "accuracy", "share of answers containing a reference",
-                       is_right_or_wrong=True),
+    "accuracy": Metric(accuracy, "accuracy", "share of answers containing a reference"),
 }
 """By the key that every report has. Tables and figures read this, so a new metric is an entry and a field here."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import queue
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, ScaleDownConfig
-from scaledown.hub import packaged
+from scaledown.hub import cached, packaged
 
 _WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 EMBEDDED_FOLDER = _WEIGHTS / "generator"
@@ -44,7 +43,6 @@ LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or in Python pass token=...
 REFUSED = (401, 403)
 """HTTP's codes for a request of someone who is not known, or may not."""
 _LICENCE_FIELDS = ("license", "license_name", "license_link")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _MODEL_FILES = {"config.json", "modules.json"}
 """Either file marks a folder as a model's: the first one of transformers, the second of sentence-transformers."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -89,7 +87,7 @@ def locate(name: str, revision: str | None = None, kind: str = "model", what_wor
         return name
 
     # Of models alone it is known which files make them complete.
-    if kind == "model" and (folder := _cached_folder(name, revision)):
+    if kind == "model" and (folder := cached.snapshot(name, revision)):
         return folder
     raise ValueError(f"{kind} {name!r}: {answer} {what_works or WHAT_WORKS[kind]}")
 
@@ -187,7 +185,7 @@ def resolve_revision(name: str, revision: str | None) -> str | None:
         return answer.sha
 
     # The cache names a snapshot's folder by its commit.
-    if folder := _cached_folder(name, revision):
+    if folder := cached.snapshot(name, revision):
         return Path(folder).name
     raise ValueError(f"model {name!r}: {answer} {WHAT_WORKS['model']}")
 
@@ -223,7 +221,7 @@ def on_disk(name: str, revision: str | None = None) -> Path | None:
     Raises:
         ValueError: if the name can only be a local folder's, and there is no such folder.
     """
-    folder = _local_folder(name, "model") or _cached_folder(name, revision)
+    folder = _local_folder(name, "model") or cached.snapshot(name, revision)
     return Path(folder) if folder else None
 
 
@@ -314,30 +312,3 @@ def _ask(name: str, revision: str | None, kind: str, token: str | None) -> Any:
     if kind == "model" and not file_names & _MODEL_FILES:
         return "it holds no config.json on the Hub, so it is not a model that transformers reads."
     return info
-
-
-def _cached_folder(name: str, revision: str | None) -> str | None:
-    """Return the local cache's snapshot of a model, or None unless it has config, tokenizer and all weights."""
-    from huggingface_hub import errors, try_to_load_from_cache
-
-    # A path, or else None or a mark that the Hub has no such file.
-    try:
-        config_file = try_to_load_from_cache(name, "config.json", revision=revision)
-    except errors.HFValidationError:
-        return None
-    if not isinstance(config_file, str):
-        return None
-
-    # A download that was interrupted leaves a snapshot with some of its files.
-    folder = Path(config_file).parent
-    has_tokenizer = any((folder / file).is_file() for file in _TOKENIZER_FILES)
-    return str(folder) if has_tokenizer and _has_weights(folder) else None
-
-
-def _has_weights(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
-
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return all(os.path.isfile(folder / shard) for shard in shards)

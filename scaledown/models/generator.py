@@ -190,8 +190,12 @@ class Generator(nn.Module):
             prompts = [*prompts, *[[0]] * (num_prompts - len(prompts))]
 
         # Padded on the left, as generate wants it.
-        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        is_token = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        # Of no prompts, too, the shape is (B, T): (0, 0).
+        shape = (len(prompts), longest)
+        ids = torch.tensor(padded, dtype=torch.long, device=device).view(shape)
+        mask = torch.tensor(is_token, dtype=torch.long, device=device).view(shape)
         return Prompts(self.splice(ids, memory), mask, with_adapter, lengths)
 
     def prefill(self, prompts: Prompts) -> None:

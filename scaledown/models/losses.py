@@ -150,7 +150,11 @@ def readout_loss(memory: Tensor, table: Tensor, targets: Tensor, states: Tensor 
 
 
 def score_error(scores: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the mean squared error of scores (P,), over documents that a teacher scored; None without reranking."""
+    """Return the mean squared error of scores (P,), over documents that a teacher scored; None without reranking.
+
+    Equation 3 of the paper sums over a question's k documents, where this is a mean over the documents of a batch, as
+    the answer's loss is one over tokens: the equation's weight of 0.05 is ``--reranking_loss_weight`` k x 0.05.
+    """
     if scores is None:
         return None
     has_score = batch["has_score"].float()

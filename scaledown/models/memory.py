@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class Memory:
         if all(memory.scores is not None for memory in memories):
             scores = torch.cat([memory.scores.to(device) for memory in memories], 1)
         counts = torch.stack([memory.num_documents for memory in memories]).sum(0)
-        documents = cls(embeddings, scores, counts).keep(_places_side_by_side(memories))
+        documents = cls(embeddings, scores, counts)._keep(_places_side_by_side(memories))
         return dataclasses.replace(documents, origin=origin)
 
     @classmethod
@@ -150,9 +151,15 @@ class Memory:
 
         Passages of a document that was split are numbered one by one, among all texts of their question. For one list
         without a query there may be numbers for any number of questions, such as a search finds.
+
+        Raises:
+            ValueError: if there is no list for each question, or a number that a question does not have.
         """
         if len(documents) != len(self) and self.origin is not None and self.origin.serves_all:
             return self.shared_by(len(documents)).keep(documents)
+        return self._keep(_numbers(documents, self.num_documents.tolist()))
+
+    def _keep(self, documents: Sequence[Sequence[int]]) -> Memory:
         questions: list[int] = []
         numbers: list[int] = []
         for question, of_question in enumerate(documents):
@@ -215,7 +222,7 @@ class Memory:
             origin = MemoryOrigin.from_json(description["memory"])
             memory = cls(tensors["embeddings"], tensors.get("scores"), tensors["num_documents"], origin)
             memory._check_shapes()
-        except (KeyError, TypeError, ValueError) as fault:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as fault:
             raise ValueError(f"{path}: not a memory that Memory.save wrote, or a damaged one ({fault})") from None
         return memory.to(device)
 
@@ -232,8 +239,9 @@ class Memory:
             fits = self.scores.shape == shape[:2]
         if fits and self.origin is not None:
             fits = len(self.origin.questions) == shape[0] and list(map(len, self.origin.document_ids)) == counts
-        if fits and self.origin is not None and self.origin.passages is not None:
-            fits = list(map(len, self.origin.passages)) == counts
+        if fits and self.origin is not None:
+            for of_documents in (self.origin.passages, self.origin.kept_numbers):
+                fits = fits and (of_documents is None or list(map(len, of_documents)) == counts)
         if not fits:
             raise ValueError("its parts do not fit together")
 
@@ -248,6 +256,31 @@ def _places_side_by_side(memories: Sequence[Memory]) -> list[list[int]]:
         # The next memory's documents come behind this one's padding.
         start += memory.embeddings.shape[1]
     return places
+
+
+def _numbers(documents: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of each question's documents, also of arrays, as a search gives them.
+
+    Raises:
+        ValueError: if there is no list for each question, or a number that a question does not have.
+    """
+    try:
+        numbers = [list(map(operator.index, of_question)) for of_question in documents]
+    except TypeError:
+        raise ValueError("documents must be a list of numbers for each question, such as [[0, 2], [1]], got "
+                         f"{documents!r}") from None
+    if len(numbers) != len(counts):
+        raise ValueError(f"{len(counts)} questions, but documents to keep for {len(numbers)}")
+
+    # A negative number, which a search may give for nothing, would be taken for one from the end.
+    faults = []
+    for question, (of_question, count) in enumerate(zip(numbers, counts, strict=True)):
+        missing = [number for number in of_question if not 0 <= number < count]
+        if missing:
+            faults.append(f"question {question} has no documents {missing}, only {count} of them, counted from 0")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return numbers
 
 
 def _places_of_pairs(num_documents: Tensor, longest: int) -> Tensor:

@@ -11,11 +11,13 @@ the adapter in peft's format, for engines that apply it to the generator themsel
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from scaledown import cli, hub
+from scaledown.files import make_folder
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -40,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Refused before the model is loaded, which takes long.
     folder = Path(args.output_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # os.path, because pathlib raises on a name that is too long.
+    if os.path.exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output_dir {folder}: is not an empty folder; give another, or delete it")
     hub.check_checkpoint(args.checkpoint)
+    make_folder(folder)
 
     # Torch takes seconds to load, too.
     import torch

@@ -21,6 +21,7 @@ from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
 from scaledown.hub import using_token
+from scaledown.hub.model_places import relative_to
 from scaledown.models import losses
 from scaledown.models.engine.moving import moved
 from scaledown.models.generator import Generator
@@ -159,8 +160,7 @@ class ScaleDownModel(AnsweringSteps):
                max_new_tokens: int = 64, batch_size: int = 8, num_memory_tokens: int | None = None,
                keep_documents: Keep = None, cache: MemoryCache | None = None, stream: bool = False,
                show_progress_bar: bool = False, long_documents: str | None = None, keep_tokens: int | None = None,
-               text_documents: TextDocuments = None,
-               **options: Any) -> str | list[str] | Iterator[Piece]:
+               text_documents: TextDocuments = None, **options: Any) -> str | list[str] | Iterator[Piece]:
         """Answer questions from their documents, or from memory that :meth:`compress` gave for them, or for all.
 
         A model that was trained with ``--compressor_type none`` answers from the documents' full text.
@@ -326,8 +326,8 @@ class ScaleDownModel(AnsweringSteps):
 
         with self._autocast():
             memory, scores, states_of_memory = self.compressor(batch["documents"], self.generator.embed,
-                                                               batch["num_memory_tokens"])
-            answer_loss, readout_loss = None, None                            # memory (P, L, D), scores (P,)
+                                                               batch["num_memory_tokens"])  # (P, L, D), (P,)
+            answer_loss, readout_loss = None, None
 
             if "prompts" in batch:
                 # All documents are compressed; those that a prompt has as text are not read from memory.
@@ -370,8 +370,8 @@ class ScaleDownModel(AnsweringSteps):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a checkpoint (:mod:`scaledown.models.loading.checkpoint`); an existing one is replaced as a whole."""
         self._check_whole()
-        config = generator_files.relative_to(Path(folder), self.config)
-        with checkpoint.whole_folder(Path(folder)) as draft:
+        config = relative_to(Path(folder), self.config)
+        with checkpoint.whole_folder(Path(folder), is_checkpoint=True) as draft:
             checkpoint.save(draft, self.compressor, self.generator, self.processor)
             generator_files.save(self.generator_files, self.config, draft)
             self.progress.save(draft)

@@ -66,7 +66,7 @@ def numbers_and_names(passage: str, query: str = "") -> list[str]:
 
 
 def _phrases(passage: str) -> list[list[str]]:
-    """Return the runs of numbers and capitalised words that have nothing but spaces between them."""
+    """Return the runs of numbers and capitalised words that have nothing but spaces on one line between them."""
     runs: list[list[str]] = []
     run: list[str] = []
     is_opening = False
@@ -77,8 +77,8 @@ def _phrases(passage: str) -> list[list[str]]:
         is_kept = _NUMBER.search(word) is not None or _CAPITAL.match(word) is not None
         end_of_last = match.end()
 
-        # A run ends before another word, and at a sign.
-        if run and (between.strip() or not is_kept):
+        # A run ends before another word, at a sign, and with its line.
+        if run and (between.strip() or "\n" in between or not is_kept):
             runs.append(_without_opening(run) if is_opening else run)
             run = []
         if is_kept:

@@ -113,7 +113,7 @@ class PassageSplitter:
         pending = list(range(len(paragraphs)))
         while pending:
             for i in pending:
-                spans = cut(paragraphs[i].text, whole_spans[i], self._word_tokens.__getitem__, budgets[i],
+                spans = cut(paragraphs[i].text, whole_spans[i], self._tokens_of_word, budgets[i],
                             self._ends_with_paragraphs)
                 passages[i] = [_passage(paragraphs[i], titles[i], *span) for span in spans]
             self._count(passages, pending)
@@ -154,6 +154,12 @@ class PassageSplitter:
         num_alone, *counts = self._count_tokens(["a", *(f"a {word}" for word in new_words)])
         for word, count in zip(new_words, counts, strict=True):
             self._word_tokens[word] = count - num_alone
+
+    def _tokens_of_word(self, word: str) -> int:
+        """Return the tokens of a word; a part of a long one is counted when it is asked for."""
+        if word not in self._word_tokens:
+            self._count_words([word])
+        return self._word_tokens[word]
 
     def _num_tokens(self, text: str) -> int:
         """Return the tokens of ``text``, as the sum over its words."""

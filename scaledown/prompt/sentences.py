@@ -43,7 +43,7 @@ def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int]
     Args:
         text: the text to cut.
         whole_spans: spans that are not cut, unless they are longer than ``budget`` themselves.
-        count_word: gives the tokens of one word.
+        count_word: gives the tokens of one word, or of a part of one that is longer than ``budget``.
         budget: most tokens of a stretch.
         ends_with_paragraphs: a stretch also ends at a blank line, if it has at least a quarter of the budget by then. A
             shorter paragraph before a long one, or at the end, stays with what is before it, if it fits there; a
@@ -62,7 +62,7 @@ def cut(text: str, whole_spans: Iterable[Span], count_word: Callable[[str], int]
 
     # What fits stays in one unit, and as many units as fit go into a stretch.
     fewest = math.ceil(budget * SMALLEST_PARAGRAPH) if ends_with_paragraphs else budget
-    return _pack(text, _fit(sentences, budget), budget, fewest)
+    return _pack(text, _fit(text, sentences, count_word, budget), budget, fewest)
 
 
 def _may_cut_after(words: Sequence[_Unit], whole_spans: Iterable[Span]) -> list[bool]:
@@ -108,22 +108,33 @@ def _join(units: Sequence[_Unit], is_last: Sequence[bool]) -> list[_Unit]:
     return larger_units
 
 
-def _fit(units: Iterable[_Unit], budget: int) -> Iterator[_Unit]:
+def _fit(text: str, units: Iterable[_Unit], count_word: Callable[[str], int], budget: int) -> Iterator[_Unit]:
     """Yield the units, with those above ``budget`` split up: a sentence into words, a word into characters."""
     for unit in units:
         if unit.num_tokens <= budget:
             yield unit
         elif unit.members:
-            yield from _fit(unit.members, budget)
+            yield from _fit(text, unit.members, count_word, budget)
         else:
-            yield from _split_word(unit, budget)
+            yield from _split_word(text, unit, count_word, budget)
 
 
-def _split_word(word: _Unit, budget: int) -> Iterator[_Unit]:
-    """Yield stretches of a word, as if its tokens were spread evenly over its characters."""
+def _split_word(text: str, word: _Unit, count_word: Callable[[str], int], budget: int) -> Iterator[_Unit]:
+    """Yield stretches of a word, each with at most ``budget`` tokens.
+
+    As if its tokens were spread evenly over its characters; a stretch that has more than its share is split again.
+    """
     width = max(1, (word.end - word.start) * budget // word.num_tokens)
     for start in range(word.start, word.end, width):
-        yield _Unit(start, min(start + width, word.end), budget)
+        end = min(start + width, word.end)
+        part = _Unit(start, end, count_word(text[start:end]))
+        if part.num_tokens <= budget:
+            yield part
+        elif end - start == 1:
+            # A character is never split.
+            yield part._replace(num_tokens=budget)
+        else:
+            yield from _split_word(text, part, count_word, budget)
 
 
 def _pack(text: str, units: Iterable[_Unit], budget: int, fewest: int) -> list[Span]:

@@ -2,7 +2,7 @@
 
 A text that fits the compressor stays as it is, with its title in front, so that a service that passes the same title
 and text finds it. A longer one, and an article of KILT, is cut into passages, as the data pipeline cuts it, so that
-nothing of it is lost.
+nothing of it is lost. Documents of records are given whole: a service passes them so.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class CorpusDocuments:
         path: of the source.
         size: of the source, in ``unit``.
         unit: "records", "bytes", "files" or "rows".
+        are_whole: whether there may be documents that are longer than the compressor reads at once.
         batches: yields the documents, some hundreds at a time, for a counter of tokens and the longest document.
         faults: the lines that the last reading could not read, the first of them in words.
         num_faults: the number of all of them.
@@ -45,6 +46,7 @@ class CorpusDocuments:
     path: str
     size: int
     unit: str
+    are_whole: bool
     batches: Callable[[TokenCounter, int], Iterator[Batch]]
     faults: list[str] = field(default_factory=list)
     num_faults: int = 0
@@ -89,12 +91,11 @@ def _holds_records(path: Path) -> bool:
 
 def _of_records(path: str, records: Sequence[Record]) -> CorpusDocuments:
     def batches(count_tokens: TokenCounter, document_tokens: int) -> Iterator[Batch]:
-        # The model reads the documents of records as they are.
         for start in range(0, len(records), PAGES_AT_ONCE):
             some = records[start:start + PAGES_AT_ONCE]
             yield list(itertools.chain.from_iterable(record.documents for record in some)), len(some)
 
-    return CorpusDocuments(path, len(records), "records", batches)
+    return CorpusDocuments(path, len(records), "records", True, batches)
 
 
 def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
@@ -120,7 +121,7 @@ def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
             documents.faults += [f"{part.place}: line {before + line}: {reason}" for line, reason in notes.faults]
             del documents.faults[SHOWN_FAULTS:]
 
-    documents = CorpusDocuments(path, corpus.size, corpus.unit, batches)
+    documents = CorpusDocuments(path, corpus.size, corpus.unit, False, batches)
     return documents
 
 

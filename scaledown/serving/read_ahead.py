@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fill the store, and print its place and size."""
     args = build_parser().parse_args(argv)
     require(positive(args, "batch_size", "max_gib"))
+    max_bytes = None if args.max_gib is None else int(args.max_gib * GIBIBYTE)
+    if max_bytes == 0:
+        raise ValueError(f"--max_gib {args.max_gib}: less than a byte; give the store's largest size in GiB")
     check_folder(Path(args.store), "--store ")
     hub.check_checkpoint(args.checkpoint)
     check_contents(args)
@@ -74,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scaledown.training.devices import resolve_device
 
     # A store that cannot be used is told before the model is loaded, which takes long.
-    max_bytes = None if args.max_gib is None else int(args.max_gib * GIBIBYTE)
     if args.memory:
         store = MemoryStore(args.store, max_bytes)
     else:
@@ -126,6 +128,8 @@ def fill(model: ScaleDownModel, store: DiskDocuments, documents: CorpusDocuments
         ValueError: if the store is another checkpoint's, or too small for the documents.
     """
     from scaledown.models.serving.compressing import reader_for
+    from scaledown.models.serving.inputs.long_documents import texts_of_passages
+    from scaledown.models.serving.inputs.user_input import read_documents
     from scaledown.prompt.passages import token_counter
 
     reader, started = reader_for(model, store), time.time()
@@ -138,6 +142,9 @@ def fill(model: ScaleDownModel, store: DiskDocuments, documents: CorpusDocuments
         num_all = num_left = 0
         with Bar(total=documents.size, unit=f" {documents.unit}", unit_scale=True, desc="reading documents") as bar:
             for texts, size in documents.batches(count_tokens, model.config.document_tokens):
+                if documents.are_whole:
+                    # The passages that compress reads of them, whose title is in the text already.
+                    texts = texts_of_passages(model.processor, read_documents(texts), model.long_documents_or(None))
                 keys = model.processor.document_keys(texts)
                 wanted = keys if takes_all else store.claim(keys)
                 with model.inference():

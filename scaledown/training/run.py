@@ -24,6 +24,7 @@ from scaledown.training import sharding
 from scaledown.training.batches import pads_to_max, shapes_of
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
 from scaledown.training.steps.callbacks import Interrupt
+from scaledown.training.steps.step_lines import HELD_OUT
 from scaledown.training.trainer import ScaleDownTrainer
 
 FINAL = "final"
@@ -138,6 +139,15 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
         processes.wait()
     sharding.gather(trainer.model)
     return trainer.state.log_history
+
+
+def last_check(log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the losses of the latest held-out check in a trainer's log, by their names in :class:`Losses`."""
+    found = {}
+    for entry in log:
+        checked = {name: entry[HELD_OUT + name] for name in Losses._fields if HELD_OUT + name in entry}
+        found = checked or found
+    return found
 
 
 def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingConfig,

@@ -138,7 +138,8 @@ def test_pairs_are_better_a_tie_or_worse():
     assert list(rows) == ["a against text", "b against text", "b against a", "c against text", "c against a",
                           "c against b"]
     assert [rows[name][-1] for name in rows] == ["better", "better", "tie", "tie", "worse", "worse"]
-    assert rows["a against text"][3:] == ["+0.400", "below", "0.001", "better", "+0.400", "better"]
+    assert rows["a against text"][3:] == ["+0.400", "below", "0.001", "better", "+0.400",
+                                            "below", "0.001", "better"]
 
 
 def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, capsys):
@@ -157,6 +158,18 @@ def test_documents_that_a_checkpoint_keeps_are_measured_beside_all(tmp_path, cap
         with pytest.raises(SystemExit):
             answering.main([*flags[:-1], wrong])
         assert "--keep_documents" in (said := capsys.readouterr().err) and "above 0" in said
+
+
+@pytest.mark.parametrize("flags", [("--keep_documents", "1"), ("--text_documents", "1"), ("--expand", "1")])
+def test_a_later_checkpoint_s_fault_is_told_before_any_answers(checkpoints, tmp_path, capsys, flags):
+    torch.manual_seed(1)
+    able = ScaleDownModel(ScaleDownConfig(tiny.generator_folder(tmp_path / "generator"), num_memory_tokens=2,
+                                          enable_reranking=True, keep_threshold=0.0, expand_threshold=0.5))
+    able.save_pretrained(tmp_path / "able")
+    assert answering.main(argv([str(tmp_path / "able"), checkpoints[0]], tmp_path, *flags)) == 2
+    said = capsys.readouterr().err
+    assert f"{flags[0]} with --checkpoint {checkpoints[0]}" in said and "reranking head" in said
+    assert not (tmp_path / "figures.json").exists(), "nothing was measured"
 
 
 def test_what_the_query_is_worth_is_measured_on_the_same_questions(checkpoints, tmp_path, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
 from scaledown.config import ScaleDownConfig
@@ -150,6 +151,18 @@ def test_numbers_of_documents_take_turns_too(tmp_path: Path, monkeypatch: pytest
     assert together == [[(1, "scaledown"), (1, "full_text"), (2, "scaledown"), (2, "full_text")]] * 2
 
 
+def test_figures_name_the_model_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setups: list[str] = []
+    monkeypatch.setattr(speed, "plot_by_documents", lambda path, rows, setup: setups.append(setup))
+    monkeypatch.setattr(speed, "plot_by_phase", lambda path, rows, setup: setups.append(setup))
+    generator = tiny.generator_folder(tmp_path / "generator")
+    flags = ["inference", *FAST, "--num_documents", "1", "--systems", "full_text", "--output_dir", str(tmp_path)]
+    assert benchmark.main([*flags, "--generator_model", generator, "--num_layers", "1"]) == 0
+    assert len(setups) == 2 and all(setup.startswith(f"{generator}, batch 2") for setup in setups)
+    assert benchmark.main(flags) == 0
+    assert all(setup.startswith("tiny preset, batch 2") for setup in setups[2:])
+
+
 def test_a_figure_that_fails_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     def fail(path: Path, *data: object) -> None:
@@ -170,12 +183,14 @@ def test_training_takes_the_lengths_of_records(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "benchmark_training.json").read_text())["rows"]
     assert {row["system"] for row in rows} == set(benchmark.SYSTEMS)
     assert all(row["examples_per_second"] > 0 for row in rows)
+    assert {row["num_documents"] for row in rows} == {2.0}, "the records' own"
 
 
 @pytest.mark.parametrize(("flags", "named"), [
     (["inference", "--rounds", "0", "--batch_size", "0"], "--batch_size"),
     (["inference", "--document_tokens", "12"], "--document_tokens"),
     (["inference", "--train_data", "x.json"], "--train_data"),
+    (["training", "--train_data", "x.json", "--num_documents", "5"], "--num_documents does not go with --train_data"),
     (["training", "--preset", "tiny", "--num_layers", "99"], "--num_layers"),
     (["inference", *FAST, "--output_dir", __file__], "--output_dir"),
     (["training", *FAST, "--train_data", "nowhere.json"], "nowhere.json")])

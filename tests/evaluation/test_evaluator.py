@@ -12,7 +12,14 @@ import torch
 from evaluation_fakes import EVALUATION, FakeModel, make_records
 
 from scaledown.evaluation.evaluator import SystemResult, evaluate_system, inference
-from scaledown.evaluation.evaluator.timing import PHASES, WARM_UP_QUERIES, Latency, PhaseTime, time_systems
+from scaledown.evaluation.evaluator.timing import (
+    PHASES,
+    WARM_UP_QUERIES,
+    Latency,
+    PhaseTime,
+    evenly_spaced,
+    time_systems,
+)
 from scaledown.evaluation.systems import BASELINES, FULL_TEXT, NO_DOCUMENTS, SCALEDOWN, TRUNCATED_TEXT, System
 
 
@@ -110,6 +117,13 @@ def test_timing_goes_question_by_question_over_all_systems() -> None:
     assert set(latencies) == {"scaledown", "no_documents", "truncated_text", "full_text"}
     assert all(latency.num_queries == EVALUATION.timed_queries for latency in latencies.values())
     assert latencies["no_documents"].mean_prompt_tokens == 2 and latencies["full_text"].mean_new_tokens == 2
+
+
+def test_timed_questions_are_spread_over_all_of_them() -> None:
+    model, _ = timed(num_records=7)  # less than twice the four that are timed
+    asked = [questions for phase, questions in model.calls if phase == "decode"]
+    assert [question for question, in asked[WARM_UP_QUERIES * 4::4]] == [f"find name{n}" for n in (0, 1, 3, 5)]
+    assert evenly_spaced(range(15), 8) == [0, 1, 3, 5, 7, 9, 11, 13] and evenly_spaced("ab", 8) == ["a", "b"]
 
 
 def test_no_system_always_goes_first() -> None:

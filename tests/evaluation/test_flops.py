@@ -201,6 +201,12 @@ def test_nothing_costs_nothing() -> None:
     assert full_flops(MISTRAL_7B, None, nothing).decode == 0
 
 
+def test_without_documents_nothing_reads_the_query() -> None:
+    tokens = TokenCounts(9, 128, 0, 4, prompt_tokens=9, new_tokens=4)
+    for input_order in ("query_first", "document_first"):
+        assert full_flops(TINY, TINY, tokens, input_order=input_order).compress == 0
+
+
 def _count_words(text: str) -> int:
     return len(text.split())
 

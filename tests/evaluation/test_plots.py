@@ -129,7 +129,7 @@ def history(num_steps: int) -> list[dict]:
                         "learning_rate": 1e-4, "learning_rate_generator": 1e-4, "learning_rate_compressor": 5e-5,
                         "grad_norm": 1.0})
         if step % 100 == 0:
-            entries.append({"step": step, "eval_answer_loss": answer, "eval_exact_match_avg": 0.4, "eval_runtime": 9.0})
+            entries.append({"step": step, "eval_answer_loss": answer, "eval_runtime": 9.0})
     return [*entries, {"step": num_steps, "train_loss": 1.0, "train_runtime": 20.0}]
 
 
@@ -139,7 +139,7 @@ def test_training_curves(tmp_path: Path, drawn: list[Figure], narrow: bool) -> N
     figure, = drawn
     assert_readable(figure)
     assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison] == [
-        "Loss", "Answer loss", "Reranking loss", "Learning rate", "Metrics on held-out records"]
+        "Loss", "Answer loss", "Reranking loss", "Learning rate"]
     assert [axes.get_ylabel() for axes in figure.axes[:3]] == [
         "weighted sum of the losses", "nats a token", "squared error of a score"]
     assert "Over 300 steps the answer loss in training goes from" in words(figure).replace("\n", " ")
@@ -147,8 +147,7 @@ def test_training_curves(tmp_path: Path, drawn: list[Figure], narrow: bool) -> N
     for axes in figure.axes:
         if axes.axison:
             names.append([text.get_text() for text in axes.texts])
-    assert names == [["training"], ["training", "held out"], ["training"], ["compressor", "generator"],
-                     ["exact match"]]
+    assert names == [["training"], ["training", "held out"], ["training"], ["compressor", "generator"]]
     trained, held_out = figure.axes[1].lines
     assert list(trained.get_xdata()) == list(range(10, 301, 10)) and list(held_out.get_xdata()) == [100, 200, 300]
     assert trained.get_ydata()[0] == pytest.approx(4 * math.exp(-10 / 150))

@@ -42,6 +42,15 @@ def test_scores_are_those_of_hand_and_of_ir_measures():
     assert found.num_queries == 4 and all(low <= found.means[name] <= high for name, (low, high) in found.ci95.items())
 
 
+def test_all_measures_break_ties_alike():
+    """The id that sorts last comes first: b, which is not judged, then a; of scores equal in single precision too."""
+    for scores in ({"a": 1.0, "b": 1.0}, {"a": 1.0 + 1e-12, "b": 1.0}):
+        found = score_ranking({"q": {"a": 1}}, {"q": scores}, num_resamples=10, seed=0)
+        assert found.means["R@1"] == 0 and found.means["R@5"] == 1
+        assert found.means["RR@10"] == 0.5
+        assert found.means["nDCG@10"] == pytest.approx(1 / math.log2(3))
+
+
 def test_documents_that_hold_the_answer_are_relevant_where_nobody_judged():
     records = [Record("a", "who?", ("It was Ada.", "Adam it was.", "ada!"), "Ada", document_ids=("x", "y", "z")),
                Record("b", "is it?", ("yes", "no"), "yes")]

@@ -25,13 +25,14 @@ from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.metrics import METRICS, score_answer, summarise
 from scaledown.evaluation.report import before_after, html_page, report_page, run_results
 from scaledown.evaluation.report.markdown_text import anchor, escape, sample
-from scaledown.evaluation.report.paired import compare, mcnemar_p
+from scaledown.evaluation.report.paired import compare, sign_test_p
 from scaledown.evaluation.report.run_results import RunResults, metrics_report, write_numbers, write_page
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.files import write_json
 
 FILES = {"before_after_comparison.png", "training_curves.png", "speed_comparison.png", "metrics_report.json",
-         "before_training_results.json", "after_training_results.json", "report.md", "report.html", "memory.png"}
+         "before_training_results.json", "after_training_results.json", "baseline_results.json", "report.md",
+         "report.html", "memory.png"}
 MEMORY = {"query": "find name0", "answer": "value0", "tokens": ["name0", "=", "<b>value0"], "answer_tokens": [2, 2],
           "similarity": [[0.1, 0.2, 0.9]], "nearest": [[{"token": "<b>|", "cosine": 0.9}, {"token": " ", "cosine": 0.2},
                                                         {"token": "word", "cosine": 0.1}]]}
@@ -100,6 +101,23 @@ def test_every_file_is_written_and_nothing_else(written: Path, results: RunResul
     page = (folder / "report.md").read_text()
     assert all(f"]({name})" in page for name in FILES if name.endswith(".png"))
     assert "- The compressor started as a copy." in page and "train.py --train_data 'my data.json'" in page
+
+
+def test_each_baselines_answers_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(model, system, *rest):
+        if system is SCALEDOWN:
+            raise KeyboardInterrupt
+        result = evaluate_system(model, system, *rest, progress=False)
+        answers[system.name] = result.to_dict()
+        return result
+
+    answers: dict[str, dict] = {}
+    monkeypatch.setattr(before_after, "evaluate_system", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        before_after.measure_before(FakeModel(), make_records(3), EVALUATION, 0, tmp_path)
+    written = json.loads((tmp_path / "baseline_results.json").read_text())
+    assert list(written) == [system.name for system in BASELINES] and written == json.loads(json.dumps(answers))
+    assert all(question["prediction"] for question in written["full_text"]["questions"])
 
 
 @pytest.mark.usefixtures("plain_figures")
@@ -239,11 +257,11 @@ def test_no_relative_change_from_zero(results: RunResults) -> None:
     assert changes["absolute"]["exact_match_avg"] == 1 and changes["relative"]["exact_match_avg"] is None
 
 
-def test_mcnemars_p_by_hand() -> None:
-    assert mcnemar_p(0, 0) == 1
-    assert mcnemar_p(5, 5) == pytest.approx(1)
-    assert mcnemar_p(6, 0) == mcnemar_p(0, 6) == pytest.approx(2 / 2**6)
-    assert mcnemar_p(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
+def test_the_sign_tests_p_by_hand() -> None:
+    assert sign_test_p(0, 0) == 1
+    assert sign_test_p(5, 5) == pytest.approx(1)
+    assert sign_test_p(6, 0) == sign_test_p(0, 6) == pytest.approx(2 / 2**6)
+    assert sign_test_p(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
 
 
 def test_a_paired_difference_is_found_that_intervals_would_miss(results: RunResults) -> None:
@@ -266,7 +284,19 @@ def test_few_differing_questions_show_nothing(results: RunResults) -> None:
     assert test.ci95[0] > 0 and test.p_value == 2 / 2**5 and test.verdict == "no difference shown"
     same = compare(one, one, 100, seed=0)
     assert {test.verdict for test in same.values()} == {"no difference shown"}
-    assert [test.p_value for test in same.values()] == [1, None, None, 1]
+    assert [test.p_value for test in same.values()] == [1, 1, 1, 1]
+
+
+def test_few_questions_show_no_difference_in_any_metric(results: RunResults) -> None:
+    """One question has an interval of no width, and two or three of a kind say little more."""
+    for num_questions in (1, 2, 3):
+        one = dataclasses.replace(results.after, questions=results.after.questions[:num_questions])
+        right = with_answers(one, [f"value{number}" for number in range(num_questions)])
+        wrong = with_answers(one, ["x"] * num_questions)
+        tests = compare(right, wrong, 400, seed=0)
+        assert {test.p_value for test in tests.values()} == {2 / 2**num_questions}
+        assert {test.ci95 for test in tests.values()} == {(1.0, 1.0)}
+        assert {test.verdict for test in tests.values()} == {"no difference shown"}
 
 
 def test_only_the_same_questions_are_compared(results: RunResults) -> None:
@@ -325,6 +355,8 @@ def test_sample_answers_stand_side_by_side(results: RunResults) -> None:
     assert "| find name0 | value0 | ✗ x\\|y | ✓ value0 | ✓ value0 |" in page
     rows = [line for line in page.split("\n") if line.startswith("| find name")]
     assert len(rows) == report_page.NUM_SAMPLES
+    # Over all 12, not the first 8 of them.
+    assert [row.split(" | ")[0] for row in rows] == [f"| find name{n}" for n in (0, 1, 3, 4, 6, 7, 9, 10)]
 
 
 def test_every_table_row_has_its_headers_columns(results: RunResults) -> None:

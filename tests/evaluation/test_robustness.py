@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from scaledown.config import ScaleDownConfig
+from scaledown.data.answers import normalise
 from scaledown.data.records import Record, write_records
 from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.figures.needle import (
@@ -94,6 +95,18 @@ def test_questions_without_one_right_document_are_left_out(records):
         cases(unfit, 9, 1)
 
 
+def test_points_that_a_question_cannot_fill_are_left_out(capsys):
+    few = [Record(str(number), "who?", (f"answer{number} came", f"nobody{number} came"), f"answer{number}")
+           for number in range(4)]
+    left = settings(cases(few, 4, 1), (4,), 40, lambda text: len(text.split()))
+    assert [(point.sweep, point.value) for point in left] == [
+        *(("num_documents", value) for value in (1, 2, 5)), *(("gold_place", value) for value in (1, 3, 5, 8)),
+        ("alike_share", 0.0), ("alike_share", 0.25), ("document_tokens", 0)]
+    warning, = capsys.readouterr().out.strip().splitlines()
+    assert "num_documents 10, num_documents 20, num_documents 50, gold_place 10, alike_share 0.5" in warning
+    assert "document_tokens 40; there is a question with 8 documents" in warning and "with 1 look-alikes" in warning
+
+
 def test_a_needle_is_found_token_by_token():
     tokenizer = tiny.tokenizer()
     document = "Ada Lovelace was born in London in 1815."
@@ -105,6 +118,16 @@ def test_a_needle_is_found_token_by_token():
     assert find_needle(tokenizer, document, ["London"], needle.last) is None
 
 
+def test_a_needle_is_a_whole_word_at_its_own_place():
+    """Not a part of another word or number; and not moved by letters whose lower case is longer."""
+    tokenizer = tiny.tokenizer()
+    assert find_needle(tokenizer, "Norwegian words of 11815 pages", ["way", "1815", "Norwegia"], 100) is None
+    document = "\u0130\u0130\u0130\u0130 came after 11815 in 1815 and left"
+    needle = find_needle(tokenizer, document, ["1815"], 100)
+    assert tokenizer.decode(needle.ids[needle.first:needle.last + 1]).strip() == "1815"
+    assert tokenizer.decode(needle.ids[needle.last + 1:]).strip() == "and left"
+
+
 def test_likeness_is_cosine_and_nearest_are_vocabulary_rows(model, records):
     table = model.generator.base.get_input_embeddings().weight.detach()
     assert cosines(table[5:7], table[5:7]).diagonal().tolist() == pytest.approx([1, 1])
@@ -114,7 +137,8 @@ def test_likeness_is_cosine_and_nearest_are_vocabulary_rows(model, records):
     assert len(example["similarity"]) == len(example["nearest"]) == 4
     assert {len(row) for row in example["similarity"]} == {len(example["tokens"])}
     first, last = example["answer_tokens"]
-    assert "".join(example["tokens"][first:last + 1]).strip().lower() == example["answer"].lower()
+    # The word's punctuation counts as part of it.
+    assert normalise("".join(example["tokens"][first:last + 1])) == normalise(example["answer"])
     assert around["distance_tokens"] == sorted(around["distance_tokens"]) and 0 in around["distance_tokens"]
     assert max(map(abs, around["distance_tokens"])) <= WINDOW_TOKENS
     assert all(row[0]["cosine"] >= row[1]["cosine"] for row in example["nearest"])

@@ -72,18 +72,21 @@ def test_the_table_of_rankings_fits() -> None:
     scores = rankings.RankingScores(dict.fromkeys(measures, 1.0), dict.fromkeys(measures, (1.0, 1.0)), 9)
     table = rankings.table({"order given": scores, "scaledown": scores})
     assert_fits(table)
-    assert table.count("[1.000, 1.000]") == 2 * len(measures)
+    assert table.count("[1.000, 1.000]") == 2 * len(measures) and "n = 9" in table
 
 
 def test_the_table_of_pipelines_fits() -> None:
     flops = comparison.PipelineFlops(123_456.789e9, 123_456.789e9, 123_456.789e9)
-    assert_fits(comparison.table({"cross-encoder, ScaleDown": (system_result("scaledown"), flops)}))
+    table = comparison.table({"cross-encoder, ScaleDown": (system_result("scaledown"), flops)})
+    assert_fits(table)
+    assert "n = 1" in table
 
 
 def test_the_table_of_robustness_fits() -> None:
     row = {"sweep": LONGEST_SWEEP, "value": 0.125, "system": LONGEST_SYSTEM, "exact_match_avg": 1.0,
-           "exact_match_ci95": [1.0, 1.0]}
+           "exact_match_ci95": [1.0, 1.0], "n": 9}
     assert_fits(measuring.table([row]))
+    assert "n = 9" in measuring.table([row])
 
 
 def benchmark_row(system: str, count: int) -> dict:

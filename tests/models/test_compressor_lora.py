@@ -57,6 +57,14 @@ def test_it_starts_as_the_compressor_without_it(kind, folders):
     torch.testing.assert_close(got.scores, expected.scores)
 
 
+@pytest.mark.parametrize("rank", [1, 3, 16])
+def test_it_is_scaled_as_the_generators_is(folders, rank):
+    model = model_of("n_layers", folders, lora_alpha=8, lora_rank=16, compressor_lora_rank=rank)
+    for part in (model.generator, model.compressor):
+        adapted = [module for module in part.modules() if isinstance(module, LoraLayer)]
+        assert {module.scaling["default"] for module in adapted} == {0.5}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_bfloat16_no_adapter_casts_its_input(kind, folders):
     model = ScaleDownModel(config_of(kind, folders), dtype="bfloat16").train()

@@ -187,3 +187,20 @@ def test_a_model_is_told_in_a_few_lines(folder: Path) -> None:
     num_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     assert (model.num_parameters(), model.num_parameters(only_trainable=True)) == (num_all, num_trained)
     assert f"{num_all:,} parameters, {num_trained:,} trained" in text
+
+
+def test_cuda_and_cpu_take_the_checks_of_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ScaleDownModel.from_pretrained(folder)
+    model.generator.base.is_quantized = True
+    for move in (model.cuda, lambda: model.cuda(0)):
+        with pytest.raises(ValueError, match="4 or 8 bits cannot move from cpu to cuda"):
+            move()
+    assert model.cpu() is model and model.device == CPU
+    monkeypatch.setattr(type(model), "to", lambda self, *places: places)
+    assert (model.cpu(), model.cuda(), model.cuda(1)) == (("cpu",), ("cuda",), (1,))
+
+
+def test_a_gpu_of_apple_that_is_not_there_is_told_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device: torch finds no GPU of Apple's here for 'mps'"):
+        placement.device_of("mps")

@@ -15,6 +15,7 @@ from scaledown.models.engine.packing import Packing
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.disk import shards, tensor_folder
 from scaledown.models.serving.disk.disk_store import DiskStore
+from scaledown.models.serving.disk.memory_store import MemoryStore
 
 TEXTS = list(itertools.chain.from_iterable(DOCUMENTS))
 
@@ -124,6 +125,33 @@ def test_another_checkpoint_is_refused(model: ScaleDownModel, folders: dict[str,
         trained.read_documents(["Oslo"], store)
     with pytest.raises(ValueError, match="--input_order document_first"):
         build(folders, input_order="query_first").read_documents(["Oslo"], store)
+
+
+def test_who_is_refused_removes_no_documents_and_sets_no_limit(model: ScaleDownModel, folders: dict[str, str],
+                                                               tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, max_bytes=10**6)
+    for number in range(6):
+        model.read_documents([f"Document {number}"], store)
+    num_bytes = store.num_bytes
+
+    for refused in (lambda: MemoryStore(tmp_path, max_bytes=1000),
+                    lambda: DiskStore(tmp_path, max_bytes=1000, number_format="int8"),
+                    lambda: DiskStore(tmp_path, max_bytes=0),
+                    lambda: build(folders, "llm").read_documents(["Oslo"], DiskStore(tmp_path, max_bytes=1000)),
+                    lambda: build(folders, "llm").compress(QUESTIONS, DOCUMENTS,
+                                                           store=DiskStore(tmp_path, max_bytes=1000))):
+        with pytest.raises(ValueError, match="not memory|not int8|above 0|another checkpoint"):
+            refused()
+        assert (len(store), store.num_bytes) == (6, num_bytes)
+        assert store._index.setting("max_bytes") == 10**6
+
+    # The store's own model may set one, and later ones stay as others set them.
+    small = DiskStore(tmp_path, max_bytes=num_bytes - 1)
+    model.read_documents([], small)
+    assert len(small) < 6 and small.num_bytes < num_bytes
+    store._tensors.limit(10**7)
+    model.read_documents([], small)
+    assert store._index.setting("max_bytes") == 10**7
 
 
 def test_mistakes_are_told(model: ScaleDownModel, tmp_path: Path) -> None:

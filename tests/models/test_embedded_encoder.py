@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, GPTNeoXConfig, Phi3Config, PreTrainedModel
 
 from scaledown.hub import EMBEDDED_FOLDER
 from scaledown.models.compressors.embedded_encoder import EMBEDDED_LAYERS, embedded_encoder
@@ -60,7 +60,26 @@ def test_a_shallow_generator_gives_a_shallow_encoder() -> None:
 
 
 def test_heads_that_modernbert_cannot_have_are_refused() -> None:
-    generator = tiny.generator("qwen3")
+    generator = tiny.generator("mistral")
     generator.base_model.layers[0].self_attn.head_dim = 16
     with pytest.raises(ValueError, match="4 of 16 at a width of 32"):
         embedded_encoder(generator.base_model)
+
+
+SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("config", [
+    GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4), GPTNeoXConfig(**SIZES), GemmaConfig(**SIZES, head_dim=8),
+    Phi3Config(**SIZES, pad_token_id=0),
+], ids=lambda config: config.model_type)
+def test_layers_of_another_layout_are_refused(config) -> None:
+    body = AutoModelForCausalLM.from_config(config).base_model
+    with pytest.raises(ValueError, match=f"a {config.model_type} model: those of llama and .*; name an encoder"):
+        embedded_encoder(body)
+
+
+def test_biases_are_refused_which_modernbert_has_not() -> None:
+    for generator in (tiny.generator("qwen2"), tiny.generator("qwen3"), tiny.generator("llama", attention_bias=True)):
+        with pytest.raises(ValueError, match="ModernBERT cannot have the layers of this generator"):
+            embedded_encoder(generator.base_model)

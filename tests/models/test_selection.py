@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -60,6 +61,23 @@ def test_memory_keeps_what_is_named_in_that_order():
     assert found.embeddings.flatten(1).tolist() == [[3, 1], [0, 0], [8, 0]]
     assert found.scores.tolist() == [[2.0, 2.0], [-torch.inf] * 2, [-3.0, -torch.inf]]
     assert found.num_documents.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("documents", "message"), [
+    ([[-1], [], [0]], r"question 0 has no documents \[-1\], only 4 of them, counted from 0"),
+    ([[4], [0], [9]], r"question 0 has no documents \[4\].*; question 2 has no documents \[9\]"),
+    ([[0]], "3 questions, but documents to keep for 1"),
+    ([0, 1, 2], "must be a list of numbers for each question"),
+    ([["0"], [], []], "must be a list of numbers for each question"),
+])
+def test_memory_refuses_numbers_that_it_does_not_have(documents, message):
+    with pytest.raises(ValueError, match=message):
+        HAND_MADE.keep(documents)
+
+
+def test_numbers_may_be_arrays_as_a_search_gives_them():
+    of_lists, of_arrays = HAND_MADE.keep([[3], [], [0]]), HAND_MADE.keep([torch.tensor([3]), [], np.array([0])])
+    assert torch.equal(of_lists.embeddings, of_arrays.embeddings)
 
 
 @pytest.mark.parametrize("keep", [1, 2, "auto"])

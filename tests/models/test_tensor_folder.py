@@ -153,7 +153,8 @@ def test_two_writers_at_once_finish_and_write_each_entry_once(tmp_path: Path) ->
 
 def test_beyond_the_limit_what_was_used_longest_ago_leaves(tmp_path: Path) -> None:
     size = shards.largest_size(tensors(key(0)))
-    folder = TensorFolder(tmp_path, max_bytes=20 * size)
+    folder = TensorFolder(tmp_path)
+    folder.limit(20 * size)
     reader = TensorFolder(tmp_path)
     put(folder, *range(10))
     put(folder, *range(10, 18))
@@ -204,13 +205,12 @@ def test_a_limit_that_is_lowered_holds_at_once_and_one_too_small_is_told(tmp_pat
     for start in range(0, 40, 5):
         put(folder, *range(start, start + 5))
     size = folder.index.num_bytes()
-    folder = TensorFolder(tmp_path, max_bytes=size // 2)
+    folder.limit(size // 2)
     assert folder.index.num_bytes() <= size // 2 and 39 in numbers_in(folder)
     assert TensorFolder(tmp_path).index.setting("max_bytes") == size // 2, "kept for those who open it later"
+    folder.limit(1000)
     with pytest.raises(ValueError, match="limit of 1,000 bytes is too small.*--max_gib"):
-        put(TensorFolder(tmp_path, max_bytes=1000), 41)
-    with pytest.raises(ValueError, match="max_bytes must be above 0"):
-        TensorFolder(tmp_path, max_bytes=0)
+        put(folder, 41)
 
 
 def test_a_damaged_shard_is_named_and_deleting_it_mends_the_folder(tmp_path: Path) -> None:

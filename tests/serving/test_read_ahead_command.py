@@ -121,6 +121,19 @@ def test_it_reads_each_document_once_and_a_service_finds_it(checkpoint: Path, tm
     assert "read 3 documents" in capsys.readouterr().out and len(store) == num_documents + 3
 
 
+def test_long_documents_of_records_are_found_as_passages(checkpoint: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ScaleDownModel.from_pretrained(checkpoint, device="cpu")
+    long = " ".join(f"Street {number} is long." for number in range(150))
+    records = [Record("1", "q", ("Ada.", long), "a"), Record("2", "q", ("Ada.",), "a")]
+    write_records(tmp_path / "records.json", records)
+    assert read_ahead.main(command(checkpoint, tmp_path / "records.json")) == 0
+    store = DiskStore(tmp_path / "store")
+    assert len(store) > 3, "passages"
+    monkeypatch.setattr(CausalCompressor, "read_prefixes", lambda *_: pytest.fail("read again"))
+    model.compress("Where?", records[0].documents, store=store)
+
+
 def test_memory_is_stored_for_any_order_and_a_service_compresses_nothing(checkpoint: Path, tmp_path: Path,
                                                                          capsys: pytest.CaptureFixture[str],
                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +218,7 @@ def test_lines_that_are_no_documents_are_told_with_their_numbers(checkpoint: Pat
     (["--number_format", "int8", "--store", "HALF"], "holds float16 numbers, not int8"),
     (["--store", "FOREIGN"], "were read by another checkpoint"),
     (["--batch_size", "0"], "--batch_size"),
+    (["--max_gib", "1e-12"], "--max_gib 1e-12: less than a byte"),
     (["--checkpoint", "embedded"], "train one with --input_order document_first"),
     (["--memory", "--number_format", "int8"], "--number_format int8 is for keys and values"),
     (["--memory", "--store", "HALF"], "holds keys and values of documents, not memory"),

@@ -76,8 +76,8 @@ def test_a_long_training_with_checks_has_no_warning():
 def test_a_held_out_check_that_comes_at_the_end_alone_is_told_with_a_value_that_makes_more():
     config = TrainingConfig(batch_size=4)
     warning, = schedule_warnings(500, config, eval_steps=125)
-    assert "--eval_steps 125 is not reached before the last step, 125: " in warning
-    assert "the only held-out check comes at the end" in warning
+    assert ("--eval_steps 125 is not reached before the last step, 125: the only held-out check comes at the end"
+            in warning)
     assert "--eval_steps 24 makes more" in warning
     assert schedule_warnings(500, config, eval_steps=124) == []
     # One step has no step before it.

@@ -217,3 +217,15 @@ def test_a_training_from_python_counts_too(place: Path) -> None:
     model = ScaleDownModel(ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, enable_reranking=True))
     run.train(model, TrainingConfig(batch_size=4, max_steps=1), RECORDS, place / "run")
     assert model.progress == TrainingProgress(1, NUM_SCORES // 2, 0)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"results": {"averages": [], "eval_data": None, "num_questions": float("inf")}}, "its results are not those"),
+    ({"results": {"averages": [["a", "b", 10**400, 1, 1]], "eval_data": None, "num_questions": 1}}, "its results"),
+    ({"num_steps": -5, "num_scores": -1}, "num_steps must be at least 0, got -5; num_scores must be at least 0"),
+    ({"query_dropout": float("nan")}, "query_dropout must be from 0 to 1, got nan"),
+])
+def test_progress_that_no_training_wrote_is_told_with_its_file(values, message, tmp_path):
+    (tmp_path / "training.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"training.json: {message}"):
+        TrainingProgress.load(tmp_path)

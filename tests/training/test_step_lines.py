@@ -163,6 +163,13 @@ def test_a_training_prints_no_dictionary_and_its_log_keeps_all_numbers(tmp_path,
     assert any("train_runtime" in row for row in log) and {"eval_answer_loss": 7.0}.items() <= saved[2].items()
 
 
+def test_the_last_held_out_check_is_taken_from_the_log():
+    log = [{"loss": 2.0}, {"eval_answer_loss": 2.5, "epoch": 1.0}, {"eval_answer_loss": 1.5, "eval_readout_loss": 0.1},
+           {"loss": 1.0}, {"train_runtime": 3.0}]
+    assert run.last_check(log) == {"answer_loss": 1.5, "readout_loss": 0.1}
+    assert run.last_check([{"loss": 1.0}]) == {}
+
+
 def test_a_training_that_fails_closes_its_bar(tmp_path, monkeypatch):
     config = ScaleDownConfig(generator_model=tiny.generator_folder(tmp_path / "generator"), num_memory_tokens=2)
     model = run.build_model(config, "cpu", seed=1)

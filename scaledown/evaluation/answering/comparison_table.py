@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from scaledown.config import EvaluationConfig
+from scaledown import hub
+from scaledown.config import EvaluationConfig, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.evaluation.answering.text_beside_memory import expanding, with_text_of
 from scaledown.evaluation.answering.tuned_text import TUNED
@@ -26,7 +27,7 @@ from scaledown.evaluation.systems import (
 )
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.choosing import check_keep_documents
-from scaledown.models.serving.expanding import checked_threshold
+from scaledown.models.serving.expanding import threshold_of
 from scaledown.training import run
 
 UNTRAINED = " (not trained)"
@@ -38,10 +39,17 @@ LABELS = {NO_DOCUMENTS.name: "no documents, untuned", TRUNCATED_TEXT.name: "cut 
 def results(args: argparse.Namespace, device: torch.device, config: EvaluationConfig,
             records: Sequence[Record]) -> Iterator[tuple[str, SystemResult]]:
     """Yield each system's name and result as it is measured."""
+    most_documents = max(len(record.documents) for record in records)
+    # All of them before minutes of answering; those on the Hub have their settings here only once they are loaded.
+    for name in args.checkpoint:
+        known = hub.checkpoint_config(name)
+        if known is not None:
+            _check_choices(name, known, args, most_documents)
+
     for number, name in enumerate(args.checkpoint):
         model = ScaleDownModel.from_pretrained(name, device=device, dtype=args.dtype)
         model.long_documents = args.long_documents
-        _check_choices(name, model, args, max(len(record.documents) for record in records))
+        _check_choices(name, model.config, args, most_documents)
 
         # Baselines switch the adapter off, so any checkpoint of this generator gives the same answers.
         if number == 0 and args.baselines:
@@ -77,13 +85,12 @@ def _ways(args: argparse.Namespace) -> dict[str, System]:
     return ways
 
 
-def _check_choices(name: str, model: ScaleDownModel, args: argparse.Namespace, most_documents: int) -> None:
-    """Refuse choices of documents that this checkpoint cannot make, before minutes of answering.
+def _check_choices(name: str, config: ScaleDownConfig, args: argparse.Namespace, most_documents: int) -> None:
+    """Refuse choices of documents that this checkpoint cannot make.
 
     Args:
         most_documents: the largest number of documents of a question.
     """
-    config = model.config
     if config.reads_text:
         return
 
@@ -98,7 +105,7 @@ def _check_choices(name: str, model: ScaleDownModel, args: argparse.Namespace, m
                              f"--enable_reranking, or give {most_documents}, for all documents as text")
         flag = "--expand"
         if args.expand:
-            checked_threshold(model, None)
+            threshold_of(config, None)
     except ValueError as fault:
         raise ValueError(f"{flag} with --checkpoint {name}: {fault}") from None
 

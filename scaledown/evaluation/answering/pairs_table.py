@@ -53,13 +53,13 @@ def table(compared: Sequence[Pair], labels: Mapping[str, str]) -> str:
         exact, overlap = (pair.by_metric[metric].to_dict() for metric in SHOWN)
         name = f"{labels.get(pair.system, pair.system)} against {labels.get(pair.other, pair.other)}"
         rows.append([name, _difference(exact), p_text(exact), WORDS[exact["verdict"]], _difference(overlap),
-                     WORDS[overlap["verdict"]]])
+                     p_text(overlap), WORDS[overlap["verdict"]]])
 
     exact_name, overlap_name = (METRICS[metric].name for metric in SHOWN)
-    header = ["all pairs", exact_name, "McNemar's p", "so it is", overlap_name, "so it is"]
+    header = ["all pairs", exact_name, "p", "so it is", overlap_name, "p", "so it is"]
     # A tie of few questions is no proof that two systems are equally good.
-    note = ("better, worse: the 95% interval of the paired difference excludes 0, and for exact match\n"
-            f"McNemar's p is below {SIGNIFICANT}; tie: these questions show no difference")
+    note = ("better, worse: the 95% interval of the paired difference excludes 0, and p of the exact sign\n"
+            f"test (McNemar's, for exact match) is below {SIGNIFICANT}; tie: these questions show no difference")
     return f"{console_table(header, rows)}\n{note}"
 
 

@@ -70,12 +70,15 @@ def check(args: argparse.Namespace) -> None:
         ValueError: if there are any.
     """
     faults = positive(args, "batch_size", "query_tokens", "document_tokens", "answer_tokens", "rounds")
-    faults += [f"--num_documents must be above 0, got {count}" for count in args.num_documents if count < 1]
+    faults += [f"--num_documents must be above 0, got {count}" for count in args.num_documents or () if count < 1]
     if args.document_tokens % MEMORY_TOKENS:
         faults.append(f"--document_tokens must be a multiple of the {MEMORY_TOKENS} memory tokens, "
                       f"got {args.document_tokens}")
     if args.train_data and args.what == "inference":
         faults.append("--train_data belongs to training")
+    elif args.train_data and args.num_documents:
+        faults.append("--num_documents does not go with --train_data, whose records have their own; leave out one of "
+                      "the two")
     require(faults)
     # A folder that cannot be made, and records with faults, are reported before the work.
     make_folder(Path(args.output_dir))
@@ -94,7 +97,9 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
         from scaledown.evaluation.figures import speed
         from scaledown.evaluation.figures.style import Figures
 
-        setup = (f"{args.preset} preset, batch {args.batch_size}, on {report['run']['device']}, "
+        # A generator of its own takes the place of the preset.
+        model = args.generator_model or f"{args.preset} preset"
+        setup = (f"{model}, batch {args.batch_size}, on {report['run']['device']}, "
                  f"n = {args.rounds} rounds")
         figures = Figures(folder)
         figures.draw("cost_by_documents.png", speed.plot_by_documents, rows, setup)
@@ -105,9 +110,10 @@ def write(folder: Path, args: argparse.Namespace, rows: list[dict[str, Any]], be
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the ratios, write the figures."""
     args = build_parser().parse_args(argv)
-    if not args.num_documents:
-        args.num_documents = [5] if args.what == "training" else [1, 5, 10, 20, 50]
     check(args)
+    # Records have their own numbers of documents.
+    if not args.num_documents and not args.train_data:
+        args.num_documents = [5] if args.what == "training" else [1, 5, 10, 20, 50]
 
     # Torch takes seconds to load; a wrong flag has been reported by now.
     from scaledown.evaluation.benchmark.bench import build_bench

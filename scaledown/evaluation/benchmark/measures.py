@@ -177,7 +177,7 @@ def measure_inference(args: argparse.Namespace, bench: Bench) -> list[dict[str, 
     bench.for_answering()
 
     texts = {count: full_length(args, count, bench.shape.config.vocab_size) for count in args.num_documents}
-    jobs: dict[int, dict[str, Callable[[], dict[str, float]]]] = {}
+    jobs: dict[float, dict[str, Callable[[], dict[str, float]]]] = {}
     for count in args.num_documents:
         jobs[count] = {system: answer_job(bench, texts[count], system, args.answer_tokens) for system in args.systems}
 
@@ -197,8 +197,8 @@ def measure_inference(args: argparse.Namespace, bench: Bench) -> list[dict[str, 
             for count, system in times]
 
 
-def _times_and_peak(jobs: Mapping[int, Mapping[str, Callable[[], dict[str, float]]]], num_rounds: int,
-                    bench: Bench) -> tuple[dict[tuple[int, str], dict[str, list[float]]], float]:
+def _times_and_peak(jobs: Mapping[float, Mapping[str, Callable[[], dict[str, float]]]], num_rounds: int,
+                    bench: Bench) -> tuple[dict[tuple[float, str], dict[str, list[float]]], float]:
     """Return the seconds of each number of documents and system, by phase, and the machine's peak.
 
     All of them take turns, the numbers of documents too: a machine that slows down must not bend a line over these.
@@ -242,10 +242,15 @@ def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, A
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
 
     vocab_size = bench.shape.config.vocab_size
-    batches: dict[int, list[Texts]] = {}
-    jobs: dict[int, dict[str, Callable[[], dict[str, float]]]] = {}
-    for count in args.num_documents:
-        batches[count] = from_records(args, vocab_size) if args.train_data else [full_length(args, count, vocab_size)]
+    batches: dict[float, list[Texts]] = {}
+    if args.train_data:
+        texts = from_records(args, vocab_size)
+        batches[_mean_documents(texts)] = texts
+    else:
+        batches = {count: [full_length(args, count, vocab_size)] for count in args.num_documents}
+
+    jobs: dict[float, dict[str, Callable[[], dict[str, float]]]] = {}
+    for count in batches:
         jobs[count] = {system: step_job(bench, batches[count], system, optimizer) for system in args.systems}
 
     # A first step of each sets up what must not count as its memory, such as the optimizer's state.
@@ -260,13 +265,19 @@ def measure_training(args: argparse.Namespace, bench: Bench) -> list[dict[str, A
     # Only after the peaks, which freed memory that the process keeps would hide.
     keep_freed_memory()
 
-    num_rounds = max(args.rounds, *(len(count_batches) for count_batches in batches.values()))  # each batch once
-    times, machine = _times_and_peak(jobs, num_rounds, bench)
+    # There are not more batches than rounds, so each has its turn.
+    times, machine = _times_and_peak(jobs, args.rounds, bench)
     return [_training_row(args, bench, batches[count], system, count, times[count, system]["step"],
                           peaks[count, system], machine) for count, system in times]
 
 
-def _training_row(args: argparse.Namespace, bench: Bench, batches: Sequence[Texts], system: str, num_documents: int,
+def _mean_documents(batches: Sequence[Texts]) -> float:
+    """Return the mean number of documents of a question, to one decimal place."""
+    questions = itertools.chain.from_iterable(texts.documents for texts in batches)
+    return round(statistics.fmean(map(len, questions)), 1)
+
+
+def _training_row(args: argparse.Namespace, bench: Bench, batches: Sequence[Texts], system: str, num_documents: float,
                   step_seconds: list[float], peak: int, machine: float) -> dict[str, Any]:
     # Batches of records differ in length, so rates are of the means over all batches.
     num_questions = statistics.fmean(len(texts.queries) for texts in batches)

@@ -51,7 +51,8 @@ def threshold_for(run: Run, qrels: Qrels, recall: float) -> float:
 
     # Best first: the last of the ceil(recall * n) documents that must be kept sets the threshold.
     relevant.sort(reverse=True)
-    return relevant[math.ceil(recall * len(relevant)) - 1]
+    # 0.55 * 100 is a little above 55 in floating point.
+    return relevant[max(1, math.ceil(recall * len(relevant) - 1e-9)) - 1]
 
 
 def mean_kept(run: Run, threshold: float) -> float:
@@ -141,11 +142,12 @@ def _answered_records(given: RankingInput) -> list[Record]:
 
 def _write(model: Any, name: str, thresholds: Mapping[str, float]) -> Path:
     """Write thresholds into the config of a checkpoint, and return its path."""
-    from scaledown.models.loading import checkpoint, generator_files
+    from scaledown.hub import model_places
+    from scaledown.models.loading import checkpoint
 
     folder = checkpoint.find(name)
     path = folder / checkpoint.CONFIG_FILE
-    config = dataclasses.replace(generator_files.relative_to(folder, model.config), **thresholds)
+    config = dataclasses.replace(model_places.relative_to(folder, model.config), **thresholds)
     write_json(path, dataclasses.asdict(config))
     return path
 

@@ -29,7 +29,7 @@ def unsure_threshold(judged: Sequence[Judged], recall: float) -> float:
     """Return the lowest threshold below which at least ``recall`` of the wrong answers are.
 
     Raises:
-        ValueError: if no answer is wrong.
+        ValueError: if no answer is wrong, or too many wrong ones have the highest probability of all, 1.
     """
     wrong = sorted(probability for probability, is_right in judged if not is_right)
     if not wrong:
@@ -38,7 +38,13 @@ def unsure_threshold(judged: Sequence[Judged], recall: float) -> float:
 
     # The last of the ceil(recall * n) wrong answers to be caught. Halfway to the next answer, so that rounding does not
     # matter; above all answers there is only certainty.
-    last = wrong[math.ceil(recall * len(wrong)) - 1]
+    # 0.55 * 100 is a little above 55 in floating point.
+    last = wrong[max(1, math.ceil(recall * len(wrong) - 1e-9)) - 1]
+    if last >= 1.0:
+        num_below = sum(probability < 1.0 for probability in wrong)
+        raise ValueError(f"no threshold has {recall:g} of the wrong answers below it: {len(wrong) - num_below} of "
+                         f"{len(wrong)} have a probability of 1; the highest --recall to ask for is "
+                         f"{math.floor(1000 * num_below / len(wrong)) / 1000:g}")
     above = [probability for probability, _ in judged if probability > last]
     return (last + min(above, default=1.0)) / 2
 

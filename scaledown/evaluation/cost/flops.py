@@ -92,6 +92,10 @@ def causal_flops(compressor: DecoderShape, tokens: TokenCounts, input_order: str
     These are the memory and rerank positions. Query first, the query is read once; document first, it is read with each
     document, and the documents are not read at all if their readings are stored.
     """
+    # No document, nothing to compress: the query is not read for its own sake.
+    if tokens.num_documents == 0:
+        return 0.0
+
     # A prefix is read ``num_prefixes`` times, then each document's suffix: the other text and its memory tokens.
     num_documents = tokens.num_documents
     num_prefixes, prefix, text = 1.0, tokens.query_tokens, tokens.document_tokens

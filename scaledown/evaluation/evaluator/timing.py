@@ -32,6 +32,7 @@ PEAK_ROUNDS = 5
 _KIBI = 1024
 Job = TypeVar("Job", bound=Hashable)
 """The name of a job."""
+Item = TypeVar("Item")
 
 
 def synchronise(device: torch.device) -> None:
@@ -126,14 +127,19 @@ def _time_all(model: Any, systems: Sequence[System], records: Sequence[Any], con
             for system in systems:
                 _time_query(model, system, record, config.max_new_tokens)
 
-        timed_records = records[:config.timed_queries]
-        for number, record in enumerate(Bar(timed_records, desc="timing", unit="question", disable=not progress)):
+        for number, record in enumerate(Bar(records, desc="timing", unit="question", disable=not progress)):
             # The order rotates, so that no system always runs on the caches another has just warmed.
             start = number % len(systems)
             for system in (*systems[start:], *systems[:start]):
                 queries[system.name].append(_time_query(model, system, record, config.max_new_tokens))
 
     return {name: _latency(timed) for name, timed in queries.items()}
+
+
+def evenly_spaced(items: Sequence[Item], wanted: int) -> list[Item]:
+    """Return ``wanted`` of the items, spread over all of them; all if there are not more."""
+    count = min(len(items), wanted)
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def time_systems(model: Any, systems: Sequence[System], records: Sequence[Any], config: EvaluationConfig,
@@ -148,12 +154,12 @@ def time_systems(model: Any, systems: Sequence[System], records: Sequence[Any], 
     """
     if not records:
         raise ValueError("no records to time")
-    step = max(1, len(records) // config.timed_queries)
 
     # The list is what torch broadcasts in place: process 0 fills it, the others receive it.
     results: list[Any] = [None]
     if processes.rank() == 0:
-        results = [_time_all(model, systems, records[::step], config, progress)]
+        timed_records = evenly_spaced(records, config.timed_queries)
+        results = [_time_all(model, systems, timed_records, config, progress)]
     if processes.is_joined():
         torch.distributed.broadcast_object_list(results, src=0)
     return results[0]
@@ -161,7 +167,7 @@ def time_systems(model: Any, systems: Sequence[System], records: Sequence[Any], 
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds over the rounds: the middle, the spread and the fastest."""
+    """Seconds over the rounds: the middle and the spread."""
 
     median: float
     p10: float

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scaledown.config import CUT
+from scaledown.data.answers import answer_spans
 from scaledown.data.records import Record
 from scaledown.models.engine.decoder import token_embeddings
 from scaledown.models.model import ScaleDownModel
@@ -39,20 +40,18 @@ class Needle(NamedTuple):
 
 
 def find_needle(tokenizer: Any, document: str, references: Sequence[str], limit: int) -> Needle | None:
-    """Find one of the answers, whole and literally, in the document's first ``limit`` tokens; None if none is there."""
+    """Find the first answer, in whole words, among the document's first ``limit`` tokens; None if none is there."""
     encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, offsets = encoded["input_ids"][:limit], encoded["offset_mapping"][:limit]
-    for reference in references:
-        start = document.lower().find(reference.lower())
-        if start < 0:
-            continue
-        end = start + len(reference)
+    spans = answer_spans(document, references)
+    if not spans:
+        return None
 
-        # The tokens that share characters with the answer; at the limit the answer's end may be cut off.
-        inside = [place for place, (left, right) in enumerate(offsets) if left < end and right > start]
-        if inside and offsets[inside[-1]][1] >= end:
-            return Needle(ids, inside[0], inside[-1])
-
+    # The tokens that share characters with the answer; at the limit the answer's end may be cut off.
+    start, end = spans[0]
+    inside = [place for place, (left, right) in enumerate(offsets) if left < end and right > start]
+    if inside and offsets[inside[-1]][1] >= end:
+        return Needle(ids, inside[0], inside[-1])
     return None
 
 

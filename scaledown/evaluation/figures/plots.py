@@ -18,7 +18,7 @@ from scaledown.evaluation.metrics import METRICS
 from scaledown.evaluation.systems import LABELS_OF_TRAINING
 
 if TYPE_CHECKING:
-    from scaledown.evaluation.report.before_after import RunResults
+    from scaledown.evaluation.report.run_results import RunResults
 
 BAR_ORDER = ("no_documents", "truncated_text", "before_training", "scaledown", "full_text")
 SPEED_ORDER = ("scaledown", "full_text", "truncated_text", "no_documents")

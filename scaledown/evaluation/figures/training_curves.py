@@ -1,4 +1,4 @@
-"""The course of training: a panel for each kind of loss, in training and held out, the learning rates, and metrics."""
+"""The course of training: a panel for each kind of loss, in training and held out, and the learning rates."""
 
 from __future__ import annotations
 
@@ -48,20 +48,17 @@ class Panel:
 
 
 def plot_training_curves(path: Path, history: History, narrow: bool = False) -> None:
-    """Draw losses and learning rates against steps, and metrics if there are any.
+    """Draw losses and learning rates against steps.
 
     Args:
         path: the PNG's path.
         history: the trainer's ``log_history``. Keys ``loss`` and ``*_loss`` are losses, ``learning_rate*`` learning
-            rates, and ``eval_*`` were measured on held-out records (``eval_*_avg`` are metrics between 0 and 1). An
-            entry with ``lesson_starts`` marks the step at which harder records begin, with its text.
+            rates, and ``eval_*`` were measured on held-out records. An entry with ``lesson_starts``
+            marks the step at which harder records begin, with its text.
         narrow: for a phone.
     """
     losses = loss_panels(history)
     all_panels = [*losses, Panel("Learning rate", "size of a step of the optimizer", _learning_rates(history))]
-    metrics = _metrics(history)
-    if metrics:
-        all_panels.append(Panel("Metrics on held-out records", "mean over questions, 0 (worst) to 1 (best)", metrics))
 
     figure, places = style.panels(len(all_panels), PANEL_HEIGHT, narrow, PANEL_COLUMNS)
     for axes, panel in zip(places, all_panels, strict=True):
@@ -116,16 +113,6 @@ def _learning_rates(history: History) -> list[Curve]:
         elif points:
             curves.append(Curve(name, points))
     return curves
-
-
-def _metrics(history: History) -> list[Curve]:
-    keys = sorted(name for name in _names(history)
-                  if name.startswith("eval_") and name.endswith("_avg"))
-    curves = []
-    for key in keys:
-        name = key.removeprefix("eval_").removesuffix("_avg").replace("_", " ")
-        curves.append(Curve(name, _points(history, key)))
-    return [curve for curve in curves if curve.points]
 
 
 def _points(history: History, key: str) -> tuple[Point, ...]:

@@ -164,7 +164,7 @@ def by_length(rows: Rows, num_resamples: int, seed: int) -> Rows:
         values = np.mean(matches, axis=0)[:, None]                            # (questions, 1)
         low, high = bootstrap_ci95(values, num_resamples, seed)[0]
         means.append({"length_tokens": length, "system": system, "exact_match": float(values.mean()),
-                      "ci95": [float(low), float(high)]})
+                      "ci95": [float(low), float(high)], "n": len(values)})
     return means
 
 
@@ -184,7 +184,7 @@ def table(means: Rows, growth: Rows) -> str:
         lines.append([f"{row['length_tokens']:,} tokens, {row['system']}", score(row["exact_match"]),
                       interval_text(row["ci95"]), share, f"{cost['first_token_ms']['median_ms']:,.0f}", peak,
                       f"{cost['prompt_tokens']:,.0f}"])
-    return console_table(["length and system", "exact match", "95%", f"share of\nthat at {shortest:,}",
+    return console_table([f"n = {means[0]['n']}", "exact match", "95%", f"share of\nthat at {shortest:,}",
                           "first token,\nms", "memory,\nMiB", "prompt\ntokens"], lines)
 
 

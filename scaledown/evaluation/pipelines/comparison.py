@@ -140,7 +140,8 @@ def pipeline_flops(model: Any, result: SystemResult, candidates: Sequence[Record
 
 def table(results: Mapping[str, tuple[SystemResult, PipelineFlops]]) -> str:
     """Return quality and cost, one row per pipeline."""
-    header = ["", "exact match\n[95%]", "token F1", "prompt\ntokens"]
+    num_questions = max(len(result.questions) for result, _ in results.values())  # the same of all
+    header = [f"n = {num_questions}", "exact match\n[95%]", "token F1", "prompt\ntokens"]
     header += [f"GFLOPs:\n{part}" for part in ("rerank", "compress", "generate", "total")]
 
     rows = []

@@ -146,7 +146,7 @@ def score_ranking(qrels: Qrels, run: Run, num_resamples: int, seed: int,
 
     # A query for which ir-measures gives no value stays 0.
     values = np.zeros((len(query_numbers), len(measures)))  # (queries, measures)
-    for metric in ir_measures.iter_calc(measures, qrels, run):
+    for metric in ir_measures.iter_calc(measures, qrels, _without_ties(run)):
         values[query_numbers[metric.query_id], columns[str(metric.measure)]] = metric.value
     intervals = bootstrap_ci95(values, num_resamples, seed)  # (measures, 2)
 
@@ -158,6 +158,19 @@ def score_ranking(qrels: Qrels, run: Run, num_resamples: int, seed: int,
     return RankingScores(means, ci95, len(query_numbers))
 
 
+def _without_ties(run: Run) -> Run:
+    """Return the run with minus the rank of each document as its score.
+
+    ir-measures computes RR by another tool than nDCG and recall, and the two break ties the other way round.
+    """
+    ranks: Run = {}
+    for query, scores in run.items():
+        # trec_eval's order, which compares scores in single precision.
+        order = sorted(((np.float32(value), name) for name, value in scores.items()), reverse=True)
+        ranks[query] = {name: -float(rank) for rank, (_, name) in enumerate(order)}
+    return ranks
+
+
 def table(scores: Mapping[str, RankingScores]) -> str:
     """Return one row per system, each measure with its interval below it."""
     measures = list(next(iter(scores.values())).means)  # the same of every system
@@ -166,4 +179,5 @@ def table(scores: Mapping[str, RankingScores]) -> str:
         cells = [f"{score(system.means[measure])}\n{interval_text(system.ci95[measure])}" for measure in measures]
         rows.append([name, *cells])
 
-    return console_table(["mean [95%]", *measures], rows)
+    num_queries = next(iter(scores.values())).num_queries  # the same of every system
+    return console_table([f"n = {num_queries}\nmean [95%]", *measures], rows)

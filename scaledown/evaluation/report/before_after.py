@@ -16,7 +16,13 @@ from scaledown.evaluation.evaluator.timing import time_systems
 from scaledown.evaluation.figures.needle import memory_of_one
 from scaledown.evaluation.figures.style import Figures
 from scaledown.evaluation.report.phases import Begin, say_nothing
-from scaledown.evaluation.report.run_results import RunResults, results_of_checkpoint, write_numbers, write_page
+from scaledown.evaluation.report.run_results import (
+    RunResults,
+    results_of_checkpoint,
+    write_baselines,
+    write_numbers,
+    write_page,
+)
 from scaledown.evaluation.systems import BASELINES, SCALEDOWN
 from scaledown.files import write_json
 from scaledown.models.loading import model_card
@@ -47,7 +53,11 @@ def measure_before(model: Any, records: Sequence[Any], config: EvaluationConfig,
     begin(f"{len(records):,} questions answered by the generator alone: without documents, from text cut to the same "
           "number of tokens as the memory, from the full text")
     # Baselines read text with the adapter off, so they are measured once.
-    baselines = {system.name: evaluate_system(model, system, records, config, seed) for system in BASELINES}
+    baselines = {}
+    for system in BASELINES:
+        baselines[system.name] = evaluate_system(model, system, records, config, seed)
+        if processes.rank() == 0:
+            write_baselines(folder, baselines)
     begin("the same questions answered by ScaleDown before training")
     scaledown = evaluate_system(model, SCALEDOWN, records, config, seed)
     if processes.rank() == 0:

@@ -25,10 +25,8 @@ def difference_text(test: Mapping[str, Any]) -> str:
 
 
 def p_text(test: Mapping[str, Any]) -> str:
-    """Return the p-value of McNemar's test in a paired difference, "none" for a metric without one."""
+    """Return the p-value of the sign test in a paired difference."""
     p_value = test["p_value"]
-    if p_value is None:
-        return "none"
     return f"below {SMALLEST_P}" if p_value < SMALLEST_P else f"{p_value:.3f}"
 
 

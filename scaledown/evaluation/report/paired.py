@@ -1,9 +1,9 @@
 """Paired tests: does one system answer the same questions better than another?
 
 Two intervals that overlap say little about a difference: a hard question is hard for both systems, so their errors move
-together. Here each question is compared with itself. The mean difference gets a bootstrap interval; for a metric that
-is right or wrong McNemar's exact test (McNemar, 1947) counts the questions that only one of the two answers right, of
-which either would have half if there were no difference.
+together. Here each question is compared with itself. The mean difference gets a bootstrap interval, and the exact sign
+test counts the questions that either answers better, of which both would have half if there were no difference; ties
+are left out. For a metric that is right or wrong it is McNemar's exact test (McNemar, 1947).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class PairedDifference:
         ci95: its 95% bootstrap interval; questions are resampled, each with both of its scores.
         num_better: questions on which the first system scores higher.
         num_worse: those on which it scores lower.
-        p_value: of McNemar's exact test; None for a metric that is not right or wrong.
-        verdict: ``BETTER`` or ``WORSE`` if the interval excludes 0 and the test, if there is one, agrees; else
+        p_value: of the exact sign test, which is McNemar's for a metric that is right or wrong.
+        verdict: ``BETTER`` or ``WORSE`` if the interval excludes 0 and the p-value is below ``SIGNIFICANT``; else
             ``NOT_SHOWN``.
     """
 
@@ -40,7 +40,7 @@ class PairedDifference:
     ci95: tuple[float, float]
     num_better: int
     num_worse: int
-    p_value: float | None
+    p_value: float
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,8 +48,8 @@ class PairedDifference:
         return dataclasses.asdict(self) | {"ci95": list(self.ci95)}
 
 
-def mcnemar_p(num_better: int, num_worse: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test, from the numbers of questions that only one has right."""
+def sign_test_p(num_better: int, num_worse: int) -> float:
+    """Return the two-sided p-value of the exact sign test, from the numbers of questions that differ either way."""
     total = num_better + num_worse
     return float(binomtest(num_better, total, 0.5).pvalue) if total else 1.0
 
@@ -70,18 +70,18 @@ def compare(system: SystemResult, other: SystemResult, num_resamples: int, seed:
     intervals = bootstrap_ci95(differences, num_resamples, seed)  # (metrics, 2)
 
     compared = {}
-    for column, (name, metric) in enumerate(METRICS.items()):
+    for column, name in enumerate(METRICS):
         num_better, num_worse = int((differences[:, column] > 0).sum()), int((differences[:, column] < 0).sum())
-        p_value = mcnemar_p(num_better, num_worse) if metric.is_right_or_wrong else None
+        p_value = sign_test_p(num_better, num_worse)
         low, high = (float(end) for end in intervals[column])
         compared[name] = PairedDifference(float(differences[:, column].mean()), (low, high), num_better, num_worse,
                                           p_value, _verdict(low, high, p_value))
     return compared
 
 
-def _verdict(low: float, high: float, p_value: float | None) -> str:
-    # With few questions the interval alone claims too much; the exact test does not.
-    if p_value is not None and p_value >= SIGNIFICANT:
+def _verdict(low: float, high: float, p_value: float) -> str:
+    # With few questions the interval alone claims too much (with one it has no width); the exact test does not.
+    if p_value >= SIGNIFICANT:
         return NOT_SHOWN
     if low > 0:
         return BETTER

@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scaledown.evaluation.evaluator import SystemResult
-from scaledown.evaluation.evaluator.timing import PHASES
+from scaledown.evaluation.evaluator.timing import PHASES, evenly_spaced
 from scaledown.evaluation.figures.plots import FIGURES
 from scaledown.evaluation.figures.style import printable
 from scaledown.evaluation.figures.text_tables import flops_unit, markdown_table, score, short
 from scaledown.evaluation.metrics import METRICS, interval_text
 from scaledown.evaluation.report.headline import difference_text, facts, headline, p_text
 from scaledown.evaluation.report.markdown_text import anchor, escape, sample, unbroken
+from scaledown.evaluation.report.paired import SIGNIFICANT
 from scaledown.evaluation.systems import LABELS_OF_TRAINING
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _change_table(report: Mapping[str, Any]) -> str:
                      change, f"{test['num_better']}, {test['num_worse']}", p_text(test), test["verdict"]])
 
     return markdown_table(["after training − before", "difference [95%]", "relative", "questions: better, worse",
-                           "McNemar's p", "so after training is"], rows)
+                           "p", "so after training is"], rows)
 
 
 def _baseline_table(report: Mapping[str, Any]) -> str:
@@ -66,18 +67,19 @@ def _baseline_table(report: Mapping[str, Any]) -> str:
         exact, overlap = (report["paired_tests"][name][metric] for metric in ("exact_match", "token_f1"))
         rows.append([LABELS_OF_TRAINING[name], unbroken(difference_text(exact)),
                      f"{exact['num_better']}, {exact['num_worse']}", p_text(exact), exact["verdict"],
-                     unbroken(difference_text(overlap)), overlap["verdict"]])
+                     unbroken(difference_text(overlap)), p_text(overlap), overlap["verdict"]])
 
     return markdown_table(["ScaleDown after training − ...", "exact match [95%]", "right: only it, only the other",
-                           "McNemar's p", "so it is", "token F1 [95%]", "so it is"], rows)
+                           "p", "so it is", "token F1 [95%]", "p", "so it is"], rows)
 
 
 def _quality_notes(report: Mapping[str, Any]) -> list[str]:
     num_questions = report["run"]["n"]
     lines = ["Brackets are 95% bootstrap intervals: how far the mean would move with other questions of the same kind. "
              "They cover neither another training seed nor another kind of question. Differences are paired: each "
-             "question is compared with itself. McNemar's exact test is for metrics that are right or wrong. A result "
-             "is called better or worse only if the interval excludes 0 and p is below 0.05."]
+             "question is compared with itself. p is of the exact sign test, which for metrics that are right or wrong "
+             "is McNemar's. A result is called better or worse only if the interval excludes 0 and p is below "
+             f"{SIGNIFICANT}."]
 
     averages = []
     for summary in _summaries(report).values():
@@ -142,11 +144,10 @@ def _cost_notes(report: Mapping[str, Any]) -> str:
 
 def _sample_table(before: SystemResult, after: SystemResult, full_text: SystemResult) -> str:
     """Return a table of evenly spaced questions: chosen by place, not by how well they were answered."""
-    step = max(1, len(after.questions) // NUM_SAMPLES)
     answered = list(zip(before.questions, after.questions, full_text.questions, strict=True))
 
     rows = []
-    for old, new, full in answered[::step][:NUM_SAMPLES]:
+    for old, new, full in evenly_spaced(answered, NUM_SAMPLES):
         rows.append([sample(new.query), sample("; ".join(new.references)), _answer(old), _answer(new), _answer(full)])
 
     return markdown_table(["question", "accepted answers", "before training", "after training", "full text"], rows)

@@ -140,11 +140,17 @@ def training_summary(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"steps": steps, "seconds": seconds}
 
 
+def write_baselines(folder: Path, baselines: Mapping[str, SystemResult]) -> None:
+    """Write every answer of the baselines, by name."""
+    write_json(folder / "baseline_results.json", {name: result.to_dict() for name, result in baselines.items()})
+
+
 def write_numbers(folder: Path, results: RunResults) -> dict[str, Any]:
     """Write every answer and ``metrics_report.json``; return the content of the latter."""
     report = metrics_report(results)
     write_json(folder / "before_training_results.json", results.before.to_dict())
     write_json(folder / "after_training_results.json", results.after.to_dict())
+    write_baselines(folder, results.baselines)
     write_json(folder / "metrics_report.json", report)
     return report
 

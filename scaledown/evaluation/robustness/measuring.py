@@ -70,7 +70,7 @@ def table(rows: Rows) -> str:
         lines.append([row["sweep"], f"{row['value']:g}", row["system"], score(row["exact_match_avg"]),
                       interval_text(row["exact_match_ci95"])])
 
-    return console_table(["sweep", "value", "system", "exact match", "95%"], lines)
+    return console_table([f"n = {rows[0]['n']}", "value", "system", "exact match", "95%"], lines)
 
 
 def measure_all(model: ScaleDownModel, asked: Sequence[Case], config: EvaluationConfig, args: argparse.Namespace,

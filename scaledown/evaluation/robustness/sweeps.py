@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scaledown import processes
 from scaledown.data.records import Record
 from scaledown.evaluation.metrics import accuracy
 from scaledown.evaluation.systems import FULL_TEXT, SCALEDOWN, System, scaledown_with, truncated_text_with
@@ -24,6 +25,8 @@ PLACES_AMONG = 10
 PLACES = (1, 3, 5, 8, 10)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LENGTHS = (0.0, 0.5, 0.75, 1.0)
+NEARLY = 0.9
+"""Share of a length that documents must reach on average: whole words seldom fill it exactly."""
 CountTokens = Callable[[str], int]
 
 
@@ -125,7 +128,7 @@ def of_length(case: Case, num_tokens: float, count_tokens: CountTokens) -> Recor
 
 def settings(cases_: Sequence[Case], choices: Sequence[int], document_tokens: int,
              count_tokens: CountTokens) -> list[Setting]:
-    """Return every point of every sweep.
+    """Return every point of every sweep that all questions can fill; a warning names those that are left out.
 
     Args:
         cases_: the questions, the same at every point.
@@ -136,21 +139,38 @@ def settings(cases_: Sequence[Case], choices: Sequence[int], document_tokens: in
     both = {"scaledown": SCALEDOWN, "full_text": FULL_TEXT}
     cut = {"truncated_text": truncated_text_with(max(choices))}
 
+    left_out: list[str] = []
+
     def sweep(name: str, values: Sequence[float], ask: Callable[[Case, float], Record],
-              systems: Mapping[str, System]) -> list[Setting]:
+              systems: Mapping[str, System], is_filled: Callable[[Case, Record, float], bool]) -> list[Setting]:
         points = []
         for value in values:
             records = tuple(ask(case, value) for case in cases_)
-            points.append(Setting(name, value, records, systems))
+            # The same questions at every point, so one that falls short costs the point.
+            if all(is_filled(case, record, value) for case, record in zip(cases_, records, strict=True)):
+                points.append(Setting(name, value, records, systems))
+            else:
+                left_out.append(f"{name} {value:g}")
         return points
 
     def ask_length(case: Case, num_tokens: float) -> Record:
         return of_length(case, num_tokens, count_tokens)
 
+    def has_length(_: Case, record: Record, num_tokens: float) -> bool:
+        tokens = sum(map(count_tokens, record.documents))
+        return tokens >= NEARLY * num_tokens * len(record.documents)
+
     lengths = [round(share * document_tokens) for share in LENGTHS]  # 0 leaves the documents as they are
-    points = [*sweep("num_documents", NUMBERS_OF_DOCUMENTS, of_number, both | cut),
-              *sweep("gold_place", PLACES, at_place, both), *sweep("alike_share", SHARES, of_likeness, both),
-              *sweep("document_tokens", lengths, ask_length, both)]
+    points = [*sweep("num_documents", NUMBERS_OF_DOCUMENTS, of_number, both | cut, _has_documents),
+              *sweep("gold_place", PLACES, at_place, both, _has_documents),
+              *sweep("alike_share", SHARES, of_likeness, both, _has_share),
+              *sweep("document_tokens", lengths, ask_length, both, has_length)]
+    if left_out:
+        num_documents = min(1 + len(case.alike) + len(case.others) for case in cases_)
+        num_alike = min(len(case.alike) for case in cases_)
+        processes.warn(f"points left out, since not every question can fill them: {', '.join(left_out)}; there is a "
+                       f"question with {num_documents} documents, other questions' included, and one with {num_alike} "
+                       "look-alikes; more and longer records in --eval_data fill more")
 
     # Here the questions stay the same and the systems change: the budget of both is the number of memory tokens.
     if len(choices) > 1:
@@ -160,6 +180,15 @@ def settings(cases_: Sequence[Case], choices: Sequence[int], document_tokens: in
                 "scaledown": scaledown_with(number), "truncated_text": truncated_text_with(number)}))
 
     return points
+
+
+def _has_documents(_: Case, record: Record, num_documents: float) -> bool:
+    return len(record.documents) >= num_documents
+
+
+def _has_share(case: Case, _: Record, share: float) -> bool:
+    num_alike = round(share * (NUM_DOCUMENTS - 1))
+    return len(case.alike) >= num_alike and len(case.others) >= NUM_DOCUMENTS - 1 - num_alike
 
 
 def _with_gold(case: Case, wrong: Sequence[str]) -> list[str]:

@@ -107,8 +107,8 @@ def prepare_training(config: ScaleDownConfig, model: PreTrainedModel) -> None:
     if rank is None:
         model.float().requires_grad_(True)
         return
-    # Scaled as the generator's adapter is.
-    alpha = config.lora_alpha * rank // config.lora_rank
+    # Scaled as the generator's adapter is: alpha / rank is the same, and no whole number is needed for it.
+    alpha = config.lora_alpha * rank / config.lora_rank
     lora.add_adapter(model, rank, alpha, config.lora_dropout)
 
 

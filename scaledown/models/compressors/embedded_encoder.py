@@ -16,13 +16,25 @@ from transformers import ModernBertConfig, ModernBertModel, PretrainedConfig
 
 EMBEDDED_LAYERS = 4
 """The demo generator was trained to look things up with its first four layers alone."""
+FAMILIES = ("llama", "mistral")
+"""Those whose layers ModernBERT can have."""
 
 
 def embedded_encoder_config(generator: PretrainedConfig) -> ModernBertConfig:
     """Return ModernBERT's layout in the generator's sizes.
 
     All its layers see the whole text: at this size a local window saves nothing, and memory tokens sit at the end.
+
+    Raises:
+        ValueError: if the generator's layers are not Llama's, which alone can be copied.
     """
+    # Other families have biases or norms that ModernBERT lacks, or other names for the same weights.
+    has_biases = getattr(generator, "attention_bias", False) or getattr(generator, "mlp_bias", False)
+    if generator.model_type not in FAMILIES or has_biases:
+        raise ValueError("--compressor_model embedded: ModernBERT cannot have the layers of this generator, a "
+                         f"{generator.model_type} model: those of {' and '.join(FAMILIES)} without biases can be "
+                         "copied; name an encoder")
+
     layers = min(EMBEDDED_LAYERS, generator.num_hidden_layers)
     rope = {"rope_type": "default", "rope_theta": generator.rope_parameters["rope_theta"]}
     return ModernBertConfig(
@@ -38,9 +50,10 @@ def embedded_encoder(body: nn.Module) -> ModernBertModel:
     """Return the encoder that starts from a copy of the first layers of ``body``, a generator without its head.
 
     Raises:
-        ValueError: if ModernBERT cannot have heads of the generator's width.
+        ValueError: if ModernBERT cannot have the generator's layers, or heads of their width.
     """
     config = body.config
+    layout = embedded_encoder_config(config)
     head_dim = body.layers[0].self_attn.head_dim
     # ModernBERT has no setting for a head's width: heads share the hidden size.
     if head_dim * config.num_attention_heads != config.hidden_size:
@@ -48,7 +61,7 @@ def embedded_encoder(body: nn.Module) -> ModernBertModel:
                          f"{config.num_attention_heads} of {head_dim} at a width of {config.hidden_size}; name an "
                          "encoder")
 
-    encoder = ModernBertModel(embedded_encoder_config(config))
+    encoder = ModernBertModel(layout)
     table = body.get_input_embeddings().weight                                # (V, D)
     # The norm of the token embeddings multiplies them by about this: 1 / their root mean square.
     growth = 1 / table.float().square().mean(-1).sqrt().mean()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
-def causal_lm_with_adapter(model: PreTrainedModel, rank: int, alpha: int, dropout: float) -> PeftModel:
+def causal_lm_with_adapter(model: PreTrainedModel, rank: int, alpha: float, dropout: float) -> PeftModel:
     """Return a causal LM, frozen, with a new adapter.
 
     Args:
@@ -28,7 +28,7 @@ def causal_lm_with_adapter(model: PreTrainedModel, rank: int, alpha: int, dropou
     return adapted
 
 
-def add_adapter(model: PreTrainedModel, rank: int, alpha: int, dropout: float) -> None:
+def add_adapter(model: PreTrainedModel, rank: int, alpha: float, dropout: float) -> None:
     """Freeze ``model`` (one without a head) and add a new adapter to its layers; arguments as above."""
     with _no_known_warnings():
         inject_adapter_in_model(_settings(model, rank, alpha, dropout, None), model)
@@ -52,7 +52,7 @@ def _leave_casts_to_autocast(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def _settings(model: PreTrainedModel, rank: int, alpha: int, dropout: float, task: str | None) -> LoraConfig:
+def _settings(model: PreTrainedModel, rank: int, alpha: float, dropout: float, task: str | None) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear",
                       exclude_modules=_not_plainly_linear(model) or None, task_type=task)
 

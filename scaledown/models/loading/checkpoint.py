@@ -5,7 +5,8 @@
     generator.safetensors    LoRA and the separator token
     tokenizer/               the generator's tokenizer and chat template
     compressor/              config and tokenizer of the compressor's own model (modernbert and llm)
-    generator_files.json     a fingerprint of the base's files: the weights here fit no other base
+    generator_files.json     a fingerprint of the base's files, and of the model's that a compressor's LoRA lies on:
+                             the weights here fit no others
     training.json            the number of steps and scores that it was trained on
     README.md                the model card
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scaledown.files import disk_faults, make_folder, parse_json
 from scaledown.hub import SHIPPED_CHECKPOINTS, current_token, locate
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.no_compressor import NoCompressor
-from scaledown.models.loading import model_card
+from scaledown.models.loading import generator_files, model_card, training_progress
 from scaledown.models.loading.parameters import trained
 from scaledown.models.loading.pretrained import COMPRESSOR_FOLDER, TOKENIZER_FOLDER
 from scaledown.models.processor import Processor
@@ -36,6 +38,9 @@ from scaledown.models.processor import Processor
 CONFIG_FILE = "config.json"
 COMPRESSOR_FILE = "compressor.safetensors"
 GENERATOR_FILE = "generator.safetensors"
+OWN_FILES = (COMPRESSOR_FILE, GENERATOR_FILE, generator_files.FILE, training_progress.FILE)
+OWN_FOLDERS = (TOKENIZER_FOLDER, COMPRESSOR_FOLDER)
+"""What a checkpoint that replaces another one must not leave of it."""
 SHOWN_SHAPES = 3
 
 
@@ -159,31 +164,87 @@ def _differences(weights: dict[str, Tensor], parameters: dict[str, nn.Parameter]
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, is_checkpoint: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` whose files move there at the end, so that none is half-written.
 
-    ``config.json`` moves last: a folder that has one is complete.
+    ``config.json`` moves last: a folder that has one is complete. A checkpoint replaces an old one as a whole; files
+    of the user's own beside it stay.
 
     Raises:
-        ValueError: if the disk cannot take the weights.
+        ValueError: as :func:`check_target`, or if the disk cannot take the weights.
     """
-    # Beside the folder, hence on the same disk: there a file moves in one step.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    check_target(folder, is_checkpoint)
+    make_folder(folder.parent, "folder")
     try:
-        yield draft
-
-        # Without its old config.json the folder counts as incomplete until the new one is there.
-        folder.mkdir(exist_ok=True)
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-
-        # False sorts before True, so config.json comes last.
-        files = [path for path in draft.rglob("*") if path.is_file()]
-        for path in sorted(files, key=lambda path: (path == draft / CONFIG_FILE, path)):
-            target = folder / path.relative_to(draft)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
+        with disk_faults(folder):
+            # Beside the folder, hence on the same disk: there a file moves in one step.
+            draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+            try:
+                yield draft
+                _move_into(folder, draft, is_checkpoint)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
     except SafetensorError as fault:
         raise ValueError(f"{folder}: the weights cannot be written ({fault})") from fault
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_target(folder: Path, is_checkpoint: bool = False) -> None:
+    """Refuse a folder whose model would be destroyed by what is to be written there, before it is made.
+
+    Args:
+        folder: need not exist.
+        is_checkpoint: whether a checkpoint is to be written, which may replace another one.
+
+    Raises:
+        ValueError: if it is a file, or holds another model.
+    """
+    # os.path, because pathlib raises on a name that is too long.
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ValueError(f"{folder}: is a file, expected a folder; give another name")
+
+    path = folder / CONFIG_FILE
+    if not os.path.isfile(path):
+        return
+    if not is_checkpoint:
+        raise ValueError(f"{folder}: holds a model already ({CONFIG_FILE}), which would be destroyed; give a new or "
+                         "empty folder")
+
+    # Only configs of other libraries, such as the generator's own, name a type. One that cannot be read names none.
+    try:
+        settings = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return
+    if isinstance(settings, dict) and "model_type" in settings:
+        raise ValueError(f"{folder}: holds another model (a {settings['model_type']}, by its {CONFIG_FILE}), which a "
+                         "checkpoint would destroy; give a folder of its own")
+
+
+def _move_into(folder: Path, draft: Path, is_checkpoint: bool) -> None:
+    """Move the files of ``draft`` to ``folder``; of a checkpoint that was there no file stays."""
+    # Without its old config.json the folder counts as incomplete until the new one is there.
+    folder.mkdir(exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+
+    files = [path.relative_to(draft) for path in draft.rglob("*") if path.is_file()]
+    if is_checkpoint:
+        _remove_others(folder, files)
+
+    # False sorts before True, so config.json comes last.
+    for path in sorted(files, key=lambda path: (path == Path(CONFIG_FILE), path)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(draft / path, folder / path)
+
+
+def _remove_others(folder: Path, files: Collection[Path]) -> None:
+    """Remove the files of a checkpoint in ``folder`` that are not among ``files``, by their paths in it."""
+    old_files = [folder / name for name in OWN_FILES]
+    for name in OWN_FOLDERS:
+        old_files += (folder / name).rglob("*")
+    for path in old_files:
+        if path.is_file() and path.relative_to(folder) not in files:
+            path.unlink()
+
+    # A folder of which nothing is left.
+    for name in OWN_FOLDERS:
+        if (folder / name).is_dir() and not any((folder / name).iterdir()):
+            (folder / name).rmdir()

@@ -1,8 +1,7 @@
-"""A fingerprint of a generator's files, and the place of its folder. A checkpoint keeps both.
+"""A fingerprint of a generator's files. A checkpoint keeps it beside the place of its folder.
 
 The checkpoint's weights fit that generator alone. The fingerprint is taken from the files, not from the loaded model,
-so it is the same in float32, in bfloat16 and in 4 bits. A local folder is named relative to the checkpoint, so that
-the two can be moved together.
+so it is the same in float32, in bfloat16 and in 4 bits.
 """
 
 from __future__ import annotations
@@ -23,18 +22,17 @@ from torch import Tensor
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
 from scaledown.files import parse_json
+from scaledown.hub.model_places import COMPRESSOR, FILE, local_folder, locate, located, needed
 
-FILE = "generator_files.json"
 WEIGHTS_FILE = "model.safetensors"
 NOT_COMPARED = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 """Settings in a generator's ``config.json`` that do not change what it computes."""
 SAMPLED_NUMBERS = 64
 SHOWN_SETTINGS = 3
-PLACE = "folder"
-"""The key, in a checkpoint's record, of the folder that held the generator when the checkpoint was written."""
 
 GeneratorFiles = Mapping[str, Any]
-"""``config``: the generator's ``config.json``; ``weights``: the fingerprint of numbers from each of its tensors."""
+"""``config``: the generator's ``config.json``; ``weights``: the fingerprint of numbers from each of its tensors;
+``compressor``: the same of a compressor's own model in a local folder, of which the checkpoint holds LoRA alone."""
 
 
 def read(config: ScaleDownConfig) -> GeneratorFiles | None:
@@ -47,6 +45,16 @@ def read(config: ScaleDownConfig) -> GeneratorFiles | None:
     if folder is None:
         return None
 
+    files = _read(folder)
+    # A model of the Hub has its commit; a folder's files may be replaced.
+    own = local_folder(config, COMPRESSOR) if COMPRESSOR in needed(config) else None
+    if own is not None and config.compressor_model != config.generator_model:
+        files["compressor"] = _read(Path(own))
+    return files
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the settings and the fingerprint of the model in ``folder``; a ValueError names it if it is damaged."""
     try:
         settings = parse_json((folder / "config.json").read_text(encoding="utf-8"))
         compared = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
@@ -122,7 +130,7 @@ def check_trust(folder: Path, name: str, is_trusted: bool) -> None:
         ValueError: with what to do.
     """
     # Most checkpoints ask for nothing, and of a local one the user can read what it asks.
-    if is_trusted or Path(name).is_dir() or not ScaleDownConfig.load(folder).trust_remote_code:
+    if is_trusted or os.path.isdir(os.path.expanduser(name)) or not ScaleDownConfig.load(folder).trust_remote_code:
         return
 
     raise ValueError(f"{name}: its config.json asks to run code that comes with its generator (trust_remote_code). If "
@@ -141,13 +149,15 @@ def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDow
         ValueError: if the settings cannot be read, or the generator is missing or another one.
     """
     config = ScaleDownConfig.load(folder)
-    if generator_model is None:
-        config = locate(folder, config)
-    else:
+    if generator_model is not None:
         # A compressor of the generator's own kind moves with it; a folder has no revision.
         moves_too = config.compressor_model == config.generator_model
-        config = dataclasses.replace(_with_generator(config, generator_model), generator_revision=None,
-                                     compressor_revision=None if moves_too else config.compressor_revision)
+        own = {COMPRESSOR.field: generator_model, COMPRESSOR.revision: None} if moves_too else {}
+        config = dataclasses.replace(config, generator_model=generator_model, generator_revision=None, **own)
+        if COMPRESSOR in needed(config) and not moves_too:
+            config = dataclasses.replace(config, compressor_model=located(folder, config, COMPRESSOR))
+    else:
+        config = locate(folder, config)
 
     # If the generator is on this disk already; otherwise it is checked when it has been loaded.
     check(folder, config, read(config))
@@ -157,8 +167,9 @@ def checked_config(folder: Path, generator_model: str | None = None) -> ScaleDow
 def save(files: GeneratorFiles | None, config: ScaleDownConfig, folder: Path) -> None:
     """Write a checkpoint's record of its generator into ``folder``: null if its files are not known."""
     record = files
-    if files is not None and (place := _local_folder(config)):
-        record = {**files, PLACE: place}
+    if files is not None:
+        folders = {model.place: local_folder(config, model) for model in needed(config)}
+        record = {**files, **{key: place for key, place in folders.items() if place is not None}}
     (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -178,6 +189,9 @@ def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -
     try:
         trained_on = parse_json(path.read_text(encoding="utf-8"))
         faults = differences(trained_on, files) if trained_on is not None else []
+        of_compressor = []
+        if trained_on is not None and "compressor" in trained_on and "compressor" in files:
+            of_compressor = differences(trained_on["compressor"], files["compressor"])
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as fault:
         raise ValueError(f"{path}: cannot be read ({fault}); delete it to load the checkpoint without knowing that its "
                          "generator is the right one") from None
@@ -188,6 +202,10 @@ def check(folder: Path, config: ScaleDownConfig, files: GeneratorFiles | None) -
             "Put the one back that it was trained on, or name its folder: from_pretrained(..., generator_model=FOLDER) "
             f"or in {folder / 'config.json'}. If it is the same one, saved in another way, delete {path}: then it is "
             "loaded unchecked")
+    if of_compressor:
+        raise ValueError(f"{folder} holds the compressor's LoRA for another model than {config.compressor_model} is "
+                         f"now: {'; '.join(of_compressor)}. Put the one back that it was trained on, or name its "
+                         f"folder as compressor_model in {folder / 'config.json'}")
 
 
 def check_unchanged(config: ScaleDownConfig, files: GeneratorFiles | None) -> None:
@@ -222,73 +240,3 @@ def differences(before: GeneratorFiles, now: GeneratorFiles) -> list[str]:
     if None not in (before["weights"], now["weights"]) and before["weights"] != now["weights"]:
         faults.append("its weights differ")
     return faults
-
-
-def relative_to(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
-    """Return ``config`` as a checkpoint in ``folder`` keeps it: a local generator is named relative to the checkpoint.
-
-    A generator with which the checkpoint shares no folder but the root keeps its absolute path.
-    """
-    place = _local_folder(config)
-    if place is None:
-        return config
-
-    # Real paths, because ".." behind a symbolic link leads out of the link's target.
-    start = os.path.realpath(folder)
-    if os.path.commonpath([place, start]) != os.path.abspath(os.sep):
-        place = os.path.relpath(place, start)
-    return _with_generator(config, place)
-
-
-def locate(folder: Path, config: ScaleDownConfig) -> ScaleDownConfig:
-    """Return ``config``, read from the checkpoint in ``folder``, with the place where its local generator is now.
-
-    It is looked for from the checkpoint, then from the current folder (as checkpoints of earlier versions named it),
-    then where it was when the checkpoint was written. A model of the Hub has its commit beside its name, so a name
-    without one is a folder's. If the Hub were asked for it, the answer would at best be another model.
-
-    Raises:
-        ValueError: if it is at none of these; the message says where it was looked for, and what to do.
-    """
-    name = config.generator_model
-    if config.generator_revision is not None or name in hub.NAMED:
-        return config
-
-    # An absolute name stays as it is: join drops what stands before it.
-    path = os.path.expanduser(name)
-    places = [os.path.normpath(os.path.join(os.path.realpath(folder), path)), os.path.abspath(path)]
-    if recorded := _recorded_place(folder):
-        places.append(recorded)
-    for place in places:
-        if os.path.isdir(place):
-            return _with_generator(config, place)
-
-    looked_in = ", ".join(dict.fromkeys(places))
-    raise ValueError(
-        f"{folder} names its generator by a local folder that is not there: {name!r} (looked for: {looked_in}). Write "
-        "where it is now (or a Hub id, with its commit or branch as generator_revision) as generator_model into "
-        f"{folder / 'config.json'}, or in Python give from_pretrained(..., generator_model=FOLDER)")
-
-
-def _local_folder(config: ScaleDownConfig) -> str | None:
-    """Return the real path of the generator's folder, if it is named by one; None for the demo's or the Hub's."""
-    path = os.path.expanduser(config.generator_model)
-    if config.generator_revision is not None or config.generator_model in hub.NAMED or not os.path.isdir(path):
-        return None
-    return os.path.realpath(path)
-
-
-def _with_generator(config: ScaleDownConfig, name: str) -> ScaleDownConfig:
-    """Return ``config`` with its generator called ``name``, also as the compressor's model if that is the same one."""
-    if config.compressor_model == config.generator_model:
-        return dataclasses.replace(config, generator_model=name, compressor_model=name)
-    return dataclasses.replace(config, generator_model=name)
-
-
-def _recorded_place(folder: Path) -> str | None:
-    """Return the folder of the generator in a checkpoint's record; None without one. :func:`check` tells of damage."""
-    try:
-        record = parse_json((folder / FILE).read_text(encoding="utf-8"))
-        return str(record[PLACE])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -8,6 +8,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from scaledown.config import ScaleDownConfig
+from scaledown.files import make_folder
+from scaledown.hub.model_places import relative_to
 from scaledown.models.generator import Generator, with_adapter
 from scaledown.models.loading import checkpoint, pretrained
 from scaledown.models.loading.parameters import trained
@@ -24,7 +26,15 @@ def merged(config: ScaleDownConfig, trained_generator: Generator, dtype: torch.d
         stop_ids: the tokens that end an answer.
         tokenizer: the generator's.
         folder: if given, the model and its tokenizer are also written there.
+
+    Raises:
+        ValueError: if the folder holds a model, the base cannot be read, or the disk is full.
     """
+    # Refused before the base is loaded, which takes long.
+    if folder is not None:
+        checkpoint.check_target(Path(folder))
+        make_folder(Path(folder), "folder")
+
     # A new base with a new adapter. Not a Generator, which changes its base's attention and head.
     model = with_adapter(config, pretrained.load_base(config, dtype))
 
@@ -50,9 +60,10 @@ def write_adapter(config: ScaleDownConfig, trained_generator: Generator, stop_id
 
     The embedding that separates documents is not in it: like memory, it comes with the prompt.
     """
-    # As it was named, not the place that it has on this machine.
+    # As a checkpoint there would name it: the folders of a machine are nobody's business.
+    name = relative_to(Path(folder), config).generator_model
     for adapter in trained_generator.language_model.peft_config.values():
-        adapter.base_model_name_or_path = config.generator_model
+        adapter.base_model_name_or_path = name
 
     with checkpoint.whole_folder(Path(folder)) as draft:
         # Token embeddings are not trained, and to find that out peft would ask the Hub.

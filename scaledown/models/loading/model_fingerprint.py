@@ -56,7 +56,12 @@ _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def fingerprint(model: ScaleDownModel) -> str:
-    """Return the fingerprint of a model. It is computed once, and again when a weight or a setting has changed."""
+    """Return the fingerprint of a model. It is computed once, and again when a weight or a setting has changed.
+
+    A model whose adapters were folded in has no trained weights any more: it and its copies keep what it was before.
+    """
+    if model.folded_fingerprint is not None:
+        return model.folded_fingerprint
     known = _known.get(model)
     if known is None or not known.holds(model):
         # Not the weights themselves, which would then outlive the model.

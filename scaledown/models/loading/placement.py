@@ -50,6 +50,8 @@ def device_of(device: Any = None, device_map: Any = None) -> torch.device:
     # Said here, before anything large is read.
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{name}: torch finds no CUDA GPU here for {str(found)!r}; give 'cpu' or 'auto'")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"{name}: torch finds no GPU of Apple's here for {str(found)!r}; give 'cpu' or 'auto'")
     return found
 
 

@@ -121,7 +121,7 @@ def quantisation(config: ScaleDownConfig, dtype: torch.dtype, device: torch.devi
 def load_generator_tokenizer(config: ScaleDownConfig, checkpoint: Path | None) -> PreTrainedTokenizerBase:
     """Load the generator's tokenizer: the checkpoint's copy if there is one, so that prompts stay as in training."""
     if checkpoint is not None:
-        return _load(str(checkpoint), AutoTokenizer.from_pretrained, checkpoint / TOKENIZER_FOLDER)
+        return _tokenizer_in(checkpoint / TOKENIZER_FOLDER)
     return load_tokenizer(config.generator_model, config.generator_revision, config.trust_remote_code)
 
 
@@ -182,7 +182,7 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
         model = AutoModel.from_config(_load(str(folder), AutoConfig.from_pretrained, folder, **trust), **trust)
         if is_embedded_encoder:
             return model, None
-        return model, _load(str(folder), AutoTokenizer.from_pretrained, folder, **trust)
+        return model, _tokenizer_in(folder, **trust)
 
     if is_embedded_encoder:
         return embedded_encoder(body), None
@@ -202,6 +202,15 @@ def load_compressor_model(config: ScaleDownConfig, body: nn.Module,
     if config.layers:
         keep_layers(model, numbers_in(config.layers))
     return model, load_tokenizer(name, revision, config.trust_remote_code)
+
+
+def _tokenizer_in(folder: Path, **settings: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that a checkpoint holds in ``folder``; a ValueError names it if a file is damaged."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, **settings)
+    # For a damaged file, each library raises errors of other kinds; tokenizers raises plain Exception.
+    except Exception as fault:
+        raise ValueError(f"{folder}: its tokenizer cannot be read ({type(fault).__name__}: {fault})") from fault
 
 
 def _check_kind(reads_with: str, name: str, hf_config: PretrainedConfig) -> None:

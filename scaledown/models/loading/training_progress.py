@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaledown.files import parse_json, write_json
-from scaledown.settings import from_dict
+from scaledown.settings import from_dict, require
 
 FILE = "training.json"
 FEW_SCORES = 1000
@@ -63,6 +63,16 @@ class TrainingProgress:
     train_data: tuple[str, ...] = ()
     results: Results | None = None
     query_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name in ("num_steps", "num_scores", "num_steps_since_scores"):
+            number = getattr(self, name)
+            if number is not None and number < 0:
+                faults.append(f"{name} must be at least 0, got {number}")
+        if not 0 <= self.query_dropout <= 1:
+            faults.append(f"query_dropout must be from 0 to 1, got {self.query_dropout}")
+        require(faults)
 
     def after(self, num_steps: int, num_scores: int, query_dropout: float = 0.0) -> TrainingProgress:
         """Return the progress after a training of so many more steps and scores, with this ``--query_dropout``."""
@@ -138,7 +148,7 @@ def _read(values: Any, path: Path) -> Results:
             averages.append(Average(str(system), str(metric), average, low, high))
         eval_data = values["eval_data"]
         return Results(None if eval_data is None else str(eval_data), int(values["num_questions"]), tuple(averages))
-    except (KeyError, TypeError, ValueError) as fault:
+    except (KeyError, OverflowError, TypeError, ValueError) as fault:
         raise ValueError(f"{path}: its results are not those that an evaluation wrote ({fault!r}); delete the entry to "
                          "load the checkpoint all the same") from None
 

@@ -241,10 +241,12 @@ class Processor:
         """
         if num_memory_tokens is None:
             return self.config.num_memory_tokens
-        if num_memory_tokens not in self.config.memory_token_choices:
+        # 2.0 and True equal whole numbers, but count nothing.
+        is_number = isinstance(num_memory_tokens, int) and not isinstance(num_memory_tokens, bool)
+        if not is_number or num_memory_tokens not in self.config.memory_token_choices:
             choices = " ".join(map(str, self.config.memory_token_choices))
-            raise ValueError(f"num_memory_tokens={num_memory_tokens}: this model is trained for {choices}; others are "
-                             "trained with --train_memory_tokens")
+            raise ValueError(f"num_memory_tokens={num_memory_tokens!r}: this model is trained for {choices}; others "
+                             "are trained with --train_memory_tokens")
         return num_memory_tokens
 
     def collate(self, records: Iterable[Any], answer_tokens: int | None = None, num_memory_tokens: int | None = None,

@@ -132,7 +132,8 @@ class AnsweringSteps(ComputingModule):
             folder: also write it there with its tokenizer, for transformers, vLLM and others.
 
         Raises:
-            ValueError: if the base cannot be read any more or has changed, or the disk is full.
+            ValueError: if the base cannot be read any more or has changed, ``folder`` holds a model, or the disk is
+                full.
         """
         self._check_whole()
         generator_files.check_unchanged(self.config, self.generator_files)
@@ -145,7 +146,7 @@ class AnsweringSteps(ComputingModule):
         ``generation_config.json``. One engine can so serve several adapters, and the base itself.
 
         Raises:
-            ValueError: if the adapter was folded in, or the disk is full.
+            ValueError: if the adapter was folded in, ``folder`` holds a model, or the disk is full.
         """
         self._check_whole()
         write_adapter(self.config, self.generator, self.stop_ids, self.processor.tokenizer, folder)

@@ -58,7 +58,7 @@ def check_keep_tokens(keep_tokens: int, enable_reranking: bool, num_memory_token
     Args:
         keep_tokens: the budget.
         enable_reranking: the model scores documents.
-        num_memory_tokens: L, those of one document.
+        num_memory_tokens: those of one document, the numbers behind its memory included.
 
     Raises:
         ValueError: if no document fits into it, or the model cannot score.
@@ -73,7 +73,7 @@ def check_keep_tokens(keep_tokens: int, enable_reranking: bool, num_memory_token
 
 
 def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | None,
-                      keep_tokens: int | None = None) -> list[list[int]]:
+                      keep_tokens: int | None = None, keep_numbers: int | None = None) -> list[list[int]]:
     """Return the numbers of the documents (or passages) that each question keeps.
 
     Those with the best scores of all are kept. Their order is best first if the question's documents are whole, and
@@ -84,6 +84,7 @@ def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | N
         keep_documents: the number to keep, or "auto".
         threshold: the score that "auto" asks for.
         keep_tokens: positions of the prompt that the kept memory takes at most, its separators included.
+        keep_numbers: the most text tokens of numbers and names behind each document's memory [none].
     """
     counts = memory.num_documents.tolist()
     if keep_documents is None and keep_tokens is None:
@@ -98,8 +99,8 @@ def documents_to_keep(memory: Memory, keep_documents: Keep, threshold: float | N
         elif keep_documents is not None:
             limit = keep_documents
         if keep_tokens is not None:
-            # L tokens each, and a separator between two: n (L + 1) - 1 tokens of n documents.
-            num_memory = memory.embeddings.shape[2]
+            # L tokens each, with numbers more, and a separator between two: n (L + 1) - 1 tokens of n documents.
+            num_memory = memory.embeddings.shape[2] + (keep_numbers or 0)
             limit = min(limit, (keep_tokens + 1) // (num_memory + 1))
 
         best = by_score(scores)[:limit]

@@ -70,9 +70,9 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     counts = [len(of_question) for of_question in documents]
     bar = Bar(total=sum(counts), desc="compressing", unit="document", disable=not show_progress_bar)
 
-    # A cache calls the same function, for the documents that it does not hold.
+    # A cache calls the same function, for the documents that it does not hold. A store of memory is one already.
     compress_batch = partial(_compress_batch, model, num_memory=num_memory, store=store, bar=bar)
-    if cache is not None:
+    if cache is not None and not isinstance(store, MemoryStore):
         compress_batch = partial(cache.compressed, num_memory_tokens=num_memory, reader=_reader(model),
                                  compress=compress_batch)
 
@@ -123,7 +123,13 @@ def reader_for(model: ScaleDownModel, store: Store | None) -> Reader:
     Raises:
         ValueError: for a model that cannot do that.
     """
-    return memory_reader(model) if isinstance(store, MemoryStore) else document_reader(model)
+    if not isinstance(store, MemoryStore):
+        return document_reader(model)
+
+    # More documents for a store that has some. A number that is not this model's belongs to another checkpoint, which
+    # the store itself refuses with better words.
+    num_memory = store.num_memory_tokens
+    return memory_reader(model, num_memory if num_memory in model.config.memory_token_choices else None)
 
 
 def memory_reader(model: ScaleDownModel, num_memory_tokens: int | None = None) -> MemoryReader:

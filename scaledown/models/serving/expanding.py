@@ -22,6 +22,7 @@ from scaledown.models.serving.compressing import check_compresses, compress
 from scaledown.models.serving.question_answering import Answer, Generation, Request
 
 if TYPE_CHECKING:
+    from scaledown.config import ScaleDownConfig
     from scaledown.models.model import ScaleDownModel
 
 
@@ -83,12 +84,21 @@ def checked_threshold(model: ScaleDownModel, threshold: float | None) -> float:
         ValueError: if there is none, or the model cannot choose documents.
     """
     check_compresses(model)
-    if not model.config.enable_reranking:
+    return threshold_of(model.config, threshold)
+
+
+def threshold_of(config: ScaleDownConfig, threshold: float | None) -> float:
+    """Return the threshold to use with a model of these settings, as :func:`checked_threshold` does.
+
+    Raises:
+        ValueError: if there is none, or the model cannot choose documents.
+    """
+    if not config.enable_reranking:
         raise ValueError("this model has no reranking head to choose the documents to read as text; train one with "
                          "--enable_reranking")
     # The calibrated one, which the checkpoint remembers.
     if threshold is None:
-        threshold = model.config.expand_threshold
+        threshold = config.expand_threshold
     if threshold is None:
         raise ValueError("answer_expanding needs a threshold, which this model has not; give threshold=0.9, or find it "
                          "with python -m scaledown.evaluation.calibration --find expand_threshold")
@@ -108,10 +118,12 @@ def answers(model: ScaleDownModel, request: Request, threshold: float, num_texts
         memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache,
                           show_progress_bar=request.show_progress_bar, long_documents=request.long_documents)
     first = _readings(model, dataclasses.replace(request, memory=memory))
+    # Taken once: each makes the lists of all questions anew.
+    documents, document_ids = given.documents, given.document_ids
 
     # Once more for those of which it is unsure; a question without documents has nothing more to read.
     unsure = [number for number, reading in enumerate(first)
-              if reading.probability < threshold and given.documents[number]]
+              if reading.probability < threshold and documents[number]]
     again = dataclasses.replace(request, given=given.select(unsure), memory=memory.select(unsure),
                                 text_documents=num_texts)
     second = dict(zip(unsure, _readings(model, again), strict=True))
@@ -119,7 +131,7 @@ def answers(model: ScaleDownModel, request: Request, threshold: float, num_texts
     found = []
     for number, reading in enumerate(first):
         readings = [reading, second[number]] if number in second else [reading]
-        read, ids = readings[-1].text_documents, given.document_ids[number]
+        read, ids = readings[-1].text_documents, document_ids[number]
         found.append(ExpandedAnswer(
             readings[-1].text, reading.text, reading.probability, read, tuple(ids[document] for document in read),
             tuple(each.num_prompt_tokens for each in readings), tuple(each.num_new_tokens for each in readings)))

@@ -55,7 +55,8 @@ def chosen_by_score(model: ScaleDownModel, request: Request, given: UserInput,
     if memory is None:
         memory = compress(model, given, request.batch_size, request.num_memory_tokens, request.cache,
                           long_documents=request.long_documents)
-    kept = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold, request.keep_tokens)
+    kept = documents_to_keep(memory, request.keep_documents, model.config.keep_threshold, request.keep_tokens,
+                             model.config.keep_numbers)
     if request.keep_documents is not None or request.keep_tokens is not None:
         memory = memory.keep(kept)
     sources = _sources(memory, kept)
@@ -64,18 +65,20 @@ def chosen_by_score(model: ScaleDownModel, request: Request, given: UserInput,
 
     texts_of, _ = split_input(model.processor, given, request.long_documents)
     in_full = whole_texts(model, given, request.long_documents)
+    # Taken once: each makes the lists of all questions anew.
+    documents, passages = given.documents, texts_of.documents
     from_memory = []
     for question, read in enumerate(sources):
         # Places among the documents that are kept, which are the numbers in the memory now.
         num_kept = len(read.numbers)
         as_text = by_score(read.scores)[:request.text_documents]
         from_memory.append([place for place in range(num_kept) if place not in as_text])
-        texts = [texts_of.documents[question][number] if place in as_text else None
+        texts = [passages[question][number] if place in as_text else None
                  for place, number in enumerate(read.numbers)]
         sources[question] = read._replace(texts=texts)
 
         # All of all documents: then it is full text, in which no document is split.
-        if not from_memory[-1] and num_kept == len(texts_of.documents[question]) > len(given.documents[question]):
+        if not from_memory[-1] and num_kept == len(passages[question]) > len(documents[question]):
             sources[question] = in_full[question]
     return memory.keep(from_memory), sources
 

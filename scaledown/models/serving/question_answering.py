@@ -137,7 +137,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
     num_memory = model.processor.checked_memory_tokens(num_memory_tokens)
     if keep_tokens is not None:
         num_memory = num_memory if memory is None else memory.embeddings.shape[2]
-        check_keep_tokens(keep_tokens, model.config.enable_reranking, num_memory)
+        check_keep_tokens(keep_tokens, model.config.enable_reranking, num_memory + (model.config.keep_numbers or 0))
     long_documents = model.long_documents_or(long_documents)
 
     given = read_input(questions, documents)

@@ -31,19 +31,23 @@ class DiskDocuments(Store):
     Args:
         folder: of the store, new or empty at first.
         max_bytes: limit of its size; beyond it the documents that were used longest ago leave. The folder keeps it for
-            all processes [as it was, at first none].
+            all processes, once a model that fits the store has used it [as it was, at first none].
         number_format: of the stored numbers [as it was, at first float16].
 
     Raises:
-        ValueError: if the folder is something else, is damaged, or has other contents or another number format.
+        ValueError: for a limit that is not above 0, or if the folder is something else, is damaged, or has other
+            contents or another number format.
     """
 
     contents = ""
     """Said in a folder of this class: it holds this of documents."""
 
     def __init__(self, folder: Path | str, max_bytes: int | None = None, number_format: str | None = None) -> None:
+        if max_bytes is not None and max_bytes <= 0:
+            raise ValueError(f"max_bytes must be above 0, got {max_bytes}")
         self.folder = Path(folder)
-        self._tensors = TensorFolder(self.folder, max_bytes)
+        self._tensors = TensorFolder(self.folder)
+        self._new_limit = max_bytes
         self._index = self._tensors.index
         self._gathered: dict[bytes, Tensors] = {}
         self._gathered_bytes = 0
@@ -81,20 +85,16 @@ class DiskDocuments(Store):
     def check(self, reader: Reader) -> None:
         """Refuse another checkpoint than the one whose documents these are; a new store becomes this one's.
 
+        A new limit holds from here on: who is refused must not make documents leave.
+
         Raises:
             StoreFault: if it is another one.
         """
-        own = self._index.setting("checkpoint")
-        if own is None:
-            with self._index.writing():
-                # Another process may have been faster.
-                own = self._index.setting("checkpoint") or reader.fingerprint
-                self._index.set("checkpoint", own)
-                self._index.set(DESCRIPTION, {"checkpoint": own, "number_format": self.number_format})
-        if own != reader.fingerprint:
-            raise StoreFault(f"{self.folder}: its documents were read by another checkpoint, or by this one before it "
-                             f"was trained further ({own}, not {reader.fingerprint}); give another folder, or delete "
-                             "this one and read the documents again")
+        self._check_reader(reader)
+        if self._new_limit is not None:
+            self._tensors.limit(self._new_limit)
+            # Set once: another process may choose another limit later.
+            self._new_limit = None
 
     def missing(self, documents: Iterable[DocumentKey]) -> list[DocumentKey]:
         """Return the documents that are not here yet, each once."""
@@ -121,6 +121,20 @@ class DiskDocuments(Store):
         gathered, self._gathered, self._gathered_bytes = self._gathered, {}, 0
         if gathered:
             self._tensors.put(gathered)
+
+    def _check_reader(self, reader: Reader) -> None:
+        """Refuse what :meth:`check` refuses."""
+        own = self._index.setting("checkpoint")
+        if own is None:
+            with self._index.writing():
+                # Another process may have been faster.
+                own = self._index.setting("checkpoint") or reader.fingerprint
+                self._index.set("checkpoint", own)
+                self._index.set(DESCRIPTION, {"checkpoint": own, "number_format": self.number_format})
+        if own != reader.fingerprint:
+            raise StoreFault(f"{self.folder}: its documents were read by another checkpoint, or by this one before it "
+                             f"was trained further ({own}, not {reader.fingerprint}); give another folder, or delete "
+                             "this one and read the documents again")
 
     def _add(self, ids: DocumentKey, tensors: Tensors) -> None:
         """Gather a document, and write all that are gathered as soon as they fill a shard."""

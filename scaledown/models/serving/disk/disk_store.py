@@ -23,7 +23,7 @@ class DiskStore(DiskDocuments):
     Args:
         folder: of the store, new or empty at first.
         max_bytes: limit of its size; beyond it the documents that were used longest ago leave. The folder keeps it for
-            all processes [as it was, at first none].
+            all processes, once a model that fits the store has used it [as it was, at first none].
         number_format: "float16", or "int8" with half of its size [as it was, at first float16].
 
     Raises:

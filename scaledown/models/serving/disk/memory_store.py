@@ -26,7 +26,7 @@ class MemoryStore(DiskDocuments):
     Args:
         folder: of the store, new or empty at first.
         max_bytes: limit of its size; beyond it the documents that were used longest ago leave. The folder keeps it for
-            all processes [as it was, at first none].
+            all processes, once a model that fits the store has used it [as it was, at first none].
 
     Raises:
         ValueError: if the folder is something else, or is damaged.
@@ -37,17 +37,24 @@ class MemoryStore(DiskDocuments):
     def __init__(self, folder: Path | str, max_bytes: int | None = None) -> None:
         super().__init__(folder, max_bytes, FLOAT16)
 
-    def check(self, reader: MemoryReader) -> None:
+    @property
+    def num_memory_tokens(self) -> int | None:
+        """The number of memory tokens of each document; None for a new store."""
+        return self._index.setting("num_memory_tokens")
+
+    def _check_reader(self, reader: MemoryReader) -> None:
         """Refuse another checkpoint, or another number of memory tokens; a new store becomes theirs.
 
         Raises:
             StoreFault: if it is another one.
         """
-        super().check(reader)
-        with self._index.writing():
-            if self._index.setting("num_memory_tokens") is None:
-                self._index.set("num_memory_tokens", reader.num_memory_tokens)
-        own = self._index.setting("num_memory_tokens")
+        super()._check_reader(reader)
+        own = self.num_memory_tokens
+        if own is None:
+            # Only a new store is written to: whoever uses a filled one need not wait for another process that writes.
+            with self._index.writing():
+                own = self.num_memory_tokens or reader.num_memory_tokens
+                self._index.set("num_memory_tokens", own)
         if own != reader.num_memory_tokens:
             raise StoreFault(f"{self.folder}: holds memory of {own} tokens a document, not {reader.num_memory_tokens}; "
                              f"give num_memory_tokens={own}, or another folder")

@@ -37,28 +37,31 @@ class TensorFolder:
 
     Args:
         folder: of the index and the shards.
-        max_bytes: limit of the shards together, which the folder keeps for all processes [as it was, at first none].
 
     Attributes:
         index: settings and places of all entries.
         latest_removed: the time of the last use of the most recently used entry that this process had to remove.
 
     Raises:
-        ValueError: for a limit that is not above 0, or a folder that is something else.
+        ValueError: for a folder that is something else.
     """
 
-    def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
-        if max_bytes is not None and max_bytes <= 0:
-            raise ValueError(f"max_bytes must be above 0, got {max_bytes}")
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.index = StoreIndex(folder)
         self.latest_removed = 0.0
         self._shards, self._has_looked = OpenShards(folder), False
-        if max_bytes is not None:
-            with self.index.writing():
-                self.index.set(MAX_BYTES, max_bytes)
-                old = self._make_room(0)
-            self._unlink(old)
+
+    def limit(self, max_bytes: int) -> None:
+        """Limit the shards together, for all processes and from now on; what is beyond it leaves at once.
+
+        Raises:
+            StoreFault: if a shard is damaged, or the index cannot be written.
+        """
+        with self.index.writing():
+            self.index.set(MAX_BYTES, max_bytes)
+            old = self._make_room(0)
+        self._unlink(old)
 
     @property
     def shard_bytes(self) -> int:

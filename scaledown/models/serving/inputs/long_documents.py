@@ -155,7 +155,8 @@ def _spans(text: str) -> list[tuple[int, int]]:
 
 def texts_of_passages(processor: Processor, documents: Sequence[UserDocument], long_documents: str) -> list[str]:
     """Return the texts that the compressor reads of a list of documents, each by itself."""
+    parts_of = parts_by_document(processor, documents, long_documents)
     texts = []
-    for parts in parts_by_document(processor, documents, long_documents).values():
-        texts += [part.text for part in parts]
+    for document in documents:
+        texts += [part.text for part in parts_of[document]]
     return texts
