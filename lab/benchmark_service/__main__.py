@@ -54,7 +54,7 @@ def build_parser() -> cli.Parser:
                         help="longest answer of a request, in tokens [16]")
     parser.add_argument("--output_dir", default="benchmark_service", metavar="FOLDER",
                         help=f"gets {RESULTS_FILE} [benchmark_service]")
-    cli.add_seed(parser, "of the questions and of the mixture")
+    cli.add_seed(parser, "seed of the questions and of the mixture")
     return parser
 
 

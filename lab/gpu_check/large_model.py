@@ -96,7 +96,7 @@ def _answer(check: Check, bench: Bench, name: str, with_cudnn: bool, batch_size:
 
     first, text_first = compressing + reading, text_reading
     whole, text_whole = first + decoding, text_first + text_decoding
-    check.add("answering", f"{name}, batch {batch_size}",
+    check.add("speed", f"{name}, batch {batch_size}",
               f"compress {compressing:.1f}, prefill {reading:.1f}, decode {decoding:.1f} ms; full text prefill "
               f"{text_reading:.1f}, decode {text_decoding:.1f} ms; first token {text_first / first:.2f}x, whole answer "
               f"{text_whole / whole:.2f}x, ms a question {whole / batch_size:.1f} against "
@@ -115,7 +115,7 @@ def _answer_by_graph(check: Check, bench: Bench, batch_size: int) -> None:
         bench.decode(prompts, ANSWER_TOKENS, cache_implementation="static", max_cache_len=CACHE_TOKENS)
 
     compiling = check.milliseconds(whole, warm_up=0, rounds=1)
-    check.add("answering", f"for answering, static cache, batch {batch_size}",
+    check.add("speed", f"for answering, static cache, batch {batch_size}",
               f"prefill and decode {check.milliseconds(whole):.1f} ms, the first time {compiling / 1e3:.1f} s")
 
 
@@ -136,10 +136,10 @@ def _step(check: Check, bench: Bench, optimizer: torch.optim.Optimizer, batch_si
     took = check.milliseconds(step, warm_up=0)
     peak = peak_memory(check.device)
     memory = "" if peak is None else f", at most {gibibytes(peak)}"
-    check.add("training step", f"{name}, {batch_size} questions of {TRAINED_DOCUMENTS} documents",
+    check.add("memory", f"{name}, {batch_size} questions of {TRAINED_DOCUMENTS} documents",
               f"{took:.0f} ms, {1e3 * batch_size / took:.1f} questions a second{memory}")
 
 
 def _say_weights(check: Check, bench: Bench, name: str) -> None:
     held = {weight.data_ptr(): weight.nbytes for weight in bench.parameters()}
-    check.add("answering", name, gibibytes(sum(held.values())))
+    check.add("speed", name, gibibytes(sum(held.values())))

@@ -104,7 +104,12 @@ def copy_first(model: ScaleDownModel, records: Sequence[Record], steps: LessonSt
 
 def train(model: ScaleDownModel, records: Sequence[Record], steps: LessonSteps, folder: Path) -> None:
     """Train ``model`` on passages, on copying, and on documents, each into a folder of its own in ``folder``."""
-    for stage in stages(records, steps):
-        if stage.name == DOCUMENTS and steps.copying_steps:
-            copy_first(model, records, steps, folder)
-        train_all([stage], model, folder)
+    planned = {stage.name: stage for stage in stages(records, steps)}
+    if PASSAGES in planned:
+        train_all([planned[PASSAGES]], model, folder)
+
+    # Also if no documents follow.
+    if steps.copying_steps:
+        copy_first(model, records, steps, folder)
+    if DOCUMENTS in planned:
+        train_all([planned[DOCUMENTS]], model, folder)

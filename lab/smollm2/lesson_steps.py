@@ -19,10 +19,10 @@ class LessonSteps:
     copying_steps: int = setting(60, "steps of the generator alone, from ideal memory")
     document_steps: int = setting(150, "steps of both, one to ten documents")
     encoder_rate: float = setting(2e-4, "peak learning rate of a new encoder; its new parts have five times that")
-    imitation_rate: float = setting(5e-4, "of imitation")
-    passage_rate: float = setting(8e-4, "of the steps on passages")
-    copying_rate: float = setting(1e-3, "of copying")
-    document_rate: float = setting(3e-4, "of the steps on documents; the generator's is 1e-3")
+    imitation_rate: float = setting(5e-4, "peak learning rate of imitation")
+    passage_rate: float = setting(8e-4, "peak learning rate of the steps on passages")
+    copying_rate: float = setting(1e-3, "peak learning rate of copying")
+    document_rate: float = setting(3e-4, "peak learning rate of the steps on documents; the generator's is 1e-3")
     seed: int = setting(42, "seed of new weights and of the lessons")
 
     def __post_init__(self) -> None:

@@ -61,6 +61,6 @@ def add_dtype(parser: Parser) -> None:
 
 
 def add_seed(parser: Parser, text: str) -> None:
-    """Add ``--seed``; ``text`` says of what."""
+    """Add ``--seed``; ``text`` is its help."""
     parser.add_argument("--seed", type=seed, default=TrainingConfig.seed, metavar="N", group="machine",
                         help=f"{text} [{TrainingConfig.seed}]")

@@ -111,12 +111,14 @@ class Pretraining:
 
     def run(self, model: ScaleDownModel) -> list[dict[str, Any]]:
         """Pretrain ``model``, or load the result of an earlier start; return the trainer's log."""
-        processes.say(f"pretraining for {self.config.max_steps:,} steps of {self.config.batch_size} texts, into "
-                      f"{self.folder}")
         log: list[dict[str, Any]] = []
+        # An earlier start may have finished the stage.
         if self.records is None:
+            processes.say(f"pretraining: done already, in {self.folder}")
             model.load_trained(self.final)
         else:
+            processes.say(f"pretraining for {self.config.max_steps:,} steps of {self.config.batch_size} texts, into "
+                          f"{self.folder}")
             processes.warn(*schedule_warnings(len(self.records), self.config, steps_flag="--pretrain_steps"))
             last = checkpoints.last(self.folder) if self.resume else None
             log = run.train(model, self.config, self.records, self.folder, last, in_order=True,

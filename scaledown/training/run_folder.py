@@ -23,15 +23,14 @@ from scaledown.config import EMBEDDED, ScaleDownConfig
 from scaledown.data.records import Record
 from scaledown.data.storage import fingerprints
 from scaledown.data.storage.run_information import run_information
-from scaledown.files import make_folder, write_json
+from scaledown.files import make_folder, parse_json, write_json
 from scaledown.hub import on_disk
 from scaledown.models.loading import checkpoint, generator_files, pretrained
 from scaledown.models.model import ScaleDownModel
 from scaledown.settings import RETIRED
 from scaledown.training import checkpoints
-from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME
+from scaledown.training.presets.run_settings import MAY_CHANGE_ON_RESUME, RUN_FILE
 
-RUN_FILE = "config.json"
 SETTINGS = "settings"
 INPUTS = "inputs"
 LOCK_FILE = ".lock"
@@ -115,15 +114,23 @@ def remove_run(folder: Path) -> None:
     (folder / RUN_FILE).unlink(missing_ok=True)
 
 
-def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
+def _recorded(folder: Path) -> tuple[dict[str, Any], Inputs | None]:
+    """Return the settings and the inputs that the run in ``folder`` recorded; older versions recorded no inputs."""
     path = folder / RUN_FILE
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = parse_json(path.read_text(encoding="utf-8"))
         settings, read = earlier[SETTINGS], earlier.get(INPUTS)
+        if not isinstance(settings, dict):
+            raise ValueError(f"{SETTINGS} is no object")
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"--resume: no run in {folder} (it has no {RUN_FILE})") from None
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         raise ValueError(f"--resume: {path} is damaged; start again with --overwrite") from None
+    return settings, read
+
+
+def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
+    settings, read = _recorded(folder)
 
     # Through JSON, as the earlier settings: a tuple becomes a list.
     now = json.loads(json.dumps(run[SETTINGS]))

@@ -18,6 +18,9 @@ def test_the_rehearsal_runs_every_stage_and_writes_a_table(tmp_path, capsys):
                  "for answering, batch 2", "static cache, batch 1", "activations computed twice",
                  "exact answers"):
         assert what in found, what
+    stages = {line.split(" | ")[0].strip("| ") for line in found.splitlines() if line.startswith("| ")}
+    assert stages == {"stage", *STAGES}
+
     # A row of the table for each line that was printed.
     assert found.count("\n| ") == 1 + sum(line.startswith("[") for line in capsys.readouterr().out.splitlines())
 

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from lab.smollm2 import lesson_loop
+from lab.smollm2 import lesson_loop, lesson_plan
 from lab.smollm2.__main__ import main
 from lab.smollm2.copying import ideal_memory, learn_to_copy
 from lab.smollm2.fewer_layers import with_fewer_layers
@@ -94,6 +94,20 @@ def test_the_first_stage_trains_the_compressor_alone_and_stages_of_no_steps_are_
     assert first.training.readout_steps == 2 and not second.training.readout_steps
     assert [stage.name for stage in stages(RECORDS, LessonSteps(passage_steps=0, document_steps=2))] == ["documents"]
     assert len(first.records(None)) == 2 * first.training.batch_size
+
+
+@pytest.mark.parametrize(("lengths", "names"), [
+    ((1, 1, 1), ["passages", "copying", "documents"]), ((1, 1, 0), ["passages", "copying"]), ((0, 1, 0), ["copying"]),
+    ((1, 0, 1), ["passages", "documents"])])
+def test_copying_comes_after_the_passages_also_without_documents(lengths, names, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(lesson_plan, "train_all", lambda stages, model, folder: trained.extend(
+        stage.name for stage in stages))
+    monkeypatch.setattr(lesson_plan, "copy_first", lambda *arguments: trained.append("copying"))
+    passages, copying, documents = lengths
+    steps = LessonSteps(passage_steps=passages, copying_steps=copying, document_steps=documents)
+    lesson_plan.train(None, RECORDS, steps, tmp_path)
+    assert trained == names
 
 
 @pytest.fixture

@@ -187,7 +187,10 @@ def test_one_command_does_both_stages_and_goes_on_after_a_kill(generator, data, 
     # A third start finds the first stage done and reads no text for it.
     with monkeypatch.context() as patch:
         patch.setattr(pretraining, "read_texts", is_killed)
+        capsys.readouterr()
         assert train.main([*flags, "--output_dir", str(killed), "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "pretraining: done already" in out and "pretraining for" not in out
 
 
 def _saves(number, save, is_killed):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 
 import pytest
 
 from scaledown.training import checkpoints
+from scaledown.training.presets.run_settings import parse_or_resume
 from scaledown.training.run_folder import claimed
 
 RUN = {"settings": {"seed": 1, "device": "cpu"}, "commit": None}
@@ -135,3 +137,21 @@ def test_a_run_with_settings_that_are_gone_goes_on_if_they_were_as_they_are_for_
     claim(tmp_path / "unusual", {"settings": {"seed": 1, "pad_to_max": True}})
     with pytest.raises(ValueError, match=r"--pad_to_max was True \(gone: every run is now as with its default, None\)"):
         claim(tmp_path / "unusual", RUN, resume=True)
+
+
+@pytest.mark.parametrize("text", [b"\xff{}", b"[" * 100_000, b'{"settings": []}', b'{"settings": 1}', b"[]"])
+def test_a_config_that_is_no_runs_is_damaged(tmp_path, text):
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged; start again with --overwrite"):
+        claim(tmp_path, RUN, resume=True)
+
+
+@pytest.mark.parametrize("settings", ["[]", "3", "null"])
+def test_settings_of_a_measurement_that_are_no_object_are_named(tmp_path, settings):
+    (tmp_path / "config.json").write_text(f'{{"settings": {settings}}}')
+    parser = argparse.ArgumentParser()
+    for flag in ("--resume", "--overwrite"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--output_dir")
+    with pytest.raises(ValueError, match="config.json cannot be read"):
+        parse_or_resume(parser, ["--resume", "--output_dir", str(tmp_path)])

@@ -174,6 +174,8 @@ def parse_or_resume(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
     path = Path(args.output_dir) / RUN_FILE
     try:
         own = parse_json(path.read_text(encoding="utf-8"))["settings"]
+        if not isinstance(own, dict):
+            raise ValueError("settings is no object")
     except FileNotFoundError:
         raise ValueError(f"--resume: no run in {args.output_dir} (it has no {RUN_FILE}); give its folder as "
                          "--output_dir") from None
