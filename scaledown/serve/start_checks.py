@@ -55,7 +55,7 @@ def missing_packages(packages: Sequence[str], needed_by: str, extra: str) -> lis
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return []
-    return [f"{needed_by} needs {', '.join(missing)}: pip install \"scaledown[{extra}]\""]
+    return [f"{needed_by} needs {', '.join(missing)}: in ScaleDown's folder, pip install -e '.[{extra}]'"]
 
 
 def check_store(checkpoint: str, folder: str) -> None:

@@ -20,7 +20,7 @@ from scaledown import ScaleDownModel
 from scaledown.demo.samples import LONG_ANSWER, LONG_QUESTION, samples_for
 from scaledown.serve.start_checks import bound_socket
 
-pytest.importorskip("gradio", reason='needs Gradio: pip install "scaledown[demo]"')
+pytest.importorskip("gradio", reason="needs Gradio: pip install -e '.[demo]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 from scaledown.demo import page as page_module  # noqa: E402 - it imports Gradio
 

@@ -105,4 +105,4 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
     assert command.main([]) == 2
-    assert 'the page needs gradio: pip install "scaledown[demo]"' in capsys.readouterr().err
+    assert "the page needs gradio: in ScaleDown's folder, pip install -e '.[demo]'" in capsys.readouterr().err

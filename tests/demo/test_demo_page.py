@@ -11,7 +11,7 @@ import pytest
 from scaledown import ScaleDownModel
 from scaledown.demo.samples import samples_for
 
-gr = pytest.importorskip("gradio", reason='needs Gradio: pip install "scaledown[demo]"')
+gr = pytest.importorskip("gradio", reason="needs Gradio: pip install -e '.[demo]'")
 from scaledown.demo import page, page_server  # noqa: E402 - they import Gradio
 
 

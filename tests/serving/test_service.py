@@ -224,7 +224,9 @@ def test_a_client_that_hangs_up_frees_its_place(model, is_streamed):
 def test_a_fault_of_ours_is_counted_as_one(model, monkeypatch):
     monkeypatch.setattr(app, "ranking", lambda *_: {}["broken"])
     with running_service(model) as url:
-        reply = CLIENT.post(url + RERANK, json={"query": QUESTION, "documents": DOCUMENTS})
+        # The server ends the connection after such a reply, so the client must not keep it.
+        reply = CLIENT.post(url + RERANK, json={"query": QUESTION, "documents": DOCUMENTS},
+                            headers={"Connection": "close"})
         assert reply.status_code == 500 and "broken" not in reply.text
         assert counted(url, f'scaledown_requests_total{{path="{RERANK}",status="500"}}') == 1
         assert counted(url, f'scaledown_requests_total{{path="{RERANK}",status="499"}}') == 0
