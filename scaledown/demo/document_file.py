@@ -75,6 +75,7 @@ def _documents_of_list(name: str, text: str) -> list[UserDocument]:
         raise ValueError(f'{name}: must be a list of documents, such as ["a text", {{"title": "a title", "text": '
                          '"a text"}]')
 
+    # Counted from 0, as the model's own messages count documents.
     faults, documents = Faults(name, "documents"), []
     for number, value in enumerate(values):
         _add_document(documents, value, f"document {number}", faults)

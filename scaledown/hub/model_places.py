@@ -114,7 +114,10 @@ def local_folder(config: ScaleDownConfig, model: NamedModel) -> str | None:
 
 
 def _recorded_place(folder: Path, model: NamedModel) -> str | None:
-    """Return the folder of a model in a checkpoint's record; None without one. :func:`check` tells of damage."""
+    """Return the folder of a model in a checkpoint's record; None if there is none.
+
+    A damaged record is told when its fingerprints are compared (:mod:`scaledown.models.loading.generator_files`).
+    """
     try:
         record = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return str(record[model.place])

@@ -135,6 +135,7 @@ class AnsweringSteps(ComputingModule):
             ValueError: if the base cannot be read any more or has changed, ``folder`` holds a model, or the disk is
                 full.
         """
+        # The adapter was trained on the base as it was; folded into another one, it would give other answers.
         self._check_whole()
         generator_files.check_unchanged(self.config, self.generator_files)
         return merged(self.config, self.generator, self.dtype, self.stop_ids, self.processor.tokenizer, folder)
