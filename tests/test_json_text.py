@@ -56,10 +56,3 @@ def test_a_config_that_cannot_be_read_is_named(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(ValueError, match="config.json: cannot be read"):
         ScaleDownConfig.load(tmp_path)
-
-
-def test_answers_of_a_query_that_are_no_texts_are_left_out(tmp_path):
-    path = tmp_path / "queries.jsonl"
-    path.write_text('{"query": "one", "answers": 7}\n{"query": "two", "answers": [7, "b"]}\n'
-                    '{"query": "three", "answers": {"text": true}}\n')
-    assert [query.answers for query in read_queries_file(path).queries] == [(), ("b",), ()]
