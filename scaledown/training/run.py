@@ -20,6 +20,7 @@ from scaledown.models.losses import Losses, counts
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.serving.inputs.long_documents import split_input
 from scaledown.models.serving.inputs.user_input import read_input
+from scaledown.progress import Bar
 from scaledown.training import sharding
 from scaledown.training.batches import pads_to_max, shapes_of
 from scaledown.training.devices import keep_freed_memory, resolve_device, resolve_dtype
@@ -124,7 +125,13 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     try:
         # Several processes would not all notice it in the same step; there Ctrl-C ends the run at once, as usual.
         with interrupt if trainer.args.world_size == 1 else nullcontext():
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            if resume_from and trainer.takes_up_the_end(resume_from):
+                processes.say(f"no step is left after {resume_from}")
+            else:
+                trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        # A run that was killed in its last check goes on from the checkpoint before it.
+        if evaluate is not None and eval_steps and not interrupt.is_asked and not _is_checked(trainer):
+            trainer.evaluate()
     finally:
         trainer.close_logs()
     if interrupt.is_asked:
@@ -172,7 +179,8 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
         sums, numbers = torch.zeros(2, len(Losses._fields), dtype=torch.float64)
         with torch.no_grad():
             # Process r of n takes batches r, r + n, r + 2n, ...
-            for start in range(rank * batch_size, len(records), count * batch_size):
+            starts = range(rank * batch_size, len(records), count * batch_size)
+            for start in Bar(starts, "held-out check", unit="batch", leave=False, disable=processes.rank() > 0):
                 batch = model.processor.collate(records[start:start + batch_size], config.answer_tokens,
                                                 with_readout=config.readout_loss_weight > 0, shapes=shapes,
                                                 batch_size=batch_size)
@@ -188,6 +196,14 @@ def mean_loss(model: ScaleDownModel, records: Sequence[Any], config: TrainingCon
                 in zip(Losses._fields, totals, divisors, strict=True) if divisor}
 
     return measure
+
+
+def _is_checked(trainer: ScaleDownTrainer) -> bool:
+    """Return whether the log has a held-out check of the weights as they are now."""
+    for entry in trainer.state.log_history:
+        if entry["step"] == trainer.state.global_step and any(name.startswith(HELD_OUT) for name in entry):
+            return True
+    return False
 
 
 def _drop_thresholds(model: ScaleDownModel, name: str) -> None:

@@ -13,8 +13,9 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.integrations import TensorBoardCallback, TrackioCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from scaledown import processes
 from scaledown.config import COMPRESSORS, ScaleDownConfig, TrainingConfig
@@ -246,6 +247,12 @@ class ScaleDownTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure, and log the result as an entry of its own; the Trainer calls this after it has logged the step."""
+        # The Trainer would save after it. The check at the end can take long, so the last steps are saved first. Earlier
+        # ones stay before their checkpoint, which then holds their results.
+        if self.state.global_step == self.state.max_steps and self.control.should_save:
+            self._save_checkpoint(self.model_wrapped, trial=None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
         with sharding.gathered(self.model):
             measured = {f"eval_{name}": value for name, value in self._measure().items()}
         self.log(measured)
@@ -296,6 +303,19 @@ class ScaleDownTrainer(Trainer):
             import wandb
 
             wandb.finish(exit_code=int(self.state.global_step < self.state.max_steps))
+
+    def takes_up_the_end(self, checkpoint: Path) -> bool:
+        """Load a checkpoint after the last step, and return whether it is one.
+
+        The Trainer would take one step more from there.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            return False
+
+        self.scaledown.load_trained(checkpoint)
+        self.state = state
+        return True
 
     def note_progress(self) -> None:
         """Add the steps and scores since the last call to the model's own count, which its checkpoints hold."""

@@ -142,6 +142,31 @@ def test_a_head_without_scores_to_learn_from_has_no_loss_in_the_log(generator, r
     assert not any("reranking_loss" in entry for entry in log)
 
 
+def test_a_run_that_ends_in_its_last_check_is_saved_before_it_and_resumes_there(generator, records, tmp_path):
+    config = TrainingConfig(**SETTINGS)
+
+    def failing():
+        assert (tmp_path / "checkpoint-6").is_dir()
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run.train(new_model(generator), config, records, tmp_path, evaluate=failing, eval_steps=100)
+
+    # No step is left; the check is.
+    log = run.train(new_model(generator), config, records, tmp_path, resume_from=tmp_path / "checkpoint-6",
+                    evaluate=lambda: {"answer_loss": 1.5}, eval_steps=100)
+    assert run.last_check(log) == {"answer_loss": 1.5}
+    assert [entry["step"] for entry in log if "eval_answer_loss" in entry] == [6]
+    assert same(weights(tmp_path / "final"), weights(tmp_path / "checkpoint-6"))
+
+
+def test_earlier_checks_are_in_the_log_of_their_checkpoint(generator, records, tmp_path):
+    run.train(new_model(generator), TrainingConfig(**SETTINGS), records, tmp_path,
+              evaluate=lambda: {"answer_loss": 1.5}, eval_steps=3)
+    history = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "eval_answer_loss" in entry] == [3]
+
+
 def test_mean_reranking_loss_is_that_of_all_scored_documents(generator, records):
     model, config = new_model(generator, enable_reranking=True), TrainingConfig(**SETTINGS)
     # As in training, where the start of a long document is scored.
