@@ -148,6 +148,8 @@ def broken(tmp_path, text):
     (["--learning_rate_generator", "nan"], "--learning_rate_generator"),
     (["--seed", "-1"], "--seed"),
     (["--init_compressor", "embedded", "--num_layers", "2"], "--init_compressor embedded is another model"),
+    (["--init_compressor", "embedded", "--lora_rank", "3", "--mlp_width", "5", "--query_tokens", "9"],
+     "--lora_rank is 3 but 16 there; --mlp_width is 5 but 8096 there; --query_tokens is 9 but 128 there"),
     (["--init_compressor", "embedded", "--compressor_lora_rank", "2"], "--compressor_lora_rank is 2 but None there"),
     (["--init_compressor", "GENERATOR"], "no ScaleDown checkpoint"),
     (["--resume", "--overwrite"], "give one of them"),

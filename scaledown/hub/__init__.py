@@ -113,13 +113,18 @@ def check_checkpoint(name: str, flag: str = "--checkpoint") -> None:
 
 
 def checkpoint_config(name: str) -> ScaleDownConfig | None:
-    """Return the settings of a checkpoint that is on this disk, by its folder or by the name that it ships with.
+    """Return the settings of a checkpoint, by its folder, its Hub id, or the name that it ships with.
+
+    Of a checkpoint on the Hub this file alone is downloaded. None if there is no such checkpoint: see
+    :func:`check_checkpoint`, which says why.
 
     Raises:
         ValueError: if its settings cannot be read.
     """
     folder = SHIPPED_CHECKPOINTS.get(name, name)
     if not os.path.isdir(folder):
+        folder = _folder_of_settings(name)
+    if folder is None:
         return None
     config = ScaleDownConfig.load(folder)
 
@@ -263,6 +268,20 @@ def _local_folder(name: str, kind: str) -> str | None:
     if os.path.isabs(path) or name.startswith((".", "~")):
         raise ValueError(f"{kind} {name!r}: there is no such folder")
     return None
+
+
+def _folder_of_settings(name: str) -> str | None:
+    """Return the local cache's folder with the settings of a checkpoint on the Hub, or None if there is none."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        place = locate(name)
+        # The cache's, if the Hub does not answer.
+        if os.path.isdir(place):
+            return place
+        return os.path.dirname(hf_hub_download(place, "config.json", token=current_token()))
+    except (ValueError, OSError, errors.HTTPError):
+        return None
 
 
 def _ask_in_time(name: str, revision: str | None, kind: str) -> Any:

@@ -109,7 +109,7 @@ def check_contents(args: argparse.Namespace) -> None:
 
 
 def check_order(name: str) -> None:
-    """Refuse a checkpoint on this disk that reads the query first, so that keys and values cannot be read ahead.
+    """Refuse a checkpoint that reads the query first, so that keys and values cannot be read ahead.
 
     Raises:
         ValueError: if it does.

@@ -31,6 +31,9 @@ from scaledown.training.trainer import ScaleDownTrainer
 FINAL = "final"
 THRESHOLDS = {"keep_threshold": "the scores", "expand_threshold": "how sure answers are"}
 """Settings that python -m scaledown.evaluation.calibration finds, and what they judge."""
+FREE_BESIDE_A_CHECKPOINT = {"enable_reranking", "train_memory_tokens", "keep_numbers", "memory_init",
+                            "trust_remote_code", *THRESHOLDS}
+"""Settings that a training may change, or that say nothing of a model that has its weights."""
 
 
 def build_model(config: ScaleDownConfig, device: str | torch.device, seed: int, init_compressor: str | None = None,
@@ -218,11 +221,8 @@ def _drop_thresholds(model: ScaleDownModel, name: str) -> None:
 
 def _check_same_model(asked: ScaleDownConfig, config: ScaleDownConfig, name: str) -> None:
     """Check that the settings asked for are those of the checkpoint ``name``; those left open (None) fit any."""
-    fields = ("generator_model", "compressor_type", "compressor_model", "num_layers", "layers", "num_memory_tokens",
-              "compression_rate", "input_order", "compressor_lora_rank", "load_in_4bit", "load_in_8bit",
-              "system_prompt", "instruction")
     differing = []
-    for field in fields:
+    for field in sorted({field.name for field in dataclasses.fields(config)} - FREE_BESIDE_A_CHECKPOINT):
         wanted, found = getattr(asked, field), getattr(config, field)
         if wanted is not None and not _is_same(wanted, found):
             differing.append(f"--{field} is {wanted!r} but {found!r} there")

@@ -247,8 +247,8 @@ class ScaleDownTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure, and log the result as an entry of its own; the Trainer calls this after it has logged the step."""
-        # The Trainer would save after it. The check at the end can take long, so the last steps are saved first. Earlier
-        # ones stay before their checkpoint, which then holds their results.
+        # The Trainer would save after it. The check at the end can take long, so the last steps are saved first.
+        # Earlier checks stay before their checkpoint, which then holds their results.
         if self.state.global_step == self.state.max_steps and self.control.should_save:
             self._save_checkpoint(self.model_wrapped, trial=None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)

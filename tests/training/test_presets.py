@@ -178,6 +178,14 @@ def test_a_checkpoint_to_start_from_says_what_its_model_is(script, tmp_path):
     assert parse(SCRIPTS[script], [*start, "--num_memory_tokens", "8"]).num_memory_tokens == 8
 
 
+def test_a_checkpoint_on_the_hub_says_it_too(tmp_path, monkeypatch):
+    ScaleDownConfig(generator_model="a/b", num_memory_tokens=4, lora_rank=8).save(tmp_path)
+    monkeypatch.setattr(hub, "locate", lambda name: name)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file, token: str(tmp_path / file))
+    args = parse(SCRIPTS["train"], ["--init_compressor", "me/start", "--train_data", "x.json"])
+    assert (args.generator_model, args.num_memory_tokens, args.lora_rank) == ("a/b", 4, 8)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_demos_settings_are_for_the_compressor_of_the_checkpoint(script):
     start = ["--init_compressor", EMBEDDED_MODERNBERT, "--train_data", "x.json"]

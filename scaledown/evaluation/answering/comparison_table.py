@@ -40,7 +40,7 @@ def results(args: argparse.Namespace, device: torch.device, config: EvaluationCo
             records: Sequence[Record]) -> Iterator[tuple[str, SystemResult]]:
     """Yield each system's name and result as it is measured."""
     most_documents = max(len(record.documents) for record in records)
-    # All of them before minutes of answering; those on the Hub have their settings here only once they are loaded.
+    # All of them before minutes of answering.
     for name in args.checkpoint:
         known = hub.checkpoint_config(name)
         if known is not None:
