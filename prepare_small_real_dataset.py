@@ -21,6 +21,9 @@ from scaledown.data.qa.preparation_summary import describe_left_out, describe_re
 from scaledown.data.records import eval_path, write_records_together
 from scaledown.prompt.passages import token_counter
 
+DEMO_TOKENS = (", the demo's generator; real models need about half as many, so name the one that you train "
+               "(--generator_model) for passages as long as it can read")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the script's flags."""
@@ -62,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(records) < number:
             is_short, text = True, f"{text}; {number} were asked for"
         print(text)
+    print(f"counted in tokens of {args.generator_model}" + (DEMO_TOKENS if args.generator_model == EMBEDDED else ""))
     if is_short:
         print(f"no more of the questions that were read can be used{describe_left_out(datasets)}")
     return 0

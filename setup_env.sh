@@ -256,10 +256,12 @@ case $build in cuda | cpu | trainium) ;; *) die "TORCH_BUILD must be cuda, cpu o
 case $versions in locked | ranges | newest) ;; *) die "VERSIONS must be locked, ranges or newest, got '$versions'" ;; esac
 with_models= for_vllm=
 case ${1:-} in
+    # The comment at the top of this file.
+    -h | --help) sed -n '2,/^set /{ /^set /d; s/^# \{0,1\}//; p; }' "${BASH_SOURCE[0]}"; exit ;;
     --models) with_models=yes; shift ;;
     --vllm) for_vllm=yes; venv=$here/.venv-vllm; python=$venv/bin/python; stamp=$venv/.scaledown-ready; shift ;;
 esac
-case ${1:-} in --*) die "unknown option $1: expected --models or --vllm, or a command" ;; esac
+case ${1:-} in -*) die "unknown option $1: expected --models, --vllm or --help, or a command" ;; esac
 [ -z "$for_vllm" ] || check_vllm_suits
 
 is_ready || set_up

@@ -161,6 +161,17 @@ def test_vllm_for_other_machines_is_told(tree):
     assert not tree.asked_of_pip() and not (tree.root / ".venv-vllm").exists()
 
 
+def test_help_is_the_comment_at_the_top_and_installs_nothing(tree):
+    for flag in ("-h", "--help"):
+        shown = tree.run(flag)
+        lines = shown.stdout.splitlines()
+        assert shown.returncode == 0 and lines[0].startswith("Set ScaleDown up") and "--models" in shown.stdout
+        assert lines[-1].strip().startswith("default); the newest")
+    refused = tree.run("-x")
+    assert refused.returncode == 2 and "unknown option -x: expected --models, --vllm or --help" in refused.stderr
+    assert not tree.asked_of_pip()
+
+
 def test_unknown_versions_are_refused(tree):
     refused = tree.run("true", VERSIONS="lock")
     assert refused.returncode == 2 and "VERSIONS must be locked, ranges or newest, got 'lock'" in refused.stderr
