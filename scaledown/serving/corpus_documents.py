@@ -1,8 +1,7 @@
-"""The documents of a file, as a model reads them ahead: those of records, or the texts of a corpus.
+"""The documents of a file, as a service gets them: those of records, or the texts of a corpus with their titles.
 
-A text that fits the compressor stays as it is, with its title in front, so that a service that passes the same title
-and text finds it. A longer one, and an article of KILT, is cut into passages, as the data pipeline cuts it, so that
-nothing of it is lost. Documents of records are given whole: a service passes them so.
+What is longer than the compressor reads at once is split later, as it is for a service that gets the same title and
+text. Only an article of KILT, which comes in paragraphs, is cut here, into the passages of the data pipeline.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scaledown.data.pipeline.corpus.corpus_files import Corpus, PartNotes, open_corpus
-from scaledown.data.pipeline.corpus.cutting import Page, token_cutter
+from scaledown.data.pipeline.corpus.cutting import token_cutter
 from scaledown.data.records import Record, read_records
 from scaledown.data.storage.lines import SHOWN_FAULTS
 from scaledown.files import parse_json
-from scaledown.prompt import titled
 from scaledown.prompt.passages import TokenCounter
 
 PAGES_AT_ONCE = 256
 CHECKED_BYTES = 2**16
 """As much of a file tells whether it holds records."""
 
-Batch = tuple[list[str], int]
+Document = str | dict[str, str]
+"""A text, or a dict with ``title`` and ``text``."""
+Batch = tuple[list[Document], int]
 """Some documents, and how much of their source they are, in its unit."""
 
 
@@ -37,8 +37,8 @@ class CorpusDocuments:
         path: of the source.
         size: of the source, in ``unit``.
         unit: "records", "bytes", "files" or "rows".
-        are_whole: whether there may be documents that are longer than the compressor reads at once.
-        batches: yields the documents, some hundreds at a time, for a counter of tokens and the longest document.
+        batches: yields the documents, some hundreds at a time. A counter of tokens and the longest passage are for
+            articles.
         faults: the lines that the last reading could not read, the first of them in words.
         num_faults: the number of all of them.
     """
@@ -46,7 +46,6 @@ class CorpusDocuments:
     path: str
     size: int
     unit: str
-    are_whole: bool
     batches: Callable[[TokenCounter, int], Iterator[Batch]]
     faults: list[str] = field(default_factory=list)
     num_faults: int = 0
@@ -95,7 +94,7 @@ def _of_records(path: str, records: Sequence[Record]) -> CorpusDocuments:
             some = records[start:start + PAGES_AT_ONCE]
             yield list(itertools.chain.from_iterable(record.documents for record in some)), len(some)
 
-    return CorpusDocuments(path, len(records), "records", True, batches)
+    return CorpusDocuments(path, len(records), "records", batches)
 
 
 def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
@@ -107,11 +106,10 @@ def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
             notes, size = PartNotes(), 0
             pages = part.pages(notes)
             while some := list(itertools.islice(pages, PAGES_AT_ONCE)):
-                texts = _texts(some, count_tokens, document_tokens)
-                # What is no document as it is.
-                longer = [page for page, text in zip(some, texts, strict=True) if text is None]
-                passages = [row["document"] for row in cut(longer)]
-                yield [text for text in texts if text is not None] + passages, notes.size - size
+                found: list[Document] = [{"title": page.title, "text": page.text} for page in some
+                                         if not page.is_article and page.text.strip()]
+                found += [row["document"] for row in cut([page for page in some if page.is_article])]
+                yield found, notes.size - size
                 size = notes.size
 
             # Notes count lines from the start of their part, messages from the start of the file.
@@ -121,15 +119,5 @@ def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
             documents.faults += [f"{part.place}: line {before + line}: {reason}" for line, reason in notes.faults]
             del documents.faults[SHOWN_FAULTS:]
 
-    documents = CorpusDocuments(path, corpus.size, corpus.unit, False, batches)
+    documents = CorpusDocuments(path, corpus.size, corpus.unit, batches)
     return documents
-
-
-def _texts(pages: Sequence[Page], count_tokens: TokenCounter, document_tokens: int) -> list[str | None]:
-    """Return each page as a document; None for one that has to be cut (one without text then has no passages)."""
-    texts = [titled(page.title, page.text) for page in pages]
-    found: list[str | None] = []
-    for page, text, num_tokens in zip(pages, texts, count_tokens(texts), strict=True):
-        is_document = page.text.strip() and not page.is_article and num_tokens <= document_tokens
-        found.append(text if is_document else None)
-    return found

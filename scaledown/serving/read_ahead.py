@@ -141,10 +141,9 @@ def fill(model: ScaleDownModel, store: DiskDocuments, documents: CorpusDocuments
     for takes_all in (False, True):
         num_all = num_left = 0
         with Bar(total=documents.size, unit=f" {documents.unit}", unit_scale=True, desc="reading documents") as bar:
-            for texts, size in documents.batches(count_tokens, model.config.document_tokens):
-                if documents.are_whole:
-                    # The passages that compress reads of them, whose title is in the text already.
-                    texts = texts_of_passages(model.processor, read_documents(texts), model.long_documents_or(None))
+            for found, size in documents.batches(count_tokens, model.config.document_tokens):
+                # The passages that compress reads of them, with their titles in front.
+                texts = texts_of_passages(model.processor, read_documents(found), model.long_documents_or(None))
                 keys = model.processor.document_keys(texts)
                 wanted = keys if takes_all else store.claim(keys)
                 with model.inference():

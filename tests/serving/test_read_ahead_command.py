@@ -70,33 +70,35 @@ def command(checkpoint: Path, corpus: Path, *flags: str) -> list[str]:
             "--device", "cpu", *flags]
 
 
-def texts_of(path: Path) -> list[str]:
+def documents_of(path: Path) -> list[Any]:
     """The documents of a file, for a model that counts words."""
     def count_words(texts: list[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
     found = []
-    for texts, _ in open_documents(str(path), "--corpus").batches(count_words, DOCUMENT_TOKENS):
-        found += texts
+    for some, _ in open_documents(str(path), "--corpus").batches(count_words, DOCUMENT_TOKENS):
+        found += some
     return found
 
 
-def test_short_texts_stay_as_they_are_and_long_ones_become_passages(tmp_path: Path) -> None:
-    plain = texts_of(lines(tmp_path / "plain.jsonl", PAGES[:1]))
-    assert plain == ["Town 0. It  lies on river 0."]
-    passages = texts_of(lines(tmp_path / "long.jsonl", [LONG]))
-    assert len(passages) > 2 and all(text.startswith("Oslo. Street") for text in passages)
+def test_texts_stay_as_they_are_and_articles_become_passages(tmp_path: Path) -> None:
+    texts = [*PAGES[:1], LONG]
+    wanted = [{"title": page["title"], "text": page["text"]} for page in texts]
+    assert documents_of(lines(tmp_path / "texts.jsonl", texts)) == wanted
+    assert documents_of(lines(tmp_path / "kilt.jsonl", [ARTICLE])) == ["Kel. Kel is a town. Founded in 900."]
+    assert not documents_of(lines(tmp_path / "blank.jsonl", [{"id": "1", "title": "Oslo", "text": " "}]))
+
+    article = {**ARTICLE, "text": [ARTICLE["text"][0], *[f"Street {number} is long." for number in range(60)]]}
+    passages = documents_of(lines(tmp_path / "long.jsonl", [article]))
+    assert len(passages) > 2 and all(text.startswith("Kel. ") for text in passages)
     assert max(len(text.split()) for text in passages) <= DOCUMENT_TOKENS
-    assert " ".join(text.removeprefix("Oslo. ") for text in passages) == LONG["text"], "nothing is lost"
-    assert texts_of(lines(tmp_path / "kilt.jsonl", [ARTICLE])) == ["Kel. Kel is a town. Founded in 900."]
-    assert not texts_of(lines(tmp_path / "blank.jsonl", [{"id": "1", "title": "Oslo", "text": " "}]))
 
 
 def test_records_give_their_documents(tmp_path: Path) -> None:
     records = [Record("1", "q", ("Ada.", "Bob."), "a"), Record("2", "q", ("Ada.",), "a")]
     for name in ("records.json", "records.jsonl"):
         write_records(tmp_path / name, records)
-        assert texts_of(tmp_path / name) == ["Ada.", "Bob.", "Ada."]
+        assert documents_of(tmp_path / name) == ["Ada.", "Bob.", "Ada."]
 
 
 def test_it_reads_each_document_once_and_a_service_finds_it(checkpoint: Path, tmp_path: Path,
@@ -119,6 +121,17 @@ def test_it_reads_each_document_once_and_a_service_finds_it(checkpoint: Path, tm
     lines(corpus, [*PAGES, LONG])
     assert read_ahead.main(command(checkpoint, corpus)) == 0
     assert "read 3 documents" in capsys.readouterr().out and len(store) == num_documents + 3
+
+
+def test_a_service_finds_the_passages_of_a_long_text_with_paragraphs(checkpoint: Path, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    paragraphs = [" ".join(f"Street {number}-{place} is long." for place in range(5 + number)) for number in range(12)]
+    text = {"id": "1", "title": " Two  words ", "text": "\n\n".join(paragraphs)}
+    assert read_ahead.main(command(checkpoint, lines(tmp_path / "corpus.jsonl", [text]))) == 0
+
+    model, store = ScaleDownModel.from_pretrained(checkpoint, device="cpu"), DiskStore(tmp_path / "store")
+    monkeypatch.setattr(CausalCompressor, "read_prefixes", lambda *_: pytest.fail("read again"))
+    assert model.compress("Where?", [text], store=store).num_documents == len(store) > 3
 
 
 def test_long_documents_of_records_are_found_as_passages(checkpoint: Path, tmp_path: Path,
