@@ -156,7 +156,7 @@ def test_a_new_head_on_a_trained_model_has_seen_no_scores(place: Path) -> None:
 
 
 def test_a_threshold_goes_with_the_scores_that_it_was_found_for(place: Path, capsys: pytest.CaptureFixture) -> None:
-    config = ScaleDownConfig("embedded", memory_norm=True, num_layers=4)
+    config = ScaleDownConfig("embedded", memory_norm=True, num_layers=4, lora_dropout=0.0)
     assert ScaleDownModel.from_pretrained("embedded").config.keep_threshold is not None
     model = run.build_model(config, "cpu", 1, "embedded")
     assert model.config.keep_threshold is model.processor.config.keep_threshold is None
