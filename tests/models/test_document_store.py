@@ -18,6 +18,7 @@ from scaledown.models.engine.packing import PackedTexts, TextLists
 from scaledown.models.model import ScaleDownModel
 from scaledown.models.processor import Processor
 from scaledown.models.serving import compressing
+from scaledown.models.serving.disk.disk_store import DiskStore
 
 QUESTIONS = ["Who was born in London?", "where", "What is the capital of Norway?", "</s><s>?"]
 DOCUMENTS = [["Ada Lovelace was born in London.", "Oslo"], [], ["Paris " * 40, "", "The capital of Norway is Oslo.",
@@ -120,6 +121,19 @@ def test_documents_that_are_missing_are_read_and_kept(folders: dict[str, str]) -
     torch.testing.assert_close(found.embeddings, model.compress(QUESTIONS, DOCUMENTS).embeddings, rtol=1e-4, atol=1e-5)
     assert len(model.read_documents([], store)) == 6 and len(model.read_documents([])) == 0
     assert model.compress([], [], store=store).embeddings.shape[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["n_layers", "llm"])
+def test_a_document_without_text_is_stored_like_any_other(folders: dict[str, str], kind: str, tmp_path: Path) -> None:
+    model = build(folders, kind)
+    for store in (None, DiskStore(tmp_path)):
+        # By itself, and beside one with text.
+        for documents in ([""], ["", "Oslo"]):
+            store = model.read_documents(documents, store=store)
+            wanted = model.compress(QUESTIONS[0], documents)
+            found = model.compress(QUESTIONS[0], documents, store=store)
+            assert (found.embeddings - wanted.embeddings).abs().max() < 5e-3
+        assert len(store) == 2
 
 
 def test_a_stored_document_takes_its_keys_and_values_alone(folders: dict[str, str]) -> None:

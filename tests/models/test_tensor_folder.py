@@ -295,6 +295,7 @@ def test_who_waits_for_a_writer_too_long_is_told_and_readers_read(tmp_path: Path
     put(one, 1)
     with one.index.writing():
         assert_whole(other, 1)
+        assert_whole(TensorFolder(tmp_path), 1)
         with pytest.raises(ValueError, match="another process has been writing"):
             put(other, 2)
     put(other, 2)

@@ -51,8 +51,10 @@ class DocumentReader(NamedTuple):
 
     def read(self, documents: Sequence[DocumentKey]) -> list[list[KeysValues]]:
         """Return the keys and values (G, T, W) of each document, layer by layer."""
+        # Layers cannot read nothing: for an empty document they read a token of which nothing is kept below.
+        prefixes = [ids or (0,) for ids in documents]
         # Prefixes that nothing continues, and no final state is wanted.
-        texts = TextLists(documents, [], [], [()] * len(documents)).packed().to(self.device)
+        texts = TextLists(prefixes, [], [], [()] * len(prefixes)).packed().to(self.device)
         layers = self.compressor.read_prefixes(texts, self.embed)             # of each layer two (R, G, T, W)
 
         found = []

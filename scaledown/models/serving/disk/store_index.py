@@ -276,22 +276,26 @@ class StoreIndex:
 
     def _create_or_check(self) -> None:
         """Make the tables of a new index, or refuse a file that is none."""
-        # Of two processes that make one at once the second finds that of the first.
-        with self.writing():
-            application_id = self._rows("PRAGMA application_id")[0][0]
-            has_tables = bool(self._rows("SELECT 1 FROM sqlite_master"))
-            if application_id == 0 and not has_tables:
-                for command in TABLES:
-                    self._rows(command)
-                self._rows(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._rows(f"PRAGMA user_version = {FORMAT}")
-                return
+        if self._is_empty():
+            # Of two processes that make one at once the second finds that of the first.
+            with self.writing():
+                if self._is_empty():
+                    for command in TABLES:
+                        self._rows(command)
+                    self._rows(f"PRAGMA application_id = {APPLICATION_ID}")
+                    self._rows(f"PRAGMA user_version = {FORMAT}")
 
+        # Only read here, so a store opens while another process writes.
+        application_id = self._rows("PRAGMA application_id")[0][0]
         if application_id != APPLICATION_ID:
             raise ValueError(f"{self.path}: the database of another program; give another folder for the store")
         if (version := self._rows("PRAGMA user_version")[0][0]) != FORMAT:
             raise ValueError(f"{self.path}: a store of format {version}, which another version of ScaleDown wrote; "
                              f"this one reads format {FORMAT}: give another folder")
+
+    def _is_empty(self) -> bool:
+        """Return whether the file is new: no program's, and without tables."""
+        return self._rows("PRAGMA application_id")[0][0] == 0 and not self._rows("SELECT 1 FROM sqlite_master")
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
