@@ -24,7 +24,7 @@ import numpy as np
 from scaledown import cli
 from scaledown.config import EMBEDDED
 from scaledown.data.storage.work_folder import MANIFEST
-from scaledown.files import disk_faults, whole_file, write_json
+from scaledown.files import disk_faults, parse_json, whole_file, write_json
 from scaledown.progress import Bar
 
 VOCABULARY = 500_000
@@ -38,6 +38,8 @@ CONSONANTS, VOWELS = "b d f g k l m n p r s t v z".split(), "aeiou"
 SYLLABLES = [CONSONANTS[number // len(VOWELS)] + VOWELS[number % len(VOWELS)]
              for number in range(len(CONSONANTS) * len(VOWELS))]
 CORPUS_FILE, QUERIES_FILE, RESULTS_FILE = "corpus.jsonl", "queries.txt", "benchmark.json"
+SETTINGS_FILE = "settings.json"
+"""What the corpus and the queries were made with."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     language = Language(args.seed)
     passage_tokens = language.passage_tokens(args.passage_words)
 
-    # A corpus that an earlier start wrote is used again.
+    # A corpus that an earlier start wrote is used again, if it is the same one.
+    _check_same_corpus(folder, {"num_passages": args.num_passages, "num_queries": args.num_queries,
+                                "passage_words": args.passage_words, "seed": args.seed})
     num_pages = max(1, args.num_passages * args.passage_words // WORDS_A_PAGE)
     _write_lines(folder / CORPUS_FILE, (json.dumps(page) for page in language.pages(num_pages)), num_pages)
     _write_lines(folder / QUERIES_FILE, (language.query() for _ in range(args.num_queries)), args.num_queries)
@@ -126,6 +130,23 @@ def _word(rank: int) -> str:
         number, syllable = divmod(number, len(SYLLABLES))
         syllables.append(SYLLABLES[syllable])
     return "".join(syllables)
+
+
+def _check_same_corpus(folder: Path, settings: dict[str, int]) -> None:
+    """Note the settings of a new folder; refuse a folder whose corpus has others.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        write_json(path, settings)
+        return
+
+    found = parse_json(path.read_bytes())
+    if found != settings:
+        differing = ", ".join(f"--{name} {found.get(name)}" for name in settings if found.get(name) != settings[name])
+        raise ValueError(f"--output_dir {folder}: its corpus was made with {differing}; give these, or another folder")
 
 
 def _write_lines(path: Path, lines: Iterator[str], total: int) -> None:

@@ -90,7 +90,7 @@ def has_scores(records: Sequence[Record]) -> bool:
 
 def note_before(model: ScaleDownModel, training: TrainingConfig, records: Sequence[Record]) -> str | None:
     """Return a warning if the model has a reranking head that this training leaves untrained, else None."""
-    if not model.config.enable_reranking or (has_scores(records) and training.reranking_loss_weight):
+    if not model.config.enable_reranking or (training.reranking_loss_weight and has_scores(records)):
         return None
     return ("the model has a reranking head, which learns nothing here (no record has reranking_scores, or their loss "
             "has no weight) while the compressor that it reads from changes: its scores will be off")

@@ -146,11 +146,12 @@ def prepare(config: PretrainingConfig, training: TrainingConfig, document_tokens
     if training.shard:
         raise ValueError("--shard goes with one stage: pretrain without it, and start from that with --init_compressor")
 
-    # The readout loss, the compressor's head start, text beside memory and memory without a query are for training on
-    # answers.
+    # Scores, the readout loss, the compressor's head start, text beside memory and memory without a query are for
+    # training on answers.
     training = dataclasses.replace(training, max_steps=config.pretrain_steps, learning_rate_generator=LEARNING_RATE,
-                                   learning_rate_compressor=LEARNING_RATE, readout_loss_weight=0.0, readout_steps=0,
-                                   compressor_warmup_steps=0, train_text_documents=None, query_dropout=0.0)
+                                   learning_rate_compressor=LEARNING_RATE, reranking_loss_weight=0.0,
+                                   readout_loss_weight=0.0, readout_steps=0, compressor_warmup_steps=0,
+                                   train_text_documents=None, query_dropout=0.0)
     folder, source = folder / run_folder.PRETRAINING, config.pretrain_data or DEFAULT_PRETRAINING_TEXTS
     if resume and (folder / run.FINAL / CONFIG_FILE).is_file():
         inputs = run_folder.inputs_of_texts("--pretrain_data", source, None)

@@ -77,7 +77,9 @@ class ScaleDownTrainer(Trainer):
         self.loss_guard = LossGuard(is_scaled=model.dtype == torch.float16)
         # The learning rates of the latest step, by their names in the log.
         self._rates: dict[str, float] = {}
-        self._has_scores = model.config.enable_reranking and objective.has_scores(records)
+        # The weight first: to ask all records, pretraining would have to make each of them.
+        self._has_scores = bool(model.config.enable_reranking and config.reranking_loss_weight
+                                and objective.has_scores(records))
         # Since the last checkpoint.
         self._num_steps, self._num_scores = 0, torch.zeros((), dtype=torch.long)
 

@@ -39,9 +39,9 @@ def test_each_system_gets_the_documents_that_its_reranker_chose():
 
 
 def test_a_cross_encoder_reads_the_query_with_each_document():
-    tokens = TokenCounts(query_tokens=10, document_tokens=18, num_documents=4, memory_tokens=8, prompt_tokens=70,
+    tokens = TokenCounts(query_tokens=10, document_tokens=17, num_documents=4, memory_tokens=8, prompt_tokens=70,
                          new_tokens=5, rerank_tokens=1)
-    # 10 + 18 + 2 special tokens, 4 times; causal attention over 30 positions: 30 * 31 / 2 pairs.
+    # 10 + 17 + 3 special tokens, 4 times; causal attention over 30 positions: 30 * 31 / 2 pairs.
     weights = 2 * (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 12)
     assert reranking_flops(DECODER, tokens) == 4 * (2 * weights * 30 + 4 * 2 * 8 * 30 * 31 / 2)
     assert reranking_flops(EncoderShape(100, 3, 8, 0, 0), tokens) == 4 * (2 * 100 * 30 + 4 * 3 * 8 * 30 * 30)
