@@ -14,7 +14,7 @@ import httpx2
 
 from scaledown.data.pipeline.addresses import url_faults
 from scaledown.files import parse_json
-from scaledown.models.serving.disk.store_index import FILE, check_folder
+from scaledown.models.serving.disk.store_index import FILE, KEYS_AND_VALUES, StoreIndex, check_folder
 from scaledown.serving.read_ahead import check_order
 from scaledown.settings import not_negative, positive
 
@@ -59,7 +59,7 @@ def missing_packages(packages: Sequence[str], needed_by: str, extra: str) -> lis
 
 
 def check_store(checkpoint: str, folder: str) -> None:
-    """Refuse a store that there is not, and a checkpoint that cannot use one.
+    """Refuse a store that there is not or that holds memory, and a checkpoint that cannot use one.
 
     Raises:
         ValueError: if it is one of these.
@@ -68,6 +68,14 @@ def check_store(checkpoint: str, folder: str) -> None:
     if not (Path(folder) / FILE).exists():
         raise ValueError(f"--read_ahead {folder}: no store of documents; fill one with python -m "
                          "scaledown.serving.read_ahead")
+
+    index = StoreIndex(Path(folder))
+    contents = index.contents()
+    index.close()
+    if contents != KEYS_AND_VALUES:
+        raise ValueError(f"--read_ahead {folder}: holds {contents} without a query, and a service needs "
+                         f"{KEYS_AND_VALUES}: fill another folder with python -m scaledown.serving.read_ahead, without "
+                         "--memory")
     check_order(checkpoint)
 
 

@@ -105,20 +105,20 @@ def check_contents(args: argparse.Namespace) -> None:
     if args.memory and args.number_format == INT8:
         raise ValueError(f"--number_format {INT8} is for keys and values; --memory is stored as float16 numbers")
     if not args.memory:
-        check_order(args.checkpoint)
+        check_order(args.checkpoint, "; or store memory, with --memory, of a model trained with --query_dropout")
 
 
-def check_order(name: str) -> None:
+def check_order(name: str, advice: str = "") -> None:
     """Refuse a checkpoint that reads the query first, so that keys and values cannot be read ahead.
 
     Raises:
-        ValueError: if it does.
+        ValueError: if it does; ``advice`` ends the message.
     """
     config = hub.checkpoint_config(name)
     if config is not None and config.input_order != "document_first":
         raise ValueError(f"--checkpoint {name}: reads the query before the document, so keys and values cannot be "
-                         "read ahead; train one with --input_order document_first (of those that ship, smollm2 was), "
-                         "or with --query_dropout for --memory")
+                         "read ahead; train one with --input_order document_first (of those that ship, smollm2 was)"
+                         + advice)
 
 
 def fill(model: ScaleDownModel, store: DiskDocuments, documents: CorpusDocuments, batch_size: int) -> tuple[int, int]:

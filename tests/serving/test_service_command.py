@@ -18,6 +18,7 @@ from running_service import CLIENT, asked
 from scaledown import ScaleDownModel
 from scaledown.config import ScaleDownConfig
 from scaledown.models.serving.disk.disk_store import DiskStore
+from scaledown.models.serving.disk.memory_store import MemoryStore
 from scaledown.serve import __main__ as command
 from scaledown.serve.start_checks import bound_socket, is_loopback
 from scaledown.serve.telling_server import TellingServer
@@ -113,6 +114,10 @@ def test_a_store_of_another_checkpoint_is_told_before_requests_come(tmp_path, ca
     flags = ["--checkpoint", str(tmp_path / "checkpoint"), "--port", "0", "--device", "cpu", "--read_ahead"]
     assert command.main([*flags, str(store.folder)]) == 2
     assert "were read by another checkpoint" in capsys.readouterr().err and not served
+
+    MemoryStore(tmp_path / "memory").close()
+    assert command.main([*flags, str(tmp_path / "memory")]) == 2
+    assert "holds memory without a query, and a service needs keys and values" in capsys.readouterr().err and not served
 
     DiskStore(tmp_path / "own").close()
     assert command.main([*flags, str(tmp_path / "own")]) == 0 and served

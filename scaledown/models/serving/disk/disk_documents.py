@@ -19,7 +19,6 @@ from scaledown.models.serving.disk.store_index import FLOAT16, StoreFault
 from scaledown.models.serving.disk.tensor_folder import DESCRIPTION, TensorFolder
 from scaledown.models.serving.store import DocumentKey, Reader, Store
 
-KEYS_AND_VALUES, MEMORY = "keys and values", "memory"
 HASH_BYTES = 16
 
 
@@ -52,12 +51,13 @@ class DiskDocuments(Store):
         self._gathered: dict[bytes, Tensors] = {}
         self._gathered_bytes = 0
 
-        with self._index.writing():
-            if self._index.setting("number_format") is None:
-                self._index.set("number_format", number_format or FLOAT16)
-                self._index.set("contents", self.contents)
-        # Folders of earlier versions do not say it: they hold keys and values.
-        own = self._index.setting("contents") or KEYS_AND_VALUES
+        # Only a new one is written to, so that a store opens while another process writes.
+        if self._index.setting("number_format") is None:
+            with self._index.writing():
+                if self._index.setting("number_format") is None:
+                    self._index.set("number_format", number_format or FLOAT16)
+                    self._index.set("contents", self.contents)
+        own = self._index.contents()
         if own != self.contents:
             raise ValueError(f"{folder}: holds {own} of documents, not {self.contents}; give another folder")
         self.number_format = self._index.setting("number_format")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from scaledown.models.engine.packing import KeysValues
 from scaledown.models.serving.disk import stored_numbers
-from scaledown.models.serving.disk.disk_documents import KEYS_AND_VALUES, DiskDocuments
-from scaledown.models.serving.disk.store_index import NUMBER_FORMATS
+from scaledown.models.serving.disk.disk_documents import DiskDocuments
+from scaledown.models.serving.disk.store_index import KEYS_AND_VALUES, NUMBER_FORMATS
 from scaledown.models.serving.disk.stored_numbers import LayerShape
 from scaledown.models.serving.store import DocumentKey, DocumentReader, padded_layers
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaledown.models.serving.disk.disk_documents import MEMORY, DiskDocuments
+from scaledown.models.serving.disk.disk_documents import DiskDocuments
 from scaledown.models.serving.disk.shards import Tensors
-from scaledown.models.serving.disk.store_index import FLOAT16, StoreFault
+from scaledown.models.serving.disk.store_index import FLOAT16, MEMORY, StoreFault
 from scaledown.models.serving.store import DocumentKey, MemoryReader
 
 

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 FLOAT16, INT8 = NUMBER_FORMATS = ("float16", "int8")
 """Of the numbers in a store of documents: :mod:`scaledown.models.serving.disk.stored_numbers`."""
+KEYS_AND_VALUES, MEMORY = "keys and values", "memory"
+"""What a store of documents holds of them."""
 FILE = "index.sqlite"
 APPLICATION_ID = 0x5CA1ED
 """Says in the header of an SQLite file that it is an index of ours."""
@@ -134,6 +136,11 @@ class StoreIndex:
         """Return a setting of the store; None if it was not set."""
         rows = self._rows("SELECT value FROM settings WHERE name = ?", name)
         return json.loads(rows[0][0]) if rows else None
+
+    def contents(self) -> str:
+        """Return what the store holds of documents, ``KEYS_AND_VALUES`` or ``MEMORY``."""
+        # Those of earlier versions do not say it: they hold keys and values.
+        return self.setting("contents") or KEYS_AND_VALUES
 
     def find(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries of those keys that are there."""
