@@ -108,7 +108,8 @@ def _of_corpus(path: str, corpus: Corpus) -> CorpusDocuments:
             while some := list(itertools.islice(pages, PAGES_AT_ONCE)):
                 found: list[Document] = [{"title": page.title, "text": page.text} for page in some
                                          if not page.is_article and page.text.strip()]
-                found += [row["document"] for row in cut([page for page in some if page.is_article])]
+                articles = [page for page in some if page.is_article]
+                found += [row["document"] for row in cut(articles)]
                 yield found, notes.size - size
                 size = notes.size
 

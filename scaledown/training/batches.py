@@ -195,6 +195,31 @@ class LikeLengthSampler(Sampler[int]):
         return iter(get_length_grouped_indices(self.sizes, self.batch_size, generator=generator))
 
 
+def check_shard(config: TrainingConfig, model: ScaleDownConfig) -> None:
+    """Refuse ``--shard`` beside settings that it does not go with.
+
+    Raises:
+        ValueError: with all of them, and the reason of each.
+    """
+    if not config.shard:
+        return
+
+    # All of them are told together.
+    faults = []
+    if config.compile:
+        faults.append("--compile")
+    if model.load_in_4bit or model.load_in_8bit:
+        faults.append(f"--load_in_{4 if model.load_in_4bit else 8}bit")
+    if config.optimizer in IN_8_BITS:
+        faults.append(f"--optimizer {config.optimizer} (it cannot step sharded weights)")
+    if model.compressor_lora_rank is not None:
+        faults.append(f"--compressor_lora_rank {model.compressor_lora_rank} (compressor and generator may share "
+                      "weights)")
+    if faults:
+        raise ValueError(f"--shard does not go with {', nor with '.join(faults)}; of the presets of large GPUs, paper "
+                         "has none of these")
+
+
 def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     """Return whether all batches get one shape, padded to the longest texts of all records.
 
@@ -203,14 +228,9 @@ def pads_to_max(config: TrainingConfig, model: ScaleDownModel) -> bool:
     Raises:
         ValueError: if they need one shape and cannot have it, or if the step cannot be compiled.
     """
-    if config.shard and (config.compile or model.config.load_in_4bit or model.config.load_in_8bit):
-        raise ValueError("--shard goes neither with --compile nor with --load_in_4bit or --load_in_8bit")
-    if config.shard and config.optimizer in IN_8_BITS:
-        raise ValueError(f"--shard does not go with --optimizer {config.optimizer}, which cannot step sharded weights")
+    check_shard(config, model.config)
     if config.shard and model.dtype == torch.float16:
         raise ValueError("--shard does not go with --dtype float16 (its scaled gradients): give --dtype float32")
-    if config.shard and model.config.compressor_lora_rank is not None:
-        raise ValueError("--shard does not go with --compressor_lora_rank: compressor and generator may share weights")
     if not (config.compile or config.shard or wants_one_shape(model.device)):
         return False
 

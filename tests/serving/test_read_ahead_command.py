@@ -125,7 +125,10 @@ def test_it_reads_each_document_once_and_a_service_finds_it(checkpoint: Path, tm
 
 def test_a_service_finds_the_passages_of_a_long_text_with_paragraphs(checkpoint: Path, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    paragraphs = [" ".join(f"Street {number}-{place} is long." for place in range(5 + number)) for number in range(12)]
+    paragraphs, first = [], 0
+    for length in range(5, 17):
+        paragraphs.append(" ".join(f"Street {number} is long." for number in range(first, first + length)))
+        first += length
     text = {"id": "1", "title": " Two  words ", "text": "\n\n".join(paragraphs)}
     assert read_ahead.main(command(checkpoint, lines(tmp_path / "corpus.jsonl", [text]))) == 0
 

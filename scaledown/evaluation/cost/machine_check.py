@@ -12,6 +12,7 @@ from scaledown.evaluation.cost.card_table import GIGA, USABLE, first_that_fits, 
 from scaledown.evaluation.cost.empty_model import EmptyModel
 from scaledown.evaluation.cost.flops import TokenCounts
 from scaledown.evaluation.cost.needed_memory import training_need
+from scaledown.training.batches import check_shard
 from scaledown.training.devices import resolve_dtype
 from scaledown.training.optimizer import check_optimizer
 
@@ -21,7 +22,7 @@ PROMPT_TOKENS = 100
 
 def check_machine(config: ScaleDownConfig, training: TrainingConfig, records: Sequence[Any], device: torch.device,
                   dtype: str = "auto") -> None:
-    """Refuse an optimizer that does not run on ``device``, and a training whose fixed part exceeds a GPU's free memory.
+    """Refuse settings that contradict each other or ``device``, and a training whose fixed part exceeds a GPU's memory.
 
     That part are weights, gradients and the optimizer's state; the message has the flags that would fit. Activations
     are not counted: a batch that is too large is noticed in its first step, with the size that fits. Models with code
@@ -38,6 +39,7 @@ def check_machine(config: ScaleDownConfig, training: TrainingConfig, records: Se
         ValueError: if it cannot run, or cannot fit.
     """
     check_optimizer(training.optimizer, device)
+    check_shard(training, config)
     if device.type != "cuda" or training.shard or config.trust_remote_code:
         return
 
