@@ -205,6 +205,22 @@ def test_mistakes_are_told(folders: dict[str, str]) -> None:
         build(folders).to(torch.bfloat16).read_documents(["Oslo"], store)
 
 
+def test_what_is_no_memory_no_cache_and_no_store_is_told(folders: dict[str, str]) -> None:
+    model = build(folders)
+    for wrong, message in (({"memory": "saved.safetensors"}, "memory must be a Memory, got str .*Memory.load reads"),
+                           ({"documents": ["Oslo"], "cache": {}}, "cache must be a MemoryCache, got dict")):
+        with pytest.raises(ValueError, match=message):
+            model.answer(QUESTIONS[0], **wrong)
+    with pytest.raises(ValueError, match="memory must be a Memory"):
+        model.prefill(QUESTIONS[0], "saved.safetensors")
+    for wrong in ({"store": "store"}, {"cache": "cache"}):
+        name, = wrong
+        with pytest.raises(ValueError, match=f"{name} must be a (Store|MemoryCache), got str"):
+            model.compress(QUESTIONS[0], ["Oslo"], **wrong)
+    with pytest.raises(ValueError, match="store must be a Store"):
+        model.read_documents(["Oslo"], "store")
+
+
 @pytest.mark.parametrize("kind", ["n_layers", "llm"])
 def test_a_document_of_several_questions_is_read_once(folders: dict[str, str], kind: str) -> None:
     """With the values and gradients of reading it for each."""

@@ -21,7 +21,14 @@ from scaledown.models.memory import Memory
 from scaledown.models.processor import Processor, Texts
 from scaledown.models.serving import question_answering
 from scaledown.models.serving.inputs.long_documents import checked_long_documents
-from scaledown.models.serving.inputs.user_input import Documents, Questions, check_number, question_list, read_input
+from scaledown.models.serving.inputs.user_input import (
+    Documents,
+    Questions,
+    check_number,
+    check_type,
+    question_list,
+    read_input,
+)
 from scaledown.models.serving.text_documents import TextDocuments
 
 
@@ -57,6 +64,7 @@ class AnsweringSteps(ComputingModule):
                 numbers and names that a model with ``--keep_numbers`` reads behind it.
         """
         questions = question_list(questions)
+        check_type("memory", memory, Memory)
         memory = memory.checked(questions, fingerprint(self))
         num_documents = memory.num_documents.tolist()
         if texts is not None:

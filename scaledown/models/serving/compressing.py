@@ -20,7 +20,7 @@ from scaledown.models.processor import NO_QUERY
 from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.disk.memory_store import MemoryStore
 from scaledown.models.serving.inputs.long_documents import split_input
-from scaledown.models.serving.inputs.user_input import UserInput, check_number
+from scaledown.models.serving.inputs.user_input import UserInput, check_number, check_type
 from scaledown.models.serving.store import (
     DocumentKey,
     DocumentReader,
@@ -55,6 +55,8 @@ def compress(model: ScaleDownModel, given: UserInput, batch_size: int, num_memor
     """Return the memory of each question's documents; see :meth:`ScaleDownModel.compress`."""
     check_compresses(model)
     check_number("batch_size", batch_size)
+    check_type("cache", cache, MemoryCache)
+    check_type("store", store, Store)
     num_memory = model.processor.checked_memory_tokens(num_memory_tokens)
 
     # From here on a passage of a long document is a document like any other.
@@ -108,8 +110,9 @@ def _warn_of_no_query(model: ScaleDownModel) -> None:
 def read_documents(model: ScaleDownModel, documents: Sequence[str], store: Store | None = None,
                    batch_size: int = 32, show_progress_bar: bool = False) -> Store:
     """Return a store that holds ``documents``; see :meth:`ScaleDownModel.read_documents`."""
-    reader = reader_for(model, store)
+    check_type("store", store, Store)
     check_number("batch_size", batch_size)
+    reader = reader_for(model, store)
 
     store = DocumentStore(reader.identity) if store is None else store
     with model.inference():

@@ -23,7 +23,14 @@ from scaledown.models.serving.cache import MemoryCache
 from scaledown.models.serving.choosing import Keep, check_keep_documents, check_keep_tokens, check_scored
 from scaledown.models.serving.compressing import check_compresses
 from scaledown.models.serving.inputs.long_documents import split_input
-from scaledown.models.serving.inputs.user_input import Documents, Questions, UserInput, check_number, read_input
+from scaledown.models.serving.inputs.user_input import (
+    Documents,
+    Questions,
+    UserInput,
+    check_number,
+    check_type,
+    read_input,
+)
 from scaledown.models.serving.prompt_sources import Sources, chosen_by_score, named_as_text, whole_texts
 from scaledown.models.serving.text_documents import (
     WHOLE,
@@ -123,6 +130,8 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
                          "text")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
+    check_type("memory", memory, Memory)
+    check_type("cache", cache, MemoryCache)
     of_memory = (memory, num_memory_tokens, keep_documents, keep_tokens, cache, text_documents)
     if any(value is not None for value in of_memory):
         check_compresses(model)

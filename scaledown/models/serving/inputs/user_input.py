@@ -135,6 +135,17 @@ def check_number(name: str, number: Any) -> None:
         raise ValueError(f"{name} must be a whole number above 0, got {number!r}")
 
 
+def check_type(name: str, value: Any, wanted: type) -> None:
+    """Refuse something else than None or a ``wanted``, such as the path of a memory instead of the memory.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if value is not None and not isinstance(value, wanted):
+        raise ValueError(f"{name} must be a {wanted.__name__}, got {type(value).__name__} {str(value)[:40]!r}"
+                         + (f"; {wanted.__name__}.load reads a file" if hasattr(wanted, "load") else ""))
+
+
 def _check_list(name: str, value: Any) -> None:
     # A string is a sequence of strings, too: taken for a list, each character would be a text.
     if isinstance(value, str) or not isinstance(value, Sequence):
