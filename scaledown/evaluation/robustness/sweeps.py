@@ -168,9 +168,9 @@ def settings(cases_: Sequence[Case], choices: Sequence[int], document_tokens: in
     if left_out:
         num_documents = min(1 + len(case.alike) + len(case.others) for case in cases_)
         num_alike = min(len(case.alike) for case in cases_)
-        processes.warn(f"points left out, since not every question can fill them: {', '.join(left_out)}; there is a "
-                       f"question with {num_documents} documents, other questions' included, and one with {num_alike} "
-                       "look-alikes; more and longer records in --eval_data fill more")
+        processes.warn(f"points left out, since not every question can fill them: {', '.join(left_out)}; the fewest "
+                       f"documents of a question are {num_documents}, with those that other questions lend it, and the "
+                       f"fewest look-alikes {num_alike}; more and longer records in --eval_data fill more")
 
     # Here the questions stay the same and the systems change: the budget of both is the number of memory tokens.
     if len(choices) > 1:
