@@ -104,7 +104,7 @@ def test_points_that_a_question_cannot_fill_are_left_out(capsys):
         ("alike_share", 0.0), ("alike_share", 0.25), ("document_tokens", 0)]
     warning, = capsys.readouterr().out.strip().splitlines()
     assert "num_documents 10, num_documents 20, num_documents 50, gold_place 10, alike_share 0.5" in warning
-    assert "document_tokens 40; there is a question with 8 documents" in warning and "with 1 look-alikes" in warning
+    assert "document_tokens 40; the fewest documents of a question are 8" in warning and "look-alikes 1;" in warning
 
 
 def test_a_needle_is_found_token_by_token():
