@@ -109,7 +109,8 @@ def test_two_processes_in_several_parts_train_as_one(flags: list[str], tmp_path:
                           for run in ("one", "two"))
         assert counts == others and counts["num_steps"] == NUM_STEPS and counts["num_scores"] > 0
         rows, others = logged(tmp_path / f"one{kind}"), logged(tmp_path / f"two{kind}")
-        assert sum("eval_answer_loss" in row for row in rows) == NUM_STEPS // 2
+        # The last check comes after the last checkpoint.
+        assert sum("eval_answer_loss" in row for row in rows) == NUM_STEPS // 2 - 1
         assert sum("reranking_loss" in row for row in rows) == NUM_STEPS
         for row, other in zip(rows, others, strict=True):
             assert other == pytest.approx(row, rel=TOLERANCE, abs=TOLERANCE)
