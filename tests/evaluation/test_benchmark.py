@@ -25,6 +25,12 @@ FAST = ["--preset", "tiny", "--rounds", "2", "--query_tokens", "8", "--document_
         "--batch_size", "2", "--device", "cpu"]
 
 
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's peak takes seconds, and no test asks how high it is."""
+    monkeypatch.setitem(timing.PEAK_SIZE, "cpu", 128)
+
+
 @pytest.fixture()
 def bench() -> Bench:
     config = ScaleDownConfig(num_memory_tokens=8, compression_rate=2, query_tokens=6, lora_dropout=0.0)
