@@ -184,6 +184,15 @@ def test_a_total_that_equals_its_only_part_is_drawn_once(difference: float) -> N
     assert panel.title == "Answer loss" and len(panel.curves) == 1
 
 
+def test_a_learning_rate_is_read_at_its_tick(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.plot_training_curves(tmp_path / "curves.png", [
+        {"step": step, "loss": 1.0, "learning_rate": 2e-3 * (500 - step) / 500} for step in range(10, 500, 10)])
+    axes = drawn[0].axes[-1]
+    drawn[0].canvas.draw()
+    for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert float(label.get_text()) == pytest.approx(tick, abs=1e-12)
+
+
 def test_equal_learning_rates_are_one_line_with_both_names(tmp_path: Path, drawn: list[Figure]) -> None:
     plots.plot_training_curves(tmp_path / "curves.png", [
         {"step": step, "loss": 1.0, "learning_rate_generator": 1e-4, "learning_rate_compressor": 1e-4}

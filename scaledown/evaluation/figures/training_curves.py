@@ -161,7 +161,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, loc="left", fontsize=12, color=colours.INK)
     axes.set_ylabel(panel.unit, fontsize=style.SMALL_POINTS, color=colours.QUIET)
     axes.set_xlabel("training step", fontsize=style.SMALL_POINTS, color=colours.QUIET)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 2.5, 5, 10), integer=True))
     if not panel.curves:
         axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=colours.QUIET)
         axes.set_yticks(())
@@ -186,7 +186,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _small(value: float, _: int) -> str:
     """Return a learning rate in few characters: ``1e-4`` for 0.0001."""
-    return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-") if value else "0"
+    if not value:
+        return "0"
+    # Two decimal places, since ticks lie at quarters, too: "1.75e-03" -> "1.75e-3", "1.00e-04" -> "1e-4".
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _all_points(curves: Iterable[Curve]) -> tuple[list[float], list[float]]:
