@@ -22,7 +22,6 @@ import example_dataset_generation
 import prepare_small_real_dataset
 import train
 import train_with_evaluation
-from scaledown import hub
 from scaledown.config import ScaleDownConfig
 from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import read_records
@@ -31,6 +30,7 @@ from scaledown.evaluation.pipelines import __main__ as pipelines
 from scaledown.evaluation.ranking import __main__ as ranking
 from scaledown.evaluation.ranking import rankings
 from scaledown.evaluation.robustness import __main__ as robustness
+from scaledown.hub import connection
 from scaledown.models.model import ScaleDownModel
 from scaledown.training import run
 
@@ -81,7 +81,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
                         (example_dataset_generation, "write_records"), (rankings, "load_scoring_model")):
         monkeypatch.setattr(place, name, stop)
     monkeypatch.setattr(ScaleDownModel, "__init__", stop)
-    monkeypatch.setattr(hub, "_ask_in_time", lambda name, revision, kind: "the Hub is not asked here.")
+    monkeypatch.setattr(connection, "ask_in_time", lambda name, revision, kind: "the Hub is not asked here.")
 
 
 @st.composite

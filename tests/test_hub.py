@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants, errors
 
 from scaledown import hub
+from scaledown.hub import connection
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -209,7 +210,7 @@ def test_a_server_that_never_answers_is_given_up_soon(monkeypatch, cache):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.3)
+        monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
         start = time.monotonic()
         with pytest.raises(ValueError, match="cannot be reached"):
             hub.locate("owner/name")
@@ -217,8 +218,8 @@ def test_a_server_that_never_answers_is_given_up_soon(monkeypatch, cache):
 
 
 def test_a_name_server_that_never_answers_is_given_up_soon(monkeypatch, cache):
-    monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(hub, "_ask", lambda *args: time.sleep(2))
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "ask", lambda *args: time.sleep(2))
     with pytest.raises(ValueError, match="did not answer within"):
         hub.locate("owner/name")
 

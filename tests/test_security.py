@@ -15,7 +15,6 @@ from chat_server import chat_server, completion
 from picklescan.scanner import SafetyLevel, scan_directory_path
 
 import train
-from scaledown import hub
 from scaledown.config import ScaleDownConfig, TrainingConfig
 from scaledown.data.pipeline.retrieval import qdrant
 from scaledown.data.pipeline.retrieval.searcher import RetrievalConfig
@@ -25,6 +24,7 @@ from scaledown.data.prepare_dataset import __main__ as prepare_dataset
 from scaledown.data.records import write_records
 from scaledown.data.reranking.cross_encoder import Reranker, RerankerConfig
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.hub import connection
 from scaledown.models.loading import checkpoint, generator_files
 from scaledown.models.loading.build import resolve
 from scaledown.models.model import ScaleDownModel
@@ -211,7 +211,7 @@ def test_a_pickle_in_a_checkpoints_state_is_not_run(interrupted, name, tmp_path)
 
 def test_a_run_records_the_commits_of_what_it_downloads(monkeypatch):
     answer = type("Info", (), {"sha": COMMIT})()
-    monkeypatch.setattr(hub, "_ask_in_time", lambda name, revision, kind: answer)
+    monkeypatch.setattr(connection, "ask_in_time", lambda name, revision, kind: answer)
     config = resolve(ScaleDownConfig(generator_model="me/generator", generator_revision="main",
                                      compressor_type="modernbert", compressor_model="me/encoder"), 24)
     assert (config.generator_revision, config.compressor_revision) == (COMMIT, COMMIT)

@@ -9,25 +9,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import queue
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from scaledown.config import EMBEDDED, EMBEDDED_MODERNBERT, SMOLLM2, ScaleDownConfig
-from scaledown.hub import cached, packaged
+from scaledown.hub import cached, connection, packaged
+from scaledown.hub.connection import MODEL_FILES
 
 _WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 EMBEDDED_FOLDER = _WEIGHTS / "generator"
 SHIPPED_CHECKPOINTS = {EMBEDDED: _WEIGHTS / "checkpoint", EMBEDDED_MODERNBERT: _WEIGHTS / "modernbert_checkpoint",
                        SMOLLM2: _WEIGHTS / "smollm2_checkpoint"}
 """The folders of the checkpoints that ship, by name."""
-CONNECT_SECONDS = 3
-ANSWER_SECONDS = 8
 NAMED = frozenset({EMBEDDED, *packaged.PACKAGES})
 """Names of models that are neither folders nor Hub ids."""
 WHAT_WORKS = {
@@ -38,30 +32,8 @@ WHAT_WORKS = {
 SAFE_WEIGHTS = {"use_safetensors": True}
 """Weights come from safetensors alone: reading a pickle can run any code. On the Hub, transformers finds or asks for a
 converted copy of a model's ``main`` that has none."""
-LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or in Python pass token=..."
-"""The ways to show the Hub who is asking."""
-REFUSED = (401, 403)
-"""HTTP's codes for a request of someone who is not known, or may not."""
 _LICENCE_FIELDS = ("license", "license_name", "license_link")
-_MODEL_FILES = {"config.json", "modules.json"}
-"""Either file marks a folder as a model's: the first one of transformers, the second of sentence-transformers."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_token: ContextVar[str | None] = ContextVar("token", default=None)
-
-
-@contextmanager
-def using_token(token: str | None) -> Iterator[None]:
-    """Send ``token`` with all requests to the Hub within this context [that of ``hf auth login``]."""
-    before = _token.set(token)
-    try:
-        yield
-    finally:
-        _token.reset(before)
-
-
-def current_token() -> str | None:
-    """Return the token for requests to the Hub; None for that of ``hf auth login``."""
-    return _token.get()
 
 
 def locate(name: str, revision: str | None = None, kind: str = "model", what_works: str | None = None) -> str:
@@ -76,13 +48,13 @@ def locate(name: str, revision: str | None = None, kind: str = "model", what_wor
         what_works: advice for the error message [that of ``WHAT_WORKS``].
 
     Raises:
-        ValueError: if there is nothing by that name or it cannot be loaded; within ``ANSWER_SECONDS``.
+        ValueError: if there is nothing by that name or it cannot be loaded; within seconds.
     """
     if folder := _local_folder(name, kind):
         return folder
 
     # Either the Hub's info, or a sentence that says why there is none.
-    answer = _ask_in_time(name, revision, kind)
+    answer = connection.ask_in_time(name, revision, kind)
     if not isinstance(answer, str):
         return name
 
@@ -185,7 +157,7 @@ def resolve_revision(name: str, revision: str | None) -> str | None:
     if revision and _COMMIT.fullmatch(revision):
         return revision
 
-    answer = _ask_in_time(name, revision, "model")
+    answer = connection.ask_in_time(name, revision, "model")
     if not isinstance(answer, str):
         return answer.sha
 
@@ -215,7 +187,7 @@ def licence(name: str, revision: str | None = None) -> dict[str, str]:
         except (OSError, ValueError, yaml.YAMLError):
             header = {}
     else:
-        data = getattr(_ask_in_time(name, revision, "model"), "card_data", None)
+        data = getattr(connection.ask_in_time(name, revision, "model"), "card_data", None)
         header = data.to_dict() if data else {}
     return {field: header[field] for field in _LICENCE_FIELDS if isinstance(header.get(field), str)}
 
@@ -234,7 +206,7 @@ def _load(auto_class: Any, what: str, name: str, revision: str | None, trust_rem
     source = locate(name, revision)
     try:
         return auto_class.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code,
-                                          token=current_token())
+                                          token=connection.current_token())
     # For a damaged file, each library raises errors of other kinds; tokenizers raises plain Exception.
     except Exception as fault:
         raise ValueError(f"model {name!r}: its {what} cannot be read: {fault}") from fault
@@ -258,7 +230,7 @@ def _local_folder(name: str, kind: str) -> str | None:
     # os.path, because pathlib raises on a name that is too long or has an unknown ~user.
     path = os.path.expanduser(name)
     if os.path.isdir(path):
-        if kind == "model" and not any(os.path.isfile(os.path.join(path, file)) for file in _MODEL_FILES):
+        if kind == "model" and not any(os.path.isfile(os.path.join(path, file)) for file in MODEL_FILES):
             raise ValueError(f"model {name!r}: this folder holds no config.json, so it is not a Hugging Face model")
         return path
 
@@ -279,55 +251,6 @@ def _folder_of_settings(name: str) -> str | None:
         # The cache's, if the Hub does not answer.
         if os.path.isdir(place):
             return place
-        return os.path.dirname(hf_hub_download(place, "config.json", token=current_token()))
+        return os.path.dirname(hf_hub_download(place, "config.json", token=connection.current_token()))
     except (ValueError, OSError, errors.HTTPError):
         return None
-
-
-def _ask_in_time(name: str, revision: str | None, kind: str) -> Any:
-    """As :func:`_ask`, but within ``ANSWER_SECONDS``: the lookup of a host name keeps no timeout of ours."""
-    answers: queue.SimpleQueue = queue.SimpleQueue()
-    # A daemon that is still waiting does not keep the program from ending.
-    # A thread starts without the context of its maker, so it is told the token.
-    token = current_token()
-    threading.Thread(target=lambda: answers.put(_ask(name, revision, kind, token)), daemon=True).start()
-    try:
-        return answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        return f"the Hub did not answer within {ANSWER_SECONDS} seconds."
-
-
-def _ask(name: str, revision: str | None, kind: str, token: str | None) -> Any:
-    """Return the Hub's info of a repository, or a sentence that says why there is none."""
-    from huggingface_hub import HfApi, errors
-
-    # The info of a gated repository is public, its files are not: auth_check asks for these.
-    api = HfApi(token=token)
-    try:
-        info = api.repo_info(name, revision=revision, repo_type=kind, timeout=CONNECT_SECONDS)
-        if getattr(info, "gated", False):
-            api.auth_check(name, repo_type=kind)
-    except errors.HFValidationError:
-        return "there is no such folder, and a Hub id reads OWNER/NAME."
-    # Before the next one, of which it is a subclass.
-    except errors.GatedRepoError:
-        place = f"datasets/{name}" if kind == "dataset" else name
-        return f"its authors ask for consent: accept at {api.endpoint}/{place}, then {LOG_IN}."
-    except errors.RepositoryNotFoundError:
-        return f"the Hub has no {kind} of that name; or it is private: then {LOG_IN}, as a user who may read it."
-    except errors.RevisionNotFoundError:
-        return f"it has no revision {revision!r} on the Hub."
-    except errors.OfflineModeIsEnabled:
-        return "it is not in the local cache, and HF_HUB_OFFLINE forbids downloads."
-    except (OSError, errors.HTTPError) as fault:
-        # Also for a repository that anybody may read, if the token is wrong.
-        if getattr(getattr(fault, "response", None), "status_code", None) in REFUSED:
-            return f"the Hub refuses the token: it is wrong, has expired, or may not read this {kind}. Again {LOG_IN}."
-        # Some errors have no text, others a whole page.
-        lines = str(fault).splitlines()
-        return f"the Hub cannot be reached ({lines[0] if lines else type(fault).__name__})."
-
-    file_names = {file.rfilename for file in info.siblings or ()}
-    if kind == "model" and not file_names & _MODEL_FILES:
-        return "it holds no config.json on the Hub, so it is not a model that transformers reads."
-    return info

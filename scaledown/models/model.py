@@ -20,7 +20,7 @@ import torch
 from transformers import GenerationConfig
 
 from scaledown.config import ScaleDownConfig
-from scaledown.hub import using_token
+from scaledown.hub.connection import using_token
 from scaledown.hub.model_places import relative_to
 from scaledown.models import losses
 from scaledown.models.engine.moving import moved

@@ -12,8 +12,8 @@ import torch
 from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM
 
-from scaledown import hub
 from scaledown.config import ScaleDownConfig
+from scaledown.hub import connection
 from scaledown.models.loading import checkpoint, placement
 from scaledown.models.model import ScaleDownModel
 
@@ -158,11 +158,11 @@ def test_a_generator_that_moved_is_named_anew(tmp_path: Path) -> None:
 
 def test_the_token_goes_with_every_request(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked: list[str | None] = []
-    monkeypatch.setattr(hub, "_ask", lambda name, revision, kind, token: asked.append(token) or "no")
+    monkeypatch.setattr(connection, "ask", lambda name, revision, kind, token: asked.append(token) or "no")
     for token in ("mine", None):
         with pytest.raises(ValueError, match="no"):
             ScaleDownModel.from_pretrained("me/model", token=token)
-    assert asked == ["mine", None] and hub.current_token() is None
+    assert asked == ["mine", None] and connection.current_token() is None
 
     loaded: list[dict] = []
     monkeypatch.setattr(checkpoint, "locate", lambda name, revision, **advice: name)

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from scaledown import hub
 from scaledown.config import ScaleDownConfig
+from scaledown.hub import connection
 from scaledown.models.loading import checkpoint, model_card
 from scaledown.models.loading.training_progress import Average, Results, TrainingProgress
 from scaledown.models.model import ScaleDownModel
@@ -97,7 +98,7 @@ def test_the_licence_of_what_ships_and_of_the_hub(monkeypatch: pytest.MonkeyPatc
         cards = {"me/base": ModelCardData(license="mit"), "me/bare": None}
         return SimpleNamespace(card_data=cards[name]) if name in cards else "the Hub does not answer."
 
-    monkeypatch.setattr(hub, "_ask", ask)
+    monkeypatch.setattr(connection, "ask", ask)
     assert hub.licence("me/base", "abc") == hub.licence("me/base", "abc") == {"license": "mit"}
     assert hub.licence("me/bare") == hub.licence("me/none") == {}
     # Once for each, however many checkpoints a training writes.

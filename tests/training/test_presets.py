@@ -25,6 +25,7 @@ from scaledown.config import (
 )
 from scaledown.data.records import eval_path, write_records
 from scaledown.data.world.synthetic import synthetic_records
+from scaledown.hub import connection
 from scaledown.models.loading import pretrained
 from scaledown.training import presets
 from scaledown.training.presets import PRESETS, demo, settings
@@ -231,6 +232,6 @@ def test_without_a_hub_a_laptop_starts_from_smollm2(script, flags, field, other,
 
 def test_without_a_hub_and_smollm2_the_message_has_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(hub, "_ask_in_time", lambda *_: "the Hub cannot be reached (no network).")
+    monkeypatch.setattr(connection, "ask_in_time", lambda *_: "the Hub cannot be reached (no network).")
     with pytest.raises(ValueError, match="python -m scaledown.hub smollm2"):
         presets.parse_or_offline(train.build_parser(), ["--preset", "laptop", "--train_data", "x.json"])

@@ -27,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scaledown.files import disk_faults, make_folder, parse_json
-from scaledown.hub import SHIPPED_CHECKPOINTS, current_token, locate
+from scaledown.hub import SHIPPED_CHECKPOINTS, locate
+from scaledown.hub.connection import current_token
 from scaledown.models.compressors.base import Compressor
 from scaledown.models.compressors.no_compressor import NoCompressor
 from scaledown.models.loading import generator_files, model_card, training_progress

@@ -26,7 +26,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_LMS
 
 from scaledown.config import CAUSAL_LM, COMPRESSORS, EMBEDDED, ENCODER, ScaleDownConfig
-from scaledown.hub import SAFE_WEIGHTS, current_token, load_config, load_tokenizer, locate
+from scaledown.hub import SAFE_WEIGHTS, load_config, load_tokenizer, locate
+from scaledown.hub.connection import current_token
 from scaledown.models.compressors.embedded_encoder import embedded_encoder
 from scaledown.models.engine.decoder import keep_layers, sharing_weights, text_config
 from scaledown.settings import numbers_in

@@ -126,8 +126,7 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
         ValueError: if the arguments contradict one another, or the model cannot do what they ask for.
     """
     if documents is not None and memory is not None and text_documents is None:
-        raise ValueError("give documents or memory, not both, unless text_documents says which documents are read as "
-                         "text")
+        raise ValueError("give documents or memory, not both, unless text_documents says which are read as text")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
     check_type("memory", memory, Memory)
