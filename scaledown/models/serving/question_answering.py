@@ -129,11 +129,11 @@ def checked_request(model: ScaleDownModel, questions: Questions, documents: Docu
         raise ValueError("give documents or memory, not both, unless text_documents says which are read as text")
     check_number("max_new_tokens", max_new_tokens)
     check_number("batch_size", batch_size)
-    check_type("memory", memory, Memory)
-    check_type("cache", cache, MemoryCache)
     of_memory = (memory, num_memory_tokens, keep_documents, keep_tokens, cache, text_documents)
     if any(value is not None for value in of_memory):
         check_compresses(model)
+    check_type("memory", memory, Memory)
+    check_type("cache", cache, MemoryCache)
     if keep_documents is not None:
         check_keep_documents(keep_documents, model.config.enable_reranking, model.config.keep_threshold)
 
