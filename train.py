@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scaledown.training.steps.schedule import num_steps, schedule_warnings
 
     device, folder = processes.join(devices.resolve_device(args.device)), Path(args.output_dir)
-    objective.check_scores(config, training, records, args.train_data)
+    objective.check_scores(config, training, records, args.train_data, args.resume)
     first_stage = pretraining.prepare(pretraining_config, training, config.document_tokens, folder, args.resume)
     check_machine(config, training, records, device, args.dtype)
     cli.tell(f"loading {args.init_compressor or config.generator_model} ...")

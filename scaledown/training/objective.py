@@ -48,7 +48,7 @@ def in_words(parts: Mapping[str, float]) -> str:
 
 
 def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Sequence[Record],
-          train_data: Path | str | None) -> None:
+                 train_data: Path | str | None, is_resumed: bool = False) -> None:
     """Check that ``--enable_reranking`` has scores to train its head on.
 
     Args:
@@ -56,11 +56,13 @@ def check_scores(config: ScaleDownConfig, training: TrainingConfig, records: Seq
         training: the settings of the training.
         records: to train on; none if the run only pretrains.
         train_data: the file that they were read from.
+        is_resumed: whether a run goes on. Then it was checked before, and the head may be that of the checkpoint that
+            the run started from, which needs no scores.
 
     Raises:
         ValueError: if there are no scores, with what to do.
     """
-    if not config.enable_reranking:
+    if not config.enable_reranking or is_resumed:
         return
     if not training.reranking_loss_weight:
         raise ValueError("--enable_reranking and --reranking_loss_weight 0 contradict each other: the reranking head "

@@ -166,6 +166,20 @@ def test_a_threshold_goes_with_the_scores_that_it_was_found_for(place: Path, cap
     assert new.config.keep_threshold is new.processor.config.keep_threshold is None
 
 
+@pytest.mark.parametrize("script", [train, train_with_evaluation], ids=["train", "train_with_evaluation"])
+def test_a_run_from_a_checkpoint_with_a_head_resumes_without_scores(place: Path, tmp_path: Path, script) -> None:
+    config = ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, num_layers=1, enable_reranking=True)
+    ScaleDownModel(config).save_pretrained(tmp_path / "start")
+    records = [dataclasses.replace(record, reranking_scores=None) for record in synthetic_records(4, seed=3)]
+    write_records(tmp_path / "data.json", records)
+    write_records(tmp_path / "held_out.json", records)
+    out = ["--output_dir", str(tmp_path / "run")]
+    assert script.main(["--train_data", str(tmp_path / "data.json"), "--eval_data", str(tmp_path / "held_out.json"),
+                        "--init_compressor", str(tmp_path / "start"), "--batch_size", "2", "--max_steps", "2",
+                        "--device", "cpu", *out]) == 0
+    assert script.main(["--resume", *out]) == 0
+
+
 def test_an_untrained_head_is_told_when_it_is_loaded(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = ScaleDownConfig(str(place / "generator"), num_memory_tokens=2, enable_reranking=True)
     ScaleDownModel(config).save_pretrained(place / "new")
