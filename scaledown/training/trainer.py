@@ -317,6 +317,8 @@ class ScaleDownTrainer(Trainer):
 
         self.scaledown.load_trained(checkpoint)
         self.state = state
+        # Opens the logs, for the check that may still come; close_logs closes them.
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         return True
 
     def note_progress(self) -> None:

@@ -142,7 +142,10 @@ def test_a_head_without_scores_to_learn_from_has_no_loss_in_the_log(generator, r
     assert not any("reranking_loss" in entry for entry in log)
 
 
-def test_a_run_that_ends_in_its_last_check_is_saved_before_it_and_resumes_there(generator, records, tmp_path):
+def test_a_run_that_ends_in_its_last_check_is_saved_before_it_and_resumes_there(generator, records, tmp_path, capsys,
+                                                                                monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     config = TrainingConfig(**SETTINGS)
 
     def failing():
@@ -158,6 +161,8 @@ def test_a_run_that_ends_in_its_last_check_is_saved_before_it_and_resumes_there(
     assert run.last_check(log) == {"answer_loss": 1.5}
     assert [entry["step"] for entry in log if "eval_answer_loss" in entry] == [6]
     assert same(weights(tmp_path / "final"), weights(tmp_path / "checkpoint-6"))
+    assert "held-out check, step 6 of 6 | answer loss 1.50" in capsys.readouterr().out
+    assert not any((tmp_path / "here").iterdir()), "its curves are in its own folder"
 
 
 def test_earlier_checks_are_in_the_log_of_their_checkpoint(generator, records, tmp_path):
