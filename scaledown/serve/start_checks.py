@@ -69,6 +69,7 @@ def check_store(checkpoint: str, folder: str) -> None:
         raise ValueError(f"--read_ahead {folder}: no store of documents; fill one with python -m "
                          "scaledown.serving.read_ahead")
 
+    # Only the index is opened, which needs no torch: a wrong store is told before the model is loaded.
     index = StoreIndex(Path(folder))
     contents = index.contents()
     index.close()

@@ -128,7 +128,7 @@ def train(model: ScaleDownModel, config: TrainingConfig, records: Sequence[Any],
     try:
         # Several processes would not all notice it in the same step; there Ctrl-C ends the run at once, as usual.
         with interrupt if trainer.args.world_size == 1 else nullcontext():
-            if resume_from and trainer.takes_up_the_end(resume_from):
+            if resume_from and trainer.load_if_finished(resume_from):
                 processes.say(f"no step is left after {resume_from}")
             else:
                 trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

@@ -306,8 +306,8 @@ class ScaleDownTrainer(Trainer):
 
             wandb.finish(exit_code=int(self.state.global_step < self.state.max_steps))
 
-    def takes_up_the_end(self, checkpoint: Path) -> bool:
-        """Load a checkpoint after the last step, and return whether it is one.
+    def load_if_finished(self, checkpoint: Path) -> bool:
+        """Load ``checkpoint`` and return True if it was written after the last step; otherwise return False.
 
         The Trainer would take one step more from there.
         """
